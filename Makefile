@@ -1,0 +1,41 @@
+# make run    build .venv once and run the default experiment          make test   all tests but the exhaustive ones
+# make check  what every commit must pass, under two minutes           make bench  speed, as ratios against references
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+EXPERIMENT ?= config/smoke.yaml
+CORES ?= all
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: run test test-all check bench clean
+
+run: .venv/ready
+	$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT)
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests
+
+test-all: .venv/ready
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal tests
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -q -m "not slow and not exhaustive" tests
+
+bench: .venv/ready
+	$(PYTEST) tests/benchmarks --benchmark-enable --benchmark-columns=min,median,rounds -s
+
+# The lock is complete, so pip resolves nothing: no second torch and no second OpenCV can slip in.
+.venv/ready: requirements/lock.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
+	@echo "Installing the pinned packages into .venv (a minute or two, about 2 GB) ..."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
+	touch $@
+
+clean:
+	rm -rf results/runs results/reports results/logs results/data .snakemake

@@ -1,0 +1,32 @@
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture
+def repository() -> Path:
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def experiment_file(tmp_path):
+    """Writes an experiment file from keys, on top of a small valid one."""
+    import yaml
+
+    def write(name="tiny", **keys) -> Path:
+        content = {
+            "arms": {"cross_entropy": {}, "contextrast": {}},
+            "baseline": "cross_entropy",
+            "datasets": ["scenes"],
+            "models": ["hrnet_tiny"],
+            "schedule": {"iterations": 10, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+            | {"log_every": 2, "checkpoint_every": 4},
+        } | keys
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
