@@ -1,0 +1,252 @@
+"""The experiment file: arms x data sets x models x seeds, and the one place where training settings stand."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from harness import datasets, discovery, models
+from harness.errors import UserError
+from harness.run import Run
+
+Protocol = Literal["whole", "ms_flip"]
+Absent = Literal["skip", "zero", "require_ground_truth"]
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Photometric(_Strict):
+    """Colour jitter, as mmsegmentation's PhotoMetricDistortion takes it; each part is applied with probability 1/2."""
+
+    brightness_delta: NonNegativeInt = 32  # grey levels
+    contrast_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    saturation_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    hue_delta: PositiveInt = 18  # of OpenCV's 180 steps
+
+
+class Schedule(_Strict):
+    """Training settings, the same for every arm."""
+
+    iterations: PositiveInt
+    batch: PositiveInt  # images a step, over all processes
+    crop: tuple[PositiveInt, PositiveInt]  # height, width in pixels
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random resize before the crop
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # probability
+    photometric: Photometric | None = Photometric()
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD; AdamW uses betas (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0005
+    policy: Literal["poly", "linear", "constant"] = "poly"
+    power: PositiveFloat = 0.9  # of the poly policy
+    minimum_learning_rate: NonNegativeFloat = 0.0
+    warmup: NonNegativeInt = 0  # iterations of linear warm-up
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the learning rate at the start of the warm-up
+    class_weights: tuple[NonNegativeFloat, ...] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast on a GPU
+    channels_last: bool = True
+    log_every: PositiveInt = 50
+    checkpoint_every: PositiveInt = 500
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Schedule":
+        if self.checkpoint_every % self.log_every:
+            # A log row averages the iterations since the last one; a continued run must start on a whole row.
+            raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {self.scale} must be given as low, high")
+        if self.warmup >= self.iterations:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
+        return self
+
+
+class Arm(_Strict):
+    """A method with its options."""
+
+    method: str
+    options: dict[str, Any]
+
+
+class Experiment(_Strict):
+    """What is compared with what, on what, and how. Load one with `Experiment.load`."""
+
+    name: str
+    arms: dict[str, Arm]
+    baseline: str
+    datasets: Annotated[list[str], Field(min_length=1)]
+    models: Annotated[list[str], Field(min_length=1)]
+    schedule: Schedule
+    protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    roots: dict[str, Path] = {}
+    absent: Absent = "skip"
+
+    @classmethod
+    def load(cls, path: Path, overrides: list[str] | None = None) -> "Experiment":
+        """Read `path`; `overrides` are KEY=VALUE with dotted keys, under the same validation.
+
+        Raises UserError, one sentence naming the file and the key.
+        """
+        content = _read_yaml(Path(path))
+        for override in overrides or []:
+            _override(content, override)
+        if "name" in content:
+            raise UserError(f"{path}: name is taken from the file's name; remove the key")
+        try:
+            return cls.model_validate({"name": Path(path).stem, **content})
+        except ValidationError as error:
+            raise UserError(f"{path}: {_first_problem(error)}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _read_arms(cls, arms: Any) -> Any:
+        if not isinstance(arms, dict) or not arms:
+            raise ValueError("must map at least one arm's name to its options, {} for none")
+        read = {}
+        for name, options in arms.items():
+            if not isinstance(options, dict | None):
+                raise ValueError(f"{name} must be a mapping of options, {{}} for none")
+            given = dict(options or {})
+            method = given.pop("method", name)
+            allowed = discovery.options(method)
+            for key in given:
+                if key not in allowed:
+                    raise discovery.unknown("option", key, allowed, f" of method {method} in arm {name}")
+            read[name] = {"method": method, "options": given}
+        return read
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Experiment":
+        for name in [self.name, *self.arms]:
+            if not FOLDER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
+        if self.baseline not in self.arms:
+            raise discovery.unknown("arm", self.baseline, self.arms, " as baseline")
+        for kind, chosen, known in (
+            ("data set", [*self.datasets, *self.roots], datasets.names()),
+            ("model", self.models, models.names()),
+        ):
+            for name in chosen:
+                if name not in known:
+                    raise discovery.unknown(kind, name, known)
+        for key in ("datasets", "models", "seeds", "protocols"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} names one of {values} twice")
+        return self
+
+    def runs(self) -> list[Run]:
+        """Every run of the experiment, baseline first within each (data set, model, seed)."""
+        arms = sorted(self.arms, key=lambda arm: arm != self.baseline)
+        return [
+            Run(self.name, dataset, model, arm, seed)
+            for dataset in self.datasets
+            for model in self.models
+            for seed in self.seeds
+            for arm in arms
+        ]
+
+    def run(self, dataset: str, model: str, arm: str, seed: int) -> Run:
+        """One run of the experiment; any seed >= 0 is allowed. Raises UserError for names it does not hold."""
+        for kind, name, allowed in (
+            ("data set", dataset, self.datasets),
+            ("model", model, self.models),
+            ("arm", arm, list(self.arms)),
+        ):
+            if name not in allowed:
+                raise discovery.unknown(kind, name, allowed, f" in experiment {self.name}")
+        if seed < 0:
+            raise UserError(f"--seed must be 0 or larger, not {seed}")
+        return Run(self.name, dataset, model, arm, seed)
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """All that decides the outcome of `run` and stands in files of this project; plain JSON values."""
+        arm = self.arms[run.arm]
+        settings = {
+            "dataset": run.dataset,
+            "model": run.model,
+            "method": arm.method,
+            "method_source": discovery.source_fingerprint(arm.method),
+            "options": discovery.options(arm.method) | arm.options,
+            "seed": run.seed,
+            "schedule": self.schedule.model_dump(mode="json"),
+        }
+        return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, refusing a key that stands twice (two arms alike would silently become one)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys such as arms, datasets and models")
+    return content
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    *parents, last = key.split(".")
+    target = content
+    for parent in parents:
+        if target.get(parent) is None:
+            target[parent] = {}
+        target = target[parent]
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override}: {parent} holds no keys")
+    target[last] = parsed
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = problem["loc"]
+        parent = str(parents[-1]) if parents else ""
+        sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "photometric": Photometric}
+        section = sections.get(parent, Experiment)
+        allowed = [name for name in section.model_fields if name != "name"]
+        return str(discovery.unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    given = problem.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}" if where else message

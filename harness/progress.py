@@ -1,0 +1,74 @@
+"""Progress with time left: a bar on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def duration(seconds: float) -> str:
+    """`seconds` as "8 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Counts `total` steps under `title` and says how long the rest will take.
+
+    `start` is the number of steps done before (a continued run): they count as done, not as fast.
+    """
+
+    def __init__(self, title: str, total: int, start: int = 0) -> None:
+        self.title, self.total, self.done = title, total, start
+        self._start_count, self._start_time = start, time.monotonic()
+        self._last_line = self._start_time
+        self._bar = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = RichProgress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            self._task = self._bar.add_task(title, total=total, completed=start, note="")
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self.done > self._start_count:
+            spent = duration(time.monotonic() - self._start_time)
+            print(f"{self.title}: {self.done}/{self.total}, took {spent}", file=sys.stderr, flush=True)
+
+    def advance(self, note: str = "") -> None:
+        """One step is done; `note` is shown behind it."""
+        self.done += 1
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES and self.done < self.total:
+            self._last_line = now
+            left = (now - self._start_time) / (self.done - self._start_count) * (self.total - self.done)
+            line = f"{self.title}: {self.done}/{self.total}, {duration(left)} left"
+            print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """Yield `items` while showing progress."""
+    with Progress(title, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()

@@ -1,0 +1,85 @@
+"""A run: its key, its folder, its fingerprint and its record."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness import atomic
+from harness.errors import UserError
+
+SCHEMA = 1
+Status = Literal["done", "diverged", "out_of_memory", "timeout", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The key of a run. `folder` is where all of it lives."""
+
+    experiment: str
+    dataset: str
+    model: str
+    arm: str
+    seed: int
+
+    def folder(self, results: Path) -> Path:
+        """`results/runs/<experiment>/<dataset>/<model>/<arm>/seed<k>`."""
+        return Path(results) / "runs" / self.experiment / self.dataset / self.model / self.arm / f"seed{self.seed}"
+
+    def key(self) -> dict[str, Any]:
+        """The `key` of record.json."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}/{self.model}/{self.arm}/seed{self.seed}"
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """sha256 of settings in canonical JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def differences(asked: dict[str, Any], found: dict[str, Any], prefix: str = "") -> list[str]:
+    """The settings in which two runs differ, as "schedule.iterations (50 there, 400 asked)"."""
+    lines = []
+    for key in sorted(asked.keys() | found.keys()):
+        ours, theirs = asked.get(key), found.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            lines += differences(ours, theirs, f"{prefix}{key}.")
+        elif ours != theirs:
+            lines.append(f"{prefix}{key} ({_short(theirs)} there, {_short(ours)} asked)")
+    return lines
+
+
+def refuse_other_settings(folder: Path, asked: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise UserError if `folder` was made with other settings than those asked for."""
+    if changed := differences(asked, found):
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UserError(
+            f"{folder} was made with other settings: {', '.join(changed[:3])}{more}; "
+            "pass --restart to start it over, or keep it and use another --results folder or experiment name"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a run's JSON file. Raises UserError if it is missing, damaged or of another schema."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: train (and evaluate) this run first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged: remove it and run the command that writes it again") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise UserError(f"{path} has another schema than {SCHEMA}: it was written by another version of the harness")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a run's JSON file with the schema number first."""
+    atomic.write_json(path, {"schema": SCHEMA, **content})
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 20 else text[:17] + "..."

@@ -1,0 +1,62 @@
+"""What a training run says of itself: averages over the iterations between two log points."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from harness import atomic
+
+
+class History:
+    """Collects scalars (for curve.csv and diagnostics.npz) and per-class vectors (for diagnostics.npz alone).
+
+    NaN in a diagnostic means "not defined in this iteration" (no misclassified pixel, say) and is left out of averages.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Add one iteration's scalars and vectors; they stay on their device until the row is closed."""
+        for name, value in values.items():
+            value = value.detach().double()
+            defined = value.isfinite()
+            self._sums[name] = self._sums.get(name, 0) + torch.where(defined, value, 0.0)
+            self._counts[name] = self._counts.get(name, 0) + defined
+
+    def close_row(self, iteration: int, learning_rate: float, seconds: float) -> dict[str, Any]:
+        """Average what was added since the last row and append it; returns the new row."""
+        means = {name: (self._sums[name] / self._counts[name]).tolist() for name in self._sums}
+        row = {"iteration": iteration, "learning_rate": learning_rate, **means, "seconds": seconds}
+        self.rows.append(row)
+        self._sums, self._counts = {}, {}
+        return row
+
+    def write(self, folder: Path) -> None:
+        """Write curve.csv and diagnostics.npz into `folder`.
+
+        curve.csv: a row a log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
+        float64 [T] or, for a per-class vector, [T, K].
+        """
+        table = pd.DataFrame(self.rows)
+        scalar = [name for name in table if not any(isinstance(value, list) for value in table[name])]
+        with atomic.replacing(folder / "curve.csv") as path:
+            table[scalar].to_csv(path, index=False)
+        with atomic.replacing(folder / "diagnostics.npz") as path:
+            np.savez_compressed(
+                path, allow_pickle=False, **{str(name): np.array(table[name].to_list()) for name in table}
+            )
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The closed rows: plain values, to be saved with the checkpoint."""
+        return self.rows
+
+    def load_state_dict(self, rows: list[dict[str, Any]]) -> None:
+        """Continue behind the rows of a checkpoint."""
+        self.rows = rows

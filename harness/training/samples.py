@@ -1,0 +1,73 @@
+"""Training samples as a function of (seed, iteration, slot) alone.
+
+Which image a slot of an iteration shows, and how it is cut, flipped and coloured, does not depend on the number of
+workers or processes, nor on whether the run was interrupted.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from harness.datasets.augmentation import Augmentation
+from harness.datasets.cache import Cached
+from harness.datasets.dataset import Dataset as Reader
+from harness.datasets.readers import Sample
+
+_ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
+
+
+def iteration_seed(seed: int, iteration: int) -> int:
+    """The seed of torch's generators for one iteration: 64 bits that differ for every (seed, iteration)."""
+    return int(np.random.SeedSequence((seed, _ITERATION, iteration)).generate_state(1, np.uint64)[0])
+
+
+class TrainingSamples(Dataset):
+    """Maps (iteration, slot) to (image uint8 [3, h, w] RGB, label int64 [h, w]).
+
+    The samples are gone through in a new random order in every epoch.
+    """
+
+    def __init__(
+        self, reader: Reader | Cached, samples: list[Sample], augmentation: Augmentation, seed: int, batch: int
+    ) -> None:
+        self.reader, self.samples, self.augmentation = reader, samples, augmentation
+        self.seed, self.batch = seed, batch
+
+    def index(self, iteration: int, slot: int) -> int:
+        """The index of the sample that `slot` of `iteration` shows."""
+        epoch, position = divmod(iteration * self.batch + slot, len(self.samples))
+        return int(_order(self.seed, epoch, len(self.samples))[position])
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        image, label = self.reader.read(self.samples[self.index(*key)])
+        image, label = self.augmentation(image, label, (self.seed, _AUGMENTATION, *key))
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
+
+
+def batches(samples: TrainingSamples, start: int, stop: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels int64 [B, h, w]."""
+    keys = ([(iteration, slot) for slot in range(samples.batch)] for iteration in range(start, stop))
+    yield from DataLoader(
+        samples,
+        batch_sampler=keys,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
+
+
+def _one_thread(_: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

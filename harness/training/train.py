@@ -1,0 +1,226 @@
+"""Trains one run: from its settings to weights, curve, diagnostics and training.json."""
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness import atomic, datasets
+from harness.datasets.augmentation import Augmentation
+from harness.datasets.cache import Cached
+from harness.datasets.dataset import Dataset
+from harness.datasets.verify import verify
+from harness.errors import UserError
+from harness.experiment import Experiment
+from harness.models.segmenter import state_hash
+from harness.progress import Progress
+from harness.provenance import provenance
+from harness.run import Run, fingerprint, read_json, refuse_other_settings, write_json
+from harness.training import checkpoint
+from harness.training.history import History
+from harness.training.samples import TrainingSamples, batches
+from harness.training.schedule import learning_rate
+from harness.training.trainer import Trainer
+
+FINISHED = ("done", "diverged")  # the same settings would end the same way again
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How to compute, which must not change what comes out (but for rounding, where device or threads differ)."""
+
+    device: str = "auto"
+    workers: int = 0
+    threads: int | None = None
+    cache: bool = False  # keep decoded images in memory
+
+    def use(self) -> torch.device:
+        """Set the number of threads and return the device. Raises UserError if there is no such device."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            raise UserError(f"--device {name}: no CUDA device was found; use --device cpu")
+        return torch.device(name)
+
+
+class Diverged(Exception):
+    """The loss or its gradient is no longer finite."""
+
+
+def train(
+    experiment: Experiment,
+    run: Run,
+    results: Path,
+    machine: Machine,
+    *,
+    root: Path | None = None,
+    weights: str = "auto",
+    restart: bool = False,
+) -> dict[str, Any]:
+    """Train `run` to its end, continuing where it was, and return what training.json holds.
+
+    A failure (diverged, out of memory, any exception that is not the user's mistake) is a result: training.json is
+    written with its status and reason. Raises UserError for mistakes, before anything is written.
+    """
+    folder = run.folder(results)
+    device = machine.use()
+    dataset, verified = open_dataset(experiment, run.dataset, results, root)
+    settings = experiment.settings(run) | {"data": verified["fingerprint"]}
+    trainer = Trainer(settings, len(dataset.classes), device, weights)
+    settings["initial_weights"] = trainer.network.initial_weights_sha256
+    if restart and folder.exists():
+        rmtree(folder)
+    if (folder / "training.json").exists():
+        finished = read_json(folder / "training.json")
+        refuse_other_settings(folder, settings, finished["settings"])
+        if finished["status"] in FINISHED:
+            return finished
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    history = History()
+    iteration, seconds = _continue(folder, settings, trainer, history)
+    job = _Job(run, folder, settings, dataset, trainer, history, machine)
+    status, reason = "done", None
+    try:
+        iteration, seconds = job.loop(iteration, seconds)
+    except Diverged as error:
+        status, reason = "diverged", str(error)
+    except torch.OutOfMemoryError as error:
+        status, reason = "out_of_memory", str(error).splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        status, reason = "failed", f"{type(error).__name__}: {error}"
+    if history.rows:
+        history.write(folder)
+    record = {
+        "key": run.key(),
+        "method": settings["method"],
+        "options": settings["options"],
+        "status": status,
+        "reason": reason,
+        "iterations": iteration,
+        "weights_hash": _export(trainer, folder) if status == "done" else None,
+        "protocols": list(experiment.protocols),
+        "absent": experiment.absent,
+        "root": str(dataset.folder().resolve()),
+        "class_pixels": list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
+        "settings": settings,
+        "fingerprint": fingerprint(settings),
+        "provenance": provenance(str(device))
+        | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
+        "started": started,
+        "seconds": round(seconds, 1),
+    }
+    write_json(folder / "training.json", record)
+    return record
+
+
+def open_dataset(experiment: Experiment, name: str, results: Path, root: Path | None) -> tuple[Dataset, dict[str, Any]]:
+    """The data set with its root resolved, rendered if it is a generated one, and its verify.json."""
+    dataset = datasets.load(name, datasets.resolve_root(name, root or experiment.roots.get(name), results))
+    datasets.prepare(dataset)
+    return dataset, verify(dataset, datasets.report_path(name, results))
+
+
+@dataclass
+class _Job:
+    run: Run
+    folder: Path
+    settings: dict[str, Any]
+    dataset: Dataset
+    trainer: Trainer
+    history: History
+    machine: Machine
+
+    def loop(self, start: int, seconds_before: float) -> tuple[int, float]:
+        """Iterate from `start` to the schedule's end; returns the iterations and the seconds of training in all."""
+        schedule = self.trainer.schedule
+        clock = time.monotonic()
+
+        def seconds() -> float:
+            return seconds_before + time.monotonic() - clock
+
+        with Progress(f"train {self.run}", schedule.iterations, start) as progress:
+            for iteration, (images, labels) in enumerate(self._batches(start), start=start):
+                rate = learning_rate(schedule, iteration)
+                values = self.trainer.step(images, labels, iteration, rate)
+                self.history.add(values)
+                done = iteration + 1
+                if done % schedule.log_every == 0 or done == schedule.iterations:
+                    self._log(done, rate, seconds())
+                if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
+                    self._save(done, seconds())
+                progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
+        return schedule.iterations, seconds()
+
+    def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        schedule = self.trainer.schedule
+        augmentation = Augmentation(
+            crop=schedule.crop,
+            scale=schedule.scale,
+            flip=schedule.flip,
+            photometric=schedule.photometric.model_dump() if schedule.photometric else None,
+            pad=self.trainer.network.pad_value,
+        )
+        samples = self.dataset.samples(self.dataset.train_split)
+        reader: Dataset | Cached = self.dataset
+        if self.machine.cache:
+            reader = cached = Cached(self.dataset)
+            cached.fill(samples)
+        keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
+        return batches(keyed, start, schedule.iterations, self.machine.workers)
+
+    def _log(self, done: int, rate: float, seconds: float) -> None:
+        if (bad := self.trainer.diverged_at()) is not None:
+            raise Diverged(f"loss or gradient is not finite at iteration {bad}")
+        self.history.close_row(done, rate, round(seconds, 2))
+        self.history.write(self.folder)
+
+    def _save(self, done: int, seconds: float) -> None:
+        state = {
+            "iteration": done,
+            "seconds": seconds,
+            "settings": self.settings,
+            "history": self.history.state_dict(),
+            **self.trainer.state_dict(),
+        }
+        checkpoint.save(self.folder / "checkpoints", done, state)
+
+
+def _continue(folder: Path, settings: dict[str, Any], trainer: Trainer, history: History) -> tuple[int, float]:
+    """Load the newest checkpoint, if any; returns the iterations and seconds done."""
+    state = checkpoint.load_newest(folder / "checkpoints")
+    if state is None:
+        return 0, 0.0
+    refuse_other_settings(folder, settings, state["settings"])
+    trainer.load_state_dict(state)
+    history.load_state_dict(state["history"])
+    return state["iteration"], state["seconds"]
+
+
+def inference_weights(folder: Path) -> Path:
+    """Where a run keeps the tensors of its inference network."""
+    return folder / "checkpoints" / "inference.safetensors"
+
+
+def _export(trainer: Trainer, folder: Path) -> str:
+    """Save the network without its auxiliary heads and without the method; returns its hash."""
+    from safetensors.torch import save_file
+
+    state: dict[str, Tensor] = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.inference_state().items()
+    }
+    with atomic.replacing(inference_weights(folder)) as path:
+        save_file(state, path)
+    return state_hash(state)

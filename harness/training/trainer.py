@@ -1,0 +1,99 @@
+"""A network and a method being trained together: one step, and all state that a checkpoint needs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import discovery, models
+from harness.datasets import IGNORE_INDEX
+from harness.errors import UserError
+from harness.experiment import Schedule
+from harness.models.segmenter import Segmenter
+from harness.training.samples import iteration_seed
+from methods.method import Method
+
+
+class Trainer:
+    """Holds the network (kept for inference) and the method (dropped after training)."""
+
+    def __init__(self, settings: dict[str, Any], num_classes: int, device: torch.device, weights: str = "auto") -> None:
+        self.schedule = Schedule.model_validate(settings["schedule"])
+        self.seed, self.device = settings["seed"], device
+        # The network is made first: its initial values are the same for every arm of a seed.
+        torch.manual_seed(self.seed)
+        self.network: Segmenter = models.build(settings["model"], num_classes, weights)
+        self.method = _build_method(settings["method"], settings["options"], self.network, num_classes)
+        both = nn.ModuleList([self.network, self.method]).to(device)
+        if self.schedule.channels_last:
+            both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+        self.parameters = [parameter for parameter in both.parameters() if parameter.requires_grad]
+        self.optimizer = _optimizer(self.schedule, self.parameters)
+        weights_of_classes = self.schedule.class_weights
+        self.class_weights = torch.tensor(weights_of_classes, device=device) if weights_of_classes else None
+        self.first_bad = torch.tensor(torch.iinfo(torch.int64).max, device=device)
+
+    def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
+        """One step on images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
+
+        Returns the loss, its terms, the gradient's norm and the method's diagnostics. Notes the first iteration whose
+        loss or gradient is not finite without asking the device for it (see `diverged_at`).
+        """
+        # Whatever is drawn at random in a step is a function of (seed, iteration).
+        torch.manual_seed(iteration_seed(self.seed, iteration))
+        self.network.train()
+        self.method.train()
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        if self.schedule.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"):
+            features = self.network.features(images)
+            logits, auxiliary = self.network.decode(features)
+            terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
+            terms |= self.method(features, logits, labels, iteration)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        finite = loss.isfinite() & norm.isfinite()
+        self.first_bad = torch.where(finite, self.first_bad, self.first_bad.clamp(max=iteration))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        return {"loss": loss, **terms, "gradient_norm": norm, **self.method.diagnostics}
+
+    def diverged_at(self) -> int | None:
+        """The first 0-based iteration whose loss or gradient was not finite, or None."""
+        iteration = int(self.first_bad)
+        return None if iteration == torch.iinfo(torch.int64).max else iteration
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of network, method (with its buffers) and optimiser."""
+        return {
+            "network": self.network.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint of the same settings."""
+        self.network.load_state_dict(state["network"])
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    try:
+        return discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **given)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the method {name} refuses its options: {error}") from None
+
+
+def _optimizer(schedule: Schedule, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=schedule.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)

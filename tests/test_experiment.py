@@ -1,0 +1,118 @@
+import itertools
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import discovery
+from harness.errors import UserError
+from harness.experiment import Experiment
+
+
+def test_runs_are_the_product_with_the_baseline_first(experiment_file):
+    path = experiment_file(
+        arms={"contextrast": {}, "cross_entropy": {}}, seeds=[0, 3], models=["hrnet_tiny", "lite0_fpn"]
+    )
+    runs = [(run.model, run.seed, run.arm) for run in Experiment.load(path).runs()]
+    arms = ["cross_entropy", "contextrast"]
+    assert runs == [(m, s, a) for m, s, a in itertools.product(["hrnet_tiny", "lite0_fpn"], [0, 3], arms)]
+
+
+def test_an_arm_is_a_method_with_options(experiment_file):
+    arms = {"cross_entropy": {}, "random": {"method": "contextrast", "negatives": "random"}}
+    experiment = Experiment.load(experiment_file(arms=arms))
+    assert experiment.arms["random"].method == "contextrast"
+    settings = experiment.settings(experiment.run("scenes", "hrnet_tiny", "random", 0))
+    assert settings["options"]["negatives"] == "random"
+    assert (
+        settings["options"]["temperature"] == discovery.options("contextrast")["temperature"]
+    )  # defaults are recorded
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),
+        ({"arms": {"contextrast": {"alpa": 1}}}, ["unknown option 'alpa'", "did you mean alpha?"]),
+        ({"datasets": ["camvit"]}, ["unknown data set 'camvit'", "did you mean camvid?"]),
+        ({"models": ["hrnet_w47"]}, ["unknown model 'hrnet_w47'", "did you mean hrnet_w48?"]),
+        ({"baseline": "nothing"}, ["unknown arm 'nothing'", "cross_entropy"]),
+        ({"sedes": [0]}, ["unknown key 'sedes'", "did you mean seeds?"]),
+        ({"protocols": ["hole"]}, ["protocols.0", "whole"]),
+        ({"seeds": [-1]}, ["seeds.0", "-1"]),
+        ({"seeds": [0, 0]}, ["seeds", "twice"]),
+        ({"arms": {"../up": {"method": "contextrast"}}}, ["../up"]),
+        ({"arms": []}, ["arms"]),
+        ({"datasets": []}, ["datasets"]),
+        ({"name": "other"}, ["name"]),
+        ({"schedule": {"iterations": 5}}, ["schedule.batch"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_file, keys, words):
+    path = experiment_file(**keys)
+    with pytest.raises(UserError) as error:
+        Experiment.load(path)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in [path.name, *words]:
+        assert word in message
+
+
+def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
+    with pytest.raises(UserError, match=r"unknown key 'iteration' in schedule: did you mean iterations"):
+        Experiment.load(experiment_file(), ["schedule.iteration=3"])
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("arms:\n  contextrast: {}\n  contextrast: {alpha: 1}\n")
+    with pytest.raises(UserError, match="'contextrast' stands twice"):
+        Experiment.load(path)
+
+
+def test_overrides_are_validated_like_the_file(experiment_file):
+    experiment = Experiment.load(
+        experiment_file(), ["schedule.iterations=7", "arms.contextrast.alpha=0.5", "seeds=[4]"]
+    )
+    assert experiment.schedule.iterations == 7
+    assert experiment.arms["contextrast"].options == {"alpha": 0.5}
+    assert experiment.seeds == [4]
+    for wrong in ("schedule.iterations=-1", "schedule.iterations", "seeds.first=1", "models=[hrnet_w48"):
+        with pytest.raises(UserError):
+            Experiment.load(experiment_file(), [wrong])
+
+
+def test_checkpoints_fall_on_log_rows(experiment_file):
+    with pytest.raises(UserError, match="checkpoint_every"):
+        Experiment.load(experiment_file(), ["schedule.checkpoint_every=5"])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    key=st.sampled_from(
+        ["arms", "baseline", "datasets", "models", "schedule", "protocols", "seeds", "roots", "absent"]
+    ),
+    value=json_values,
+)
+def test_any_value_for_any_key_loads_or_is_refused_in_one_sentence(experiment_file, key, value):
+    path = experiment_file()
+    content = yaml.safe_load(path.read_text()) | {key: value}
+    path.write_text(yaml.safe_dump(content))
+    try:
+        Experiment.load(path)
+    except UserError as error:
+        assert path.name in str(error)
+
+
+@pytest.mark.parametrize("name", ["smoke", "camvid-small", "camvid"])
+def test_the_experiments_that_come_with_the_project_load(repository, name):
+    experiment = Experiment.load(repository / "config" / f"{name}.yaml")
+    assert {"cross_entropy", "pixel_contrast", "contextrast"} <= set(experiment.arms)

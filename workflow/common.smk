@@ -1,0 +1,56 @@
+# Names and paths that the rules of the Snakefile share.
+
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from harness import datasets
+from harness.errors import UserError
+from harness.experiment import Experiment
+from harness.run import fingerprint
+
+PYTHON = shlex.quote(sys.executable)
+EXPERIMENT_FILE = config.get("experiment", "config/smoke.yaml")
+RESULTS = config.get("results", "results")
+# KEY=VALUE as for --set, several separated by spaces: --config set="schedule.iterations=50 seeds=[0,1]"
+_SET = shlex.split(str(config.get("set", "")))
+OVERRIDES = " ".join(f"--set {shlex.quote(item)}" for item in _SET)
+# A training or an evaluation takes one GPU where there is one; elsewhere the cores are the limit.
+GPU = 1 if list(Path("/dev").glob("nvidia[0-9]*")) else 0
+TRAIN_THREADS = int(config.get("threads", 1))
+
+try:
+    EXPERIMENT = Experiment.load(Path(EXPERIMENT_FILE), _SET)
+except UserError as error:
+    sys.exit(f"error: {error}")
+
+NAME = EXPERIMENT.name
+RUNS = f"{RESULTS}/runs/{NAME}"
+REPORT = f"{RESULTS}/reports/{NAME}"
+RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
+TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")]
+FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in ("miou", "training") for suffix in ("png", "pdf")]
+EXAMPLES = f"{REPORT}/figures/examples.png"
+REPORT_FILES = [*TABLES, *FIGURES, EXAMPLES]
+# Editing the experiment file re-runs only what its change touches: each rule has its own part as a param.
+REPORT_FINGERPRINT = fingerprint(EXPERIMENT.model_dump(mode="json"))
+
+
+def run_fingerprint(wildcards):
+    """What decides the outcome of a run; a change trains it again."""
+    run = EXPERIMENT.run(wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
+    return fingerprint(EXPERIMENT.settings(run))
+
+
+def dataset_fingerprint(name):
+    """The data set's own file: a change verifies it again."""
+    return datasets.description_fingerprint(name)
+
+
+wildcard_constraints:
+    seed=r"\d+",
+    dataset="|".join(EXPERIMENT.datasets),
+    model="|".join(EXPERIMENT.models),
+    arm="|".join(EXPERIMENT.arms),
