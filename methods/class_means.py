@@ -1,0 +1,24 @@
+"""Sums and means of vectors per class."""
+
+import torch
+from torch import Tensor
+
+
+def class_sums(vectors: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Sums [K, d] and numbers [K], both floating, of the vectors [N, d] of each class; labels int64 [N], 0..K-1."""
+    sums = vectors.new_zeros(num_classes, vectors.shape[1]).index_add(0, labels, vectors)
+    counts = vectors.new_zeros(num_classes).index_add(0, labels, vectors.new_ones(len(labels)))
+    return sums, counts
+
+
+def class_means(vectors: Tensor, labels: Tensor, num_classes: int, sync: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean [K, d] of the vectors [N, d] of each class (0 where there are none) and the number [K] it was taken over.
+
+    `sync` takes the mean over the vectors of all processes, if there are several; gradients flow back to each of them.
+    """
+    sums, counts = class_sums(vectors, labels, num_classes)
+    if sync and torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.nn.functional import all_reduce
+
+        sums, counts = all_reduce(sums), all_reduce(counts)
+    return sums / counts.clamp(min=1)[:, None], counts

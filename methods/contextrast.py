@@ -1,0 +1,210 @@
+"""Contextrast: contextual contrastive learning with boundary-aware negatives.
+
+Sung et al., CVPR 2024 (arXiv 2404.10633). Equation numbers are those of its extended version, Contextrast++ (arXiv
+2608.22679), which restates them. Where the papers leave something open, it is an option of the class.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.class_means import class_means
+from methods.heads import relu_norm_head
+from methods.info_nce import masked_logsumexp
+from methods.label_distance import squared_distance_to_other_mark
+from methods.labels import nearest
+from methods.method import Method, full_precision
+from methods.options import (
+    require_choice,
+    require_count,
+    require_not_negative,
+    require_positive,
+    require_share,
+    require_switch,
+)
+from methods.ranking import rank_within_group
+
+NEGATIVES = ("missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard")
+TIES = ("exact", "percentile")
+NONE = -1  # the mark of pixels outside all error regions
+
+
+class Layer(NamedTuple):
+    """The valid pixels of one layer, all images together."""
+
+    vectors: Tensor  # [N, d], z
+    labels: Tensor  # [N], g(z)
+    marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
+    hard: Tensor  # bool [N], chosen by BANE sampling
+
+
+class Contextrast(Method):
+    """Pixel-anchor loss over several layers, with anchors fused with the coarsest layer's and BANE negatives.
+
+    dim             d, channels of the embeddings
+    temperature     t
+    alpha           weight of the loss
+    layer_weights   lambda, fine to coarse; with fewer feature maps the last ones are used
+    low_weight      w_l in equation (2); w_h is 1 - w_l
+    negatives       of class n. "missed_of_other_classes": what BANE chooses among the missed pixels of all other
+                    classes; "false_positives": what it chooses where n is predicted wrongly; "as_printed": what it
+                    chooses among the missed pixels of n itself; "random" and "semi_hard": as many as the first rule
+                    gives, from all valid pixels of other classes, at random or the most similar to the anchor
+    keep            K_s, the share of an error region that is chosen
+    ties            "exact": just that share, ties in distance broken at random; "percentile": all up to that distance
+    normalize       make embeddings and anchors unit vectors
+    detach_anchors  no gradient through the anchors
+    sync_anchors    anchors are means over the pixels of all processes
+    max_positives   use at most so many random positives a layer and class; None: all
+
+    Raises ValueError for a value outside its range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        ignore_index: int = 255,
+        *,
+        dim: int = 256,
+        temperature: float = 0.1,
+        alpha: float = 0.1,
+        layer_weights: Sequence[float] = (0.1, 0.3, 0.7, 1.0),
+        low_weight: float = 0.5,
+        negatives: str = "missed_of_other_classes",
+        keep: float = 0.5,
+        ties: str = "exact",
+        normalize: bool = True,
+        detach_anchors: bool = False,
+        sync_anchors: bool = False,
+        max_positives: int | None = None,
+    ) -> None:
+        super().__init__(channels, num_classes, ignore_index)
+        if len(layer_weights) < len(channels):
+            raise ValueError(f"layer_weights has {len(layer_weights)} values for {len(channels)} feature maps")
+        require_count(dim=dim)
+        require_positive(temperature=temperature, keep=keep)
+        require_share(keep=keep, low_weight=low_weight)
+        require_not_negative(alpha=alpha, **{f"layer_weights[{i}]": w for i, w in enumerate(layer_weights)})
+        require_switch(normalize=normalize, detach_anchors=detach_anchors, sync_anchors=sync_anchors)
+        require_choice("negatives", negatives, NEGATIVES)
+        require_choice("ties", ties, TIES)
+        if max_positives is not None:
+            require_count(max_positives=max_positives)
+        self.temperature, self.alpha, self.low_weight = temperature, alpha, low_weight
+        self.layer_weights = tuple(layer_weights)[-len(channels) :]
+        self.negatives, self.keep, self.ties = negatives, keep, ties
+        self.normalize, self.detach_anchors, self.sync_anchors = normalize, detach_anchors, sync_anchors
+        self.max_positives = max_positives
+        self.heads = nn.ModuleList(relu_norm_head(c, dim) for c in channels)
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encoder maps [B, C_i, H_i, W_i] -> Z_i = pi_i(F_i), [B, d, H_i, W_i]."""
+        return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
+
+    @full_precision
+    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """{"pixel_anchor": alpha L_PA}, equation (6). Arguments as in Method.loss."""
+        prediction = logits.argmax(1)
+        layers = [self.layer(z, prediction, labels) for z in embeddings]
+        return {"pixel_anchor": self.alpha * self.pixel_anchor(layers, self.anchors(layers))}
+
+    def layer(self, embeddings: Tensor, prediction: Tensor, labels: Tensor) -> Layer:
+        """The valid pixels of a layer, from its embeddings [B, d, h, w], and which of them BANE sampling chooses."""
+        size = (embeddings.shape[2], embeddings.shape[3])
+        labels, prediction = nearest(labels, size), nearest(prediction, size)
+        valid = labels != self.ignore_index
+        wrong_class = prediction if self.negatives == "false_positives" else labels
+        marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
+        hard = boundary_aware(marks, self.num_classes, self.keep, self.ties)
+        vectors = embeddings.movedim(1, -1)[valid]
+        return Layer(F.normalize(vectors) if self.normalize else vectors, labels[valid], marks[valid], hard[valid])
+
+    def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
+        """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
+        means = [class_means(layer.vectors, layer.labels, self.num_classes, self.sync_anchors) for layer in layers]
+        coarsest, coarsest_count = means[-1]
+        fused = []
+        for mean, count in means:
+            at_both = (count > 0) & (coarsest_count > 0)
+            mixed = self.low_weight * mean + (1 - self.low_weight) * coarsest
+            anchors = torch.where(at_both[:, None], mixed, mean)
+            anchors = F.normalize(anchors) if self.normalize else anchors
+            fused.append(anchors.detach() if self.detach_anchors else anchors)
+        return fused
+
+    def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
+        """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
+        self.diagnostics = {}
+        total = torch.zeros((), device=layers[0].vectors.device)
+        for i, (layer, anchor, weight) in enumerate(zip(layers, anchors, self.layer_weights, strict=True), start=1):
+            similarity = layer.vectors @ anchor.T / self.temperature  # â.z/t, [N, K]
+            scores, mask = self.negatives_of(similarity, layer)
+            # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b); b, the logsumexp of the negatives, is -inf without any
+            margin = similarity - masked_logsumexp(scores, mask, dim=0)
+            terms = -F.logsigmoid(margin.gather(1, layer.labels[:, None]))
+            labels = layer.labels
+            if self.max_positives is not None:
+                drawn = rank_within_group(labels) < self.max_positives
+                terms, labels = terms[drawn], labels[drawn]
+            per_class, positives = class_means(terms, labels, self.num_classes)
+            loss = per_class.sum() / (positives > 0).sum().clamp(min=1)
+            total = total + weight * loss
+
+            self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
+            if i == 1:
+                self.diagnostics |= self.finest_diagnostics(layer, similarity, scores, mask)
+        return total
+
+    def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true."""
+        classes = torch.arange(self.num_classes, device=similarity.device)
+        rows = layer.hard.nonzero().squeeze(1)
+        marks = layer.marks[rows, None]
+        if self.negatives == "missed_of_other_classes":
+            return similarity.index_select(0, rows), marks != classes
+        if self.negatives in ("as_printed", "false_positives"):
+            return similarity.index_select(0, rows), marks == classes
+        order = torch.rand_like(similarity) if self.negatives == "random" else similarity.detach()
+        order = order.masked_fill(layer.labels[:, None] == classes, -torch.inf)
+        wanted = (marks != classes).sum(0)
+        drawn = order.topk(len(rows), dim=0).indices
+        return similarity.gather(0, drawn), torch.arange(len(rows), device=rows.device)[:, None] < wanted
+
+    @torch.no_grad()
+    def finest_diagnostics(self, layer: Layer, similarity: Tensor, scores: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Of layer 1. A kept_share near 1 shows that BANE sampling takes nearly all misclassified pixels."""
+        present = torch.bincount(layer.labels, minlength=self.num_classes) > 0
+        pixels, wrong, mask = layer.labels.new_tensor(len(layer.labels)), (layer.marks != NONE).sum(), mask & present
+        own = similarity.gather(1, layer.labels[:, None])
+        return {
+            "kept_share": layer.hard.sum() / wrong.clamp(min=1),
+            "misclassified_share": wrong / pixels.clamp(min=1),
+            "anchors": present.sum(),
+            "positives": pixels,
+            "negatives": mask.sum(0),  # [K]
+            "positive_similarity": self.temperature * own.sum() / pixels.clamp(min=1),
+            "negative_similarity": self.temperature * (scores * mask).sum() / mask.sum().clamp(min=1),
+        }
+
+
+def boundary_aware(marks: Tensor, num_classes: int, keep: float, ties: str) -> Tensor:
+    """BANE sampling, equations (13) and (14): the pixels of each error region that are nearest to its edge.
+
+    marks int64 [B, H, W]: the class of the error region that a pixel belongs to, or NONE. A region is the pixels of one
+    class in one image. Returns bool [B, H, W], true at the share `keep` of each region; ties as in Contextrast.
+    """
+    inside = marks != NONE
+    distance = squared_distance_to_other_mark(marks, inside)[inside]
+    image = torch.arange(len(marks), device=marks.device)[:, None, None].expand_as(marks)
+    region = (image * num_classes + marks)[inside]
+    size = torch.bincount(region, minlength=len(marks) * num_classes)
+    quota = (keep * size.double() - 1e-9).ceil()  # the slack undoes rounding: 0.07 * 100 is above 7
+    chosen = rank_within_group(region, distance) < quota[region]
+    if ties == "percentile":
+        limit = torch.zeros_like(size).scatter_reduce(0, region, torch.where(chosen, distance, 0).long(), "amax")
+        chosen = distance <= limit[region]
+    return torch.zeros_like(inside).masked_scatter(inside, chosen)

@@ -1,0 +1,19 @@
+"""The baseline: nothing is added to the cross entropy."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from methods.method import Method
+
+
+class CrossEntropy(Method):
+    """Cross entropy alone: no embeddings, no parameters, no terms."""
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """No embeddings."""
+        return []
+
+    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """No terms."""
+        return {}

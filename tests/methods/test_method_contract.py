@@ -1,0 +1,237 @@
+"""What every file in methods/ must do, whatever its method is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness import discovery
+from methods.method import Method
+
+METHODS = discovery.names()
+FOLDER = Path(discovery.FOLDER)
+CHANNELS, STRIDES = (6, 8, 10, 12), (4, 8, 16, 32)
+
+
+def features(batch=2, height=64, width=96, channels=CHANNELS):
+    maps = zip(channels, STRIDES, strict=False)
+    return [torch.randn(batch, c, height // s, width // s, requires_grad=True) for c, s in maps]
+
+
+def logits_for(labels, num_classes, right=0.5):
+    """Logits at stride 4 whose argmax is the label at about the share `right` of the valid pixels."""
+    grid = labels[:, ::4, ::4]
+    logits = torch.randn(len(labels), num_classes, *grid.shape[1:])
+    hit = (grid < num_classes) & (torch.rand(grid.shape) < right)
+    return logits.scatter_add(1, grid.clamp(max=num_classes - 1)[:, None], 100.0 * hit[:, None])
+
+
+def blocks(num_classes, batch=2, height=64, width=96):
+    coarse = torch.randint(0, num_classes, (batch, height // 8, width // 8))
+    labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    labels[torch.rand(labels.shape) < 0.05] = 255
+    return labels
+
+
+def case(name):
+    """(features, logits, labels, number of classes) of an edge case."""
+    torch.manual_seed(0)
+    classes, right = 5, 0.5
+    labels = blocks(classes)
+    if name == "all_ignored":
+        labels.fill_(255)
+    elif name == "one_image_ignored":
+        labels[0] = 255
+    elif name == "one_class":
+        labels.fill_(3)
+    elif name == "one_pixel":
+        labels.fill_(255)
+        labels[0, 0, 0] = 2
+    elif name == "class_of_one_pixel":
+        labels.fill_(1)
+        labels[1, 4, 4] = 4
+    elif name == "class_missing_at_coarse_layers":
+        labels.fill_(1)
+        labels[:, 4:12, 4:12] = 2
+    elif name == "nothing_misclassified":
+        right = 2.0
+    elif name == "everything_misclassified":
+        labels = torch.where(labels == 255, 255, labels.clamp(max=3))
+        return features(), logits_for(torch.full_like(labels, 4), classes, right=2.0), labels, classes
+    elif name == "many_classes":
+        classes = 150
+        labels = torch.arange(64 * 96).view(64, 96).remainder(150).expand(2, 64, 96).clone()
+    elif name == "batch_of_one":
+        labels = blocks(classes, batch=1)
+        return features(1), logits_for(labels, classes), labels, classes
+    return features(), logits_for(labels, classes, right), labels, classes
+
+
+CASES = [
+    "ordinary",
+    "all_ignored",
+    "one_image_ignored",
+    "one_class",
+    "one_pixel",
+    "class_of_one_pixel",
+    "class_missing_at_coarse_layers",
+    "nothing_misclassified",
+    "everything_misclassified",
+    "many_classes",
+    "batch_of_one",
+]
+
+
+def build(name, num_classes, channels=CHANNELS):
+    torch.manual_seed(0)
+    return discovery.load(name)(channels, num_classes).train()
+
+
+def check_terms(method, terms, maps):
+    """Every term is a finite scalar whose gradient is finite, in the features and in the method's parameters."""
+    assert all(isinstance(key, str) for key in terms)
+    for term in terms.values():
+        assert term.shape == ()
+        assert term.isfinite()
+        assert term.requires_grad
+    if terms:
+        sum(terms.values()).backward()
+        assert any(x.grad is not None for x in maps)
+        gradients = [x.grad for x in (*maps, *method.parameters()) if x.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+    for value in method.diagnostics.values():
+        assert not value.requires_grad
+        assert value.isfinite().all()
+        assert value.shape in ((), (method.num_classes,))
+
+
+def test_the_methods_are_found():
+    assert {"contextrast", "cross_entropy", "pixel_contrast"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("edge", CASES)
+def test_loss_is_finite_with_a_graph(name, edge):
+    maps, logits, labels, classes = case(edge)
+    method = build(name, classes)
+    for iteration in range(3):  # state, such as a memory, may only matter from the second step on
+        terms = method(maps, logits, labels, iteration)
+    check_terms(method, terms, maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("edge", ["ordinary", "all_ignored"])
+def test_loss_under_bfloat16_autocast_is_a_finite_float32_scalar(name, edge):
+    maps, logits, labels, classes = case(edge)
+    method = build(name, classes)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method(maps, logits.bfloat16(), labels, 0)
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    check_terms(method, terms, maps)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_works_with_any_number_of_maps(name):
+    for number in range(1, len(CHANNELS) + 1):
+        maps, logits, labels, classes = case("ordinary")
+        method = build(name, classes, CHANNELS[:number])
+        terms = method(maps[:number], logits, labels, 0)
+        check_terms(method, terms, maps[:number])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_stands_at_ignored_pixels_changes_nothing(name):
+    maps, logits, labels, classes = case("ordinary")
+    method = build(name, classes)
+    embeddings = [z.detach() for z in method.embed(maps)]
+    changed = []
+    for z in embeddings:
+        stride = labels.shape[1] // z.shape[2]
+        ignored = (labels[:, ::stride, ::stride] == 255)[:, None]
+        changed.append(torch.where(ignored, 1e4, z))
+    other_logits = torch.where((labels[:, ::4, ::4] == 255)[:, None], torch.randn_like(logits), logits)
+    results = []
+    for z, scores in ((embeddings, logits), (changed, other_logits)):
+        method = build(name, classes)
+        torch.manual_seed(1)
+        results.append({key: term.item() for key, term in method.loss(z, scores, labels, 0).items()})
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_seed_decides_every_draw(name):
+    maps, logits, labels, classes = case("ordinary")
+    results = []
+    for _ in range(2):
+        method = build(name, classes)
+        torch.manual_seed(5)
+        results.append([{k: v.item() for k, v in method(maps, logits, labels, i).items()} for i in range(2)])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_restored_method_goes_on_as_the_saved_one(name):
+    maps, logits, labels, classes = case("ordinary")
+    method = build(name, classes)
+    method(maps, logits, labels, 0)
+    torch.manual_seed(9)
+    restored = discovery.load(name)(CHANNELS, classes).train()
+    restored.load_state_dict(method.state_dict())
+    results = []
+    for each in (method, restored):
+        torch.manual_seed(2)
+        results.append({key: term.item() for key, term in each(maps, logits, labels, 1).items()})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_knows_its_classes_and_ignore_index(name):
+    method = discovery.load(name)(CHANNELS, 7, 250)
+    assert isinstance(method, Method)
+    assert (method.channels, method.num_classes, method.ignore_index) == (CHANNELS, 7, 250)
+    maps, _, labels, _ = case("ordinary")
+    labels = torch.where(labels == 255, 250, labels)
+    check_terms(method, method(maps, torch.randn(2, 7, 16, 24), labels, 0), maps)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the tensor operations that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operations(name, batch, present, num_classes=24):
+    """Operations of one loss over vertical stripes of `present` classes, all misclassified."""
+    labels = (torch.arange(96) // 4 % present).expand(batch, 64, 96)
+    method = build(name, num_classes)
+    embeddings = [z.detach() for z in method.embed(features(batch))]
+    logits = 100.0 * torch.nn.functional.one_hot((labels[:, ::4, ::4] + 1) % present, num_classes).movedim(-1, 1)
+    with Operations() as counted:
+        method.loss(embeddings, logits, labels, 0)
+    return counted.number
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_loop_over_images_or_classes(name):
+    assert operations(name, batch=2, present=3) == operations(name, batch=6, present=24)
+
+
+def test_methods_import_no_harness_and_no_segmentation_framework():
+    modules = [f"methods.{path.stem}" for path in FOLDER.glob("*.py") if path.stem != "__init__"]
+    code = f"""
+import importlib, sys
+for module in {modules}:
+    importlib.import_module(module)
+print(sorted(set(sys.modules) & {{"harness", "mmseg", "mmengine", "mmcv", "mmpretrain"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parent, check=True)
+    assert done.stdout.strip() == "[]"
