@@ -1,0 +1,137 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import models
+from harness.errors import UserError
+from harness.models import build, load_spec, names
+
+TAPS = {
+    "hrnet_tiny": [16, 24, 32, 48],
+    "lite0_fpn": [24, 40, 112, 320],
+    "lite0_fpn_scratch": [24, 40, 112, 320],
+    "hrnet_w48": [48, 96, 192, 384],
+}
+
+
+@pytest.fixture(scope="module")
+def segmenters():
+    return {name: build(name, 5, weights="none") for name in TAPS if name != "hrnet_w48"}
+
+
+def test_the_models_are_the_yaml_files():
+    assert names() == sorted(TAPS)
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_every_file_names_the_taps(name):
+    assert list(load_spec(name).taps.channels) == TAPS[name]
+    assert load_spec(name).taps.strides == (4, 8, 16, 32)
+
+
+def test_listing_models_imports_no_torch():
+    code = (
+        "import sys; from harness.models import names, load_spec; load_spec(names()[0]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_building_a_model_says_nothing_on_the_terminal():
+    code = "from harness.models import build; build('lite0_fpn', 2)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
+def test_an_unknown_model_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean lite0_fpn"):
+        load_spec("lite0_fnp")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("config: a.py\ntaps: {channels: [1], strides: [4]}\ncolour: red\n", "colour"),
+        ("config: a.py\n", "taps"),
+        ("config: a.py\ntaps: {channels: [1], strides: [4]}\nweights: {package: p}\n", "belong together"),
+        ("- a list\n", "not a model"),
+        ("base: nothing\n", "unknown model"),
+        ("config: [unclosed\n", "not a model"),
+    ],
+)
+def test_a_wrong_model_file_is_refused_by_its_key(tmp_path: Path, monkeypatch, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_spec("mine")
+
+
+def test_a_configuration_that_mmsegmentation_lacks_is_named():
+    from harness.models.segmenter import from_spec
+
+    with pytest.raises(UserError, match=r"no configuration hrnet/none\.py"):
+        from_spec(load_spec("hrnet_tiny").model_copy(update={"config": "hrnet/none.py"}), 5)
+
+
+def test_the_scratch_model_is_the_pretrained_one_without_weights():
+    pretrained, scratch = load_spec("lite0_fpn"), load_spec("lite0_fpn_scratch")
+    assert pretrained.weights.package
+    assert not scratch.weights.package
+    assert not scratch.weights.url
+    assert scratch.model_dump(exclude={"name", "weights"}) == pretrained.model_dump(exclude={"name", "weights"})
+
+
+@settings(max_examples=15, deadline=None)
+@given(height=st.integers(33, 80), width=st.integers(33, 80), name=st.sampled_from(sorted(set(TAPS) - {"hrnet_w48"})))
+def test_taps_have_their_channels_and_strides_at_any_size(segmenters, height, width, name):
+    segmenter = segmenters[name].eval()
+    images = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+    with torch.no_grad():
+        features = segmenter.features(images)
+        logits, auxiliary = segmenter.decode(features)
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32)]
+    assert [tuple(map_.shape) for map_ in features] == [(1, c, *s) for c, s in zip(TAPS[name], sizes, strict=True)]
+    assert segmenter.channels == TAPS[name]
+    assert segmenter.strides == [4, 8, 16, 32]
+    assert logits.shape == (1, 5, *sizes[0])
+    assert auxiliary == []
+
+
+def test_the_tiny_model_has_about_300_thousand_parameters(segmenters):
+    assert 0.2e6 < sum(p.numel() for p in segmenters["hrnet_tiny"].parameters()) < 0.4e6
+
+
+@pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn"])
+def test_every_parameter_gets_a_gradient(segmenters, name):
+    segmenter = segmenters[name].train()
+    logits, auxiliary = segmenter.decode(segmenter.features(torch.randint(0, 256, (2, 3, 64, 64))))
+    sum(segmenter.losses(logits, auxiliary, torch.randint(0, 5, (2, 64, 64))).values()).backward()
+    assert [name for name, p in segmenter.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn"])
+def test_channels_last_stays_channels_last_and_gives_the_same_logits(segmenters, name):
+    segmenter = segmenters[name].eval()
+    images = torch.randint(0, 256, (2, 3, 65, 70), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = segmenter(images)
+        segmenter.to(memory_format=torch.channels_last)
+        features = segmenter.features(images)
+        found = segmenter(images)
+        segmenter.to(memory_format=torch.contiguous_format)
+    assert all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in features)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_start_of_a_model_from_scratch_depends_on_the_seed_alone():
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(build("hrnet_tiny", 5).state_dict())
+    assert all(states[0][name].equal(states[1][name]) for name in states[0])
+    assert not all(states[0][name].equal(states[2][name]) for name in states[0])
