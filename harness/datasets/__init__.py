@@ -1,0 +1,93 @@
+"""Data sets: one YAML each in this folder."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from harness.datasets.dataset import IGNORE_INDEX, Dataset, Spec, no_root, read_spec
+from harness.datasets.readers import Sample
+from harness.discovery import unknown
+
+__all__ = [
+    "IGNORE_INDEX",
+    "Dataset",
+    "Sample",
+    "description_fingerprint",
+    "load",
+    "names",
+    "prepare",
+    "report_path",
+    "resolve_root",
+]
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The names of all data sets: the YAML files in this folder."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str, root: Path | None = None) -> Dataset:
+    """The data set `name` under `root`; its facts can be asked for without a root.
+
+    Raises UserError for an unknown name (the nearest match is named) or a wrong YAML. No file of the data is touched.
+    """
+    return Dataset(_spec(name), root)
+
+
+def resolve_root(name: str, given: Path | None = None, results: Path = Path("results")) -> Path:
+    """The root of data set `name`: `given` (from --root or the experiment), else the set's environment variable.
+
+    A rendered set needs neither: it lies in `results/data`, in a folder named by what it is rendered from.
+    Raises UserError if nothing names a root.
+    """
+    spec = _spec(name)
+    if given is not None:
+        return Path(given).expanduser()
+    if named := os.environ.get(spec.root_variable):
+        return Path(named).expanduser()
+    if spec.generator is None:
+        raise no_root(name, spec.root_variable)
+    return results / "data" / f"{name}-{_generator_fingerprint(spec)}"
+
+
+def prepare(dataset: Dataset) -> None:
+    """Render a data set that is generated, if its root does not exist yet; nothing to do for any other.
+
+    Two processes may do so at once: the root is complete or absent, and the folder of the first one stays.
+    """
+    generator, root = dataset.spec.generator, dataset.root
+    if generator is None or root is None or root.is_dir():
+        return
+    from harness.datasets.scenes import write
+
+    write(root, generator.seed, dataset.splits, generator.height, generator.width)
+
+
+def report_path(name: str, results: Path = Path("results")) -> Path:
+    """Where verify.json of data set `name` lies."""
+    return results / "data" / name / "verify.json"
+
+
+def description_fingerprint(name: str) -> str:
+    """sha256 of what data set `name` is described and, if it is generated, rendered by."""
+    spec = _spec(name)
+    rendered = _generator_fingerprint(spec) if spec.generator else ""
+    return hashlib.sha256((spec.model_dump_json() + rendered).encode()).hexdigest()
+
+
+def _spec(name: str) -> Spec:
+    if name not in names():
+        raise unknown("data set", name, names())
+    return read_spec(FOLDER / f"{name}.yaml")
+
+
+def _generator_fingerprint(spec: Spec) -> str:
+    """Twelve hexadecimal digits that change with the settings and with the renderer's source."""
+    settings = {**(spec.generator.model_dump() if spec.generator else {}), "splits": spec.splits}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted((FOLDER / "scenes").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,140 @@
+"""Trees, hedges and fences."""
+
+import cv2
+import numpy as np
+
+from harness.datasets.scenes.canvas import Canvas, Upright, noise_patch, noise_tiles
+from harness.datasets.scenes.palette import FENCE, TREE, Colour, pick, scale, shift
+from harness.datasets.scenes.weather import Weather
+
+
+def draw_tree(
+    canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float, height: float, bare: bool
+) -> None:
+    """A tree `height` metres tall: a trunk and a crown of leaves, or of bare branches as in winter."""
+    frame = canvas.upright(x, z)
+    bark = scale(pick(rng, "bark"), weather.shade(np.array([0.0, 0.0, -1.0])))
+    leaf = pick(rng, "leaf")
+    girth = 0.022 * height
+    clear = height * rng.uniform(0.22, 0.34)
+    trunk = [(-girth, 0.0), (girth, 0.0), (0.6 * girth, clear * 1.4), (-0.6 * girth, clear * 1.4)]
+    frame.polygon(trunk, bark, TREE)
+    if bare:
+        draw_branches(frame, rng, clear * 1.2, height, bark)
+        return
+    width = (height - clear) * rng.uniform(0.34, 0.5)
+    draw_crown(frame, rng, weather, (0.0, (height + clear) / 2), (width, (height - clear) / 2), leaf)
+
+
+def draw_crown(
+    frame: Upright,
+    rng: np.random.Generator,
+    weather: Weather,
+    centre: tuple[float, float],
+    radii: tuple[float, float],
+    leaf: Colour,
+) -> None:
+    """Leaves in an uneven round mass with holes; the larger holes keep the label of what is seen through them."""
+    looks = rng.random(6)
+    corner = frame.pixels([(centre[0] - 1.2 * radii[0], centre[1] + 1.2 * radii[1])])[0].astype(int)
+    far_corner = frame.pixels([(centre[0] + 1.2 * radii[0], centre[1] - 1.2 * radii[1])])[0].astype(int)
+    columns, rows = np.maximum(far_corner - corner, 3)
+    if far_corner[0] <= 0 or corner[0] >= frame.canvas.camera.width:
+        return
+    rough, soft = noise_tiles()
+    shape = (int(rows), int(columns))
+    lumps = noise_patch(soft, (looks[0], looks[1]), (170, 170), shape)
+    leaves = noise_patch(rough, (looks[2], looks[3]), (110, 110), shape)
+    down = np.linspace(-1.2, 1.2, shape[0], dtype=np.float32)[:, None]
+    right = np.linspace(-1.2, 1.2, shape[1], dtype=np.float32)[None]
+    mass = 1 - np.hypot(down, right) + 0.24 * lumps
+    thin = float(0.15 + 0.2 * looks[4])
+    cover = mass + thin * leaves
+    sunny = float(0.22 * np.sign(weather.sun[0])) * right - 0.28 * down
+    gain = weather.ambient + weather.direct * np.clip(0.45 + sunny + 0.25 * lumps, 0, 1) + 0.17 * leaves
+    colour = cv2.convertScaleAbs(np.array(leaf, np.float32) * np.clip(gain, 0.15, 1.6)[..., None])
+    _stamp(frame, (int(corner[0]), int(corner[1])), colour, cover > 0.1, mass + 0.5 * thin * leaves > 0.08)
+
+
+def _stamp(frame: Upright, corner: tuple[int, int], colour: np.ndarray, seen: np.ndarray, labelled: np.ndarray) -> None:
+    """Copy pixels onto the canvas at `corner` (column, row): the colour where `seen`, label TREE where `labelled`."""
+    canvas, (rows, columns) = frame.canvas, seen.shape
+    left, top = max(corner[0], 0), max(corner[1], 0)
+    right = min(corner[0] + columns, canvas.camera.width)
+    bottom = min(corner[1] + rows, canvas.camera.height)
+    if right <= left or bottom <= top:
+        return
+    box = np.s_[top:bottom, left:right]
+    cut = np.s_[top - corner[1] : bottom - corner[1], left - corner[0] : right - corner[0]]
+    canvas.image[box][seen[cut]] = colour[cut][seen[cut]]
+    canvas.label[box][labelled[cut]] = TREE
+    canvas.nearness[box][labelled[cut]] = frame.nearness
+
+
+def draw_branches(frame: Upright, rng: np.random.Generator, fork: float, height: float, bark: Colour) -> None:
+    """Bare branches that fork five times; the label is the area that they fill closely."""
+    canvas = frame.canvas
+    starts, angles = np.array([[0.0, fork]]), np.array([np.pi / 2])
+    length, thickness = 0.3 * (height - fork), 0.03 * height
+    filled = np.zeros(canvas.label.shape, np.uint8)
+    for _ in range(6):
+        starts, angles = np.repeat(starts, 2, axis=0), np.repeat(angles, 2)
+        turn = rng.uniform(0.12, 0.62, len(angles)) * np.where(np.arange(len(angles)) % 2, 1, -1)
+        angles = angles + turn
+        reach = length * rng.uniform(0.6, 1.2, len(angles))
+        ends = starts + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        lines = np.stack([frame.pixels(starts), frame.pixels(ends)], axis=1).round().astype(np.int32)
+        width = max(round(thickness * frame.scale), 2)
+        cv2.polylines(canvas.image, list(lines), False, bark, width)
+        cv2.polylines(filled, list(lines), False, 255, width + 1)
+        starts, length, thickness = ends, length * 0.78, thickness * 0.6
+    spread = cv2.blur(filled, (5, 5)) > 90
+    canvas.label[spread] = TREE
+    canvas.nearness[spread] = frame.nearness
+
+
+def draw_hedge(
+    canvas: Canvas, rng: np.random.Generator, weather: Weather, side: int, front: float, near: float, far: float
+) -> None:
+    """A clipped hedge along the back of the pavement."""
+    height = rng.uniform(0.9, 2.2)
+    colour = np.array(scale(pick(rng, "leaf"), weather.shade(np.array([-side, 0.0, 0.0]))))
+    rough, soft = noise_tiles()
+    start, shape = (rng.random(), rng.random()), (32, 192)
+    gain = 0.9 + 0.2 * noise_patch(rough, start, (90, 400), shape) + 0.1 * noise_patch(soft, start, (60, 300), shape)
+    texture = np.clip(colour * gain[..., None], 0, 255).astype(np.uint8)
+    corner = np.array([side * front, 0.0, near])
+    up = np.array([0.0, height, 0.0])
+    canvas.panel(texture[:, :40].copy(), corner, np.array([side * 1.0, 0.0, 0.0]), up, TREE)
+    canvas.panel(texture, corner, np.array([0.0, 0.0, far - near]), up, TREE)
+
+
+def draw_fence(
+    canvas: Canvas, rng: np.random.Generator, weather: Weather, corner: np.ndarray, along: np.ndarray
+) -> None:
+    """Railings, planks or wire mesh from `corner` over `along` (both [3], metres). The label covers the gaps too."""
+    kind, height = rng.choice(["railings", "planks", "mesh"]), rng.uniform(0.9, 1.9)
+    length = float(np.hypot(along[0], along[2]))
+    normal = np.array([-along[2], 0.0, along[0]]) / length
+    normal *= -np.sign(normal @ (corner - canvas.camera.position)) or 1.0
+    colour = scale(pick(rng, "fence"), weather.shade(normal))
+    cells, columns, rows = max(int(length / 0.35), 2), 5, 24
+    cell = np.zeros((rows, columns, 4), np.uint8)
+    cell[..., :3] = colour
+    if kind == "planks":
+        cell[..., 3] = 255
+        cell[:, 0, :3] = scale(colour, 0.6)
+        cell[:2, 2:, 3] = 0
+    elif kind == "railings":
+        cell[:, :2, 3] = 255
+        cell[1:4, :, 3] = 255
+        cell[-4:-1, :, 3] = 255
+    else:
+        cell[..., 3] = 120
+        cell[::3, ::2, 3] = 200
+        cell[:2, :, 3] = 255
+    fence = np.tile(cell, (1, cells, 1))
+    posts = np.arange(0, cells * columns, columns * 7)
+    for offset in (0, 1):
+        fence[:, np.minimum(posts + offset, cells * columns - 1)] = (*shift(colour, -12), 255)
+    canvas.panel(fence, corner, along, np.array([0.0, height, 0.0]), FENCE)

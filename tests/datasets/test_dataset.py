@@ -1,0 +1,357 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+import harness.datasets
+from harness.datasets import Sample, load, names, prepare, resolve_root
+from harness.datasets.dataset import Dataset, ranges, read_spec
+from harness.datasets.verify import verify
+from harness.errors import UserError
+
+CAMVID_YAML = Path(harness.datasets.__file__).parent / "camvid.yaml"
+
+
+def with_spec(dataset: Dataset, **update: object) -> Dataset:
+    return Dataset(dataset.spec.model_copy(update=update), dataset.root)
+
+
+# the YAML
+
+
+def edited_yaml(folder: Path, **edits: object) -> Path:
+    content = yaml.safe_load(CAMVID_YAML.read_text()) | edits
+    path = folder / "camvid.yaml"
+    path.write_text(
+        yaml.safe_dump({key: value for key, value in content.items() if value is not None}, sort_keys=False)
+    )
+    return path
+
+
+def test_camvids_yaml_has_the_facts_of_the_segnet_version() -> None:
+    camvid = load("camvid")
+    assert len(camvid.classes) == 11
+    assert (camvid.classes[0], camvid.colors[0]) == ("Sky", (128, 128, 128))
+    assert (camvid.classes[4], camvid.colors[4]) == ("Pavement", (60, 40, 222))
+    assert (camvid.classes[10], camvid.colors[10]) == ("Bicyclist", (0, 128, 192))
+    assert camvid.splits == {"train": 367, "val": 101, "test": 233}
+    assert (camvid.train_split, camvid.evaluation_split, camvid.ignore_index) == ("train", "test", 255)
+    for split, images in camvid.splits.items():  # every pixel of 480x360 is counted once
+        assert sum(camvid.class_pixels[split]) == images * 480 * 360
+
+
+def test_scenes_has_camvids_classes() -> None:
+    scenes, camvid = load("scenes"), load("camvid")
+    assert (scenes.classes, scenes.colors) == (camvid.classes, camvid.colors)
+    assert scenes.spec.ignored_labels == camvid.spec.ignored_labels
+
+
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ({"licence": None}, "licence: Field required"),
+        ({"licenze": "free"}, r"unknown key 'licenze' in .*camvid.yaml: did you mean licence\? allowed are class"),
+        ({"name": "kitti"}, "name is 'kitti', but must be the file's name, 'camvid'"),
+        ({"splits": {"train": "many"}}, "splits.train: Input should be a valid integer"),
+        ({"train_split": "training"}, "there is no split 'training'; splits are train, val, test"),
+        ({"class_pixels": {"train": [1, 2, 3]}}, "class_pixels.train has 3 numbers"),
+        ({"class_pixels": {"dev": [1] * 12}}, "there is no split 'dev'"),
+        ({"ignored_labels": [3, 11]}, r"the label values \[3\] are given twice"),
+        ({"ignored_labels": [256]}, "ignored_labels.0: Input should be less than or equal to 255"),
+        ({"clusters": "[^_"}, "clusters: '\\[\\^_' is no regular expression"),
+        ({"layout": {"kind": "folders"}}, "layout.kind: Input should be 'list'"),
+        ({"layout": {"kind": "list", "deep": True}}, "layout.deep: Extra inputs are not permitted"),
+        ({"classes": [{"name": "a", "color": [0, 0], "labels": [0]}]}, "classes.0.color"),
+    ],
+)
+def test_a_wrong_yaml_is_refused_with_its_key(tmp_path: Path, edits: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read_spec(edited_yaml(tmp_path, **edits))
+    assert "camvid.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    classes = [{"name": "a", "color": [0, 0, 0], "labels": [value]} for value in (0, 1)]
+    with pytest.raises(UserError, match="two classes have the same name"):
+        read_spec(edited_yaml(tmp_path, classes=classes, class_pixels=None))
+
+
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "camvid.yaml"
+    path.write_text("name: [camvid")
+    with pytest.raises(UserError, match=r"camvid\.yaml cannot be read as YAML"):
+        read_spec(path)
+
+
+# finding data sets and roots
+
+
+def test_names_are_those_of_the_yaml_files() -> None:
+    assert {"camvid", "scenes"} <= set(names())
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown data set 'camvit': did you mean camvid\? allowed are camvid, .*scenes"
+    ):
+        load("camvit")
+
+
+def test_the_given_root_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMVID_ROOT", "/from/environment")
+    assert resolve_root("camvid", Path("/given")) == Path("/given")
+    assert resolve_root("camvid") == Path("/from/environment")
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_root_the_sentence_says_the_three_ways(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CAMVID_ROOT", value)
+    sentence = (
+        "the data set camvid has no root: pass --root DIR, set roots.camvid in the experiment, or set CAMVID_ROOT"
+    )
+    for ask in (lambda: resolve_root("camvid"), lambda: load("camvid").samples("test")):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value) == sentence
+
+
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=f"the root {tmp_path}/nowhere of the data set camvid is no folder: pass --root"
+    ):
+        load("camvid", tmp_path / "nowhere").samples("test")
+
+
+def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SCENES_ROOT", raising=False)
+    spec = load("scenes").spec
+    assert spec.generator is not None
+    root = resolve_root("scenes", results=tmp_path)
+    assert root.parent == tmp_path / "data"
+    assert root.name.startswith("scenes-")
+    assert resolve_root("scenes", results=tmp_path) == root
+    others = [
+        spec.model_copy(update={"generator": spec.generator.model_copy(update={"seed": spec.generator.seed + 1})}),
+        spec.model_copy(update={"splits": {**spec.splits, "test": 1}}),
+    ]
+    for other in others:
+        monkeypatch.setattr(harness.datasets, "_spec", lambda name, other=other: other)
+        assert resolve_root("scenes", results=tmp_path) != root
+
+
+class FakeScenes(ModuleType):
+    """Stands for the renderer: `write` records its calls and makes the folder."""
+
+    def __init__(self) -> None:
+        super().__init__("harness.datasets.scenes")
+        self.calls: list[tuple[object, ...]] = []
+
+    def write(self, root: Path, *rest: object) -> None:
+        self.calls.append((root, *rest))
+        root.mkdir(parents=True)
+
+
+def test_a_rendered_set_is_rendered_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = FakeScenes()
+    monkeypatch.setitem(sys.modules, "harness.datasets.scenes", fake)
+    scenes = load("scenes", tmp_path / "data" / "scenes")
+    prepare(scenes)
+    prepare(scenes)
+    generator = scenes.spec.generator
+    assert generator is not None
+    assert fake.calls == [(scenes.root, generator.seed, scenes.splits, generator.height, generator.width)]
+
+
+def test_a_small_rendered_set_can_be_read_and_verified(tmp_path: Path) -> None:
+    spec = load("scenes").spec.model_copy(update={"splits": {"train": 2, "val": 1, "test": 1}})
+    scenes = Dataset(spec, tmp_path / "scenes")
+    prepare(scenes)
+    report = verify(scenes, tmp_path / "verify.json")
+    assert spec.generator is not None
+    size = f"{spec.generator.width}x{spec.generator.height}"
+    assert {split: found["sizes"] for split, found in report["splits"].items()} == {
+        "train": {size: 2},
+        "val": {size: 1},
+        "test": {size: 1},
+    }
+
+
+def test_nothing_is_rendered_for_a_downloaded_set(tmp_path: Path) -> None:
+    prepare(load("camvid", tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_importing_the_package_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, harness.datasets; harness.datasets.load('camvid'); "
+        "print(sorted({'torch', 'cv2', 'mmseg', 'mmcv', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert output.stdout.strip() == "[]"
+
+
+# reading
+
+
+def test_read_gives_rgb_and_train_ids_with_void_ignored(tree: Dataset) -> None:
+    sample = tree.samples("test")[0]
+    image, label = tree.read(sample)
+    stored = cv2.imread(str(sample.label_path), cv2.IMREAD_UNCHANGED)
+    bgr = cv2.imread(str(sample.image_path), cv2.IMREAD_COLOR)
+    assert stored is not None
+    assert bgr is not None
+    assert 11 in stored
+    assert (image.dtype, image.shape, label.dtype) == (np.uint8, (10, 12, 3), np.uint8)
+    assert np.array_equal(image, bgr[..., ::-1])
+    assert np.array_equal(label, np.where(stored == 11, 255, stored))
+
+
+def test_label_values_of_one_class_are_merged(tree: Dataset) -> None:
+    classes = list(tree.spec.classes)
+    merged = [classes[0].model_copy(update={"labels": (0, 5)}), *classes[1:5], *classes[6:]]
+    sample = tree.samples("test")[0]
+    before = tree.read_label(sample).astype(int)
+    after = with_spec(tree, classes=tuple(merged)).read_label(sample)
+    moved = np.where((before > 5) & (before != 255), before - 1, before)
+    assert np.array_equal(after, np.where(before == 5, 0, moved))
+
+
+def test_a_label_value_outside_the_table_is_named(tree: Dataset) -> None:
+    sample = tree.samples("test")[0]
+    label = np.zeros((10, 12), np.uint8)
+    label[3, 4] = 77
+    cv2.imwrite(str(sample.label_path), label)
+    with pytest.raises(UserError, match=f"{sample.label_path} has the value 77, but labels may hold 0..11$"):
+        tree.read(sample)
+
+
+def test_a_label_of_another_size_is_named_with_both_sizes(tree: Dataset) -> None:
+    sample = tree.samples("test")[0]
+    cv2.imwrite(str(sample.label_path), np.zeros((12, 10), np.uint8))
+    message = rf"{sample.label_path} is 10x12 \(width x height\), but its image is 12x10$"
+    with pytest.raises(UserError, match=message):
+        tree.read(sample)
+
+
+def test_a_wrong_list_stops_samples_with_its_first_line(tree: Dataset) -> None:
+    sample = tree.samples("test")[1]
+    sample.image_path.unlink()
+    sample.label_path.unlink()
+    message = rf"CamVid in .*: test.txt line 2 names the image test/{sample.id}.png, .* \(1 more such lines?\)"
+    with pytest.raises(UserError, match=message):
+        tree.samples("test")
+
+
+def test_an_unknown_split_is_refused_with_the_nearest(tree: Dataset) -> None:
+    with pytest.raises(UserError, match=r"unknown split of camvid 'tset': did you mean test\?"):
+        tree.samples("tset")
+
+
+@pytest.mark.parametrize(("name", "cluster"), [("Seq05VD_f00000", "Seq05VD"), ("0016E5_07959", "0016E5")])
+def test_camvids_cluster_is_the_video(name: str, cluster: str) -> None:
+    assert load("camvid").cluster(name) == cluster
+
+
+def test_without_a_rule_every_image_is_its_own_cluster(tree: Dataset) -> None:
+    assert with_spec(tree, clusters=None).cluster("Seq05VD_f00000") == "Seq05VD_f00000"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"), [([0, 1, 2, 255], "0..2, 255"), ([7], "7"), ([0, 2, 4, 5], "0, 2, 4..5"), ([], "")]
+)
+def test_ranges_are_short(values: list[int], text: str) -> None:
+    assert ranges(values) == text
+
+
+# the fingerprint
+
+
+def test_the_fingerprint_is_that_of_every_copy(tree: Dataset, tmp_path: Path) -> None:
+    assert tree.root is not None
+    copy = shutil.copytree(tree.root, tmp_path / "copy")
+    for path in copy.rglob("*.*"):
+        os.utime(path, (1, 1))
+    for path in copy.glob("*.txt"):  # as if made on another machine
+        path.write_text("\n".join(" ".join(f"/a/b/{name}" for name in line.split()) for line in path.open()))
+    assert Dataset(tree.spec, copy).fingerprint() == tree.fingerprint()
+    assert with_spec(tree, title="another title").fingerprint() == tree.fingerprint()
+
+
+def one_label_pixel(tree: Dataset, sample: Sample) -> Dataset:
+    label = cv2.imread(str(sample.label_path), cv2.IMREAD_UNCHANGED)
+    assert label is not None
+    label[0, 0] = (label[0, 0] + 1) % 12
+    cv2.imwrite(str(sample.label_path), label)
+    return tree
+
+
+def image_size(tree: Dataset, sample: Sample) -> Dataset:
+    with sample.image_path.open("ab") as file:
+        file.write(b"\0")
+    return tree
+
+
+def meaning(tree: Dataset, sample: Sample) -> Dataset:
+    return with_spec(tree, classes=tree.spec.classes[:10], ignored_labels=(10, 11))
+
+
+def shorter_list(tree: Dataset, sample: Sample) -> Dataset:
+    assert tree.root is not None
+    (tree.root / "test.txt").write_text(f"{sample.image_path} {sample.label_path}\n")
+    return tree
+
+
+@pytest.mark.parametrize("change", [one_label_pixel, image_size, meaning, shorter_list])
+def test_the_fingerprint_changes_with(tree: Dataset, change: Callable[[Dataset, Sample], Dataset]) -> None:
+    before = tree.fingerprint()
+    assert change(tree, tree.samples("test")[0]).fingerprint() != before
+
+
+def test_splits_have_fingerprints_of_their_own(tree: Dataset) -> None:
+    train, test = tree.fingerprint(["train"]), tree.fingerprint(["test"])
+    image_size(tree, tree.samples("test")[0])
+    assert tree.fingerprint(["train"]) == train
+    assert tree.fingerprint(["test"]) != test
+
+
+# the real data
+
+
+def test_real_camvid_has_its_counts_and_class_table(camvid_root: Path) -> None:
+    camvid = load("camvid", camvid_root)
+    assert {split: len(camvid.samples(split)) for split in camvid.splits} == camvid.splits
+    assert {camvid.cluster(sample.id) for sample in camvid.samples("test")} == {"0001TP", "Seq05VD"}
+    known = json.loads((camvid_root / "class_pixels.json").read_text())
+    assert [*camvid.classes, "Void"] == known["classes"]
+    assert {split: list(counts) for split, counts in camvid.class_pixels.items()} == known["pixels"]
+
+
+def test_real_camvid_is_found_through_the_original_lists(camvid_root: Path, tmp_path: Path) -> None:
+    for folder in ("test", "testannot"):
+        (tmp_path / folder).symlink_to(camvid_root / folder)
+    lines = (camvid_root / "test.txt").read_text().replace(".jpg", ".png").splitlines()
+    original = "\n".join(" ".join(f"/SegNet/CamVid/{name}" for name in line.split()) for line in lines)
+    (tmp_path / "test.txt").write_text(original)
+    ids = [sample.id for sample in load("camvid", tmp_path).samples("test")]
+    assert ids == [sample.id for sample in load("camvid", camvid_root).samples("test")]
+
+
+def test_a_real_camvid_image_is_rgb_of_480x360(camvid_root: Path) -> None:
+    camvid = load("camvid", camvid_root)
+    sample = camvid.samples("test")[100]  # by day: the sky is bluer than it is red
+    image, label = camvid.read(sample)
+    assert image.shape == (360, 480, 3)
+    sky = image[label == 0].mean(axis=0)
+    assert sky[2] > sky[0]
