@@ -1,0 +1,212 @@
+"""Integer counts per image and class, from which every score is computed.
+
+A table is int64 [K, 3] for one image and [N, K, 3] for N images; the last axis is TP, FP, FN in pixels. Tables are
+named "region", "boundary@WIDTH" and "trimap@WIDTH", with the widths of `bands.radius`: "boundary@3px", "trimap@0.02".
+"""
+
+import math
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.atomic import replacing
+from harness.errors import UserError
+from harness.evaluation.bands import IGNORED, edge_levels, frame_levels, radius
+
+REGION = "region"
+DEFAULT_WIDTHS = ("3px", "5px", "7px", "10px", "20px", "0.02")
+SCHEMA = 1
+
+Table = NDArray[np.int64]
+
+
+def count_image(
+    prediction: NDArray[Any],
+    label: NDArray[Any],
+    num_classes: int,
+    widths: Sequence[str] = DEFAULT_WIDTHS,
+    ignore_edge: bool = True,
+) -> dict[str, Table]:
+    """Count TP, FP and FN of every class over the region, in the boundary bands and in the trimaps of one image.
+
+    `prediction` and `label` are integer maps [H, W] (uint8 is fastest) of train ids 0..`num_classes` - 1, where 255 in
+    `label` is ignored whatever is predicted there. Boundary IoU compares the band of the predicted class with that of
+    the true class, the frame of the image counting as an edge (Cheng et al., CVPR 2021); `ignore_edge` says whether an
+    edge towards an ignored area makes a band too. A trimap restricts the region counts to valid pixels near an edge of
+    the ground truth, edges towards ignored areas included, the frame not.
+
+    Returns {table: int64 [num_classes, 3]}. Raises ValueError, saying what and where, if the sizes differ or if a valid
+    pixel holds an id outside the classes.
+    """
+    truth, guess = _checked(prediction, label, num_classes)
+    height, image_width = truth.shape
+    reaches = {width: radius(width, height, image_width) for width in widths}
+    radii = sorted(reaches.values())
+
+    frame = frame_levels(height, image_width, radii)
+    trimap = edge_levels(truth, radii)
+    truth_band = np.minimum(frame, trimap if ignore_edge else edge_levels(truth, radii, ignore_edge=False))
+    guess_band = np.minimum(frame, edge_levels(guess, radii, ignore_edge))
+
+    # One histogram over (class, band level, trimap level) answers the region and every width; class K is "ignored".
+    shape = (num_classes + 1, len(radii) + 1, len(radii) + 1)
+    size = math.prod(shape)
+    code = np.min_scalar_type(size)
+
+    def histogram(classes: NDArray[np.uint8], band: NDArray[np.uint8]) -> Table:
+        cells = (classes.astype(code) * shape[1] + band) * shape[2] + trimap
+        return np.bincount(cells.ravel(), minlength=size).reshape(shape)[:num_classes]
+
+    nothing = np.uint8(num_classes)
+    hits = histogram(np.where(truth == guess, np.minimum(truth, nothing), nothing), np.maximum(truth_band, guess_band))
+    guessed = histogram(np.minimum(guess, nothing), guess_band)
+    true = histogram(np.minimum(truth, nothing), truth_band)
+
+    tables = {REGION: _table(*(each.sum((1, 2)) for each in (hits, guessed, true)))}
+    for width in widths:
+        inside = slice(0, radii.index(reaches[width]) + 1)
+        tables[f"boundary@{width}"] = _table(*(each[:, inside].sum((1, 2)) for each in (hits, guessed, true)))
+        tables[f"trimap@{width}"] = _table(*(each[:, :, inside].sum((1, 2)) for each in (hits, guessed, true)))
+    return tables
+
+
+def confusion_image(prediction: NDArray[Any], label: NDArray[Any], num_classes: int) -> Table:
+    """The confusion matrix of one image in pixels, int64 [K, K]: rows are the ground truth, columns the prediction.
+
+    Takes and raises what `count_image` does.
+    """
+    truth, guess = _checked(prediction, label, num_classes)
+    size = num_classes + 1  # the last row and column take the ignored pixels
+    cells = np.minimum(truth, num_classes).astype(np.uint16) * np.uint16(size) + np.minimum(guess, num_classes)
+    return np.bincount(cells.ravel(), minlength=size * size).reshape(size, size)[:num_classes, :num_classes]
+
+
+def stack(images: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
+    """Tables [K, 3] of N images, in order, as tables [N, K, 3]. Raises ValueError if `images` is empty."""
+    if not images:
+        raise ValueError("there are no images to stack")
+    return {name: np.stack([tables[name] for tables in images]) for name in images[0]}
+
+
+def _table(hits: Table, guessed: Table, true: Table) -> Table:
+    return np.stack([hits, guessed - hits, true - hits], axis=1)
+
+
+def _checked(
+    prediction: NDArray[Any], label: NDArray[Any], num_classes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Ground truth and prediction as uint8 with 255 wherever the ground truth is 255."""
+    if not 1 <= num_classes <= IGNORED:
+        raise ValueError(f"{num_classes} classes do not fit 8-bit train ids: give 1 to {IGNORED}")
+    for name, values in (("prediction", prediction), ("label", label)):
+        if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"the {name} is {values.dtype} {list(values.shape)}: it must be an integer map [H, W]")
+    if prediction.shape != label.shape:
+        raise ValueError(f"the prediction is {_size(prediction)} pixels and the label {_size(label)}: they must agree")
+    valid = label != IGNORED
+    for name, values in (("label", label), ("prediction", prediction)):
+        wrong = valid & ((values < 0) | (values >= num_classes))
+        if wrong.any():
+            row, column = divmod(int(wrong.argmax()), wrong.shape[1])
+            raise ValueError(
+                f"the {name} holds {values[row, column]} at row {row}, column {column}, "
+                f"outside the train ids 0..{num_classes - 1}"
+            )
+    ignored = np.uint8(IGNORED)
+    return np.where(valid, label.astype(np.uint8), ignored), np.where(valid, prediction.astype(np.uint8), ignored)
+
+
+def _size(values: NDArray[Any]) -> str:
+    return f"{values.shape[1]}x{values.shape[0]}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The counts of one run: {protocol: {table: int64 [N, K, 3]}} for the N images `image_ids` and K `classes`.
+
+    Raises ValueError if an id occurs twice (a sample counted twice would count double) or a table has another size.
+    """
+
+    image_ids: list[str]
+    classes: tuple[str, ...]
+    tables: dict[str, dict[str, Table]]
+
+    def __post_init__(self) -> None:
+        for image_id, times in Counter(self.image_ids).most_common(1):
+            if times > 1:
+                raise ValueError(f"image {image_id} is counted {times} times")
+        expected = (len(self.image_ids), len(self.classes), 3)
+        for protocol, tables in self.tables.items():
+            for name, table in tables.items():
+                if table.shape != expected:
+                    raise ValueError(f"table {name} of {protocol} is {list(table.shape)}, not {list(expected)}")
+
+    def save(self, path: Path) -> None:
+        """Write to `path` (npz, compressed), whole or not at all. Tables are stored in the smallest unsigned type."""
+        arrays: dict[str, NDArray[Any]] = {
+            "schema": np.array(SCHEMA),
+            "image_ids": np.array(self.image_ids, dtype=np.str_),
+            "classes": np.array(self.classes, dtype=np.str_),
+        }
+        for protocol, tables in self.tables.items():
+            for name, table in tables.items():
+                arrays[f"{protocol}/{name}"] = table.astype(np.min_scalar_type(int(table.max(initial=0))))
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Counts":
+        """Read what `save` wrote. Raises UserError, naming the file, if it is missing, damaged or of another schema."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            schema = int(arrays.pop("schema"))
+            if schema == SCHEMA:
+                tables: dict[str, dict[str, Table]] = {}
+                image_ids, classes = arrays.pop("image_ids").tolist(), tuple(arrays.pop("classes").tolist())
+                for name, table in arrays.items():
+                    protocol, _, table_name = name.partition("/")
+                    tables.setdefault(protocol, {})[table_name] = table.astype(np.int64)
+                return cls(image_ids, classes, tables)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist: evaluate the run first") from None
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
+            raise UserError(f"{path} is not a whole file of counts: delete it and evaluate the run again") from None
+        raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}: evaluate the run again")
+
+    @classmethod
+    def merge(cls, shards: Sequence["Counts"]) -> "Counts":
+        """The counts of all images of `shards`, in their order, as if counted by one process.
+
+        Raises ValueError if there are none, if classes or tables differ between them, or if two hold the same image.
+        """
+        if not shards:
+            raise ValueError("there are no shards to merge")
+        first = shards[0]
+        layout = {protocol: set(tables) for protocol, tables in first.tables.items()}
+        for shard in shards[1:]:
+            if shard.classes != first.classes:
+                raise ValueError("the shards have different classes")
+            if {protocol: set(tables) for protocol, tables in shard.tables.items()} != layout:
+                raise ValueError("the shards have different protocols or tables")
+        tables = {
+            protocol: {name: np.concatenate([shard.tables[protocol][name] for shard in shards]) for name in names}
+            for protocol, names in first.tables.items()
+        }
+        return cls([image_id for shard in shards for image_id in shard.image_ids], first.classes, tables)
+
+    def select(self, image_ids: Sequence[str]) -> "Counts":
+        """The counts of `image_ids` alone, in that order. Raises KeyError naming an id that is not there."""
+        place = {image_id: index for index, image_id in enumerate(self.image_ids)}
+        rows = np.array([place[image_id] for image_id in image_ids], dtype=np.intp)
+        tables = {
+            protocol: {name: table[rows] for name, table in tables.items()} for protocol, tables in self.tables.items()
+        }
+        return Counts(list(image_ids), self.classes, tables)

@@ -1,0 +1,122 @@
+"""Scores in percent from integer counts (metrics.md): every figure of every table is a function of these.
+
+`counts` are integers or floats [..., K, 3], the last axis TP, FP, FN, already summed over whatever is scored as one.
+The rule for classes that are absent (`absent`), each the rule of published tools:
+
+- "skip": a class is left out of the mean if it is in neither ground truth nor prediction (mmsegmentation).
+- "zero": every class counts, an absent one as 0 (ADE20K's official code, HRNet).
+- "require_ground_truth": a class is left out if it is not in the ground truth (COCO-Stuff's official code, detectron2).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Absent = Literal["skip", "zero", "require_ground_truth"]
+Values = NDArray[np.float64]
+
+
+def iou(counts: NDArray[Any], absent: str = "skip") -> Values:
+    """IoU per class in percent, NaN where it is left out of the mean: `counts` [..., K, 3] -> float64 [..., K]."""
+    hits, false, missed = (counts[..., column].astype(np.float64) for column in range(3))
+    return _percent(hits, hits + false + missed, _left_out(hits, false, missed, absent), absent)
+
+
+def accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
+    """Recall per class in percent, TP / (TP + FN): `counts` [..., K, 3] -> float64 [..., K], NaN without ground truth.
+
+    With "zero" it is 0 there instead, as in HRNet's code.
+    """
+    hits, missed = (counts[..., column].astype(np.float64) for column in (0, 2))
+    return _percent(hits, hits + missed, _left_out(hits, np.zeros_like(hits), missed, absent), absent)
+
+
+def miou(counts: NDArray[Any], absent: str = "skip") -> Values:
+    """Mean IoU over classes in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
+    return mean_defined(iou(counts, absent))
+
+
+def mean_defined(values: Values, axis: int = -1) -> Values:
+    """The mean along `axis` over what is not NaN; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    number = defined.sum(axis)
+    return np.where(number > 0, np.where(defined, values, 0.0).sum(axis) / np.maximum(number, 1), np.nan)
+
+
+def groups(class_pixels: Sequence[int]) -> dict[str, list[int]]:
+    """Classes (indices) by pixel frequency in the training split: head, mid and tail, the most frequent first.
+
+    The three are as equal as possible: sizes differ by at most one, and head is never smaller than tail.
+    """
+    order = sorted(range(len(class_pixels)), key=lambda index: (-class_pixels[index], index))
+    parts = np.array_split(np.array(order, dtype=np.intp), 3)
+    return {name: part.tolist() for name, part in zip(("head", "mid", "tail"), parts, strict=True)}
+
+
+def score(
+    tables: Mapping[str, NDArray[np.int64]],
+    classes: Sequence[str],
+    absent: str = "skip",
+    class_pixels: Sequence[int] | None = None,
+) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
+    """Every metric from the tables {name: int64 [N, K, 3]} of N images, in percent, unrounded, None where undefined.
+
+    `tables` has "region" and any of "boundary@WIDTH" and "trimap@WIDTH"; `class_pixels`, the pixels per class in the
+    training split, adds head, mid and tail. Returns ({metric: percent}, {metric: {class: percent}}).
+
+    `miou_image` and `miou_class_image` (Wang et al., NeurIPS 2023, mIoU^I and mIoU^C) take the IoU per image and class
+    over the classes in that image's ground truth: their own rule, whatever `absent` is. Raises ValueError for an
+    unknown `absent` and for tables or `class_pixels` that do not fit `classes`.
+    """
+    if absent not in get_args(Absent):
+        raise ValueError(f"absent is {absent!r}: it must be one of {', '.join(get_args(Absent))}")
+    for name, table in tables.items():
+        if table.ndim != 3 or table.shape[1:] != (len(classes), 3):
+            raise ValueError(f"table {name} is {list(table.shape)}, not [images, {len(classes)}, 3]")
+    if class_pixels is not None and len(class_pixels) != len(classes):
+        raise ValueError(f"class_pixels has {len(class_pixels)} numbers for {len(classes)} classes")
+
+    region = tables["region"]
+    total = region.sum(0)
+    class_iou, class_accuracy = iou(total, absent), accuracy(total, absent)
+    valid = total[:, 0].sum() + total[:, 2].sum()
+    image_class = iou(region, "require_ground_truth")
+    scores = {
+        "miou": mean_defined(class_iou),
+        "pixel_accuracy": 100.0 * total[:, 0].sum() / valid if valid else np.nan,
+        "mean_accuracy": mean_defined(class_accuracy),
+        "miou_image": mean_defined(mean_defined(image_class)),
+        "miou_class_image": mean_defined(mean_defined(image_class, axis=0)),
+    }
+    per_class = {"iou": class_iou, "accuracy": class_accuracy}
+    if class_pixels is not None:
+        for group, members in groups(class_pixels).items():
+            scores[f"miou_{group}"] = mean_defined(class_iou[members])
+    for name, table in tables.items():
+        kind, _, width = name.partition("@")
+        if kind in ("boundary", "trimap"):
+            values = iou(table.sum(0), absent)
+            scores[f"{kind}_miou@{width}"] = mean_defined(values)
+            per_class[f"{kind}_iou@{width}"] = values
+    return (
+        {metric: _number(value) for metric, value in scores.items()},
+        {
+            metric: {name: _number(value) for name, value in zip(classes, values, strict=True)}
+            for metric, values in per_class.items()
+        },
+    )
+
+
+def _left_out(hits: Values, false: Values, missed: Values, absent: str) -> NDArray[np.bool_]:
+    return hits + missed + (0.0 if absent == "require_ground_truth" else false) == 0
+
+
+def _percent(part: Values, whole: Values, left_out: NDArray[np.bool_], absent: str) -> Values:
+    undefined = 0.0 if absent == "zero" else np.nan
+    return np.where(left_out, undefined, 100.0 * part / np.where(whole > 0, whole, 1.0))
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,67 @@
+"""Milliseconds per image of the counts, and how much faster they are than the bands made class by class.
+
+Run with `pytest tests/benchmarks --benchmark-only --benchmark-enable`.
+"""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from harness.evaluation.bands import radius
+from harness.evaluation.counts import DEFAULT_WIDTHS, count_image
+
+SIZES = [(1024, 2048, 19), (512, 683, 150)]
+
+
+def street(height, width, classes):
+    """A label map of 40-pixel blocks and a prediction that is off by three pixels."""
+    blocks = np.random.default_rng(0).integers(0, classes, (height // 40 + 1, width // 40 + 1)).astype(np.uint8)
+    label = cv2.resize(blocks, (width, height), interpolation=cv2.INTER_NEAREST)
+    label[: height // 20] = 255
+    return np.roll(label, 3, axis=1), label
+
+
+def count_class_by_class(prediction, label, classes):
+    """The same region and boundary counts from one binary mask per class, map and width, as published code does it."""
+    valid = label != 255
+    prediction = np.where(valid, prediction, np.uint8(255))
+    reaches = [radius(width, *label.shape) for width in DEFAULT_WIDTHS]
+    counts = np.zeros((1 + len(reaches), classes, 3), np.int64)
+    for c in range(classes):
+        masks = [(values == c).view(np.uint8) for values in (prediction, label)]
+        for index, reach in enumerate([None, *reaches]):
+            bands = masks
+            if reach is not None:
+                square = np.ones((2 * reach + 1,) * 2, np.uint8)
+                bands = [
+                    mask - cv2.erode(mask, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) for mask in masks
+                ]
+            both = cv2.countNonZero(bands[0] & bands[1])
+            counts[index, c] = both, cv2.countNonZero(bands[0]) - both, cv2.countNonZero(bands[1]) - both
+    return counts
+
+
+@pytest.mark.benchmark(group="counts of one image, six widths")
+@pytest.mark.parametrize(("height", "width", "classes"), SIZES, ids=lambda value: str(value))
+def test_counting_speed(benchmark, request, height, width, classes):
+    if not request.config.getoption("benchmark_enable"):
+        pytest.skip("a measurement: run with --benchmark-enable")
+    prediction, label = street(height, width, classes)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        start = time.perf_counter()
+        expected = count_class_by_class(prediction, label, classes)
+        seconds = time.perf_counter() - start
+        tables = benchmark(count_image, prediction, label, classes)
+    finally:
+        cv2.setNumThreads(threads)
+    names = ["region", *(f"boundary@{width}" for width in DEFAULT_WIDTHS)]
+    assert np.array_equal([tables[name] for name in names], expected)
+    ours = benchmark.stats.stats.median
+    benchmark.extra_info["milliseconds per image"] = round(1000 * ours, 2)
+    benchmark.extra_info["class by class, milliseconds"] = round(1000 * seconds, 1)
+    benchmark.extra_info["times faster"] = round(seconds / ours, 1)
+    print(f"\n{height}x{width}, {classes} classes: {1000 * ours:.1f} ms, {seconds / ours:.0f} times faster")

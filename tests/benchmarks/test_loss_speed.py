@@ -1,0 +1,140 @@
+"""The losses against plain loops over layers, images and classes; run with `--benchmark-enable -s`.
+
+Batch 2, 256 channels, 128x256 at the finest layer, 19 classes, forward and backward. The loops compute the same loss.
+"""
+
+import math
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+
+from methods.contextrast import Contextrast
+from methods.pixel_contrast import PixelContrast
+
+CLASSES, CHANNELS, HEIGHT, WIDTH = 19, 256, 128, 256
+
+
+def inputs(layers):
+    """Blocks of 16 pixels at the finest layer, 85 % of them well classified, and smooth errors between."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, HEIGHT, WIDTH)
+    coarse = torch.randint(0, CLASSES, (2, HEIGHT // 16, WIDTH // 16), generator=generator)
+    labels = coarse.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    wrong = F.interpolate(torch.rand(2, 1, HEIGHT // 8, WIDTH // 8, generator=generator), shape[1:], mode="bilinear")[
+        :, 0
+    ]
+    prediction = torch.where(wrong > 0.68, (labels + 1) % CLASSES, labels)
+    logits = F.one_hot(prediction, CLASSES).movedim(-1, 1).float()
+    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    sizes = [(2, CHANNELS, HEIGHT >> i, WIDTH >> i) for i in range(layers)]
+    return [torch.randn(size, generator=generator).requires_grad_() for size in sizes], logits, labels
+
+
+def contextrast_by_loops(embeddings, logits, labels):
+    """Contextrast with its default options: a distance transform a region on the CPU, and a gather a class."""
+    prediction = logits.argmax(1)
+    units = [F.normalize(z) for z in embeddings]
+    grids = [labels[:, :: labels.shape[1] // z.shape[2], :: labels.shape[2] // z.shape[3]] for z in units]
+    guesses = [prediction[:, :: HEIGHT // z.shape[2], :: WIDTH // z.shape[3]] for z in units]
+    anchors = [
+        {n: z.movedim(1, -1)[y == n].mean(0) for n in range(CLASSES) if (y == n).any()}
+        for z, y in zip(units, grids, strict=True)
+    ]
+    total = torch.zeros(())
+    for layer, (z, y, p) in enumerate(zip(units, grids, guesses, strict=True)):
+        harder = {}
+        for n in anchors[layer]:
+            chosen = []
+            for b in range(2):
+                region = (y[b] == n) & (p[b] != n)
+                distance = torch.from_numpy(distance_transform_edt(region.numpy()))[region]
+                order = distance.argsort()[: math.ceil(0.5 * len(distance))]
+                chosen.append(z[b][:, region][:, order].T)
+            harder[n] = torch.cat(chosen)
+        losses = []
+        for n, own in anchors[layer].items():
+            anchor = F.normalize(0.5 * own + 0.5 * anchors[-1][n] if n in anchors[-1] else own, dim=0)
+            negatives = torch.cat([harder[m] for m in harder if m != n]) @ anchor / 0.1
+            positives = z.movedim(1, -1)[y == n] @ anchor / 0.1
+            losses.append(F.softplus(negatives.logsumexp(0) - positives).mean())
+        total = total + (0.1, 0.3, 0.7, 1.0)[layer] * torch.stack(losses).mean()
+    return 0.1 * total
+
+
+def pixel_contrast_by_loops(embedding, logits, labels):
+    """PixelContrast with its default options: a gather a (image, class) pair, and a loss an anchor."""
+    z, y, p = F.normalize(embedding), labels[:, ::4, ::4], logits.argmax(1)
+    vectors, classes = [], []
+    for b in range(2):
+        present = [n for n in range(CLASSES) if (y[b] == n).any()]
+        views = min(512 // len(present), 100)
+        for n in present:
+            for region, count in (
+                ((y[b] == n) & (p[b] != n), views // 2),
+                ((y[b] == n) & (p[b] == n), views - views // 2),
+            ):
+                places = region.nonzero()
+                places = places[torch.randperm(len(places))[:count]]
+                vectors.append(z[b][:, places[:, 0], places[:, 1]].T)
+                classes += [n] * len(places)
+    vectors, classes = torch.cat(vectors), torch.tensor(classes)
+    losses = []
+    for i in range(len(vectors)):
+        scores = vectors @ vectors[i] / 0.1
+        same = classes == classes[i]
+        negatives = scores[~same].logsumexp(0)
+        same[i] = False
+        losses.append(F.softplus(negatives - scores[same]).mean())
+    return 0.1 * torch.stack(losses).mean()
+
+
+def seconds(function, *arguments):
+    started = time.perf_counter()
+    loss = function(*arguments)
+    loss.backward()
+    return loss.item(), time.perf_counter() - started
+
+
+def compare(benchmark, name, vectorised, loops, embeddings):
+    """Time both; print and record the ratio. Both draw at random, so the losses agree nearly, not exactly."""
+    loops_loss, loops_seconds = min((seconds(loops) for _ in range(2)), key=lambda result: result[1])
+    for z in embeddings:
+        z.grad = None
+    loss, _ = benchmark.pedantic(seconds, (vectorised,), rounds=5, warmup_rounds=1)
+    assert loss == pytest.approx(loops_loss, rel=0.02)
+    ratio = loops_seconds / benchmark.stats.stats.median
+    benchmark.extra_info["times_faster_than_loops"] = ratio
+    print(f"\n{name}: {benchmark.stats.stats.median:.2f} s, loops {loops_seconds:.2f} s, {ratio:.1f} times faster")
+
+
+@pytest.fixture
+def enabled(benchmark):
+    if benchmark.disabled:
+        pytest.skip("run with --benchmark-enable -s")
+
+
+def test_contextrast_with_boundary_aware_negatives(enabled, benchmark):
+    embeddings, logits, labels = inputs(layers=4)
+    method = Contextrast([4] * 4, CLASSES)
+    compare(
+        benchmark,
+        "contextrast, four layers",
+        lambda: method.loss(embeddings, logits, labels, 0)["pixel_anchor"],
+        lambda: contextrast_by_loops(embeddings, logits, labels),
+        embeddings,
+    )
+
+
+def test_pixel_contrast(enabled, benchmark):
+    embeddings, logits, labels = inputs(layers=1)
+    method = PixelContrast([4], CLASSES)
+    compare(
+        benchmark,
+        "pixel contrast",
+        lambda: method.loss(embeddings, logits, labels, 0)["pixel_contrast"],
+        lambda: pixel_contrast_by_loops(embeddings[0], logits, labels),
+        embeddings,
+    )

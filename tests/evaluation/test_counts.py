@@ -1,0 +1,296 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from harness.errors import UserError
+from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, confusion_image, count_image, stack
+
+CLASSES = 4
+WIDTHS = ("1px", "2px", "5px", "0.1")
+
+
+@st.composite
+def pairs(draw):
+    """A label map with ignored pixels and a prediction that may hold anything where they are."""
+    shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    label = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 1, 2, 3, 255])))
+    prediction = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 1, 2, 3])))
+    junk = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 255)))
+    return np.where(label == 255, junk, prediction), label
+
+
+def chessboard(others):
+    if not others.any():
+        return np.full(others.shape, 10**6)
+    return ndimage.distance_transform_cdt(~others, metric="chessboard").astype(np.int64)
+
+
+def plain_boundary(prediction, label, c, reach, ignore_edge=True):
+    """TP, FP, FN of the two bands of class c, written as the definition: one binary mask at a time, frame padded on."""
+    bands = []
+    for values in (np.where(label == 255, 255, prediction), label):
+        mask = np.pad(values == c, 1)
+        others = ~mask
+        if not ignore_edge:
+            others &= ~np.pad(values == 255, 1)
+        bands.append((mask & (chessboard(others) <= reach))[1:-1, 1:-1])
+    guess, truth = bands
+    return [(guess & truth).sum(), (guess & ~truth).sum(), (~guess & truth).sum()]
+
+
+def plain_trimap(prediction, label, c, reach):
+    near = np.zeros(label.shape, bool)
+    for value in np.unique(label):
+        near |= (label == value) & (chessboard(label != value) <= reach)
+    near &= label != 255
+    guess, truth = near & (prediction == c), near & (label == c)
+    return [(guess & truth).sum(), (guess & ~truth).sum(), (~guess & truth).sum()]
+
+
+def radii(shape):
+    return {"1px": 1, "2px": 2, "5px": 5, "0.1": max(1, round(0.1 * float(np.hypot(*shape))))}
+
+
+@settings(max_examples=150, deadline=None)
+@given(pairs(), st.booleans())
+def test_boundary_counts_equal_the_rule_written_class_by_class(pair, ignore_edge):
+    tables = count_image(*pair, CLASSES, WIDTHS, ignore_edge)
+    for width, reach in radii(pair[1].shape).items():
+        expected = [plain_boundary(*pair, c, reach, ignore_edge) for c in range(CLASSES)]
+        assert np.array_equal(tables[f"boundary@{width}"], expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs())
+def test_trimap_counts_equal_region_counts_near_the_edges_of_the_label(pair):
+    tables = count_image(*pair, CLASSES, WIDTHS)
+    for width, reach in radii(pair[1].shape).items():
+        assert np.array_equal(tables[f"trimap@{width}"], [plain_trimap(*pair, c, reach) for c in range(CLASSES)])
+
+
+@given(pairs())
+def test_confusion_equals_adding_pixel_by_pixel(pair):
+    prediction, label = pair
+    expected = np.zeros((CLASSES, CLASSES), np.int64)
+    valid = label != 255
+    np.add.at(expected, (label[valid].astype(int), prediction[valid].astype(int)), 1)
+    confusion = confusion_image(prediction, label, CLASSES)
+    assert confusion.dtype == np.int64
+    assert np.array_equal(confusion, expected)
+    hits = np.diag(expected)
+    region = np.stack([hits, expected.sum(0) - hits, expected.sum(1) - hits], 1)
+    assert np.array_equal(count_image(prediction, label, CLASSES)["region"], region)
+
+
+def test_golden_example_counted_by_hand():
+    # Label: left half 0, right half 1, one ignored pixel at the top right corner. The prediction moves the edge one
+    # pixel to the right in the three upper rows.
+    label = np.array([[0, 0, 0, 1, 1, 255], *[[0, 0, 0, 1, 1, 1]] * 5], np.uint8)
+    prediction = np.array([*[[0, 0, 0, 0, 1, 1]] * 3, *[[0, 0, 0, 1, 1, 1]] * 3], np.uint8)
+    tables = count_image(prediction, label, 2, ("1px",))
+    assert tables["region"].tolist() == [[18, 3, 0], [14, 0, 3]]
+    assert confusion_image(prediction, label, 2).tolist() == [[18, 0], [3, 14]]
+    # Trimap: columns 2 and 3 of every row (12 pixels), and the neighbours of the ignored pixel: (0, 4), (1, 4), (1, 5).
+    assert tables["trimap@1px"].tolist() == [[6, 3, 0], [6, 0, 3]]
+    # Bands of class 0. Label: 18 pixels but the inner column 1 of rows 1..4: 14. Prediction: 3 rows of 4 and 3 of 3
+    # columns, 21 pixels, but (1, 1), (1, 2), (2, 1), (3, 1), (4, 1): 16; (2, 2) touches (3, 3), which is class 1.
+    # Common: the label's 14 without (1, 2), which lies inside in the prediction: 13.
+    assert tables["boundary@1px"][0].tolist() == [13, 3, 1]
+    # Bands of class 1. Label: 17 pixels but (2, 4), (3, 4), (4, 4) ((1, 4) touches the ignored one): 14. Prediction:
+    # (0, 4), columns 4 and 5 of rows 1 and 2, 9 below: 14 pixels but (4, 4), whereas (3, 4) touches (2, 3): 13.
+    # Common: of the prediction's 13, (2, 4) and (3, 4) lie inside in the label: 11.
+    assert tables["boundary@1px"][1].tolist() == [11, 2, 3]
+
+
+def test_boundary_iou_of_a_present_class_is_not_zero_for_thin_bands():
+    # Two squares that overlap by half: eroding the label map itself would invent classes here.
+    label, prediction = np.full((40, 40), 3, np.uint8), np.full((40, 40), 3, np.uint8)
+    label[10:30, 5:25], prediction[10:30, 15:35] = 7, 7
+    hits, false, missed = count_image(prediction, label, 8, ("2px",))["boundary@2px"][7]
+    # Each band: 20 x 20 - 16 x 16 = 144. Common: two strips 2 high and 10 wide above and below.
+    assert (hits, false, missed) == (40, 104, 104)
+
+
+@given(pairs())
+def test_a_perfect_prediction_has_no_errors_whatever_is_predicted_on_ignored_pixels(pair):
+    junk, label = pair
+    prediction = np.where(label == 255, junk, label)
+    tables = count_image(prediction, label, CLASSES)
+    assert set(tables) == {"region"} | {
+        f"{kind}@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS
+    }
+    for table in tables.values():
+        assert table.dtype == np.int64
+        assert not table[:, 1:].any()
+    assert tables["region"][:, 0].sum() == (label != 255).sum()
+
+
+@given(pairs(), st.integers(0, 255))
+def test_ignored_pixels_change_nothing_whatever_is_predicted_there(pair, value):
+    prediction, label = pair
+    other = np.where(label == 255, np.uint8(value), prediction)
+    for name, table in count_image(prediction, label, CLASSES).items():
+        assert np.array_equal(table, count_image(other, label, CLASSES)[name])
+    assert np.array_equal(confusion_image(prediction, label, CLASSES), confusion_image(other, label, CLASSES))
+
+
+@given(pairs(), st.permutations(range(CLASSES)))
+def test_permuting_the_classes_permutes_the_counts(pair, order):
+    prediction, label = pair
+    rename = np.arange(256, dtype=np.uint8)
+    rename[:CLASSES] = order
+    junk_free = np.where(label == 255, 0, prediction)
+    renamed = count_image(rename[junk_free], rename[label], CLASSES)
+    for name, table in count_image(prediction, label, CLASSES).items():
+        assert np.array_equal(renamed[name][list(order)], table)
+
+
+def test_150_classes_and_the_largest_number_of_classes_are_counted_apart():
+    for classes in (150, 255):
+        label = np.arange(classes, dtype=np.uint8).reshape(1, -1).repeat(6, 0)
+        tables = count_image(label, label, classes)
+        assert np.array_equal(tables["region"], [[6, 0, 0]] * classes)
+
+
+def test_integer_maps_of_any_width_count_alike():
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, CLASSES, (2, 9, 8))
+    label[2, 3] = 255
+    narrow = count_image(prediction.astype(np.uint8), label.astype(np.uint8), CLASSES)
+    wide = count_image(prediction, label, CLASSES)
+    assert all(np.array_equal(narrow[name], wide[name]) for name in narrow)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_a_prediction_outside_the_classes_is_an_error_that_says_where(dtype):
+    label = np.zeros((5, 6), np.uint8)
+    prediction = np.zeros((5, 6), dtype)
+    prediction[3, 4] = 19
+    with pytest.raises(ValueError, match=r"prediction holds 19 at row 3, column 4, outside the train ids 0\.\.18"):
+        count_image(prediction, label, 19)
+    with pytest.raises(ValueError, match="prediction holds 19"):
+        confusion_image(prediction, label, 19)
+    label[3, 4] = 255
+    assert count_image(prediction, label, 19)["region"][0].tolist() == [29, 0, 0]
+
+
+@pytest.mark.parametrize("value", [-1, 256, 1000])
+def test_values_that_would_wrap_around_in_8_bits_are_refused(value):
+    prediction = np.full((2, 2), value)
+    with pytest.raises(ValueError, match=f"prediction holds {value}"):
+        count_image(prediction, np.zeros((2, 2), np.uint8), 3)
+
+
+def test_wrong_labels_sizes_and_types_are_refused():
+    label = np.zeros((4, 6), np.uint8)
+    with pytest.raises(ValueError, match=r"prediction is 4x6 pixels and the label 6x4"):
+        count_image(label.T, label, 2)
+    with pytest.raises(ValueError, match="label holds 34"):
+        count_image(label, np.full((4, 6), 34, np.uint8), 19)
+    with pytest.raises(ValueError, match="prediction is float64"):
+        count_image(label.astype(float), label, 2)
+    with pytest.raises(ValueError, match="256 classes"):
+        count_image(label, label, 256)
+    with pytest.raises(ValueError, match="band width"):
+        count_image(label, label, 2, ("3",))
+
+
+def some_counts(images=5, seed=0):
+    rng = np.random.default_rng(seed)
+    maps = rng.integers(0, CLASSES, (images, 2, 12, 13)).astype(np.uint8)
+    tables = [count_image(*pair, CLASSES) for pair in maps]
+    names = [f"image{index}" for index in range(images)]
+    doubled = [{name: table * 1000 for name, table in each.items()} for each in tables]
+    return Counts(names, ("a", "b", "c", "dé"), {"whole": stack(tables), "ms_flip": stack(doubled)})
+
+
+def assert_same(left, right):
+    assert (left.image_ids, left.classes) == (right.image_ids, right.classes)
+    assert {protocol: set(tables) for protocol, tables in left.tables.items()} == {
+        protocol: set(tables) for protocol, tables in right.tables.items()
+    }
+    for protocol, tables in left.tables.items():
+        for name, table in tables.items():
+            assert table.dtype == np.int64
+            assert np.array_equal(table, right.tables[protocol][name])
+
+
+def test_counts_survive_saving_in_small_types(tmp_path):
+    counts = some_counts()
+    path = tmp_path / "run" / "counts.npz"
+    counts.save(path)
+    assert_same(Counts.load(path), counts)
+    with np.load(path) as file:
+        assert file["whole/region"].dtype == np.uint8
+        assert file["ms_flip/region"].dtype == np.uint16
+    first = path.read_bytes()
+    counts.save(path)
+    assert path.read_bytes() == first
+    assert [each.name for each in path.parent.iterdir()] == ["counts.npz"]
+
+
+@pytest.mark.parametrize("largest", [255, 256, 65535, 65536, 2**32 - 1, 2**32, 2**62])
+def test_no_count_is_too_large_to_be_stored(tmp_path, largest):
+    counts = Counts(["a"], ("x",), {"whole": {"region": np.array([[[largest, 0, 1]]])}})
+    counts.save(tmp_path / "counts.npz")
+    assert_same(Counts.load(tmp_path / "counts.npz"), counts)
+
+
+def test_another_schema_is_refused_by_name(tmp_path):
+    path = tmp_path / "counts.npz"
+    np.savez(path, schema=np.array(2), something=np.zeros(3))
+    with pytest.raises(UserError, match=r"counts\.npz has schema 2, this version reads 1"):
+        Counts.load(path)
+
+
+def test_a_missing_or_damaged_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "counts.npz"
+    with pytest.raises(UserError, match=r"counts\.npz does not exist"):
+        Counts.load(path)
+    some_counts().save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3 : len(whole) // 3 + 64] = bytes(64)
+    for damaged in (b"", b"text", whole[: len(whole) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"counts\.npz is not a whole file of counts"):
+            Counts.load(path)
+
+
+def test_merged_shards_equal_the_whole():
+    whole = some_counts(7)
+    shards = [whole.select(whole.image_ids[rank::3]) for rank in range(3)]
+    assert_same(Counts.merge(shards).select(whole.image_ids), whole)
+    assert_same(Counts.merge([whole]), whole)
+
+
+def test_shards_that_do_not_fit_are_refused():
+    whole = some_counts()
+    with pytest.raises(ValueError, match="image0 is counted 2 times"):
+        Counts.merge([whole, whole.select(["image0"])])
+    with pytest.raises(ValueError, match="different classes"):
+        Counts.merge([whole, Counts(["new"], ("a", "b"), {})])
+    fewer = Counts(["new"], whole.classes, {"whole": some_counts(1).tables["whole"]})
+    with pytest.raises(ValueError, match="different protocols or tables"):
+        Counts.merge([whole, fewer])
+    with pytest.raises(ValueError, match="no shards"):
+        Counts.merge([])
+    with pytest.raises(ValueError, match="no images"):
+        stack([])
+
+
+def test_selecting_keeps_the_given_order_and_names_what_is_missing():
+    whole = some_counts()
+    part = whole.select(["image3", "image1"])
+    assert part.image_ids == ["image3", "image1"]
+    assert np.array_equal(part.tables["whole"]["region"], whole.tables["whole"]["region"][[3, 1]])
+    with pytest.raises(KeyError, match="image9"):
+        whole.select(["image9"])
+
+
+def test_a_table_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"table region of whole is \[1, 2, 3\], not \[2, 2, 3\]"):
+        Counts(["a", "b"], ("x", "y"), {"whole": {"region": np.zeros((1, 2, 3), np.int64)}})
