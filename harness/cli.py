@@ -105,10 +105,13 @@ def train(
     keep_going: KeepGoingOption = False,
 ) -> None:
     """Train one run of an experiment, continuing where it was."""
+    from harness import datasets
     from harness.experiment import Experiment
 
     experiment = Experiment.load(config, overrides)
     run = experiment.run(dataset, model, arm, seed)
+    root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
+    # torch is imported when all of the above is right.
     from harness.training.train import Machine
     from harness.training.train import train as train_run
 

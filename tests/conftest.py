@@ -16,7 +16,7 @@ def experiment_file(tmp_path):
     """Writes an experiment file from keys, on top of a small valid one."""
     import yaml
 
-    def write(name="tiny", **keys) -> Path:
+    def write(stem="tiny", **keys) -> Path:
         content = {
             "arms": {"cross_entropy": {}, "contextrast": {}},
             "baseline": "cross_entropy",
@@ -25,8 +25,52 @@ def experiment_file(tmp_path):
             "schedule": {"iterations": 10, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
             | {"log_every": 2, "checkpoint_every": 4},
         } | keys
-        path = tmp_path / f"{name}.yaml"
+        path = tmp_path / f"{stem}.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
     return write
+
+
+@pytest.fixture
+def tiny_data(tmp_path, monkeypatch):
+    """A data set `tiny` in CamVid's layout: six training, two validation and three test images of 32x48 pixels.
+
+    The upper half is class 0 and bluish, the lower one class 1 and grey, with a box of class 2 and an ignored corner.
+    """
+    import cv2
+    import numpy as np
+    import yaml
+
+    from harness import datasets
+
+    root, random = tmp_path / "tiny", np.random.default_rng(0)
+    counts = {"train": 6, "val": 2, "test": 3}
+    for split, count in counts.items():
+        lines = []
+        for index in range(count):
+            image = random.integers(0, 60, (32, 48, 3), np.uint8)
+            label = np.zeros((32, 48), np.uint8)
+            image[:16] += np.array([120, 60, 0], np.uint8)
+            image[16:] += 90
+            label[16:] = 1
+            x, y = random.integers(4, 30), random.integers(4, 18)
+            image[y : y + 10, x : x + 12, 2] += 90
+            label[y : y + 10, x : x + 12] = 2
+            label[:3, :3] = 11
+            name = f"{split}_{index}.png"
+            for folder, content in ((split, image), (f"{split}annot", label)):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / folder / name), content)
+            lines.append(f"{split}/{name} {split}annot/{name}\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    camvid = yaml.safe_load((datasets.FOLDER / "camvid.yaml").read_text())
+    tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "root_variable": "TINY_ROOT"}
+    tiny["classes"] = camvid["classes"][:3]
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    monkeypatch.setattr(datasets, "FOLDER", folder)
+    monkeypatch.setenv("TINY_ROOT", str(root))
+    return root

@@ -62,7 +62,7 @@ def train(
     results: Path,
     machine: Machine,
     *,
-    root: Path | None = None,
+    root: Path,
     weights: str = "auto",
     restart: bool = False,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def train(
     """
     folder = run.folder(results)
     device = machine.use()
-    dataset, verified = open_dataset(experiment, run.dataset, results, root)
+    dataset, verified = open_dataset(run.dataset, root, results)
     settings = experiment.settings(run) | {"data": verified["fingerprint"]}
     trainer = Trainer(settings, len(dataset.classes), device, weights)
     settings["initial_weights"] = trainer.network.initial_weights_sha256
@@ -126,9 +126,9 @@ def train(
     return record
 
 
-def open_dataset(experiment: Experiment, name: str, results: Path, root: Path | None) -> tuple[Dataset, dict[str, Any]]:
-    """The data set with its root resolved, rendered if it is a generated one, and its verify.json."""
-    dataset = datasets.load(name, datasets.resolve_root(name, root or experiment.roots.get(name), results))
+def open_dataset(name: str, root: Path, results: Path) -> tuple[Dataset, dict[str, Any]]:
+    """The data set under its root, rendered if it is a generated one, and its verify.json."""
+    dataset = datasets.load(name, root)
     datasets.prepare(dataset)
     return dataset, verify(dataset, datasets.report_path(name, results))
 

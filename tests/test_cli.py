@@ -1,0 +1,114 @@
+"""The command line as a user meets it: exit status, one line on standard error, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness import cli
+
+
+def call(repository, *arguments, **environment):
+    env = {key: value for key, value in os.environ.items() if key != "CAMVID_ROOT"} | environment
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *map(str, arguments)], cwd=repository, env=env, capture_output=True, text=True
+    )
+
+
+def run_main(monkeypatch, *arguments) -> int:
+    monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+    return cli.main()
+
+
+CAMVID_RUN = ["--config", "config/camvid.yaml", "--dataset", "camvid", "--model", "lite0_fpn", "--arm", "contextrast"]
+
+
+def test_training_without_a_root_says_in_one_sentence_what_to_do(repository, tmp_path):
+    result = call(repository, "train", *CAMVID_RUN, "--seed", "0", "--results", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    for word in ("camvid", "--root", "CAMVID_ROOT"):
+        assert word in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], ["frobnicate"]),
+        (["train", "--dataset", "camvid"], ["--model"]),
+        (["list", "method"], ["methods"]),
+        (["train", *CAMVID_RUN[:-1], "contextrasd"], ["did you mean contextrast"]),
+        (["train", *CAMVID_RUN, "--seed", "-1"], ["--seed", "-1"]),
+        (["train", *CAMVID_RUN, "--config", "none.yaml"], ["none.yaml"]),
+        (["train", *CAMVID_RUN, "--set", "schedule.batch=0"], ["schedule.batch", "0"]),
+        (["evaluate", "nowhere"], ["nowhere"]),
+        (["evaluate", "nowhere", "--protocol", "hole"], ["did you mean whole"]),
+        (["report", "--part", "figure"], ["did you mean figures"]),
+        (["verify", "--dataset", "camvid", "--root", "nowhere"], ["nowhere"]),
+        (["verify", "--dataset", "camvit"], ["did you mean camvid"]),
+    ],
+)
+def test_a_mistake_ends_with_status_2_and_one_line(repository, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(repository)
+    assert run_main(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    for word in words:
+        assert word in captured.err
+
+
+def test_help_imports_nothing_heavy(repository):
+    code = (
+        "import sys; sys.argv = ['harness', '--help']\n"
+        "from harness.cli import main\n"
+        "main()\n"
+        "print('heavy:', sorted({'torch', 'mmseg', 'pandas', 'seaborn', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert "heavy: []" in result.stdout
+    for verb in ("list", "verify", "train", "evaluate", "report"):
+        assert verb in result.stdout
+
+
+def test_list_shows_methods_with_their_options_as_json(repository, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    assert run_main(monkeypatch, "list", "methods", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["contextrast"]["keep"] == 0.5
+    assert listed["cross_entropy"] == {}
+    assert run_main(monkeypatch, "list", "arms", "--config", "config/camvid.yaml") == 0
+    assert "contextrast" in capsys.readouterr().out
+
+
+def test_verify_names_a_missing_pair(tiny_data, tmp_path, monkeypatch, capsys):
+    (tiny_data / "testannot" / "test_1.png").unlink()
+    assert run_main(monkeypatch, "verify", "--dataset", "tiny", "--results", tmp_path / "out") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "testannot/test_1.png" in error
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_a_failed_run_by_the_command_line(experiment_file, tiny_data, tmp_path, monkeypatch, capsys):
+    from harness.training.trainer import Trainer
+
+    results = tmp_path / "out"
+    common = ["--config", experiment_file(datasets=["tiny"]), "--results", results, "--threads", 1]
+    chosen = ["--dataset", "tiny", "--model", "hrnet_tiny", "--arm", "contextrast"]
+    assert run_main(monkeypatch, "train", *common, *chosen, "--seed", 5, "--set", "seeds=[0]") == 0
+    folder = results / "runs/tiny/tiny/hrnet_tiny/contextrast/seed5"
+    capsys.readouterr()
+    assert run_main(monkeypatch, "evaluate", folder, "--threads", 1, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "record.json").read_text())["scores"]
+
+    def broken(*_):
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    assert run_main(monkeypatch, "train", *common, *chosen) == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("ended as failed: ZeroDivisionError: broken")
+    assert run_main(monkeypatch, "train", *common, *chosen, "--keep-going") == 0

@@ -1,0 +1,62 @@
+"""The workflow from rendering to tables, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def snakemake(repository, experiment, results, *arguments) -> subprocess.CompletedProcess:
+    command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", *arguments]
+    # A state folder of its own: runs of this test beside each other do not wait for one another's lock.
+    command += ["--snakefile", str(repository / "Snakefile"), "--directory", str(results.parent)]
+    command += ["--config", f"experiment={experiment}", f"results={results}"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repository, experiment_file, tmp_path):
+    arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "alpha": 1e38}}
+    schedule = {"iterations": 4, "batch": 2, "crop": [64, 64], "learning_rate": 0.1}
+    schedule |= {"log_every": 2, "checkpoint_every": 4}
+    experiment = experiment_file(arms=arms, schedule=schedule, protocols=["whole"])
+    results = tmp_path / "out"
+    result = snakemake(repository, experiment, results)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    runs = results / "runs/tiny/scenes/hrnet_tiny"
+    status = {arm: json.loads((runs / arm / "seed0/record.json").read_text())["status"] for arm in arms}
+    assert status == {"cross_entropy": "done", "contextrast": "done", "exploding": "diverged"}
+    report = results / "reports/tiny"
+    written = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file() and path.stat().st_size}
+    assert {f"tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")} <= written
+    assert {"figures/miou.png", "figures/miou.pdf", "figures/examples.png"} <= written
+    table = pd.read_csv(report / "tables/miou.csv").set_index("arm")
+    record = json.loads((runs / "contextrast/seed0/record.json").read_text())
+    assert table.loc["contextrast", "mean"] == pytest.approx(record["scores"]["whole"]["miou"], rel=1e-9)
+    assert "diverged" in (report / "tables/miou.md").read_text()
+    for rule in ("verify", "train", "evaluate"):
+        logs = list((results / "logs/tiny" / rule).glob("*.log"))
+        assert logs
+        assert all(path.with_suffix(".tsv").exists() for path in logs)
+
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+    started = time.monotonic()
+    again = snakemake(repository, experiment, results)
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert time.monotonic() - started < 60  # seconds on an idle machine; the limit only catches training anew
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_a_mistake_in_the_experiment_is_one_sentence(repository, experiment_file, tmp_path):
+    result = snakemake(repository, experiment_file(models=["hrnet_w47"]), tmp_path / "out")
+    assert result.returncode != 0
+    assert "unknown model 'hrnet_w47': did you mean hrnet_w48?" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,179 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from harness import datasets
+from harness.errors import UserError
+from harness.evaluation.evaluate import evaluate
+from harness.experiment import Experiment
+from harness.run import read_json
+from harness.training import train as module
+from harness.training.train import Machine, inference_weights, train
+from harness.training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def experiment(experiment_file, tiny_data):
+    return Experiment.load(experiment_file(datasets=["tiny"]))
+
+
+def run_of(experiment, arm="contextrast", seed=0):
+    return experiment.run("tiny", "hrnet_tiny", arm, seed)
+
+
+def fit(experiment, run, results, machine, **options):
+    return train(experiment, run, results, machine, root=datasets.resolve_root("tiny"), **options)
+
+
+def interrupt(monkeypatch, at):
+    """Make training stop before iteration `at`, as by Ctrl-C."""
+    step = Trainer.step
+
+    def stopping(self, images, labels, iteration, rate):
+        if iteration == at:
+            raise KeyboardInterrupt
+        return step(self, images, labels, iteration, rate)
+
+    monkeypatch.setattr(Trainer, "step", stopping)
+    return lambda: monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_an_interrupted_run_ends_in_the_same_bits_with_any_number_of_workers(experiment, tmp_path, monkeypatch):
+    run = run_of(experiment)
+    whole = fit(experiment, run, tmp_path / "whole", Machine("cpu", threads=1))
+    assert whole["status"] == "done"
+    for workers, at in ((0, 6), (1, 9), (2, 5)):
+        results = tmp_path / f"workers{workers}"
+        resume = interrupt(monkeypatch, at)
+        with pytest.raises(KeyboardInterrupt):
+            fit(experiment, run, results, Machine("cpu", workers=workers, threads=1))
+        resume()
+        assert not (run.folder(results) / "training.json").exists()
+        continued = fit(experiment, run, results, Machine("cpu", workers=workers, threads=1))
+        assert continued["weights_hash"] == whole["weights_hash"]
+        curves = [pd.read_csv(run.folder(folder) / "curve.csv") for folder in (tmp_path / "whole", results)]
+        pd.testing.assert_frame_equal(*[curve.drop(columns="seconds") for curve in curves], check_exact=True)
+
+
+def test_the_network_starts_alike_for_every_arm_and_differs_between_seeds(experiment):
+    def start(arm, seed):
+        settings = experiment.settings(run_of(experiment, arm, seed))
+        state = Trainer(settings, 3, torch.device("cpu")).network.state_dict()
+        return torch.cat([tensor.flatten().float() for tensor in state.values()])
+
+    assert torch.equal(start("cross_entropy", 0), start("contextrast", 0))
+    assert not torch.equal(start("cross_entropy", 0), start("cross_entropy", 1))
+
+
+def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(experiment, experiment_file, tmp_path):
+    run, machine = run_of(experiment), Machine("cpu", threads=1)
+    first = fit(experiment, run, tmp_path, machine)
+    assert fit(experiment, run, tmp_path, machine) == {"schema": 1, **first}
+    other = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.learning_rate=0.05"])
+    with pytest.raises(UserError, match=r"schedule\.learning_rate \(0\.1 there, 0\.05 asked\)"):
+        fit(other, run, tmp_path, machine)
+    assert fit(other, run, tmp_path, machine, restart=True)["weights_hash"] != first["weights_hash"]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(experiment, experiment_file, tmp_path, monkeypatch):
+    run, machine = run_of(experiment), Machine("cpu", threads=1)
+    resume = interrupt(monkeypatch, 6)
+    with pytest.raises(KeyboardInterrupt):
+        fit(experiment, run, tmp_path, machine)
+    resume()
+    other = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.iterations=12"])
+    with pytest.raises(UserError, match=r"schedule\.iterations"):
+        fit(other, run, tmp_path, machine)
+
+
+def test_a_run_that_diverges_leaves_a_record_that_says_where(experiment, experiment_file, tmp_path, monkeypatch):
+    step = Trainer.step
+
+    def poisoned(self, images, labels, iteration, rate):
+        if iteration == 3:
+            with torch.no_grad():
+                self.parameters[0].fill_(float("nan"))
+        return step(self, images, labels, iteration, rate)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    run = run_of(experiment)
+    record = fit(experiment, run, tmp_path, Machine("cpu", threads=1))
+    assert (record["status"], record["weights_hash"]) == ("diverged", None)
+    assert record["reason"] == "loss or gradient is not finite at iteration 3"
+    # What was saved last is from before.
+    state = module.checkpoint.load_newest(run.folder(tmp_path) / "checkpoints")
+    assert state is None or state["iteration"] <= 3
+    evaluated = evaluate(run.folder(tmp_path), Machine("cpu"))
+    assert (evaluated["status"], evaluated["scores"]) == ("diverged", {})
+    assert read_json(run.folder(tmp_path) / "record.json")["status"] == "diverged"
+
+
+def test_an_exception_in_training_is_a_failed_run_with_its_reason(experiment, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise ZeroDivisionError("a defect of the method")
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
+    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_options_that_a_method_refuses_are_the_users_mistake(experiment_file, tiny_data, tmp_path):
+    arms = {"cross_entropy": {}, "contextrast": {"temperature": -1}}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
+    with pytest.raises(UserError, match="contextrast refuses its options: temperature"):
+        fit(experiment, run_of(experiment), tmp_path, Machine("cpu"))
+    assert not run_of(experiment).folder(tmp_path).exists()
+
+
+def test_evaluation_writes_counts_predictions_and_a_record_that_agree(experiment, tmp_path):
+    import cv2
+    from safetensors.torch import load_file
+
+    from harness.evaluation.counts import Counts, confusion_image
+
+    run = run_of(experiment)
+    trained = fit(experiment, run, tmp_path, Machine("cpu", threads=1))
+    folder = run.folder(tmp_path)
+    record = evaluate(folder, Machine("cpu", threads=1), protocols=["whole", "ms_flip"])
+    assert json.loads((folder / "record.json").read_text()) == {"schema": 1, **record}
+    for key in ("key", "method", "options", "status", "iterations", "weights_hash", "provenance", "seconds"):
+        assert record[key] == trained[key]
+
+    # Nothing of the method or of an auxiliary head is left.
+    names = set(load_file(inference_weights(folder)))
+    assert all(name.startswith(("backbone.", "decode_head.")) for name in names)
+
+    counts = Counts.load(folder / "counts.npz")
+    assert counts.image_ids == ["test_0", "test_1", "test_2"]
+    data = datasets.load("tiny", tiny_root := datasets.resolve_root("tiny"))
+    assert tiny_root.name == "tiny"
+    confusion = np.zeros((3, 3), np.int64)
+    for sample in data.samples("test"):
+        predicted = cv2.imread(str(folder / "predictions" / "whole" / f"{sample.id}.png"), cv2.IMREAD_UNCHANGED)
+        confusion += confusion_image(predicted, data.read_label(sample), 3)
+    with np.load(folder / "confusion.npz") as stored:
+        assert (stored["whole"] == confusion).all()
+        assert set(stored.files) == {"whole", "ms_flip"}
+    diagonal = np.diag(confusion)
+    iou = 100 * diagonal / (confusion.sum(0) + confusion.sum(1) - diagonal)
+    assert record["scores"]["whole"]["miou"] == pytest.approx(iou.mean(), rel=1e-12)
+    assert record["per_class"]["whole"]["iou"]["Sky"] == pytest.approx(iou[0], rel=1e-12)
+    assert {"boundary_miou@3px", "boundary_miou@0.02", "trimap_miou@3px"} <= record["scores"]["ms_flip"].keys()
+
+
+def test_bfloat16_autocast_trains(experiment_file, tiny_data, tmp_path):
+    experiment = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.precision=bfloat16"])
+    assert fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))["status"] == "done"
+
+
+def test_adamw_with_class_weights_trains(experiment_file, tiny_data, tmp_path):
+    overrides = ["schedule.optimizer=adamw", "schedule.learning_rate=0.001", "schedule.class_weights=[1,2,3]"]
+    experiment = Experiment.load(experiment_file(datasets=["tiny"]), overrides)
+    record = fit(experiment, run_of(experiment, "cross_entropy"), tmp_path, Machine("cpu", threads=1, cache=True))
+    assert record["status"] == "done"
