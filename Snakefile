@@ -29,8 +29,7 @@ rule verify:
     message:
         "Checking the data set {wildcards.dataset}."
     shell:
-        "{PYTHON} -m harness verify --dataset {wildcards.dataset} --config {EXPERIMENT_FILE} --results {RESULTS}"
-        " 2>&1 | tee {log}"
+        "python -m harness verify --dataset {wildcards.dataset} --config $EXPERIMENT --results $RESULTS 2>&1 | tee {log}"
 
 
 rule train:
@@ -40,7 +39,6 @@ rule train:
         f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/training.json",
     params:
         fingerprint=run_fingerprint,
-        options=OVERRIDES,
     threads: TRAIN_THREADS
     resources:
         gpu=GPU,
@@ -53,9 +51,9 @@ rule train:
     message:
         "Training {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
-        "{PYTHON} -m harness train --config {EXPERIMENT_FILE} {params.options} --dataset {wildcards.dataset}"
-        " --model {wildcards.model} --arm {wildcards.arm} --seed {wildcards.seed} --results {RESULTS}"
-        " --threads {threads} --cache --keep-going 2>&1 | tee {log}"
+        "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
+        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache --keep-going"
+        " 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -64,7 +62,7 @@ rule evaluate:
     output:
         f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/record.json",
     params:
-        folder=f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}",
+        folder=lambda wildcards, input: Path(input[0]).parent,
         protocols=[f"--protocol {protocol}" for protocol in EXPERIMENT.protocols],
         absent=EXPERIMENT.absent,
     threads: TRAIN_THREADS
@@ -79,7 +77,7 @@ rule evaluate:
     message:
         "Evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
-        "{PYTHON} -m harness evaluate {params.folder} {params.protocols} --absent {params.absent}"
+        "python -m harness evaluate {params.folder} {params.protocols} --absent {params.absent}"
         " --threads {threads} --keep-going 2>&1 | tee {log}"
 
 
@@ -89,7 +87,6 @@ rule tables:
     output:
         TABLES,
     params:
-        options=OVERRIDES,
         fingerprint=REPORT_FINGERPRINT,
     log:
         f"{RESULTS}/logs/{NAME}/tables.log",
@@ -100,8 +97,7 @@ rule tables:
     message:
         "Writing the tables of {NAME}."
     shell:
-        "{PYTHON} -m harness report --part tables --config {EXPERIMENT_FILE} {params.options} --results {RESULTS}"
-        " 2>&1 | tee {log}"
+        "python -m harness report --part tables --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
 
 
 rule figures:
@@ -110,7 +106,6 @@ rule figures:
     output:
         FIGURES,
     params:
-        options=OVERRIDES,
         fingerprint=REPORT_FINGERPRINT,
     log:
         f"{RESULTS}/logs/{NAME}/figures.log",
@@ -121,8 +116,7 @@ rule figures:
     message:
         "Drawing the figures of {NAME}."
     shell:
-        "{PYTHON} -m harness report --part figures --config {EXPERIMENT_FILE} {params.options} --results {RESULTS}"
-        " 2>&1 | tee {log}"
+        "python -m harness report --part figures --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
 
 
 rule examples:
@@ -131,7 +125,6 @@ rule examples:
     output:
         EXAMPLES,
     params:
-        options=OVERRIDES,
         fingerprint=REPORT_FINGERPRINT,
     log:
         f"{RESULTS}/logs/{NAME}/examples.log",
@@ -142,5 +135,4 @@ rule examples:
     message:
         "Drawing the example pictures of {NAME}."
     shell:
-        "{PYTHON} -m harness report --part examples --config {EXPERIMENT_FILE} {params.options} --results {RESULTS}"
-        " 2>&1 | tee {log}"
+        "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"

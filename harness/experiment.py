@@ -184,6 +184,7 @@ class Experiment(_Strict):
         settings = {
             "dataset": run.dataset,
             "model": run.model,
+            "model_spec": models.load_spec(run.model).model_dump(mode="json"),
             "method": arm.method,
             "method_source": discovery.source_fingerprint(arm.method),
             "options": discovery.options(arm.method) | arm.options,

@@ -1,6 +1,7 @@
 # Names and paths that the rules of the Snakefile share.
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,14 +12,22 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.run import fingerprint
 
-PYTHON = shlex.quote(sys.executable)
-EXPERIMENT_FILE = config.get("experiment", "config/smoke.yaml")
+EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/smoke.yaml")
 RESULTS = config.get("results", "results")
 # KEY=VALUE as for --set, several separated by spaces: --config set="schedule.iterations=50 seeds=[0,1]"
 _SET = shlex.split(str(config.get("set", "")))
-OVERRIDES = " ".join(f"--set {shlex.quote(item)}" for item in _SET)
+# What may change without anything being made again goes to the rules by the environment (where Python is, how the
+# experiment file is called); what may not, by their params.
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}:$PATH",
+    "PYTHONPATH": workflow.basedir,
+    "EXPERIMENT": EXPERIMENT_FILE,
+    "OVERRIDES": " ".join(f"--set {item}" for item in _SET),
+    "RESULTS": RESULTS,
+}
+shell.prefix("".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
 # A training or an evaluation takes one GPU where there is one; elsewhere the cores are the limit.
-GPU = 1 if list(Path("/dev").glob("nvidia[0-9]*")) else 0
+GPU = 1 if shutil.which("nvidia-smi") else 0
 TRAIN_THREADS = int(config.get("threads", 1))
 
 try:

@@ -27,11 +27,11 @@ def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tupl
         return np.arange(images), "image"
     if len(clusters) != images:
         raise ValueError(f"there are {len(clusters)} cluster names for {images} images")
-    _, member = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
-    if images and member.max() + 1 >= ENOUGH_CLUSTERS:
+    names, member = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
+    if len(names) >= ENOUGH_CLUSTERS:
         return member, "cluster"
     place = np.empty(images, np.intp)  # of the frame in its cluster
-    for cluster in range(images and member.max() + 1):
+    for cluster in range(len(names)):
         frames = np.flatnonzero(member == cluster)
         place[frames] = np.arange(len(frames))
     _, block = np.unique(np.stack([member, place // BLOCK]), axis=1, return_inverse=True)

@@ -85,13 +85,13 @@ def train(
         if finished["status"] in FINISHED:
             return finished
 
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started, origin = datetime.now(UTC).isoformat(timespec="seconds"), provenance(str(device))
     history = History()
-    iteration, seconds = _continue(folder, settings, trainer, history)
-    job = _Job(run, folder, settings, dataset, trainer, history, machine)
+    done, seconds = _continue(folder, settings, trainer, history)
+    job = _Job(run, folder, settings, dataset, trainer, history, machine, done, seconds)
     status, reason = "done", None
     try:
-        iteration, seconds = job.loop(iteration, seconds)
+        job.loop()
     except Diverged as error:
         status, reason = "diverged", str(error)
     except torch.OutOfMemoryError as error:
@@ -109,7 +109,7 @@ def train(
         "options": settings["options"],
         "status": status,
         "reason": reason,
-        "iterations": iteration,
+        "iterations": job.done,
         "weights_hash": _export(trainer, folder) if status == "done" else None,
         "protocols": list(experiment.protocols),
         "absent": experiment.absent,
@@ -117,10 +117,10 @@ def train(
         "class_pixels": list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
         "settings": settings,
         "fingerprint": fingerprint(settings),
-        "provenance": provenance(str(device))
+        "provenance": origin
         | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
         "started": started,
-        "seconds": round(seconds, 1),
+        "seconds": round(job.seconds, 1),
     }
     write_json(folder / "training.json", record)
     return record
@@ -142,27 +142,24 @@ class _Job:
     trainer: Trainer
     history: History
     machine: Machine
+    done: int  # iterations
+    seconds: float  # of training, those before an interruption included
 
-    def loop(self, start: int, seconds_before: float) -> tuple[int, float]:
-        """Iterate from `start` to the schedule's end; returns the iterations and the seconds of training in all."""
+    def loop(self) -> None:
+        """Iterate from where the run is to the schedule's end."""
         schedule = self.trainer.schedule
-        clock = time.monotonic()
-
-        def seconds() -> float:
-            return seconds_before + time.monotonic() - clock
-
+        start, clock = self.done, time.monotonic() - self.seconds
         with Progress(f"train {self.run}", schedule.iterations, start) as progress:
             for iteration, (images, labels) in enumerate(self._batches(start), start=start):
                 rate = learning_rate(schedule, iteration)
-                values = self.trainer.step(images, labels, iteration, rate)
-                self.history.add(values)
-                done = iteration + 1
-                if done % schedule.log_every == 0 or done == schedule.iterations:
-                    self._log(done, rate, seconds())
-                if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
-                    self._save(done, seconds())
+                self.history.add(self.trainer.step(images, labels, iteration, rate))
+                self.done, self.seconds = iteration + 1, time.monotonic() - clock
+                last = self.done == schedule.iterations
+                if self.done % schedule.log_every == 0 or last:
+                    self._log(rate)
+                if self.done % schedule.checkpoint_every == 0 or last:
+                    self._save()
                 progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
-        return schedule.iterations, seconds()
 
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
@@ -181,21 +178,21 @@ class _Job:
         keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
         return batches(keyed, start, schedule.iterations, self.machine.workers)
 
-    def _log(self, done: int, rate: float, seconds: float) -> None:
+    def _log(self, rate: float) -> None:
         if (bad := self.trainer.diverged_at()) is not None:
             raise Diverged(f"loss or gradient is not finite at iteration {bad}")
-        self.history.close_row(done, rate, round(seconds, 2))
+        self.history.close_row(self.done, rate, round(self.seconds, 2))
         self.history.write(self.folder)
 
-    def _save(self, done: int, seconds: float) -> None:
+    def _save(self) -> None:
         state = {
-            "iteration": done,
-            "seconds": seconds,
+            "iteration": self.done,
+            "seconds": self.seconds,
             "settings": self.settings,
             "history": self.history.state_dict(),
             **self.trainer.state_dict(),
         }
-        checkpoint.save(self.folder / "checkpoints", done, state)
+        checkpoint.save(self.folder / "checkpoints", self.done, state)
 
 
 def _continue(folder: Path, settings: dict[str, Any], trainer: Trainer, history: History) -> tuple[int, float]:

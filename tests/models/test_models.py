@@ -125,7 +125,7 @@ def test_channels_last_stays_channels_last_and_gives_the_same_logits(segmenters,
         found = segmenter(images)
         segmenter.to(memory_format=torch.contiguous_format)
     assert all(map_.is_contiguous(memory_format=torch.channels_last) for map_ in features)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
 
 
 def test_the_start_of_a_model_from_scratch_depends_on_the_seed_alone():

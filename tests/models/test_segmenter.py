@@ -1,4 +1,6 @@
 import copy
+import hashlib
+import struct
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +18,9 @@ from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from torch import nn
 
+from harness.errors import UserError
 from harness.models import ModelSpec, build, load_spec
-from harness.models.segmenter import Segmenter, from_spec, network_config
+from harness.models.segmenter import Segmenter, from_spec, network_config, state_hash
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 LITE0_MEAN = (127.0, 127.0, 127.0)
@@ -97,6 +100,13 @@ def test_hrnet_w48_has_its_published_size_and_taps(hrnet_w48):
     assert [tuple(f.shape) for f in features] == [(1, 48, 16, 16), (1, 96, 8, 8), (1, 192, 4, 4), (1, 384, 2, 2)]
 
 
+def test_the_random_start_is_mmsegmentations(hrnet_w48):
+    # mmsegmentation: the classifier normal with deviation 0.01; HRNet's convolutions Kaiming normal over the fan-out.
+    assert hrnet_w48.decode_head.conv_seg.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    conv = hrnet_w48.backbone.conv2.weight
+    assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+
+
 def test_pad_value_is_the_mean_colour_in_whole_numbers(hrnet_w48):
     assert hrnet_w48.pad_value == (124, 116, 104)
 
@@ -143,12 +153,12 @@ def test_logits_are_resized_bilinearly_to_the_labels():
 
 
 def test_align_corners_is_the_models():
-    # Along a row of 2, aligned corners at 3 pixels are the ends and the exact middle: 0, 3, 6.
+    # From 2 pixels to 5 in even steps, ends included: with corners not aligned the second would be 0.6, not 1.5.
     logits = torch.zeros(1, 2, 1, 2)
     logits[0, 1, 0] = torch.tensor([0.0, 6.0])
-    labels = torch.ones(1, 1, 3, dtype=torch.int64)
+    labels = torch.ones(1, 1, 5, dtype=torch.int64)
     found = losses_only(2, align_corners=True).losses(logits, [], labels)["cross_entropy"].item()
-    assert found == pytest.approx(np.mean([np.log1p(np.exp(-z)) for z in (0.0, 3.0, 6.0)]), rel=1e-6)
+    assert found == pytest.approx(np.mean([np.log1p(np.exp(-z)) for z in (0.0, 1.5, 3.0, 4.5, 6.0)]), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -195,6 +205,22 @@ def test_auxiliary_heads_run_in_training_alone_and_count_04():
     assert found["cross_entropy"].item() == segmenter.losses(logits, [], labels)["cross_entropy"].item()
 
     assert segmenter.eval().decode(segmenter.features(images))[1] == []
+
+    plain = from_spec(spec, 4).eval()
+    assert segmenter.inference_state().keys() == plain.state_dict().keys()
+    plain.load_inference_state(segmenter.inference_state())
+    torch.testing.assert_close(plain(images), segmenter(images), atol=0, rtol=0)
+
+
+def test_the_state_of_another_network_is_refused_with_the_tensors_that_differ():
+    with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias.*\(2 in all\)"):
+        build("hrnet_tiny", 5).load_inference_state(build("hrnet_tiny", 6).inference_state())
+
+
+def test_the_hash_of_a_state_is_over_names_and_little_endian_bytes_in_order_of_name():
+    state = {"b": torch.tensor([[1.0, -2.0]]).t(), "a": torch.tensor(7), "c": torch.tensor([1.0], dtype=torch.bfloat16)}
+    content = b"a" + struct.pack("<q", 7) + b"b" + struct.pack("<2f", 1, -2) + b"c" + bytes([0x80, 0x3F])
+    assert state_hash(state) == hashlib.sha256(content).hexdigest()
 
 
 def test_losses_come_in_float32_under_bfloat16_autocast():

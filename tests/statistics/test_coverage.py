@@ -62,8 +62,8 @@ def coverage(world, seeds, effect=0.02, images=80, cluster=None, clusters=None, 
 
 
 WORLDS = {
-    "images": World(images=0.1),
-    "networks' own errors on images": World(own=0.1),
+    "images": World(images=0.07, own=0.07),
+    "images, alike for all seeds": World(images=0.1),
     "seeds": World(seeds=0.02),
     "images and seeds": World(images=0.1, seeds=0.02),
     "all": World(images=0.07, own=0.07, seeds=0.01),
@@ -79,6 +79,14 @@ def test_the_interval_covers_the_true_difference(world, seeds):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_networks_that_differ_by_luck_on_each_image_alone_are_on_the_safe_side(seeds):
+    # The spread over seeds shows the same noise as the bootstrap, and the larger of the two estimates is taken.
+    covered, _ = coverage(World(own=0.1), seeds)
+    assert 0.95 <= covered <= 0.99
+
+
+@pytest.mark.slow
 def test_equal_arms_are_called_different_in_one_trial_of_twenty():
     _, excluded = coverage(WORLDS["all"], seeds=3, effect=0.0)
     assert 0.02 <= excluded <= 0.07
@@ -91,8 +99,8 @@ def test_a_table_of_equal_arms_holds_a_difference_in_one_of_twenty():
         baseline, arms, _ = simulate(WORLDS["all"], 3, np.random.default_rng([trial, 7]), effects=(0.0,) * 4)
         table = {str(index): arm for index, arm in enumerate(arms)}
         wrong += any(each.excludes_zero for each in compare(table, baseline, resamples=200, seed=trial).values())
-    # Without Holm's rule it would be one of eight or so. All arms share a baseline, which makes them err together.
-    assert 0.015 <= wrong / 400 <= 0.08
+    # Without Holm's rule it would be one of six.
+    assert 0.02 <= wrong / 400 <= 0.075
 
 
 @pytest.mark.slow
