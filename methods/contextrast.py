@@ -26,6 +26,7 @@ from methods.options import (
     require_switch,
 )
 from methods.ranking import rank_within_group
+from methods.unit_vectors import unit
 
 NEGATIVES = ("missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard")
 TIES = ("exact", "percentile")
@@ -121,7 +122,7 @@ class Contextrast(Method):
         marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
         hard = boundary_aware(marks, self.num_classes, self.keep, self.ties)
         vectors = embeddings.movedim(1, -1)[valid]
-        return Layer(F.normalize(vectors) if self.normalize else vectors, labels[valid], marks[valid], hard[valid])
+        return Layer(unit(vectors) if self.normalize else vectors, labels[valid], marks[valid], hard[valid])
 
     def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
         """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
@@ -132,7 +133,7 @@ class Contextrast(Method):
             at_both = (count > 0) & (coarsest_count > 0)
             mixed = self.low_weight * mean + (1 - self.low_weight) * coarsest
             anchors = torch.where(at_both[:, None], mixed, mean)
-            anchors = F.normalize(anchors) if self.normalize else anchors
+            anchors = unit(anchors) if self.normalize else anchors
             fused.append(anchors.detach() if self.detach_anchors else anchors)
         return fused
 

@@ -15,9 +15,9 @@ def squared_distance_to_other_mark(marks: Tensor, wanted: Tensor | None = None) 
     Returns int32 [B, H, W]: 1 next to another mark, NO_EDGE where the map has one mark only. The frame is no edge.
 
     With g(y, x) the distance along the row and h(y, x) the distance along the column to another mark, the squared
-    distance is the least of h^2 and of dy^2 + g(y + dy, x)^2 over the rows y + dy whose mark at x is the pixel's own:
-    where it is not, h counts that pixel already. Only |dy| below min(g, h) can lower the result, so the loop is as long
-    as the thickest wanted region is thick.
+    distance is the least of h^2 and of dy^2 + g(y + dy, x)^2 over all dy. (Where the mark at (y + dy, x) is not the
+    pixel's own, g belongs to that other mark, but h is |dy| at most, so the sum is not the least.) Only |dy| below
+    min(g, h) can lower the result: the loop is as long as the thickest wanted region is thick.
     """
     along_row = _distance_in_run(marks)
     along_column = _distance_in_run(marks.transpose(1, 2)).transpose(1, 2)
@@ -28,11 +28,8 @@ def squared_distance_to_other_mark(marks: Tensor, wanted: Tensor | None = None) 
     row_squared = along_row.square()
     squared = bound.square()
     for dy in range(1, reach):
-        own = marks[:, dy:] == marks[:, :-dy]
-        upper = torch.where(own, row_squared[:, :-dy] + dy * dy, NO_EDGE)
-        lower = torch.where(own, row_squared[:, dy:] + dy * dy, NO_EDGE)
-        squared[:, dy:] = torch.minimum(squared[:, dy:], upper)
-        squared[:, :-dy] = torch.minimum(squared[:, :-dy], lower)
+        squared[:, dy:] = torch.minimum(squared[:, dy:], row_squared[:, :-dy] + dy * dy)
+        squared[:, :-dy] = torch.minimum(squared[:, :-dy], row_squared[:, dy:] + dy * dy)
     return squared
 
 

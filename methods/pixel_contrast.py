@@ -16,6 +16,7 @@ from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.options import require_count, require_not_negative, require_positive
 from methods.pair_sampling import sample_pairs
+from methods.unit_vectors import unit
 
 
 class PixelContrast(Method):
@@ -82,7 +83,7 @@ class PixelContrast(Method):
             max_views=self.max_views,
             min_pixels=self.min_pixels,
         )
-        anchors, classes = F.normalize(embedding.movedim(1, -1)[sampled]), labels[sampled]
+        anchors, classes = unit(embedding.movedim(1, -1)[sampled]), labels[sampled]
         hard = (prediction != labels)[sampled]
         self.diagnostics = {"anchors": hard.new_tensor(len(hard), dtype=torch.long)}
         self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ RANDOM_SCORES = torch.rand(2 * 16 * 20, CLASSES, dtype=torch.float64, generator=
 
 
 def random_case(seed, dtype=torch.float64, layers=4):
-    """Blocky labels with ignored pixels and a class that the coarse layers lose; logits that are right half the time."""
+    """Blocky labels with ignored pixels and a class that the coarse layers lose; logits right half the time."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (2, 8, 10), generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
     labels[torch.rand(labels.shape, generator=generator) < 0.1] = 255
@@ -244,6 +245,13 @@ def test_exact_ties_choose_the_nearest_share_of_every_region(keep):
                 assert distance[kept].max() <= distance[~kept].min()
 
 
+@pytest.mark.parametrize("share", [Fraction(1, 10), Fraction(7, 100), Fraction(3, 10), Fraction(57, 100)])
+def test_the_share_is_not_rounded_up_by_floating_point(share):
+    for size in range(100, 5000, 100):  # the exact quota is a whole number
+        marks = torch.zeros(1, 1, size, dtype=torch.long)
+        assert boundary_aware(marks, 1, float(share), "exact").sum() == share * size
+
+
 def test_exact_ties_are_broken_at_random():
     marks = torch.zeros(1, 8, 8, dtype=torch.long)  # one region without an edge: all distances tie
     torch.manual_seed(0)
@@ -262,6 +270,18 @@ def test_controls_take_as_many_negatives_as_the_default(negatives):
         counts[kind] = method.diagnostics["negatives"].tolist()
     assert counts[negatives] == counts["missed_of_other_classes"]
     assert sum(counts[negatives]) > 0
+
+
+@pytest.mark.parametrize("negatives", ["random", "semi_hard"])
+def test_controls_equal_the_default_where_it_takes_every_pixel_of_other_classes(negatives):
+    embeddings, _, labels = random_case(9)
+    grid = F.interpolate(labels[:, None].double(), size=SIZES[0])[:, 0].long().clamp(max=CLASSES - 1)
+    wrong = F.one_hot((grid + 1) % CLASSES, CLASSES).movedim(-1, 1).double()
+    losses = [
+        Contextrast([4] * 4, CLASSES, dim=DIM, keep=1.0, negatives=kind).loss(embeddings, wrong, labels, 0)
+        for kind in ("missed_of_other_classes", negatives)
+    ]
+    assert losses[1]["pixel_anchor"].item() == pytest.approx(losses[0]["pixel_anchor"].item(), rel=1e-10)
 
 
 def test_random_negatives_are_distinct_pixels_of_other_classes_drawn_evenly():
