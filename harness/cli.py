@@ -183,6 +183,29 @@ def report(
     typer.echo(f"written: {results / 'reports' / experiment.name}")
 
 
+@app.command("new-method")
+def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
+    """Write a method's skeleton, which already trains, and an experiment that compares it."""
+    from harness.new_method import write_new_method
+
+    method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
+    typer.echo(f"written: {method} and {experiment}")
+    typer.echo(f"compare it with Contextrast: make run EXPERIMENT={experiment}")
+
+
+@app.command()
+def refresh(
+    documents: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- begin FILE --> blocks.")],
+) -> None:
+    """Fill the blocks of documents from the files they name: tables in the README come from records."""
+    from harness.reporting.blocks import refresh as fill
+
+    for document in documents:
+        if not document.is_file():
+            raise UserError(f"there is no document {document}")
+        typer.echo(f"{document}: {'refreshed' if fill(document) else 'up to date'}")
+
+
 def _finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
     if record["status"] != "done":
         message = f"{folder} ended as {record['status']}: {record['reason']}"

@@ -79,7 +79,8 @@ def draw_building(canvas: Canvas, rng: np.random.Generator, weather: Weather, pl
             ridge = eaves + backward + 0.8 * rise + rng.random() * along
             draw_chimney(canvas, ridge, scale(shift(style.wall, -20), end_light))
         normal = np.array([-plot.side * slope, 1.0, 0.0]) / np.hypot(slope, 1.0)
-        canvas.panel(roof_texture(rng, scale(roof, weather.shade(normal))), eaves, along, backward + rise, BUILDING)
+        if normal @ (canvas.camera.position - eaves) > 0:
+            canvas.panel(roof_texture(rng, scale(roof, weather.shade(normal))), eaves, along, backward + rise, BUILDING)
     for side, light in ((2 * backward, end_light), (along, weather.shade(np.array([-plot.side, 0.0, 0.0])))):
         foot = eaves - up
         if canvas.sees(np.stack([foot, foot + side, eaves + side, eaves])):

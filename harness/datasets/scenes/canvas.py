@@ -26,15 +26,8 @@ Point = tuple[float, float]
 class Camera:
     """A pinhole camera above the road. Pitch is a shift of the horizon, so that upright things stay upright.
 
-    Args:
-        height: canvas rows.
-        width: canvas columns.
-        focal: focal length in canvas pixels.
-        horizon: canvas row of the horizon.
-        x: metres to the right of the road's centre.
-        y: metres above the ground.
-        yaw: radians, positive to the right.
-
+    `height` and `width` are the canvas's, `focal` and `horizon` (a row) are in canvas pixels; it stands `x` metres to
+    the right of the road's centre, `y` above the ground, and looks `yaw` radians to the right.
     """
 
     def __init__(self, height: int, width: int, focal: float, horizon: float, x: float, y: float, yaw: float) -> None:
@@ -108,7 +101,7 @@ def noise_patch(tile: NDArray[np.float32], start: Point, size: Point, shape: tup
     window = (min(max(int(size[0]), 2), TILE), min(max(int(size[1]), 2), TILE))
     row, column = (int(s * (TILE - w)) for s, w in zip(start, window, strict=True))
     cut = tile[row : row + window[0], column : column + window[1]]
-    return cv2.resize(cut, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(cut, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
 
 
 class Canvas:

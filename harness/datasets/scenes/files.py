@@ -1,6 +1,5 @@
 """A folder of rendered scenes in CamVid's layout."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from harness.datasets.scenes.scene import render
+from harness.errors import UserError
 from harness.progress import track
 
 
@@ -18,18 +18,12 @@ def write(root: Path, seed: int, counts: dict[str, int], height: int = 144, widt
     unlabelled) and `train.txt` with a line "train/NAME.png trainannot/NAME.png" for each picture; so for each split.
     A folder that is there already, or that another process finishes first, is kept as it is.
 
-    Args:
-        root: the folder to make; its parents are made too.
-        seed: see `render`.
-        counts: number of pictures by split.
-        height: rows of each picture.
-        width: columns of each picture.
-
-    Raises:
-        UserError: an unknown split in `counts`.
-        OSError: the folder cannot be written.
+    `counts` is the number of pictures by split, `height` and `width` their size in pixels; for `seed` see `render`.
+    Raises UserError for an unknown split in `counts` or if `root` is a file, OSError if it cannot be written.
     """
-    if root.exists():
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file where the rendered scenes belong: move it or choose another folder")
+    if root.is_dir() and any(root.iterdir()):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
@@ -47,10 +41,10 @@ def write(root: Path, seed: int, counts: dict[str, int], height: int = 144, widt
             lines[split].append(" ".join(names))
         for split, listed in lines.items():
             (temporary / f"{split}.txt").write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
-        temporary.chmod(0o755)
+        temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
         try:
-            os.rename(temporary, root)
-        except OSError:
+            temporary.rename(root)
+        except OSError:  # another process was faster: renaming onto a folder with files in it is refused
             if not root.is_dir():
                 raise
     finally:

@@ -13,9 +13,9 @@ def draw_lamp_post(canvas: Canvas, rng: np.random.Generator, weather: Weather, x
     """A tall post with an arm over the road, or a plain one as for wires."""
     frame = canvas.upright(x, z)
     colour = scale(pick(rng, "pole"), weather.shade(_FACING))
-    height, inward = rng.uniform(5.5, 9.5), -np.sign(x)
-    frame.bar((0.0, 0.0), (0.0, height), 0.16, colour, POLE)
-    frame.bar((0.0, 0.0), (0.0, 1.1), 0.24, scale(colour, 0.85), POLE)
+    height, inward = rng.uniform(5.0, 8.0), -np.sign(x)
+    frame.bar((0.0, 0.0), (0.0, height), 0.17, colour, POLE)
+    frame.bar((0.0, 0.0), (0.0, 1.1), 0.26, scale(colour, 0.85), POLE)
     if rng.random() < 0.75:
         reach = rng.uniform(0.8, 1.8)
         frame.bar((0.0, height), (inward * reach, height + 0.35), 0.1, colour, POLE)
@@ -35,20 +35,20 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: flo
     """A traffic sign, a direction board or an advertisement on a post."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
     post = scale(pick(rng, "pole"), light)
-    kind = rng.choice(["disc", "triangle", "board", "banner"], p=[0.34, 0.18, 0.28, 0.2])
-    field, ink = scale(pick(rng, "shop"), light), (232.0 * light, 232.0 * light, 228.0 * light)
-    size, height = rng.uniform(0.34, 0.5), rng.uniform(2.1, 2.9)
-    frame.bar((0.0, 0.0), (0.0, height), 0.09, post, POLE)
+    kind = rng.choice(["disc", "triangle", "board", "banner"], p=[0.36, 0.2, 0.24, 0.2])
+    field, ink = scale(pick(rng, "sign"), light), scale((232.0, 232.0, 228.0), light)
+    size, height = rng.uniform(0.38, 0.55), rng.uniform(2.1, 2.9)
+    frame.bar((0.0, 0.0), (0.0, height), 0.11, post, POLE)
     if kind == "disc":
         frame.disc((0.0, height), (size, size), field, SIGN)
-        frame.disc((0.0, height), (0.66 * size, 0.66 * size), _capped(ink))
+        frame.disc((0.0, height), (0.66 * size, 0.66 * size), ink)
         frame.box(-0.4 * size, height - 0.1, 0.4 * size, height + 0.1, field)
     elif kind == "triangle":
         red = scale((190.0, 30.0, 34.0), light)
         frame.polygon([(-size, height - size), (size, height - size), (0.0, height + 0.9 * size)], red, SIGN)
         frame.polygon(
             [(-0.6 * size, height - 0.75 * size), (0.6 * size, height - 0.75 * size), (0.0, height + 0.4 * size)],
-            _capped(ink),
+            ink,
         )
     else:
         wide, high = (1.5 * size, size) if kind == "board" else (0.9 * size, 1.9 * size)
@@ -56,17 +56,13 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: flo
         frame.box(-wide, low, wide, low + 2 * high, field, SIGN)
         for line in range(int(rng.integers(1, 4))):
             up = low + (0.35 + 0.45 * line) * high
-            frame.box(-0.75 * wide, up, (0.1 + 0.65 * rng.random()) * wide, up + 0.16 * high, _capped(ink))
-
-
-def _capped(colour: Colour) -> Colour:
-    return scale(colour, 1.0)
+            frame.box(-0.75 * wide, up, (0.1 + 0.65 * rng.random()) * wide, up + 0.16 * high, ink)
 
 
 def draw_traffic_light(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
     """A signal head with three lamps on a post; the head is a SIGN, as in CamVid's 11 classes."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
-    frame.bar((0.0, 0.0), (0.0, 3.4), 0.13, scale(pick(rng, "pole"), light), POLE)
+    frame.bar((0.0, 0.0), (0.0, 3.4), 0.15, scale(pick(rng, "pole"), light), POLE)
     case, on = scale((34.0, 35.0, 37.0), light), int(rng.integers(3))
     frame.box(-0.27, 2.35, 0.27, 3.6, case, SIGN)
     lamps = ((255.0, 60.0, 40.0), (255.0, 180.0, 50.0), (60.0, 240.0, 150.0))
@@ -96,7 +92,7 @@ def draw_bonnet(canvas: Canvas, rng: np.random.Generator, weather: Weather) -> N
         [edge, [[camera.width * 1.05, camera.height + 2.0], [-camera.width * 0.05, camera.height + 2.0]]]
     )
     canvas.fill(outline, colour, VOID, 1.0)
-    gloss = np.concatenate([edge + (0, 0.12 * rise), (edge + (0, 0.4 * rise))[::-1]])
+    gloss = np.concatenate([np.add(edge, (0, 0.12 * rise)), np.add(edge, (0, 0.4 * rise))[::-1]])
     canvas.fill(gloss, shift(colour, 42))
 
 

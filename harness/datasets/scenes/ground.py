@@ -7,32 +7,24 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from harness.datasets.scenes.canvas import TILE, Canvas, FloatArray, noise_patch, noise_tiles
+from harness.datasets.scenes.canvas import SUPERSAMPLING, TILE, Canvas, FloatArray, noise_patch, noise_tiles
 from harness.datasets.scenes.palette import PAVEMENT, ROAD, SKY, TREE, Colour, pick, scale, shift
 from harness.datasets.scenes.weather import Weather
 
 UP = np.array([0.0, 1.0, 0.0])
+_ROAD, _KERB, _SLAB, _GRASS = range(4)
 Box = tuple[float, float, float, float, float]  # left, right, height, near, far (metres)
 
 
 @dataclass
 class Street:
-    """The ground plan, in metres. Sides are named by their sign: -1 left, +1 right.
+    """The ground plan, in metres. Sides are named by their sign: -1 left, +1 right."""
 
-    Attributes:
-        half: from the centre line to the kerb.
-        pavements: width of the pavement by side.
-        crossings: near and far end of each street that leaves to a side, as (side, near, far).
-        lawns: near and far end of each stretch of grass behind the pavement, as (side, near, far).
-        end: z of the end of the street.
-
-    """
-
-    half: float
-    pavements: dict[int, float]
-    end: float
-    crossings: list[tuple[int, float, float]] = field(default_factory=list)
-    lawns: list[tuple[int, float, float]] = field(default_factory=list)
+    half: float  # from the centre line to a kerb
+    pavements: dict[int, float]  # width by side
+    end: float  # z where the street ends
+    crossings: list[tuple[int, float, float]] = field(default_factory=list)  # side streets: side, near end, far end
+    lawns: list[tuple[int, float, float]] = field(default_factory=list)  # grass behind the pavement: the same
 
     def edge(self, side: int) -> float:
         """Distance from the centre line to the back of the pavement."""
@@ -65,13 +57,12 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, weather: Weather, stre
     light = weather.shade(UP)
     aside = np.abs(x)
     edge = np.where(x < 0, street.edge(-1), street.edge(1))
-    road, kerb, slab, grass = range(4)
-    zone = np.where(aside < street.half, np.uint8(road), np.uint8(slab))
-    zone[np.abs(aside - street.half - 0.08) < 0.09] = kerb
+    zone = np.where(aside < street.half, np.uint8(_ROAD), np.uint8(_SLAB))
+    zone[np.abs(aside - street.half - 0.08) < 0.09] = _KERB
     for side, near, far in street.lawns:
-        zone[(x * side > edge) & (z > near) & (z < far)] = grass
+        zone[(x * side > edge) & (z > near) & (z < far)] = _GRASS
     for side, near, far in street.crossings:
-        zone[(x * side >= street.half - 0.01) & (z > near) & (z < far)] = road
+        zone[(x * side >= street.half - 0.01) & (z > near) & (z < far)] = _ROAD
     asphalt, paving = pick(rng, "asphalt"), pick(rng, "slab")
     colours = np.array([asphalt, shift(paving, 24), paving, pick(rng, "grass")])
     canvas.image[first:] = np.clip(colours * light, 0, 255).astype(np.uint8)[zone]
@@ -80,29 +71,39 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, weather: Weather, stre
     draw_patches(canvas, rng, street, scale(asphalt, light))
     draw_markings(canvas, rng, weather, street)
 
-    # Texture is looked up by place on the ground, and fades with distance, where a pixel covers metres of it.
+    step = np.s_[::SUPERSAMPLING, ::SUPERSAMPLING]  # the picture shows no more of the texture than this
+    gain = ground_texture(rng, street, x[step], z[step], nearness[step], zone[step])
+    _multiply(canvas.image[first:], cv2.resize(gain, (canvas.camera.width, len(x)), interpolation=cv2.INTER_LINEAR))
+
+
+def ground_texture(
+    rng: np.random.Generator, street: Street, x: FloatArray, z: FloatArray, nearness: FloatArray, zone: np.ndarray
+) -> np.ndarray:
+    """Brightness about 1 of the ground at places (x, z): grain, stains, tyre tracks and the joints between slabs.
+
+    All arguments but the first two are [R, W], and so is the result, float32. Texture is looked up by place and fades
+    with distance, where a pixel covers metres of it.
+    """
     rough, soft = noise_tiles()
     shift_x, shift_z = float(rng.random()) * TILE, float(rng.random()) * TILE
     grain = _look_up(rough, x * 14 + shift_x, z * 14 + shift_z) * np.minimum(4 * nearness, 1)
     stains = _look_up(soft, x * 18 + shift_x, z * 6 + shift_z)
     gain = 1 + grain * np.array([0.05, 0.06, 0.05, 0.16], np.float32)[zone] + 0.055 * stains
-    # Tyres polish two tracks in each lane.
     lane = float(street.half) / 2
-    gain += 0.05 * np.cos((aside - lane) * (2.4 * math.pi / lane)) * (zone == road)
+    gain += 0.05 * np.cos((np.abs(x) - lane) * (2.4 * math.pi / lane)) * (zone == _ROAD)
     cells = float(16 / rng.uniform(0.5, 0.9))
-    slab_tile = np.ones((16, 16), np.float32)
-    slab_tile[0], slab_tile[:, 0] = 0, 0
-    joint = 1 - _look_up(slab_tile, x * cells, z * cells)
-    gain -= 0.3 * joint * (zone == slab) * np.minimum(7 * nearness, 1)
-    _multiply(canvas.image[first:], gain)
+    slab = np.ones((16, 16), np.float32)
+    slab[0], slab[:, 0] = 0, 0
+    joint = 1 - _look_up(slab, x * cells, z * cells)
+    return gain - 0.3 * joint * (zone == _SLAB) * np.minimum(7 * nearness, 1)
 
 
-def _look_up(tile: np.ndarray, columns: FloatArray, rows: FloatArray) -> FloatArray:
+def _look_up(tile: np.ndarray, columns: FloatArray, rows: FloatArray) -> np.ndarray:
     """A tile that repeats for ever, read at float32 columns and rows."""
     return cv2.remap(tile, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _multiply(image: np.ndarray, gain: FloatArray) -> None:
+def _multiply(image: np.ndarray, gain: np.ndarray) -> None:
     """Multiply an image uint8 [R, W, 3] in place by a float32 gain [R, W], within 0..255."""
     image[:] = cv2.multiply(image, cv2.merge([gain, gain, gain]), dtype=cv2.CV_8U)
 

@@ -45,7 +45,7 @@ def draw_bicyclist(
 ) -> None:
     """A person on a bicycle, seen from behind (or ahead) or from the side. Wheels are labelled as whole discs."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
-    top = scale(pick(rng, "bright" if rng.random() < 0.5 else "cloth"), light)
+    top = scale(pick(rng, "bright" if rng.random() < 0.65 else "cloth"), light)
     legs, skin = scale(pick(rng, "cloth"), light), scale(pick(rng, "skin"), light)
     helmet = scale(pick(rng, "bright"), light) if rng.random() < 0.6 else scale(pick(rng, "bark"), light)
     if sideways:
@@ -66,6 +66,8 @@ def draw_bicyclist(
 def _draw_from_the_side(
     canvas: Canvas, frame: Upright, sign: int, top: Colour, legs: Colour, skin: Colour, helmet: Colour
 ) -> None:
+    """A rider who goes to the right (sign 1) or to the left (-1)."""
+
     def at(across: float, up: float) -> Point:
         return (sign * across, up)
 
@@ -73,8 +75,8 @@ def _draw_from_the_side(
     for hub in (-0.52, 0.52):
         frame.disc(at(hub, 0.34), (0.35, 0.35), _METAL, BICYCLIST)
     _show_through_wheels(canvas, frame, background, sign)
-    for start, end in ((at(-0.52, 0.34), at(-0.05, 0.3)), (at(-0.05, 0.3), at(0.42, 0.85)), (at(-0.15, 0.85), at(0.4, 0.85)),
-                       (at(-0.05, 0.3), at(-0.18, 0.95)), (at(0.52, 0.34), at(0.4, 0.98)), (at(-0.52, 0.34), at(-0.15, 0.85))):  # fmt: skip
+    rear, front, crank, saddle, stem = at(-0.52, 0.34), at(0.52, 0.34), at(-0.05, 0.3), at(-0.18, 0.95), at(0.4, 0.9)
+    for start, end in ((rear, crank), (crank, stem), (saddle, stem), (crank, saddle), (front, stem), (rear, saddle)):
         frame.bar(start, end, 0.05, _METAL, BICYCLIST)
     frame.bar(at(-0.18, 0.98), at(0.16, 0.65), 0.17, legs, BICYCLIST)
     frame.bar(at(0.16, 0.65), at(0.0, 0.2), 0.13, legs, BICYCLIST)

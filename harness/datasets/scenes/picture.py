@@ -6,12 +6,23 @@ from numpy.typing import NDArray
 
 from harness.datasets.scenes.canvas import SUPERSAMPLING, TILE, Canvas, FloatArray, noise_patch, noise_tiles
 from harness.datasets.scenes.palette import (
-    BICYCLIST, BUILDING, CAR, FENCE, PAVEMENT, PEDESTRIAN, POLE, ROAD, SIGN, SKY, TREE, VOID,
-)  # fmt: skip
+    BICYCLIST,
+    BUILDING,
+    CAR,
+    FENCE,
+    PAVEMENT,
+    PEDESTRIAN,
+    POLE,
+    ROAD,
+    SIGN,
+    SKY,
+    TREE,
+    VOID,
+)
 from harness.datasets.scenes.weather import Weather
 
 DEGRADATION = 1.0
-"""Hardness: factor on the sensor's noise, on the blur of the lens and on the mottling of surfaces. 0 gives clean pictures."""
+"""Hardness: factor (0 or more) on the sensor's noise, the blur of the lens and the mottling of surfaces."""
 
 # Ties between the classes of the canvas pixels under one pixel go to the rarer class, or thin things would crumble.
 _RARE_FIRST = np.array(
@@ -57,19 +68,18 @@ def develop(
 
 def majority(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The most frequent id under each pixel of the smaller label; ties go to the rarer class."""
-    rows, columns = (side // SUPERSAMPLING for side in label.shape)
     offsets = [(row, column) for row in range(SUPERSAMPLING) for column in range(SUPERSAMPLING)]
-    parts = [label[row::SUPERSAMPLING, column::SUPERSAMPLING] for row, column in offsets]
-    best, votes = np.full((rows, columns), VOID, np.uint8), np.zeros((rows, columns), np.uint8)
-    for class_id in _RARE_FIRST:
-        count = sum(((part == class_id).view(np.uint8) for part in parts), np.zeros((rows, columns), np.uint8))
-        more = count > votes
-        best[more], votes[more] = class_id, count[more]
-    return best
+    parts = np.stack([label[row::SUPERSAMPLING, column::SUPERSAMPLING] for row, column in offsets])
+    smaller = parts[0].copy()
+    mixed = (parts != smaller).any(axis=0)
+    votes = parts[:, mixed]
+    counts = (votes[None] == _RARE_FIRST[:, None, None]).sum(axis=1)
+    smaller[mixed] = _RARE_FIRST[counts.argmax(axis=0)]
+    return smaller
 
 
 def void_borders(label: NDArray[np.uint8], nearness: FloatArray) -> NDArray[np.bool_]:
-    """Pixels [H, W] whose right, left, lower or upper neighbour is another class and nearer: the far side of a border."""
+    """The far side of each border: pixels [H, W] with one of four neighbours that is of another class and nearer."""
     border = np.zeros(label.shape, bool)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         differs = label[here] != label[there]
@@ -94,9 +104,10 @@ def add_reflections(image: FloatArray, label: NDArray[np.uint8], strength: float
     mirrored = np.clip(2 * foot + 1 - row, 0, rows - 1)
     reflection = image[mirrored, np.arange(columns)[None]]
     tall = max(rows // 24, 1)
-    reflection = cv2.blur(reflection, (1, 2 * tall + 1))
-    share = (strength * wet)[..., None] * np.array(1.0, np.float32)
-    return image * (1 - 0.35 * strength * wet[..., None]) * (1 - 0.6 * share) + reflection * 0.6 * share
+    mirror = np.asarray(cv2.blur(reflection, (1, 2 * tall + 1)))
+    share = np.float32(0.6 * strength) * wet[..., None]
+    # Wet ground is darker than dry ground where it mirrors nothing.
+    return image * (1 - np.float32(0.35 * strength) * wet[..., None]) * (1 - share) + mirror * share
 
 
 def add_glare(image: FloatArray, label: NDArray[np.uint8], weather: Weather, horizon: float) -> FloatArray:
@@ -132,17 +143,18 @@ def add_rain(image: FloatArray, looks: np.random.Generator) -> FloatArray:
 def expose(image: FloatArray, weather: Weather, draws: FloatArray, sensor: np.random.Generator) -> NDArray[np.uint8]:
     """Colour cast, contrast, vignette, lens blur and noise, then 8 bits; `draws` are 9 numbers of 0..1."""
     rows, columns = image.shape[:2]
-    grey = image @ np.full((3, 1), 1 / 3, np.float32)
-    image = grey + weather.saturation * (0.8 + 0.4 * draws[0]) * (image - grey)
-    gains = np.array(weather.cast) * (1 + 0.1 * (draws[1:4] - 0.5))
-    image = image * (weather.exposure * gains).astype(np.float32)
+    # Saturation, then a factor for each channel, as one matrix over RGB.
+    keep = weather.saturation * (0.8 + 0.4 * draws[0])
+    gains = weather.exposure * np.array(weather.cast) * (1 + 0.1 * (draws[1:4] - 0.5))
+    colours = (keep * np.eye(3) + (1 - keep) / 3) * gains[:, None] / 255
+    image = np.clip(cv2.transform(image, colours), 0, 2)
     # A film-like curve: contrast by a power, and highlights that burn out as CamVid's skies do.
-    image = 255 * (np.clip(image, 0, 510) / 255) ** np.float32(0.85 + 0.4 * draws[4])
+    image = 255 * np.asarray(cv2.pow(image, float(0.85 + 0.4 * draws[4])), np.float32)
     down, right = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None]
     image *= (1 - (0.06 + 0.16 * draws[5]) * (down**2 + right**2) / 2)[..., None].astype(np.float32)
     blur = DEGRADATION * (0.2 + 0.5 * draws[6]) * columns / 192
     if blur > 0:
-        image = cv2.GaussianBlur(image, (0, 0), max(blur, 0.2))
+        image = cv2.GaussianBlur(image, (0, 0), max(blur, 0.2)).astype(np.float32, copy=False)
     noise = sensor.standard_normal((rows, columns, 3), dtype=np.float32)
     # Sensors give neighbouring pixels some noise in common.
     noise = 0.8 * noise + 0.8 * cv2.blur(noise, (2, 2))

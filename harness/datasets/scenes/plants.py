@@ -1,11 +1,15 @@
 """Trees, hedges and fences."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from harness.datasets.scenes.canvas import Canvas, Upright, noise_patch, noise_tiles
 from harness.datasets.scenes.palette import FENCE, TREE, Colour, pick, scale, shift
 from harness.datasets.scenes.weather import Weather
+
+FENCES = ("railings", "planks", "mesh")
 
 
 def draw_tree(
@@ -22,7 +26,7 @@ def draw_tree(
     if bare:
         draw_branches(frame, rng, clear * 1.2, height, bark)
         return
-    width = (height - clear) * rng.uniform(0.34, 0.5)
+    width = (height - clear) * rng.uniform(0.38, 0.55)
     draw_crown(frame, rng, weather, (0.0, (height + clear) / 2), (width, (height - clear) / 2), leaf)
 
 
@@ -66,31 +70,37 @@ def _stamp(frame: Upright, corner: tuple[int, int], colour: np.ndarray, seen: np
         return
     box = np.s_[top:bottom, left:right]
     cut = np.s_[top - corner[1] : bottom - corner[1], left - corner[0] : right - corner[0]]
-    canvas.image[box][seen[cut]] = colour[cut][seen[cut]]
-    canvas.label[box][labelled[cut]] = TREE
-    canvas.nearness[box][labelled[cut]] = frame.nearness
+    mask = labelled[cut].view(np.uint8)
+    cv2.copyTo(colour[cut], seen[cut].view(np.uint8), canvas.image[box])
+    cv2.copyTo(np.full_like(mask, TREE), mask, canvas.label[box])
+    cv2.copyTo(np.full(mask.shape, frame.nearness, np.float32), mask, canvas.nearness[box])
 
 
 def draw_branches(frame: Upright, rng: np.random.Generator, fork: float, height: float, bark: Colour) -> None:
-    """Bare branches that fork five times; the label is the area that they fill closely."""
+    """Bare branches that fork seven times; the label is the area that they fill closely."""
     canvas = frame.canvas
     starts, angles = np.array([[0.0, fork]]), np.array([np.pi / 2])
-    length, thickness = 0.3 * (height - fork), 0.03 * height
-    filled = np.zeros(canvas.label.shape, np.uint8)
-    for _ in range(6):
+    length, thickness = 0.29 * (height - fork), 0.028 * height
+    corner = np.maximum(frame.pixels([(-0.8 * height, 1.5 * height)])[0].astype(int), 0)
+    end = np.maximum(frame.pixels([(0.8 * height, 0.0)])[0].astype(int), corner + 1)
+    box = np.s_[corner[1] : end[1], corner[0] : end[0]]
+    filled = np.zeros_like(canvas.label[box])
+    if not filled.size:
+        return
+    for _ in range(7):
         starts, angles = np.repeat(starts, 2, axis=0), np.repeat(angles, 2)
         turn = rng.uniform(0.12, 0.62, len(angles)) * np.where(np.arange(len(angles)) % 2, 1, -1)
         angles = angles + turn
         reach = length * rng.uniform(0.6, 1.2, len(angles))
         ends = starts + reach[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         lines = np.stack([frame.pixels(starts), frame.pixels(ends)], axis=1).round().astype(np.int32)
-        width = max(round(thickness * frame.scale), 2)
+        width = max(round(thickness * frame.scale), 1)
         cv2.polylines(canvas.image, list(lines), False, bark, width)
-        cv2.polylines(filled, list(lines), False, 255, width + 1)
-        starts, length, thickness = ends, length * 0.78, thickness * 0.6
+        cv2.polylines(filled, list(lines - corner.astype(np.int32)), False, 255, width + 1)
+        starts, length, thickness = ends, length * 0.78, thickness * 0.62
     spread = cv2.blur(filled, (5, 5)) > 90
-    canvas.label[spread] = TREE
-    canvas.nearness[spread] = frame.nearness
+    canvas.label[box][spread] = TREE
+    canvas.nearness[box][spread] = frame.nearness
 
 
 def draw_hedge(
@@ -109,23 +119,29 @@ def draw_hedge(
     canvas.panel(texture, corner, np.array([0.0, 0.0, far - near]), up, TREE)
 
 
+@dataclass(frozen=True)
+class Fence:
+    """A kind of fence: one of FENCES, metres high, and its colour in full light."""
+
+    kind: str
+    height: float
+    colour: Colour
+
+
 def draw_fence(
-    canvas: Canvas, rng: np.random.Generator, weather: Weather, corner: np.ndarray, along: np.ndarray
+    canvas: Canvas, rng: np.random.Generator, weather: Weather, fence: Fence, x: float, near: float, far: float
 ) -> None:
-    """Railings, planks or wire mesh from `corner` over `along` (both [3], metres). The label covers the gaps too."""
-    kind, height = rng.choice(["railings", "planks", "mesh"]), rng.uniform(0.9, 1.9)
-    length = float(np.hypot(along[0], along[2]))
-    normal = np.array([-along[2], 0.0, along[0]]) / length
-    normal *= -np.sign(normal @ (corner - canvas.camera.position)) or 1.0
-    colour = scale(pick(rng, "fence"), weather.shade(normal))
-    cells, columns, rows = max(int(length / 0.35), 2), 5, 24
+    """Railings, planks or wire mesh along the street. The label covers the gaps too, as CamVid's does."""
+    towards = np.sign(canvas.camera.position[0] - x)
+    colour = scale(fence.colour, weather.shade(np.array([towards, 0.0, 0.0])) * rng.uniform(0.9, 1.1))
+    cells, columns, rows = max(int((far - near) / 0.35), 2), 5, 24
     cell = np.zeros((rows, columns, 4), np.uint8)
     cell[..., :3] = colour
-    if kind == "planks":
+    if fence.kind == "planks":
         cell[..., 3] = 255
         cell[:, 0, :3] = scale(colour, 0.6)
         cell[:2, 2:, 3] = 0
-    elif kind == "railings":
+    elif fence.kind == "railings":
         cell[:, :2, 3] = 255
         cell[1:4, :, 3] = 255
         cell[-4:-1, :, 3] = 255
@@ -133,8 +149,8 @@ def draw_fence(
         cell[..., 3] = 120
         cell[::3, ::2, 3] = 200
         cell[:2, :, 3] = 255
-    fence = np.tile(cell, (1, cells, 1))
-    posts = np.arange(0, cells * columns, columns * 7)
-    for offset in (0, 1):
-        fence[:, np.minimum(posts + offset, cells * columns - 1)] = (*shift(colour, -12), 255)
-    canvas.panel(fence, corner, along, np.array([0.0, height, 0.0]), FENCE)
+    strip = np.tile(cell, (1, cells, 1))
+    for offset in (0, 1):  # posts, two texture pixels wide
+        strip[:, offset :: columns * 7] = (*shift(colour, -12), 255)
+    corner, along, up = np.array([x, 0.0, near]), np.array([0.0, 0.0, far - near]), np.array([0.0, fence.height, 0.0])
+    canvas.panel(strip, corner, along, up, FENCE)

@@ -15,22 +15,12 @@ _DETAIL = 20.0  # canvas pixels of height below which a vehicle gets no small pa
 
 @dataclass(frozen=True)
 class Body:
-    """The shape of a vehicle.
+    """The shape of a vehicle, in metres forward of its middle and up from the ground."""
 
-    Attributes:
-        outline: side view as (metres forward of the middle, metres up), from the lower rear corner over the roof to the
-            lower front corner.
-        glazed: which edges of the outline, counted from 0, are glass (rear window, windscreen).
-        width: metres.
-        belt: height of the lower edge of the side windows.
-        axles: where the wheels are, metres forward of the middle.
-        palette: kind of colour.
-    """
-
-    outline: tuple[tuple[float, float], ...]
-    glazed: tuple[int, ...]
+    outline: tuple[tuple[float, float], ...]  # (forward, up), from the lower rear over the roof to the lower front
+    glazed: tuple[int, ...]  # edges of the outline, counted from 0, that are rear window and windscreen
     width: float
-    belt: float
+    belt: float  # height of the lower edge of the side windows
     axles: tuple[float, float]
     palette: str = "car"
 

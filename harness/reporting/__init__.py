@@ -1,0 +1,1 @@
+"""Tables and pictures of an experiment, from the records of its runs and nothing else."""

@@ -1,0 +1,234 @@
+"""What the runs of an experiment left behind, and the numbers that tables and figures show of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import datasets
+from harness.errors import UserError
+from harness.evaluation.counts import REGION, Counts
+from harness.experiment import Experiment
+from harness.run import Run, differences, read_json
+from harness.statistics.comparison import Interval, Spread, compare, spread
+from harness.statistics.scores import miou
+
+SEEDS_FOR_A_VERDICT = 3  # with fewer the interval leaves training noise out, or covers too rarely (metrics.md)
+
+Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a run has no number: a status, of its record or of the lack of one, and the reason if there is any."""
+
+    status: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: an arm's metric on a data set with a model and a protocol, in percent over the seeds.
+
+    `values` are by seed; `missing` says for the other seeds why they are not there. `interval` is the difference to the
+    baseline, None for the baseline itself and where no pair exists. `images` is the number of test images.
+    """
+
+    dataset: str
+    model: str
+    protocol: str
+    arm: str
+    metric: str
+    values: dict[int, float]
+    interval: Interval | None
+    missing: dict[int, Missing]
+    is_baseline: bool
+    images: int
+
+    @property
+    def spread(self) -> Spread | None:
+        """Mean and range over the seeds, None without any."""
+        return spread(list(self.values.values())) if self.values else None
+
+    @property
+    def status(self) -> str:
+        """One of "done" and "partial" (some seeds are missing), or in a hole the statuses of its runs."""
+        if self.values:
+            return "partial" if self.missing else "done"
+        return ", ".join(dict.fromkeys(each.status for each in self.missing.values()))
+
+    @property
+    def note(self) -> str:
+        """What to know about this cell, in one line."""
+        notes = [self.interval.note] if self.interval and self.interval.note else []
+        if self.values and not self.is_baseline and not self.interval:
+            notes.append("no seed in common with the baseline")
+        return "; ".join(notes + [f"seed {seed} {missing}" for seed, missing in self.missing.items()])
+
+    @property
+    def verdict(self) -> bool:
+        """Whether the difference is outside the noise: its interval leaves out 0, with enough seeds to say so."""
+        interval = self.interval
+        return interval is not None and interval.excludes_zero and interval.seeds >= SEEDS_FOR_A_VERDICT
+
+
+@dataclass
+class Group:
+    """The counts of all runs on one data set with one model, for the same N images in the same order.
+
+    `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
+    image's cluster, None where images are independent.
+    """
+
+    dataset: str
+    model: str
+    image_ids: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    clusters: list[str] | None = None
+    entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
+
+    def tables(self, protocol: str, table: str, arm: str) -> dict[int, Table]:
+        """What is there of an arm: {seed: int64 [N, K, 3]}."""
+        found = self.entries[protocol, table][arm]
+        return {seed: entry for seed, entry in found.items() if not isinstance(entry, Missing)}
+
+    def missing(self, protocol: str, table: str, arm: str) -> dict[int, Missing]:
+        """What is not there of an arm: {seed: why}."""
+        found = self.entries[protocol, table][arm]
+        return {seed: entry for seed, entry in found.items() if isinstance(entry, Missing)}
+
+
+def arm_order(experiment: Experiment) -> list[str]:
+    """The arms as tables list them: the baseline, then the others in the experiment's order."""
+    return sorted(experiment.arms, key=lambda arm: arm != experiment.baseline)
+
+
+def display_name(arm: str) -> str:
+    """An arm's name as people read it."""
+    return arm.replace("_", " ")
+
+
+def metric_name(table: str) -> str:
+    """The mIoU of a table of counts: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
+    kind, _, width = table.partition("@")
+    return "miou" if table == REGION else f"{kind}_miou@{width}"
+
+
+def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, Any] | Missing:
+    """The record of a run that is done, else why there is none.
+
+    A damaged record, or one that was made with other settings than the experiment's, is a hole and not an error: the
+    rest of the table does not depend on it.
+    """
+    folder = run.folder(results)
+    if not (folder / "record.json").exists():
+        if (folder / "training.json").exists():
+            return Missing("not evaluated")
+        return Missing("unfinished" if (folder / "checkpoints").exists() else "not run")
+    try:
+        record = read_json(folder / "record.json")
+        status, reason = record["status"], record.get("reason") or ""
+    except (UserError, KeyError) as error:
+        return Missing("unreadable", str(error))
+    if changed := _changed_settings(experiment, run, record):
+        return Missing("other settings", ", ".join(changed))
+    return record if status == "done" else Missing(status, " ".join(reason.split()))
+
+
+def groups(
+    experiment: Experiment, results: Path, tables: Sequence[str], protocols: Sequence[str] | None = None
+) -> Iterator[Group]:
+    """The counts of every (data set, model) in turn: the named tables and protocols (default: the experiment's)."""
+    wanted = [(protocol, table) for protocol in protocols or experiment.protocols for table in tables]
+    for dataset in experiment.datasets:
+        for model in experiment.models:
+            group = Group(dataset, model)
+            for run in experiment.runs():
+                if (run.dataset, run.model) == (dataset, model):
+                    _add(group, run, _counts(experiment, run, results), wanted)
+            yield group
+
+
+def cells(experiment: Experiment, group: Group) -> list[Cell]:
+    """A group's cells: for every table and protocol that was asked for, one for each arm, the baseline first."""
+    found = []
+    arms = arm_order(experiment)
+    for protocol, table in group.entries:
+        tables = {arm: group.tables(protocol, table, arm) for arm in arms}
+        baseline = tables[experiment.baseline]
+        rivals = {arm: tables[arm] for arm in arms if arm != experiment.baseline}
+        intervals = compare(rivals, baseline, group.clusters, experiment.absent)
+        for arm in arms:
+            scores = {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in tables[arm].items()}
+            undefined = {seed: Missing("undefined", "no class is there") for seed, x in scores.items() if np.isnan(x)}
+            cell = Cell(
+                dataset=group.dataset,
+                model=group.model,
+                protocol=protocol,
+                arm=arm,
+                metric=metric_name(table),
+                values={seed: score for seed, score in scores.items() if seed not in undefined},
+                interval=intervals.get(arm),
+                missing=group.missing(protocol, table, arm) | undefined,
+                is_baseline=arm == experiment.baseline,
+                images=len(group.image_ids),
+            )
+            found.append(cell)
+    return found
+
+
+def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) -> list[str]:
+    """The settings in which a record differs from what the experiment asks for now.
+
+    Only keys that both know are compared, so that records outlive a new key. The method's source is left out: its
+    record names the commit.
+    """
+    asked, found = experiment.settings(run), record.get("settings", {})
+    changed = []
+    for name in ("method", "options", "schedule"):
+        ours, theirs = asked[name], found.get(name)
+        if isinstance(theirs, dict):
+            ours = {key: value for key, value in ours.items() if key in theirs}
+            theirs = {key: value for key, value in theirs.items() if key in ours}
+        if theirs is not None:
+            changed += differences({name: ours}, {name: theirs})
+    return changed
+
+
+def _counts(experiment: Experiment, run: Run, results: Path) -> Counts | Missing:
+    record = read_record(experiment, run, results)
+    if isinstance(record, Missing):
+        return record
+    try:
+        return Counts.load(run.folder(results) / "counts.npz")
+    except UserError as error:
+        return Missing("unreadable", str(error))
+
+
+def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tuple[str, str]]) -> None:
+    """Add the `wanted` (protocol, table) of one run, or why they are missing, to its group."""
+    if isinstance(counts, Counts) and not group.image_ids:
+        dataset = datasets.load(group.dataset)
+        group.image_ids, group.classes = counts.image_ids, tuple(counts.classes)
+        if dataset.clusters is not None:
+            group.clusters = [dataset.cluster(image_id) for image_id in counts.image_ids]
+    if isinstance(counts, Counts):
+        if tuple(counts.classes) != group.classes or sorted(counts.image_ids) != sorted(group.image_ids):
+            counts = Missing("other images", "its images or classes are not those of the group's first run")
+        elif counts.image_ids != group.image_ids:
+            counts = counts.select(group.image_ids)
+    for protocol, table in wanted:
+        entry: Table | Missing
+        if isinstance(counts, Missing):
+            entry = counts
+        elif table in counts.tables.get(protocol, {}):
+            entry = counts.tables[protocol][table]
+        else:
+            entry = Missing("not evaluated", f"its counts hold no {table} for the protocol {protocol}")
+        group.entries.setdefault((protocol, table), {}).setdefault(run.arm, {})[run.seed] = entry

@@ -1,0 +1,141 @@
+"""Experiments and result folders with known counts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from harness.evaluation.counts import DEFAULT_WIDTHS, Counts
+from harness.experiment import Experiment
+from harness.run import write_json
+from harness.statistics.scores import score
+
+CLASSES = ("Sky", "Road", "Sign_Symbol", "Never")  # "Never" is in no image
+
+
+@pytest.fixture
+def make_experiment(tmp_path: Path) -> Callable[..., Experiment]:
+    """`make_experiment(key=value, ...)`: an experiment with some keys changed."""
+
+    def make(**changes: Any) -> Experiment:
+        content = {
+            "arms": {
+                "rival_one": {"method": "cross_entropy"},
+                "plain": {"method": "cross_entropy"},
+                "cross_entropy": {},
+            },
+            "baseline": "plain",
+            "datasets": ["scenes"],
+            "models": ["lite0_fpn"],
+            "seeds": [0, 1],
+            "protocols": ["whole", "ms_flip"],
+            "schedule": {"iterations": 50, "batch": 2, "crop": [32, 32], "learning_rate": 0.1},
+        } | changes
+        path = tmp_path / "little.yaml"
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return Experiment.load(path)
+
+    return make
+
+
+@pytest.fixture
+def write_run() -> Callable[..., Counts]:
+    """`write_run(experiment, results, arm, seed, ...)`: writes a run's folder and returns its counts."""
+    return _write_run
+
+
+@pytest.fixture
+def write_all() -> Callable[..., dict[tuple[str, str, str, int], Counts]]:
+    """Writes every run of an experiment; later arms are better by about `step` points."""
+
+    def write(experiment: Experiment, results: Path, step: float = 2.0, **options: Any):
+        arms = list(experiment.arms)
+        return {
+            (run.dataset, run.model, run.arm, run.seed): _write_run(
+                experiment,
+                results,
+                run.arm,
+                run.seed,
+                dataset=run.dataset,
+                model=run.model,
+                skill=0.7 + 0.01 * step * arms.index(run.arm),
+                **options,
+            )
+            for run in experiment.runs()
+        }
+
+    return write
+
+
+def _write_run(
+    experiment: Experiment,
+    results: Path,
+    arm: str,
+    seed: int,
+    *,
+    dataset: str = "scenes",
+    model: str = "lite0_fpn",
+    status: str = "done",
+    reason: str | None = None,
+    skill: float = 0.7,
+    images: int = 30,
+    classes: tuple[str, ...] = CLASSES,
+    curve: bool = True,
+) -> Counts:
+    run = experiment.run(dataset, model, arm, seed)
+    folder = run.folder(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    luck = np.random.default_rng([seed, len(arm), sum(map(ord, arm + model + dataset))])
+    if curve:
+        _write_curve(folder / "curve.csv", arm, luck, iterations=50 if status == "done" else 30)
+    record = {
+        "key": run.key(),
+        "method": experiment.arms[arm].method,
+        "options": experiment.arms[arm].options,
+        "status": status,
+        "reason": reason,
+        "iterations": 50,
+        "absent": experiment.absent,
+        "settings": experiment.settings(run),
+        "scores": {},
+        "per_class": {},
+    }
+    own_skill = skill + luck.normal(0, 0.01)
+    tables = {
+        protocol: {
+            table: _table(images, len(classes), own_skill - 0.05 * (table != "region"), luck)
+            for table in ("region", *(f"{kind}@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS))
+        }
+        for protocol in experiment.protocols
+    }
+    counts = Counts([f"clip_{index:03d}" for index in range(images)], classes, tables)
+    if status == "done":
+        counts.save(folder / "counts.npz")
+        for protocol, of_protocol in tables.items():
+            record["scores"][protocol], record["per_class"][protocol] = score(of_protocol, classes, experiment.absent)
+    write_json(folder / "record.json", record)
+    return counts
+
+
+def _table(images: int, classes: int, skill: float, luck: np.random.Generator) -> np.ndarray:
+    """TP, FP, FN [images, classes, 3]: the same images for all runs, each run's own luck; the last class absent."""
+    sizes = np.random.default_rng(7).integers(50, 2000, (images, classes))
+    sizes[:, -1] = 0
+    hits = luck.binomial(sizes, np.clip(skill + np.linspace(0.1, -0.1, images)[:, None], 0, 1))
+    false = luck.binomial(sizes, 0.1)
+    return np.stack([hits, false, sizes - hits], axis=-1).astype(np.int64)
+
+
+def _write_curve(path: Path, arm: str, luck: np.random.Generator, iterations: int) -> None:
+    header = ["iteration", "learning_rate", "loss", "cross_entropy", "gradient_norm"]
+    terms = [] if arm in ("plain", "cross_entropy") else ["pixel_anchor", "kept_share", "pixel_anchor/layer1"]
+    lines = [",".join([*header, *terms, "seconds"])]
+    for iteration in range(5, iterations + 1, 5):
+        loss = 2.0 * np.exp(-iteration / 20) + 0.5 + luck.normal(0, 0.05)
+        values = [iteration, 0.1 * (1 - iteration / 51), loss + 0.3 * bool(terms), loss, 1 + luck.random()]
+        values += [0.3 + luck.normal(0, 0.02) for _ in terms]
+        lines.append(",".join(map(str, [*values, iteration * 0.5])))
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,25 @@
+import pytest
+
+from harness.errors import UserError
+from harness.reporting.blocks import filled, refresh
+
+
+def test_a_block_is_filled_from_its_file_and_the_rest_stays(tmp_path):
+    (tmp_path / "table.md").write_text("| a |\n|---|\n")
+    document = tmp_path / "README.md"
+    document.write_text("before\n<!-- begin table.md -->\nold\n<!-- end -->\nafter <!-- end -->\n")
+    assert refresh(document)
+    expected = "before\n<!-- begin table.md -->\n\n| a |\n|---|\n\n<!-- end -->\nafter <!-- end -->\n"
+    assert document.read_text() == expected
+    assert not refresh(document)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (tmp_path / "README.md").write_text("<!-- begin nowhere.md -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"nowhere\.md"):
+        refresh(tmp_path / "README.md")
+
+
+def test_the_readmes_blocks_hold_what_their_files_hold(repository):
+    for document in (repository / "README.md",):
+        assert filled(document) == document.read_text(), f"run: python -m harness refresh {document.name}"

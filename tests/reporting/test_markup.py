@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from harness.reporting.markup import (
+    Grid,
+    difference_text,
+    escape_latex,
+    escape_markdown,
+    latex,
+    markdown,
+    markdown_table,
+    points,
+    range_text,
+)
+from harness.reporting.records import Cell, Missing
+from harness.statistics.comparison import Interval
+
+NASTY = "a_b & 50% of <script>alert(1)</script> | $x^2$ ~ {#1} \\ *y* `z` [q](r)"
+
+CELL = Cell(
+    dataset="scenes",
+    model="lite0_fpn",
+    protocol="whole",
+    arm="rival_one",
+    metric="miou",
+    values={0: 60.004, 1: 61.126, 2: 62.0},
+    interval=Interval(-0.501, -1.0, -0.004, 3, "image", "", 0.01, 0.95),
+    missing={},
+    is_baseline=False,
+    images=30,
+)
+HOLE = replace(CELL, values={}, interval=None, missing={0: Missing("diverged", NASTY)})
+
+
+def shown(text: str) -> str:
+    """The text of one Markdown paragraph as a reader sees it."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    (inline,) = [token for token in tokens if token.type == "inline"]
+    assert all(child.type in ("text", "text_special") for child in inline.children), text
+    return "".join(child.content for child in inline.children)
+
+
+# Letters, everything that is special in Markdown, HTML or LaTeX, and blanks.
+texts = st.text(st.sampled_from("ab1 _*`<>&|\\[]()#~$%^{}!-+.\"'\n"), min_size=1).filter(str.strip)
+
+
+@given(texts)
+def test_markdown_shows_escaped_text_as_it_was(text):
+    expected = " ".join(text.split())
+    assert shown("x" + escape_markdown(text) + "x") == f"x{expected}x"
+
+
+@given(texts)
+def test_escaped_text_stays_in_its_markdown_cell(text):
+    document = markdown_table("t", ["", "b"], [[escape_markdown("x" + text), "1"]], [])
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(document)
+    assert html.count("<td") == 2
+    assert html.count("<tr") == 2
+
+
+@given(texts)
+def test_latex_finds_no_bare_special_character(text):
+    commands = ["\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", "\\textless{}", "\\textgreater{}"]
+    commands += ["\\textbar{}", *("\\" + character for character in "&%$#_{}")]
+    rest = escape_latex(text)
+    kept = ""
+    while rest:
+        command = next((each for each in commands if rest.startswith(each)), "")
+        if not command:
+            assert rest[0] not in "\\&%$#_{}~^<>|"
+            kept += rest[0]
+        rest = rest[len(command) or 1 :]
+    assert kept == "".join(character for character in " ".join(text.split()) if character not in "\\&%$#_{}~^<>|")
+
+
+def test_latex_escapes_by_name():
+    assert escape_latex("a_b & 5% <s> \\") == r"a\_b \& 5\% \textless{}s\textgreater{} \textbackslash{}"
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "unsigned"),
+    [(1.2349, "+1.23", "1.23"), (-0.004, "+0.00", "0.00"), (-0.006, "-0.01", "-0.01"), (0.0, "+0.00", "0.00")],
+)
+def test_numbers_have_two_decimals_and_no_negative_zero(value, signed, unsigned):
+    assert points(value, sign=True) == signed
+    assert points(value) == unsigned
+
+
+def test_a_cell_gives_range_seeds_difference_and_interval():
+    assert range_text(CELL) == "60.00 to 62.00, n 3"
+    assert range_text(replace(CELL, values={4: 61.5})) == "n 1"
+    assert difference_text(CELL) == "-0.50 [-1.00, +0.00]"
+    assert difference_text(replace(CELL, interval=replace(CELL.interval, low=None, high=None))) == "-0.50, no interval"
+    assert difference_text(replace(CELL, interval=None)) == "no pair"
+    assert difference_text(replace(CELL, interval=None, is_baseline=True)) == ""
+
+
+def nasty_grid() -> Grid:
+    cell = replace(CELL, arm=NASTY)
+    return Grid("n", NASTY, [(NASTY, "whole"), ("other", NASTY)], [[cell, cell], [HOLE, HOLE]], [NASTY, HOLE.note])
+
+
+def test_nothing_in_a_name_or_a_reason_becomes_markup_in_markdown():
+    text = markdown([nasty_grid()])
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert "<script" not in html
+    assert "<em>" not in html
+    assert "<a " not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert html.count("<td") == 2 * 3
+    assert html.count("<th") - html.count("<thead") == 3
+
+
+def test_rows_of_a_latex_table_have_as_many_cells_as_columns():
+    lines = latex([nasty_grid()]).splitlines()
+    rows = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
+    assert len(rows) == 1 + 3 + 1
+    for row in rows:
+        assert row.replace(r"\&", "").count("&") == 2
+    for what in ("table*", "tabular", "minipage"):
+        assert sum(line.startswith(rf"\begin{{{what}}}") for line in lines) == 1
+        assert sum(line.startswith(rf"\end{{{what}}}") for line in lines) == 1
+
+
+def test_only_a_verdict_is_bold():
+    sure = CELL
+    unsure = replace(CELL, interval=replace(CELL.interval, high=0.3))
+    grid = Grid("n", "t", [("a", "whole"), ("a", "ms_flip")], [[sure, unsure]], [])
+    assert markdown([grid]).count("**") == 2
+    assert "**-0.50 [-1.00, +0.00]**" in markdown([grid])
+    assert latex([grid]).count(r"\textbf") == 1
+    assert r"\textbf{$-$0.50 [$-$1.00, +0.00]}" in latex([grid])

@@ -1,0 +1,220 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from harness.evaluation.counts import Counts
+from harness.reporting.records import Missing, arm_order, cells, groups, read_record
+from harness.run import write_json
+from harness.statistics.comparison import Interval
+
+RUN = ("scenes", "lite0_fpn")
+
+
+def brute_force_miou(table: np.ndarray) -> float:
+    """Classes without TP, FP and FN are left out."""
+    values = []
+    for c in range(table.shape[1]):
+        hits, false, missed = (sum(int(table[i, c, column]) for i in range(len(table))) for column in range(3))
+        if hits + false + missed:
+            values.append(100 * hits / (hits + false + missed))
+    return sum(values) / len(values)
+
+
+def all_cells(experiment, results, tables=("region",), protocols=None):
+    found = [cell for group in groups(experiment, results, tables, protocols) for cell in cells(experiment, group)]
+    return {(cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm): cell for cell in found}
+
+
+def edit_record(experiment, results, arm, seed, **changes):
+    path = experiment.run(*RUN, arm, seed).folder(results) / "record.json"
+    record = json.loads(path.read_text())
+    del record["schema"]
+    write_json(path, record | changes)
+
+
+def test_the_baseline_comes_first_and_the_others_keep_their_order(make_experiment):
+    assert arm_order(make_experiment()) == ["plain", "rival_one", "cross_entropy"]
+
+
+def test_means_ranges_and_differences_are_those_of_the_counts(make_experiment, write_all, tmp_path):
+    experiment = make_experiment()
+    counts = write_all(experiment, tmp_path)
+    found = all_cells(experiment, tmp_path, ["region", "boundary@5px"])
+    assert len(found) == 2 * 2 * 3
+    for (dataset, model, protocol, metric, arm), cell in found.items():
+        table = {"miou": "region", "boundary_miou@5px": "boundary@5px"}[metric]
+
+        def scores(of_arm, key=(dataset, model), where=(protocol, table)):
+            return [brute_force_miou(counts[*key, of_arm, seed].tables[where[0]][where[1]]) for seed in (0, 1)]
+
+        own, baseline = scores(arm), scores("plain")
+        assert cell.values == pytest.approx(dict(enumerate(own)), rel=1e-12)
+        assert cell.spread.mean == pytest.approx(sum(own) / 2, rel=1e-12)
+        assert (cell.spread.low, cell.spread.high) == pytest.approx((min(own), max(own)), rel=1e-12)
+        assert (cell.status, cell.images) == ("done", 30)
+        if arm == "plain":
+            assert cell.is_baseline
+            assert cell.interval is None
+        else:
+            paired = sum(a - b for a, b in zip(own, baseline, strict=True)) / 2
+            assert cell.interval.difference == pytest.approx(paired, abs=1e-10)
+            assert cell.interval.low < paired < cell.interval.high
+            assert cell.interval.seeds == 2
+
+
+def test_the_rule_for_absent_classes_is_the_experiments(make_experiment, write_all, tmp_path):
+    # Three of four classes are there, so that counting the fourth as 0 takes a quarter away.
+    skip = make_experiment(seeds=[0])
+    write_all(skip, tmp_path)
+    zero = make_experiment(seeds=[0], absent="zero")
+    key = (*RUN, "whole", "miou", "rival_one")
+    with_skip, with_zero = all_cells(skip, tmp_path)[key], all_cells(zero, tmp_path)[key]
+    assert with_zero.spread.mean == pytest.approx(0.75 * with_skip.spread.mean, rel=1e-12)
+    assert with_zero.interval.difference == pytest.approx(0.75 * with_skip.interval.difference, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "reason"),
+    [
+        (lambda folder: (folder / "record.json").write_text("{"), "unreadable", "record.json is damaged"),
+        (lambda folder: (folder / "record.json").write_text('{"schema": 0}'), "unreadable", "another schema"),
+        (lambda folder: (folder / "counts.npz").write_bytes(b"PK no"), "unreadable", "counts.npz is not a whole file"),
+        (lambda folder: (folder / "counts.npz").unlink(), "unreadable", "counts.npz does not exist"),
+        (lambda folder: (folder / "record.json").unlink(), "not run", ""),
+        (lambda folder: (folder / "record.json").rename(folder / "training.json"), "not evaluated", ""),
+        (
+            lambda folder: ((folder / "record.json").unlink(), (folder / "checkpoints").mkdir()),
+            "unfinished",
+            "",
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_a_hole_with_its_reason(
+    make_experiment, write_all, tmp_path, spoil, status, reason
+):
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    spoil(experiment.run(*RUN, "rival_one", 0).folder(tmp_path))
+    found = all_cells(experiment, tmp_path)
+    hole = found[*RUN, "whole", "miou", "rival_one"]
+    assert hole.spread is None
+    assert hole.interval is None
+    assert hole.status == status
+    assert reason in hole.note
+    assert found[*RUN, "whole", "miou", "cross_entropy"].interval is not None
+
+
+def test_a_diverged_seed_leaves_a_partial_cell_that_says_so(make_experiment, write_all, write_run, tmp_path):
+    experiment = make_experiment(seeds=[0, 1, 2])
+    write_all(experiment, tmp_path)
+    write_run(
+        experiment, tmp_path, "rival_one", 1, status="diverged", reason="the loss is not finite\nat iteration 120"
+    )
+    cell = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
+    assert cell.status == "partial"
+    assert sorted(cell.values) == [0, 2]
+    assert cell.spread.seeds == cell.interval.seeds == 2
+    assert "seed 1 diverged: the loss is not finite at iteration 120" in cell.note
+    assert not cell.verdict
+
+
+def test_without_the_baseline_there_is_a_mean_and_no_difference(make_experiment, write_run, tmp_path):
+    experiment = make_experiment(seeds=[0])
+    write_run(experiment, tmp_path, "rival_one", 0)
+    cell = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
+    assert cell.spread is not None
+    assert cell.interval is None
+    assert cell.note == "no seed in common with the baseline"
+
+
+def test_an_empty_results_folder_gives_holes_only(make_experiment, tmp_path):
+    found = all_cells(make_experiment(), tmp_path)
+    assert {cell.status for cell in found.values()} == {"not run"}
+    assert {cell.images for cell in found.values()} == {0}
+
+
+def test_a_record_made_with_other_settings_is_not_shown_as_this_experiments(make_experiment, write_all, tmp_path):
+    write_all(make_experiment(), tmp_path)
+    schedule = {"iterations": 400, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+    experiment = make_experiment(schedule=schedule)
+    found = read_record(experiment, experiment.run(*RUN, "plain", 0), tmp_path)
+    assert found == Missing("other settings", "schedule.iterations (50 there, 400 asked)")
+
+
+def test_a_record_outlives_settings_that_it_does_not_know_and_changed_source(make_experiment, write_all, tmp_path):
+    experiment = make_experiment()
+    write_all(experiment, tmp_path)
+    settings = experiment.settings(experiment.run(*RUN, "plain", 0))
+    del settings["schedule"]["power"]
+    edit_record(experiment, tmp_path, "plain", 0, settings=settings | {"method_source": "of another day"})
+    found = read_record(experiment, experiment.run(*RUN, "plain", 0), tmp_path)
+    assert not isinstance(found, Missing)
+
+
+def test_images_are_paired_by_name_and_not_by_place(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    counts = write_all(experiment, tmp_path)
+    key = (*RUN, "whole", "miou", "rival_one")
+    before = all_cells(experiment, tmp_path)[key].interval
+    turned = counts[*RUN, "rival_one", 0]
+    turned.select(turned.image_ids[::-1]).save(experiment.run(*RUN, "rival_one", 0).folder(tmp_path) / "counts.npz")
+    assert all_cells(experiment, tmp_path)[key].interval == before
+
+
+def test_runs_on_other_images_are_not_compared(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    counts = write_all(experiment, tmp_path)
+    fewer = counts[*RUN, "rival_one", 0]
+    fewer.select(fewer.image_ids[1:]).save(experiment.run(*RUN, "rival_one", 0).folder(tmp_path) / "counts.npz")
+    assert all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"].status == "other images"
+
+
+def test_a_protocol_that_was_not_evaluated_is_a_hole_of_that_protocol_alone(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0])
+    counts = write_all(experiment, tmp_path)[*RUN, "plain", 0]
+    path = experiment.run(*RUN, "plain", 0).folder(tmp_path) / "counts.npz"
+    Counts(counts.image_ids, counts.classes, {"whole": counts.tables["whole"]}).save(path)
+    found = all_cells(experiment, tmp_path)
+    assert found[*RUN, "whole", "miou", "plain"].status == "done"
+    assert found[*RUN, "ms_flip", "miou", "plain"].status == "not evaluated"
+
+
+def test_images_of_a_video_are_resampled_in_blocks(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(datasets=["camvid", "scenes"], seeds=[0], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    units = {
+        dataset: cell.interval.unit
+        for (dataset, *_, arm), cell in all_cells(experiment, tmp_path).items()
+        if arm == "rival_one"
+    }
+    assert units == {"camvid": "block of 10 frames", "scenes": "image"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "seeds", "verdict"),
+    [(0.1, 2.0, 3, True), (-2.0, -0.1, 3, True), (-0.1, 2.0, 3, False), (0.1, 2.0, 2, False), (0.1, 2.0, 1, False)],
+)
+def test_a_verdict_needs_three_seeds_and_an_interval_without_zero(
+    make_experiment, write_all, tmp_path, low, high, seeds, verdict
+):
+    from dataclasses import replace
+
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    interval = Interval(1.0, low, high, seeds, "image", "", 0.01, 0.95)
+    cell = replace(all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"], interval=interval)
+    assert cell.verdict == verdict
+
+
+def test_tables_need_no_plotting_library_and_nothing_in_reporting_needs_torch():
+    code = (
+        "import sys, harness.reporting.tables\n"
+        "assert not {'pandas', 'matplotlib', 'seaborn'} & sys.modules.keys()\n"
+        "import harness.reporting.figures, harness.reporting.examples\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
