@@ -118,7 +118,7 @@ class Canvas:
         """Paint a polygon [N, 2] (columns, rows). Without a label only the image changes (a detail of a thing)."""
         if len(points) < 3:
             return
-        corners = [np.round(points * 2**_SUBPIXEL_BITS).astype(np.int32)]
+        corners = [np.rint(points * 2**_SUBPIXEL_BITS).astype(np.int32)]
         cv2.fillPoly(self.image, corners, colour, shift=_SUBPIXEL_BITS)
         if label is not None:
             cv2.fillPoly(self.label, corners, label, shift=_SUBPIXEL_BITS)

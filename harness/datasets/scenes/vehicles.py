@@ -1,6 +1,7 @@
 """Cars, vans and buses as small solid bodies, seen from wherever the camera is."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -9,7 +10,6 @@ from harness.datasets.scenes.palette import CAR, Colour, mix, pick, scale
 from harness.datasets.scenes.weather import Weather
 
 _RUBBER: Colour = (26.0, 26.0, 28.0)
-_UP = np.array([0.0, 1.0, 0.0])
 _DETAIL = 20.0  # canvas pixels of height below which a vehicle gets no small parts
 
 
@@ -67,19 +67,15 @@ class Pose:
     z: float
     heading: float
 
-    @property
-    def forward(self) -> FloatArray:
-        """Unit vector [3]."""
-        return np.array([np.sin(self.heading), 0.0, np.cos(self.heading)])
-
-    @property
-    def right(self) -> FloatArray:
-        """Unit vector [3]."""
-        return np.array([np.cos(self.heading), 0.0, -np.sin(self.heading)])
+    @cached_property
+    def axes(self) -> FloatArray:
+        """The vehicle's right, up and forward as unit vectors, rows of [3, 3]."""
+        sin, cos = np.sin(self.heading), np.cos(self.heading)
+        return np.array([[cos, 0.0, -sin], [0.0, 1.0, 0.0], [sin, 0.0, cos]])
 
     def world(self, points: FloatArray) -> FloatArray:
         """(right, up, forward) in metres of the vehicle's own frame [..., 3] to the world [..., 3]."""
-        return points @ np.stack([self.right, _UP, self.forward]) + (self.x, 0.0, self.z)
+        return points @ self.axes + (self.x, 0.0, self.z)
 
 
 def draw_vehicle(canvas: Canvas, rng: np.random.Generator, weather: Weather, body: Body, pose: Pose) -> None:
@@ -98,14 +94,15 @@ def draw_vehicle(canvas: Canvas, rng: np.random.Generator, weather: Weather, bod
     strips = np.stack([left[:-1], right[:-1], right[1:], left[1:]], axis=1)
     steps = np.diff(outline, axis=0)
     steps = steps / np.hypot(steps[:, :1], steps[:, 1:])
-    normals = steps[:, :1] * _UP - steps[:, 1:] * pose.forward
+    rightward, upward, forward = pose.axes
+    normals = steps[:, :1] * upward - steps[:, 1:] * forward
     corners = [*pose.world(strips), pose.world(left), pose.world(right)]
-    normals = np.concatenate([normals, [-pose.right, pose.right]])
+    normals = np.concatenate([normals, [-rightward, rightward]])
     middles = np.array([face[[0, len(face) // 2]].mean(axis=0) for face in corners])
     sight = canvas.camera.position - middles
     towards = (sight * normals).sum(axis=1) > 0
 
-    draw_underside(canvas, pose, half, body)
+    draw_underside(canvas, pose, half, body, detailed)
     for face in sorted(np.flatnonzero(towards), key=lambda face: -float(np.linalg.norm(sight[face]))):
         light = weather.shade(normals[face])
         canvas.face(corners[face], scale(colour, light), CAR)
@@ -130,12 +127,12 @@ def _part(corners: FloatArray, left: float, right: float, low: float, high: floa
     return lower + up * (upper - lower)
 
 
-def draw_underside(canvas: Canvas, pose: Pose, half: float, body: Body) -> None:
+def draw_underside(canvas: Canvas, pose: Pose, half: float, body: Body, detailed: bool) -> None:
     """The dark road under the vehicle, and the wheels as seen from behind or ahead, which are part of it."""
     rear, front = body.outline[0][0], body.outline[-1][0]
     under = np.array([[-half, 0, rear], [half, 0, rear], [half, 0, front], [-half, 0, front]])
     canvas.face(pose.world(under), (24.0, 24.0, 26.0))
-    for axle in body.axles:
+    for axle in body.axles if detailed else ():
         for sign in (-1, 1):
             outer, inner = sign * half * 0.98, sign * (half - 0.22)
             wheel = np.array([[outer, 0, axle], [inner, 0, axle], [inner, 0.6, axle], [outer, 0.6, axle]])
