@@ -34,7 +34,7 @@ bench: .venv/ready
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
 	@echo "Installing the pinned packages into .venv (a minute or two, about 2 GB) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r requirements/lock.txt
 	touch $@
 
 clean:

@@ -124,7 +124,10 @@ def train(
 def evaluate(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
     protocol: Annotated[list[str], typer.Option("--protocol", help="whole or ms_flip; repeatable.")] = [],  # noqa: B006
-    absent: Annotated[str | None, typer.Option("--absent", help="The rule for absent classes (docs/metrics).")] = None,
+    absent: Annotated[
+        str | None,
+        typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth."),
+    ] = None,
     root: RootOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
