@@ -1,4 +1,4 @@
-"""Sums and means of vectors per class."""
+"""Sums and means of vectors per class, and per class of each image."""
 
 import torch
 from torch import Tensor
@@ -22,3 +22,15 @@ def class_means(vectors: Tensor, labels: Tensor, num_classes: int, sync: bool = 
 
         sums, counts = all_reduce(sums), all_reduce(counts)
     return sums / counts.clamp(min=1)[:, None], counts
+
+
+def image_class_means(embedding: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """The mean of each class present in each image, [R, d] for R (image, class) pairs, and their classes int64 [R].
+
+    embedding [B, d, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index.
+    """
+    valid = labels != ignore_index
+    pairs = (torch.arange(len(labels), device=labels.device)[:, None, None] * num_classes + labels)[valid]
+    means, counts = class_means(embedding.movedim(1, -1)[valid], pairs, len(labels) * num_classes)
+    present = counts.nonzero().squeeze(1)
+    return means[present], present % num_classes

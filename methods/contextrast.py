@@ -95,7 +95,7 @@ class Contextrast(Method):
         require_choice("ties", ties, TIES)
         if max_positives is not None:
             require_count(max_positives=max_positives)
-        self.temperature, self.alpha, self.low_weight = temperature, alpha, low_weight
+        self.dim, self.temperature, self.alpha, self.low_weight = dim, temperature, alpha, low_weight
         self.layer_weights = tuple(layer_weights)[-len(channels) :]
         self.negatives, self.keep, self.ties = negatives, keep, ties
         self.normalize, self.detach_anchors, self.sync_anchors = normalize, detach_anchors, sync_anchors
@@ -129,19 +129,22 @@ class Contextrast(Method):
         means = [class_means(layer.vectors, layer.labels, self.num_classes, self.sync_anchors) for layer in layers]
         coarsest, coarsest_count = means[-1]
         fused = []
-        for mean, count in means:
+        for i, (mean, count) in enumerate(means):
             at_both = (count > 0) & (coarsest_count > 0)
-            mixed = self.low_weight * mean + (1 - self.low_weight) * coarsest
-            anchors = torch.where(at_both[:, None], mixed, mean)
-            anchors = unit(anchors) if self.normalize else anchors
-            fused.append(anchors.detach() if self.detach_anchors else anchors)
+            anchors = torch.where(at_both[:, None], self.fuse(i, mean, coarsest), mean)
+            fused.append(unit(anchors) if self.normalize else anchors)
         return fused
+
+    def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
+        """Equation (2): the fused anchors [K, d] of layer 0..I-1, from its means and the coarsest layer's, [K, d]."""
+        return self.low_weight * mean + (1 - self.low_weight) * coarsest
 
     def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
         """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
         self.diagnostics = {}
         total = torch.zeros((), device=layers[0].vectors.device)
         for i, (layer, anchor, weight) in enumerate(zip(layers, anchors, self.layer_weights, strict=True), start=1):
+            anchor = anchor.detach() if self.detach_anchors else anchor
             similarity = layer.vectors @ anchor.T / self.temperature  # â.z/t, [N, K]
             scores, mask = self.negatives_of(similarity, layer)
             # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b); b, the logsumexp of the negatives, is -inf without any

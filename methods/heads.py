@@ -3,7 +3,11 @@
 They are used in training only. Nothing is normalised here: that is the loss's business.
 """
 
-from torch import nn
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def relu_norm_head(channels: int, dim: int) -> nn.Sequential:
@@ -27,3 +31,21 @@ def norm_relu_head(channels: int, dim: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(channels, dim, 1),
     )
+
+
+def chosen_layers(layers: Sequence[int] | None, number: int) -> tuple[int, ...]:
+    """The option `layers`: indices of the encoder maps to use out of `number`; None: all.
+
+    Raises ValueError if they are none, or not indices of maps.
+    """
+    chosen = tuple(range(number) if layers is None else layers)
+    if not chosen or any(not (isinstance(i, int) and -number <= i < number) for i in chosen):
+        raise ValueError(f"layers is {layers}, but must name some of the {number} feature maps")
+    return chosen
+
+
+def concatenated(features: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
+    """The chosen encoder maps [B, C_i, H_i, W_i], upsampled to the finest of them: [B, sum of C_i, H, W]."""
+    used = [features[i] for i in layers]
+    size = max((feature.shape[-2:] for feature in used), key=lambda shape: shape.numel())
+    return torch.cat([F.interpolate(feature, size, mode="bilinear", align_corners=True) for feature in used], dim=1)

@@ -1,8 +1,11 @@
 """Supervised InfoNCE: one positive at a time against all negatives."""
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
@@ -10,6 +13,24 @@ def masked_logsumexp(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
     some = mask.any(dim)
     kept = scores.masked_fill(~mask & some.unsqueeze(dim), -torch.inf)  # an all -inf row would have NaN gradients
     return kept.logsumexp(dim).where(some, -torch.inf)
+
+
+class Contrast(NamedTuple):
+    """Scores s = anchor . key / temperature of the positives and the negatives of A anchors, each with its own keys."""
+
+    positives: Tensor  # [A, P]
+    is_positive: Tensor  # bool [A, P]; elements where it is false do not count
+    negatives: Tensor  # [A, N]
+    is_negative: Tensor  # bool [A, N]
+
+
+def masked_info_nce(contrast: Contrast) -> Tensor:
+    """The loss of supervised_info_nce for anchors with keys of their own; those without positives are left out."""
+    positives, is_positive, negatives, is_negative = contrast
+    margin = positives - masked_logsumexp(negatives, is_negative, dim=1)[:, None]
+    number = is_positive.sum(1)
+    losses = torch.where(is_positive, -F.logsigmoid(margin), 0).sum(1) / number.clamp(min=1)
+    return losses.sum() / (number > 0).sum().clamp(min=1)
 
 
 def supervised_info_nce(
@@ -20,6 +41,7 @@ def supervised_info_nce(
     temperature: float,
     exclude_self: bool = False,
     missing_positives: str = "skip",
+    max_entries: int | None = None,
 ) -> Tensor:
     """Mean over the anchors of the mean over each one's positives of -log exp(s+) / (exp(s+) + sum exp(s-)).
 
@@ -29,20 +51,78 @@ def supervised_info_nce(
 
     exclude_self       the keys are the anchors themselves, and none is its own positive
     missing_positives  anchors without positives are left out of the mean ("skip") or count as 0 ("zero")
+    max_entries        hold so many of the A M similarities at a time, or those of one anchor if they are more; None:
+                       all at once. The result is the same, and the backward pass holds none of them
 
     An anchor without negatives has loss 0; with nothing to contrast the result is 0, with a graph.
     Raises ValueError for another value of missing_positives.
     """
     if missing_positives not in ("skip", "zero"):
         raise ValueError(f"missing_positives is {missing_positives!r}, but must be 'skip' or 'zero'")
-    scores = anchors @ keys.T / temperature
-    same = anchor_labels[:, None] == key_labels
-    negatives = masked_logsumexp(scores, ~same, dim=1)
-    if exclude_self:
-        same = same & ~torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
+    rows = len(anchors) if max_entries is None else max_entries // (len(keys) + 1)
+    options = (temperature, exclude_self, missing_positives == "skip", max(rows, 1))
+    return _SupervisedInfoNCE.apply(anchors, keys, anchor_labels, key_labels, *options)
 
-    # With b the negatives' logsumexp: -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), precise at both ends.
-    terms = torch.where(same, -F.logsigmoid(scores - negatives[:, None]), 0)
-    positives = same.sum(1)
-    counted = positives > 0 if missing_positives == "skip" else torch.ones_like(positives)
-    return (terms.sum(1) / positives.clamp(min=1)).sum() / counted.sum().clamp(min=1)
+
+class _SupervisedInfoNCE(torch.autograd.Function):
+    """Loss and gradient in one pass over blocks of anchors, so that no block's similarities outlive its turn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        anchors: Tensor,
+        keys: Tensor,
+        anchor_labels: Tensor,
+        key_labels: Tensor,
+        temperature: float,
+        exclude_self: bool,
+        skip: bool,
+        rows: int,
+    ) -> Tensor:
+        # One more key, which is masked out below: where there are no keys the maximum over them exists all the same.
+        keys, key_labels = torch.cat([keys, keys.new_zeros(1, keys.shape[1])]), F.pad(key_labels, (0, 1))
+        anchor_gradient, key_gradient = torch.zeros_like(anchors), torch.zeros_like(keys)
+        total, counted = anchors.new_zeros(()), anchors.new_zeros(())
+        for start in range(0, max(len(anchors), 1), rows):
+            block, labels = anchors[start : start + rows], anchor_labels[start : start + rows]
+            scores = (block / temperature) @ keys.T
+            same = labels[:, None] == key_labels
+            same[:, -1] = False
+            itself = torch.arange(len(block), device=block.device)
+            if exclude_self:
+                same[itself, itself + start] = False
+            row, column = same.nonzero(as_tuple=True)
+            positive_scores = scores[row, column]
+
+            # The negatives' exponentials, in place, and b, their logsumexp: -inf where there are none.
+            scores.masked_fill_(same, -torch.inf)[:, -1] = -torch.inf
+            if exclude_self:
+                scores[itself, itself + start] = -torch.inf
+            highest = scores.amax(1).clamp(min=torch.finfo(scores.dtype).min)
+            exponentials = scores.sub_(highest[:, None]).exp_()
+            sums = exponentials.sum(1)
+            b = highest + sums.log()
+
+            # A positive's term is -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), precise at both ends.
+            margin = positive_scores - b[row]
+            positives = torch.bincount(row, minlength=len(block))
+            total += (-F.logsigmoid(margin) / positives[row]).sum()
+            counted += (positives > 0).sum() if skip else len(block)
+
+            # Its derivative by s is -sigmoid(b - s), by b the opposite, and that of b by a negative's score its share.
+            slope = torch.sigmoid(-margin) / positives[row]
+            by_b = torch.zeros_like(b).index_add_(0, row, slope)
+            gradient = exponentials.mul_((by_b / sums.clamp(min=1))[:, None])
+            gradient[row, column] = -slope
+            anchor_gradient[start : start + rows] = gradient @ keys
+            key_gradient.addmm_(gradient.T, block)
+
+        scale = 1 / (temperature * counted.clamp(min=1))
+        ctx.save_for_backward(anchor_gradient.mul_(scale), key_gradient[:-1].mul_(scale))
+        return total / counted.clamp(min=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        by_anchors, by_keys = ctx.saved_tensors
+        return gradients[0] * by_anchors, gradients[0] * by_keys, None, None, None, None, None, None

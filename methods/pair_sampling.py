@@ -15,6 +15,7 @@ def sample_pairs(
     pixels_per_image: int,
     max_views: int,
     min_pixels: int = 0,
+    pixels_per_batch: int | None = None,
 ) -> Tensor:
     """Random pixels of every (image, class) pair, hard and easy ones: bool [B, H, W], true where sampled.
 
@@ -24,6 +25,9 @@ def sample_pairs(
     A pair with fewer than V_b pixels gives all it has. An image never gives more than `pixels_per_image`: with more
     pairs than that, some pairs, drawn at random, go without. (Segmentation-aware hard anchor sampling of Wang et al.,
     ICCV 2021.)
+
+    With `pixels_per_batch` the rule is the released code's instead: each of the batch's T pairs gets
+    V = pixels_per_batch // T pixels, `max_views` at most and maybe none; `pixels_per_image` does not count.
     """
     images = len(labels)
     valid = labels != ignore_index
@@ -33,10 +37,13 @@ def sample_pairs(
     num_easy = torch.bincount(pair[~hard], minlength=images * num_classes)
 
     counts = (num_hard + num_easy > min_pixels).view(images, num_classes)
-    views = (pixels_per_image // counts.sum(1).clamp(min=1)).clamp(1, max_views)
     counting = counts.flatten().nonzero().squeeze(1)
-    drawn = counting[rank_within_group(counting // num_classes) < pixels_per_image]
-    budget = torch.zeros_like(num_hard).index_copy(0, drawn, views[drawn // num_classes])
+    if pixels_per_batch is None:
+        views = (pixels_per_image // counts.sum(1).clamp(min=1)).clamp(1, max_views)
+        counting = counting[rank_within_group(counting // num_classes) < pixels_per_image]
+    else:
+        views = (pixels_per_batch // counts.sum().clamp(min=1)).clamp(max=max_views).expand(images)
+    budget = torch.zeros_like(num_hard).index_copy(0, counting, views[counting // num_classes])
 
     take_hard = torch.minimum(num_hard, torch.maximum(budget // 2, budget - num_easy))
     take_easy = torch.minimum(num_easy, budget - take_hard)

@@ -1,35 +1,71 @@
-"""Pixel contrast, in-batch: supervised InfoNCE among sampled pixels.
+"""Pixel contrast: supervised InfoNCE among sampled pixels, of the mini-batch or of a memory.
 
-Wang et al., "Exploring Cross-Image Pixel Contrast for Semantic Segmentation", ICCV 2021, as the paper describes it. The
-released code scales the loss by temperature / 0.07 and leaves out classes of up to 100 pixels: neither is done here.
+Wang et al., "Exploring Cross-Image Pixel Contrast for Semantic Segmentation", ICCV 2021.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from methods.heads import norm_relu_head
-from methods.info_nce import supervised_info_nce
+from methods.class_means import image_class_means
+from methods.class_queues import MAX_SCORES, Queues
+from methods.contrast_diagnostics import drawn_diagnostics, label_diagnostics
+from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import require_count, require_not_negative, require_positive
+from methods.options import (
+    require_choice,
+    require_count,
+    require_not_negative,
+    require_positive,
+    require_share,
+    require_switch,
+)
 from methods.pair_sampling import sample_pairs
 from methods.unit_vectors import unit
+
+VARIANTS = ("paper", "official")
+OFFICIAL_PIXELS_PER_BATCH = 1024
+OFFICIAL_BASE_TEMPERATURE = 0.07
 
 
 class PixelContrast(Method):
     """Pixels sampled per (image, class) pair are anchors, positives and negatives of each other over the mini-batch.
 
+    With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
+    mean of a class in an image) and of pixels. A mini-batch enters it after its own loss, from the first iteration on.
+
     dim                channels of the embeddings
     temperature        tau
     weight             of the loss
-    anchors_per_image  budget of sampled pixels, shared by the classes of an image
-    max_views          sampled pixels per (image, class), at most
-    min_pixels         a class takes part in an image if it has more pixels than this on the grid of the embeddings
+    warmup             before this iteration the loss is 0; the memory is filled all the same
+    variant            "paper", or "official": as released, with the differences listed below
+    anchors_per_image  budget of sampled pixels, shared by the classes of an image, whatever the number of processes
+    max_views          sampled pixels per (image, class), at most; None: 100, with memory 50
+    min_pixels         a class takes part in an image if it has more pixels than this on the grid of the embeddings;
+                       None: 0, official 100
     layers             indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the
                        finest of them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.
+    memory             contrast with the memory; the mini-batch itself then does not count, as in the released code
+    region_queue       region vectors stored per class. The paper: one per training image
+    pixel_queue        pixels stored per class. The paper: ten per training image; a method does not know their number
+    pixels_enqueued    random pixels stored per (image, class)
+    gather_queues      the memory holds the vectors of all processes
+    drawn_positives    positives drawn at random per anchor, at most
+    drawn_negatives    negatives drawn at random per anchor, at most
+    semi_hard          the share they are drawn from: the positives least and the negatives most similar to the anchor
+
+    What the released code does otherwise, and `variant: official` too:
+    - the loss is multiplied by temperature / 0.07;
+    - a class takes part in an image with more than 100 pixels only, so small objects never do;
+    - the budget is 1024 pixels a mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
+    What it does otherwise and no variant does: it crashes where no class takes part and where T is above 1024 (here the
+    loss is 0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
+    process. Its memory has no variant: it draws nothing, stores most pixels under a wrong class, never stores class 0,
+    lets zero vectors stand for it, and loses nine of ten pixels to a pointer that moves by one.
 
     Raises ValueError for a value outside its range.
     """
@@ -43,30 +79,50 @@ class PixelContrast(Method):
         dim: int = 256,
         temperature: float = 0.1,
         weight: float = 0.1,
+        warmup: int = 0,
+        variant: str = "paper",
         anchors_per_image: int = 512,
-        max_views: int = 100,
-        min_pixels: int = 0,
+        max_views: int | None = None,
+        min_pixels: int | None = None,
         layers: Sequence[int] | None = None,
+        memory: bool = False,
+        region_queue: int = 2000,
+        pixel_queue: int = 2000,
+        pixels_enqueued: int = 10,
+        gather_queues: bool = True,
+        drawn_positives: int = 1024,
+        drawn_negatives: int = 2048,
+        semi_hard: float = 0.1,
     ) -> None:
         super().__init__(channels, num_classes, ignore_index)
+        require_choice("variant", variant, VARIANTS)
+        require_switch(memory=memory, gather_queues=gather_queues)
+        official = variant == "official"
+        if official and memory:
+            raise ValueError("variant is 'official', but must be 'paper' with memory: the released memory is defective")
+        max_views = (50 if memory else 100) if max_views is None else max_views
+        min_pixels = (100 if official else 0) if min_pixels is None else min_pixels
         require_count(dim=dim, anchors_per_image=anchors_per_image, max_views=max_views)
-        require_positive(temperature=temperature)
-        require_not_negative(weight=weight, min_pixels=min_pixels)
-        self.layers = tuple(range(len(channels)) if layers is None else layers)
-        if not self.layers or any(
-            not (isinstance(i, int) and -len(channels) <= i < len(channels)) for i in self.layers
-        ):
-            raise ValueError(f"layers is {layers}, but must name some of the {len(channels)} feature maps")
-        self.temperature, self.weight = temperature, weight
+        require_count(region_queue=region_queue, pixel_queue=pixel_queue, pixels_enqueued=pixels_enqueued)
+        require_count(drawn_positives=drawn_positives, drawn_negatives=drawn_negatives)
+        require_positive(temperature=temperature, semi_hard=semi_hard)
+        require_share(semi_hard=semi_hard)
+        require_not_negative(weight=weight, min_pixels=min_pixels, warmup=warmup)
+        self.layers = chosen_layers(layers, len(channels))
+        self.temperature, self.warmup, self.dim = temperature, warmup, dim
+        self.weight = weight * temperature / OFFICIAL_BASE_TEMPERATURE if official else weight
         self.anchors_per_image, self.max_views, self.min_pixels = anchors_per_image, max_views, min_pixels
+        self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
+        self.pixels_enqueued, self.gather_queues = pixels_enqueued, gather_queues
+        self.drawn_positives, self.drawn_negatives, self.semi_hard = drawn_positives, drawn_negatives, semi_hard
         self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
+        self.memory = memory
+        self.regions = Queues(num_classes, region_queue if memory else 0, dim)
+        self.pixels = Queues(num_classes, pixel_queue if memory else 0, dim)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        used = [features[i] for i in self.layers]
-        size = max((feature.shape[-2:] for feature in used), key=lambda shape: shape.numel())
-        same_size = [F.interpolate(feature, size, mode="bilinear", align_corners=True) for feature in used]
-        return [self.head(torch.cat(same_size, dim=1))]
+        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
@@ -74,7 +130,18 @@ class PixelContrast(Method):
         (embedding,) = embeddings
         size = (embedding.shape[2], embedding.shape[3])
         labels, prediction = nearest(labels, size), nearest(logits.argmax(1), size)
-        sampled = sample_pairs(
+        sampled = self.sample(labels, prediction)
+        anchors, classes = unit(embedding.movedim(1, -1)[sampled]), labels[sampled]
+        loss = self.memory_loss(anchors, classes) if self.memory else self.batch_loss(anchors, classes)
+        hard = (prediction != labels)[sampled]
+        self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)
+        if self.memory:
+            self.remember(embedding.detach(), labels)
+        return {"pixel_contrast": self.weight * (iteration >= self.warmup) * loss}
+
+    def sample(self, labels: Tensor, prediction: Tensor) -> Tensor:
+        """The anchors: bool [B, h, w]."""
+        return sample_pairs(
             labels,
             prediction,
             self.num_classes,
@@ -82,10 +149,74 @@ class PixelContrast(Method):
             pixels_per_image=self.anchors_per_image,
             max_views=self.max_views,
             min_pixels=self.min_pixels,
+            pixels_per_batch=self.anchors_per_batch,
         )
-        anchors, classes = unit(embedding.movedim(1, -1)[sampled]), labels[sampled]
-        hard = (prediction != labels)[sampled]
-        self.diagnostics = {"anchors": hard.new_tensor(len(hard), dtype=torch.long)}
-        self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)
-        loss = supervised_info_nce(anchors, classes, anchors, classes, self.temperature, exclude_self=True)
-        return {"pixel_contrast": self.weight * loss}
+
+    def batch_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
+        """The loss among the unit anchors [A, d], of classes [A]."""
+        self.diagnostics = label_diagnostics(anchors, classes, anchors, classes, self.num_classes, exclude_self=True)
+        return supervised_info_nce(anchors, classes, anchors, classes, self.temperature, exclude_self=True)
+
+    def memory_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
+        """The loss of the unit anchors [A, d], of classes [A], against what is drawn from the memory."""
+        keys, key_classes = (torch.cat(parts) for parts in zip(self.regions.rows(), self.pixels.rows(), strict=True))
+        keys = keys.to(anchors.dtype)
+        size = max(1, MAX_SCORES // max(1, self.elements_per_anchor(len(keys))))
+        blocks = [
+            self.draw(block, keys, block @ keys.T / self.temperature, own[:, None] == key_classes)
+            for block, own in zip(anchors.split(size), classes.split(size), strict=True)
+        ]
+        contrast = Contrast(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+        self.diagnostics = drawn_diagnostics(contrast, self.temperature)
+        return masked_info_nce(contrast)
+
+    def elements_per_anchor(self, number: int) -> int:
+        """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
+        return number
+
+    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor) -> Contrast:
+        """Semi-hard positives and negatives, from scores [A, M] of anchors [A, d] with keys [M, d] of the memory.
+
+        same: bool [A, M], true where anchor and key have the same class.
+        """
+        per_class = self.regions.length + self.pixels.length
+        far, is_far = draw_hardest(-scores, same, self.semi_hard, self.drawn_positives, per_class)
+        near, is_near = draw_hardest(scores, ~same, self.semi_hard, self.drawn_negatives, len(keys))
+        return Contrast(scores.gather(1, far), is_far, scores.gather(1, near), is_near)
+
+    @torch.no_grad()
+    def remember(self, embedding: Tensor, labels: Tensor) -> None:
+        """Store the region vector and random pixels of each (image, class) in the memory."""
+        vectors = unit(embedding)
+        means, classes = image_class_means(vectors, labels, self.num_classes, self.ignore_index)
+        self.regions.push(unit(means), classes, self.gather_queues)
+        # With the labels in the place of the prediction there are no hard pixels: each pair draws among all of its own.
+        number = self.pixels_enqueued
+        budget = number * self.num_classes
+        kept = sample_pairs(
+            labels, labels, self.num_classes, self.ignore_index, pixels_per_image=budget, max_views=number
+        )
+        self.pixels.push(vectors.movedim(1, -1)[kept], labels[kept], self.gather_queues)
+        self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
+
+
+@torch.no_grad()
+def draw_hardest(hardness: Tensor, candidates: Tensor, share: float, number: int, most: int) -> tuple[Tensor, Tensor]:
+    """Draws at random from the hardest `share` of each row's candidates, `number` of them at most.
+
+    hardness [A, M]; candidates bool [A, M], `most` in a row at most. Returns the columns drawn, int64 [A, n], and bool
+    [A, n], false where a row's share holds fewer than n.
+    """
+    pool = share_of(candidates, share)
+    width = math.ceil(share * min(most, hardness.shape[1]))
+    columns = hardness.masked_fill(~candidates, -torch.inf).topk(width, dim=1).indices
+    inside = torch.arange(width, device=columns.device) < pool
+    order = torch.rand(inside.shape, device=inside.device).masked_fill(~inside, -1)
+    drawn = order.topk(min(number, width), dim=1).indices
+    return columns.gather(1, drawn), inside.gather(1, drawn)
+
+
+def share_of(candidates: Tensor, share: float) -> Tensor:
+    """How many the share of each row's candidates are, rounded up: bool [A, M] -> int64 [A, 1]."""
+    # The slack undoes rounding: 0.07 * 100 is above 7.
+    return (share * candidates.sum(1, keepdim=True).double() - 1e-9).ceil().long()

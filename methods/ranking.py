@@ -20,3 +20,23 @@ def rank_within_group(groups: Tensor, keys: Tensor | None = None) -> Tensor:
     starts[1:] = in_order[1:] != in_order[:-1]
     first = torch.where(starts, position, 0).cummax(0).values if len(groups) else position
     return torch.empty_like(position).scatter(0, order, position - first)
+
+
+def draw_from_groups(groups: Tensor, num_groups: int, number: int, shuffle: bool = True) -> tuple[Tensor, Tensor]:
+    """`number` elements of every group: all of them over and over where it has fewer, the first ones where it has more.
+
+    groups int64 [N], 0..num_groups-1. Returns the elements' positions, int64 [num_groups, number], and the sizes of the
+    groups, int64 [num_groups]; where a size is 0 the positions mean nothing. The elements come in random order, which
+    is the same for every round, or with `shuffle` false in their own.
+    """
+    order = (
+        torch.randperm(len(groups), device=groups.device)
+        if shuffle
+        else torch.arange(len(groups), device=groups.device)
+    )
+    order = order[groups[order].argsort(stable=True)]
+    sizes = torch.bincount(groups, minlength=num_groups)
+    starts = sizes.cumsum(0) - sizes
+    turn = torch.arange(number, device=groups.device) % sizes.clamp(min=1)[:, None]
+    padded = torch.cat([order, order.new_zeros(1)])  # an empty group at the end starts behind the last element
+    return padded[starts[:, None] + turn], sizes

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods.info_nce import masked_logsumexp, supervised_info_nce
 
@@ -59,6 +60,25 @@ def test_gradient_is_right():
     )
 
 
+@pytest.mark.parametrize("missing_positives", ["skip", "zero"])
+def test_gradient_equals_that_of_the_plain_formula(missing_positives):
+    generator = torch.Generator().manual_seed(3)
+    labels, key_labels = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([0, 1, 1, 0, 2, 2, 2])
+    anchors, keys = unit(5, generator).requires_grad_(), unit(7, generator).requires_grad_()
+    exponentials = (anchors @ keys.T / 0.1).exp()
+    losses = []
+    for i, label in enumerate(labels):
+        negatives = exponentials[i][key_labels != label].sum()
+        terms = [(1 + negatives / s).log() for s in exponentials[i][key_labels == label]]
+        losses += [sum(terms) / len(terms)] if terms else []
+    expected = sum(losses) / (4 if missing_positives == "skip" else 5)
+    loss = supervised_info_nce(anchors, labels, keys, key_labels, 0.1, missing_positives=missing_positives)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    found = torch.autograd.grad(3 * loss, (anchors, keys))
+    for gradient, own in zip(found, torch.autograd.grad(3 * expected, (anchors, keys)), strict=True):
+        torch.testing.assert_close(gradient, own, rtol=1e-12, atol=1e-15)
+
+
 def test_a_tiny_temperature_stays_finite_and_right():
     # Opposite unit vectors at temperature 0.001: s = -1000 for the positive, +1000 for the negative.
     anchors = torch.tensor([[1.0, 0.0]], requires_grad=True)
@@ -105,3 +125,52 @@ def test_masked_logsumexp_leaves_out_what_the_mask_leaves_out():
     share = 1 / (1 + math.e)
     torch.testing.assert_close(scores.grad[:, 0], torch.tensor([share, 1 - share, 0.0], dtype=torch.float64))
     assert not scores.grad[:, 1].any()
+
+
+@pytest.mark.parametrize("missing_positives", ["skip", "zero"])
+@pytest.mark.parametrize("exclude_self", [True, False])
+@pytest.mark.parametrize("max_entries", [1, 40, 100, 10**6])
+def test_blocks_of_anchors_give_the_same_loss_and_gradient(max_entries, exclude_self, missing_positives):
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 4, (17,), generator=generator)
+    labels[3] = 9  # alone
+    results = []
+    anchors = unit(17, generator)
+    others, other_labels = unit(13, generator), torch.randint(0, 4, (13,), generator=generator)
+    for entries in (None, max_entries):
+        z, keys = anchors.clone().requires_grad_(), others.clone().requires_grad_()
+        arguments = (z, labels) if exclude_self else (keys, other_labels)
+        loss = supervised_info_nce(z, labels, *arguments, 0.1, exclude_self, missing_positives, entries)
+        loss.backward()
+        results.append([loss.detach(), z.grad] + ([] if exclude_self else [keys.grad]))
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-14)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor that an operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        found = result if isinstance(result, (tuple, list)) else [result]
+        self.elements = max([self.elements, *(x.numel() for x in found if isinstance(x, torch.Tensor))])
+        return result
+
+
+def test_memory_is_bounded_by_the_blocks_and_nothing_of_them_is_held_for_the_backward_pass():
+    anchors = torch.randn(400, 4, requires_grad=True)
+    labels = torch.arange(400) % 5
+    largest = []
+    for max_entries in (None, 8000):
+        held = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, h=held: h.append(t.numel()) or t, lambda t: t)
+        with LargestTensor() as tensors, hooks:
+            supervised_info_nce(anchors, labels, anchors, labels, 0.1, exclude_self=True, max_entries=max_entries)
+        largest.append(tensors.elements)
+        assert sum(held) == 2 * 400 * 4  # the gradients
+    assert largest[0] >= 400 * 400
+    assert largest[1] <= 8000

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.ranking import rank_within_group
+from methods.ranking import draw_from_groups, rank_within_group
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,3 +40,29 @@ def test_the_generator_decides():
     torch.manual_seed(1)
     assert rank_within_group(groups).equal(first)
     assert not rank_within_group(groups).equal(first)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=30), st.integers(1, 12), st.booleans())
+def test_draws_from_a_group_are_cut_or_repeat_all_its_elements(groups, number, shuffle):
+    positions, sizes = draw_from_groups(torch.tensor(groups, dtype=torch.long), 6, number, shuffle)
+    assert positions.shape == (6, number)
+    for group in range(6):
+        members = [i for i, g in enumerate(groups) if g == group]
+        assert sizes[group] == len(members)
+        drawn = positions[group].tolist()
+        if not shuffle and members:
+            assert drawn == (members * number)[:number]
+        if members:
+            assert set(drawn[: len(members)]) <= set(members)
+            assert len(set(drawn)) == min(number, len(members))
+            assert drawn[len(members) :] == drawn[: -len(members)]
+
+
+def test_every_element_of_a_group_is_drawn_equally_often():
+    torch.manual_seed(0)
+    groups = torch.tensor([1, 0, 1, 1, 1, 2])
+    drawn = torch.stack([draw_from_groups(groups, 3, 2)[0] for _ in range(400)])
+    times = torch.bincount(drawn[:, 1].flatten(), minlength=6)
+    assert times.tolist()[1] == times.tolist()[5] == 0
+    assert all(150 <= times[i] <= 250 for i in (0, 2, 3, 4))  # 200 expected, standard deviation 10

@@ -1,0 +1,85 @@
+"""Learned fusions of a class's anchor at one layer with its anchor at the coarsest layer, for Contextrast++."""
+
+import torch
+from torch import Tensor, nn
+
+FUSIONS = (
+    "adaptive",
+    "concat_mlp",
+    "multi_head_self_attention",
+    "cross_attention",
+    "self_attention_weighted_sum",
+    "self_attention_sum_mlp",
+    "gated_scalar",
+    "gated_channel",
+)
+ATTENTIVE = tuple(kind for kind in FUSIONS if kind == "adaptive" or "attention" in kind)
+HEADS = 8  # of multi_head_self_attention; not published
+
+
+class ChannelAttention(nn.Module):
+    """Attention over the channels of single vectors: every channel is a token of one value.
+
+    With q, k, v linear maps of the channels (197,376 parameters with d = 256): out_i = sum_j softmax_j(q_i k_j) v_j.
+    With several heads the channels of a head attend to each other alone.
+    """
+
+    def __init__(self, dim: int, heads: int = 1) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim is {dim}, but must be a multiple of {heads} for attention with {heads} heads")
+        self.heads = heads
+        self.maps = nn.ModuleList(nn.Linear(dim, dim) for _ in range(3))  # to queries, keys and values
+
+    def forward(self, vectors: Tensor, context: Tensor) -> Tensor:
+        """The channels of the vectors [N, d] ask those of the context [N, d] -> [N, d]."""
+        shape = (len(vectors), self.heads, vectors.shape[1] // self.heads)
+        query, key, value = (f(x).view(shape) for f, x in zip(self.maps, (vectors, context, context), strict=True))
+        weights = (query[..., :, None] * key[..., None, :]).softmax(-1)
+        return (weights @ value[..., None]).flatten(1)
+
+
+class AnchorFusion(nn.Module):
+    """Fuses the anchors [K, d] of one layer, a_i, with those of the coarsest layer, a_I.
+
+    adaptive                     MLP( F(a_I) ++ F(a_i) ), equation (3): F is self-attention over channels, one for each
+                                 of the two; the MLP is one layer, as the published number of parameters says
+    concat_mlp                   MLP( a_I ++ a_i )
+    multi_head_self_attention    as adaptive, with 8 heads
+    cross_attention              as adaptive, but the channels of each anchor ask those of the other
+    self_attention_weighted_sum  w_l F(a_i) + w_h F(a_I)
+    self_attention_sum_mlp       MLP( F(a_i) + F(a_I) )
+    gated_scalar                 g a_i + (1 - g) a_I with g = sigmoid(linear(a_I ++ a_i)), one number a class
+    gated_channel                the same with a g for each channel
+
+    Only the first is defined in the paper; of the others (its table XI) it gives the names, and this is their reading.
+    Raises ValueError for a `dim` that the heads cannot share.
+    """
+
+    def __init__(self, kind: str, dim: int, low_weight: float) -> None:
+        super().__init__()
+        self.kind, self.low_weight = kind, low_weight
+        if kind in ATTENTIVE:
+            heads = HEADS if kind == "multi_head_self_attention" else 1
+            self.own_attention, self.coarsest_attention = ChannelAttention(dim, heads), ChannelAttention(dim, heads)
+        if kind != "self_attention_weighted_sum":
+            inputs = dim if kind == "self_attention_sum_mlp" else 2 * dim
+            self.mlp = nn.Linear(inputs, 1 if kind == "gated_scalar" else dim)
+
+    def forward(self, own: Tensor, coarsest: Tensor) -> Tensor:
+        """a_i and a_I, [K, d] -> the fused anchors [K, d]."""
+        if self.kind in ATTENTIVE:
+            crossed = self.kind == "cross_attention"
+            own, coarsest = (
+                self.own_attention(own, coarsest if crossed else own),
+                self.coarsest_attention(coarsest, own if crossed else coarsest),
+            )
+        if self.kind == "self_attention_weighted_sum":
+            return self.low_weight * own + (1 - self.low_weight) * coarsest
+        if self.kind == "self_attention_sum_mlp":
+            return self.mlp(own + coarsest)
+        mixed = self.mlp(torch.cat([coarsest, own], dim=1))
+        if self.kind in ("gated_scalar", "gated_channel"):
+            gate = mixed.sigmoid()
+            return gate * own + (1 - gate) * coarsest
+        return mixed

@@ -1,0 +1,49 @@
+"""What anchors are contrasted with: how many positives and negatives, and how similar these are."""
+
+import torch
+from torch import Tensor
+
+from methods.class_means import class_sums
+from methods.info_nce import Contrast
+
+
+@torch.no_grad()
+def label_diagnostics(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    keys: Tensor,
+    key_labels: Tensor,
+    num_classes: int,
+    exclude_self: bool = False,
+) -> dict[str, Tensor]:
+    """Of supervised_info_nce's arguments, K classes: as `drawn_diagnostics`, but without a matrix anchors x keys."""
+    anchor_sums, anchor_numbers = class_sums(anchors, anchor_labels, num_classes)
+    key_sums, key_numbers = class_sums(keys, key_labels, num_classes)
+    positives, similarity = anchor_numbers @ key_numbers, (anchor_sums * key_sums).sum()
+    negatives = anchor_numbers.sum() * key_numbers.sum() - positives
+    other = anchor_sums.sum(0) @ key_sums.sum(0) - similarity
+    if exclude_self:
+        positives, similarity = positives - len(anchors), similarity - anchors.square().sum()
+    return _means(anchor_labels.new_tensor(len(anchors)), positives, similarity, negatives, other)
+
+
+@torch.no_grad()
+def drawn_diagnostics(contrast: Contrast, temperature: float) -> dict[str, Tensor]:
+    """The number of anchors, their mean numbers of positives and negatives, the mean cosine with each kind; or 0."""
+    positives, is_positive, negatives, is_negative = contrast
+    similarity = temperature * (positives * is_positive).sum()
+    other = temperature * (negatives * is_negative).sum()
+    number = is_positive.sum().new_tensor(len(positives))
+    return _means(number, is_positive.sum(), similarity, is_negative.sum(), other)
+
+
+def _means(
+    anchors: Tensor, positives: Tensor, similarity: Tensor, negatives: Tensor, other: Tensor
+) -> dict[str, Tensor]:
+    return {
+        "anchors": anchors,
+        "positives": positives / anchors.clamp(min=1),
+        "negatives": negatives / anchors.clamp(min=1),
+        "positive_similarity": similarity / positives.clamp(min=1),
+        "negative_similarity": other / negatives.clamp(min=1),
+    }

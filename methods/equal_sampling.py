@@ -1,0 +1,38 @@
+"""Samples of pixels per (image, class) pair, as many from every pair, without a loop over the pairs."""
+
+import torch
+from torch import Tensor
+
+from methods.ranking import rank_within_group
+
+
+def sample_pairs_equally(
+    labels: Tensor,
+    num_classes: int,
+    ignore_index: int,
+    *,
+    budget: int,
+    max_views: int,
+    min_pixels: int,
+    per_image: bool = True,
+) -> Tensor:
+    """Random pixels of every (image, class) pair, V of each: bool [B, H, W], true where sampled.
+
+    labels int64 [B, H, W]. A pair counts if the image has `min_pixels` pixels of the class, or more. With T such pairs,
+    V = min(pixels of the smallest of them, max_views, budget // T), but 1 at least: with more pairs than `budget`,
+    some, drawn at random, go without. The rarest class thus decides how many pixels all others give (Pissas et al.,
+    ECCV 2022). V and the budget hold for each image, or with `per_image` false for the whole batch.
+    """
+    images = len(labels)
+    valid = labels != ignore_index
+    pair = (torch.arange(images, device=labels.device)[:, None, None] * num_classes + labels)[valid]
+    pixels = torch.bincount(pair, minlength=images * num_classes).view(images if per_image else 1, -1)
+
+    counts = pixels >= min_pixels
+    smallest = pixels.masked_fill(~counts, max_views).amin(1).clamp(max=max_views)
+    views = torch.minimum(smallest, budget // counts.sum(1).clamp(min=1)).clamp(min=1)
+    group = torch.arange(len(pixels), device=labels.device)[:, None].expand_as(pixels)  # pairs that share a budget
+    order = rank_within_group(group.flatten(), (~counts).flatten().int())  # the pairs that count come first
+    drawn = counts & (order.view_as(pixels) < budget)
+    quota = torch.where(drawn, views[:, None], 0).flatten()
+    return torch.zeros_like(valid).masked_scatter(valid, rank_within_group(pair) < quota[pair])

@@ -1,0 +1,138 @@
+"""Multi-scale and cross-scale contrast: supervised InfoNCE among the pixels of each scale, and from scale to scale.
+
+Pissas et al., "Multi-scale and Cross-scale Contrastive Learning for Semantic Segmentation", ECCV 2022.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from methods.contrast_diagnostics import label_diagnostics
+from methods.equal_sampling import sample_pairs_equally
+from methods.heads import relu_norm_head
+from methods.info_nce import supervised_info_nce
+from methods.labels import nearest
+from methods.method import Method, full_precision
+from methods.options import require_choice, require_count, require_not_negative, require_positive, require_switch
+from methods.unit_vectors import unit
+
+BUDGET = {"paper": 5_000, "official": 10_000}
+SIMILARITIES_AT_A_TIME = 2**24  # 64 MiB; ten thousand pixels a scale make a hundred million
+
+
+class Samples(NamedTuple):
+    """The pixels drawn at one scale, all images together."""
+
+    vectors: Tensor  # [N, d], unit vectors
+    classes: Tensor  # [N]
+
+
+class MultiscaleContrast(Method):
+    """Pixels drawn at every scale are contrasted with those of their scale, and the finest with the two coarsest.
+
+    variant        "paper": every image has a budget and a V of its own, whatever the number of processes and images;
+                   "official" (as released) differs in this:
+                   - a budget of 10,000 pixels a scale for all images of a process together
+                   - the same V, the rarest pair's, for all images of a process
+                   Defects of the release that are not reproduced: the last class is dropped where no class stands for
+                   ignored pixels; without any valid pixel it crashes.
+    dim            channels of the embeddings
+    temperature    tau
+    weight         of the loss
+    scale_weights  w, fine to coarse; with fewer feature maps the first ones are used
+    cross_scale    contrast the pixels of the finest scale with those of the coarsest and of the second coarsest, too
+    samples        budget of pixels a scale, shared equally by the (image, class) pairs; None: the variant's
+    max_views      sampled pixels per (image, class) and scale, at most
+    min_pixels     a class takes part in an image at a scale if it has that many pixels there
+
+    Raises ValueError for a value outside its range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        ignore_index: int = 255,
+        *,
+        variant: str = "paper",
+        dim: int = 256,
+        temperature: float = 0.1,
+        weight: float = 0.1,
+        scale_weights: Sequence[float] = (1.0, 0.7, 0.4, 0.1),
+        cross_scale: bool = True,
+        samples: int | None = None,
+        max_views: int = 2500,
+        min_pixels: int = 5,
+    ) -> None:
+        super().__init__(channels, num_classes, ignore_index)
+        require_choice("variant", variant, tuple(BUDGET))
+        if len(scale_weights) < len(channels):
+            raise ValueError(f"scale_weights has {len(scale_weights)} values for {len(channels)} feature maps")
+        samples = BUDGET[variant] if samples is None else samples
+        require_count(dim=dim, samples=samples, max_views=max_views, min_pixels=min_pixels)
+        require_positive(temperature=temperature)
+        require_not_negative(weight=weight, **{f"scale_weights[{i}]": w for i, w in enumerate(scale_weights)})
+        require_switch(cross_scale=cross_scale)
+        self.variant, self.temperature, self.weight = variant, temperature, weight
+        self.scale_weights = tuple(scale_weights)[: len(channels)]
+        self.cross_scale = cross_scale
+        self.samples, self.max_views, self.min_pixels = samples, max_views, min_pixels
+        self.heads = nn.ModuleList(relu_norm_head(c, dim) for c in channels)
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encoder maps [B, C_i, H_i, W_i] -> [B, dim, H_i, W_i] at each scale."""
+        return [head(feature) for head, feature in zip(self.heads, features, strict=True)]
+
+    @full_precision
+    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """{"multi_scale": weight * sum of w_s L_s, "cross_scale": weight * sum of L_cs}. Arguments as in Method.loss.
+
+        "cross_scale" is there if the option is on and there is more than one map.
+        """
+        scales = [self.sample(z, labels) for z in embeddings]
+        finest, last = scales[0], len(scales)
+        self.diagnostics = label_diagnostics(*finest, *finest, self.num_classes, exclude_self=True)
+
+        within = []
+        for i, samples in enumerate(scales, start=1):
+            within.append(self.contrast(samples, samples, exclude_self=True))
+            self.diagnostics[f"samples/scale{i}"] = samples.classes.new_tensor(len(samples.classes))
+            self.diagnostics[f"multi_scale/scale{i}"] = within[-1].detach()
+        weighted = [w * loss for w, loss in zip(self.scale_weights, within, strict=True)]
+        terms = {"multi_scale": self.weight * torch.stack(weighted).sum()}
+
+        coarse = [i for i in (last, last - 1) if i > 1] if self.cross_scale else []
+        across = [self.contrast(finest, scales[i - 1], missing_positives="zero") for i in coarse]
+        self.diagnostics |= {f"cross_scale/1-{i}": loss.detach() for i, loss in zip(coarse, across, strict=True)}
+        if across:
+            terms["cross_scale"] = self.weight * torch.stack(across).sum()
+        return terms
+
+    def sample(self, embeddings: Tensor, labels: Tensor) -> Samples:
+        """The pixels of one scale that take part, from its embeddings [B, d, h, w]."""
+        labels = nearest(labels, (embeddings.shape[2], embeddings.shape[3]))
+        drawn = sample_pairs_equally(
+            labels,
+            self.num_classes,
+            self.ignore_index,
+            budget=self.samples,
+            max_views=self.max_views,
+            min_pixels=self.min_pixels,
+            per_image=self.variant == "paper",
+        )
+        return Samples(unit(embeddings.movedim(1, -1)[drawn]), labels[drawn])
+
+    def contrast(
+        self, anchors: Samples, keys: Samples, exclude_self: bool = False, missing_positives: str = "skip"
+    ) -> Tensor:
+        """InfoNCE of the anchors with the keys; across scales an anchor without positives counts as 0."""
+        return supervised_info_nce(
+            *anchors,
+            *keys,
+            self.temperature,
+            exclude_self=exclude_self,
+            missing_positives=missing_positives,
+            max_entries=SIMILARITIES_AT_A_TIME,
+        )

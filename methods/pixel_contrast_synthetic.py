@@ -1,0 +1,109 @@
+"""Pixel contrast with a memory and synthetic hard negatives.
+
+Zhou and Wang, "Cross-Image Pixel Contrasting for Semantic Segmentation", TPAMI 2024.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.info_nce import Contrast
+from methods.options import require_count, require_positive
+from methods.pixel_contrast import PixelContrast, share_of
+
+
+class PixelContrastSynthetic(PixelContrast):
+    """PixelContrast with memory; each anchor's negatives are joined by mixtures of its hardest ones.
+
+    A mixture of two negatives n, m is the unit vector along w n + (1 - w) m, w uniform from 0 to 1; one of the anchor a
+    and a negative is that along w a + (1 - w) n, w uniform from 0 to `anchor_share`. Gradients treat them as constants,
+    as they do the memory. The paper's text was not at hand: that both kinds are made is known, all else is chosen here
+    and NOT VERIFIED, the constants of the options included.
+
+    hardest        how many of an anchor's most similar negatives are mixed, within the share `semi_hard`; not verified
+    pair_mixes     mixtures of two of them per anchor; not verified
+    anchor_mixes   mixtures of one of them with the anchor, per anchor; not verified
+    anchor_share   the anchor's largest weight in these, 0.5 at most; not verified
+
+    Other options as in PixelContrast; the memory cannot be left out. Raises ValueError for a value outside its range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        ignore_index: int = 255,
+        *,
+        memory: bool = True,
+        hardest: int = 256,
+        pair_mixes: int = 128,
+        anchor_mixes: int = 64,
+        anchor_share: float = 0.5,
+        **options: Any,
+    ) -> None:
+        super().__init__(channels, num_classes, ignore_index, memory=memory, **options)
+        if not self.memory:
+            raise ValueError("memory is False, but must be true: the synthetic negatives are mixtures of its vectors")
+        require_count(hardest=hardest, pair_mixes=pair_mixes, anchor_mixes=anchor_mixes)
+        require_positive(anchor_share=anchor_share)
+        if anchor_share > 0.5:
+            raise ValueError(f"anchor_share is {anchor_share!r}, but must be 0.5 at most")
+        self.hardest, self.pair_mixes, self.anchor_mixes = hardest, pair_mixes, anchor_mixes
+        self.anchor_share = anchor_share
+
+    def elements_per_anchor(self, number: int) -> int:
+        """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
+        return max(number, self.pair_mixes * self.dim) if number else 0
+
+    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor) -> Contrast:
+        """What PixelContrast draws, and the mixtures among the negatives. Arguments as there."""
+        drawn = super().draw(anchors, keys, scores, same)
+        if len(keys) == 0:
+            return drawn
+        ranked = scores.detach().masked_fill(same, -torch.inf).topk(min(self.hardest, len(keys)), dim=1).indices
+        number = share_of(~same, self.semi_hard)
+        available = number.clamp(1, self.hardest)  # where there is no negative the mask below drops what is mixed
+        mixed = torch.cat(
+            [
+                self.mix_pairs(keys, scores, ranked, available),
+                self.mix_with_anchor(anchors, scores, ranked, available),
+            ],
+            dim=1,
+        )
+        exists = (number > 0).expand(-1, mixed.shape[1])
+        return drawn._replace(
+            negatives=torch.cat([drawn.negatives, mixed], dim=1),
+            is_negative=torch.cat([drawn.is_negative, exists], dim=1),
+        )
+
+    def mix_pairs(self, keys: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
+        """Scores [A, pair_mixes] of mixtures of two different ones of the first available [A, 1] columns ranked."""
+        shape = (len(ranked), self.pair_mixes)
+        first = random_below(available, shape)
+        second = (first + 1 + random_below(available - 1, shape)) % available  # the same one if it is alone
+        n, m = ranked.gather(1, first), ranked.gather(1, second)
+        weight = torch.rand(shape, dtype=scores.dtype, device=scores.device)
+        length = torch.lerp(keys[m], keys[n], weight[..., None]).norm(dim=-1)
+        return torch.lerp(scores.gather(1, m), scores.gather(1, n), weight) / not_tiny(length)
+
+    def mix_with_anchor(self, anchors: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
+        """Scores [A, anchor_mixes] of mixtures of the anchor and one of the first available [A, 1] columns ranked."""
+        shape = (len(ranked), self.anchor_mixes)
+        n = scores.gather(1, ranked.gather(1, random_below(available, shape)))
+        weight = self.anchor_share * torch.rand(shape, dtype=scores.dtype, device=scores.device)
+        own = (anchors * anchors.detach()).sum(1, keepdim=True) / self.temperature  # its gradient is the constant's
+        cosine = self.temperature * n.detach()
+        length = (weight**2 + (1 - weight) ** 2 + 2 * weight * (1 - weight) * cosine).clamp(min=0).sqrt()
+        return torch.lerp(n, own, weight) / not_tiny(length)
+
+
+def random_below(limit: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Random whole numbers from 0 to limit - 1, int64 of that shape; limit int64 [A, 1]; 0 where the limit is 0."""
+    return (torch.rand(shape, dtype=torch.double, device=limit.device) * limit).long()
+
+
+def not_tiny(length: Tensor) -> Tensor:
+    """The length of a mixture: opposite vectors may cancel out, and rounding must not be blown up to a unit vector."""
+    return length.clamp(min=1e-3)

@@ -1,0 +1,104 @@
+"""Region contrast: the centres of the classes in an image against a memory of centres.
+
+Hu et al., "Region-aware Contrastive Learning for Semantic Segmentation", ICCV 2021.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.class_means import image_class_means
+from methods.class_queues import MAX_SCORES, Queues
+from methods.contrast_diagnostics import label_diagnostics
+from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.info_nce import supervised_info_nce
+from methods.labels import nearest
+from methods.method import Method, full_precision
+from methods.options import (
+    require_choice,
+    require_count,
+    require_not_negative,
+    require_positive,
+    require_switch,
+)
+from methods.unit_vectors import unit
+
+CENTRES = ("labelled", "predicted")
+
+
+class RegionContrast(Method):
+    """The centre of each class in each image is an anchor; the memory's centres are its positives and negatives.
+
+    A centre is the mean feature of the class in an image, made a unit vector. The loss is InfoNCE, one positive at a
+    time against all negatives, over all centres in the memory: the last `queue` of each class. A mini-batch enters the
+    memory after its own loss, from the first iteration on.
+
+    dim            channels of the embeddings
+    temperature    tau, the released code's
+    weight         of the loss, the released code's
+    warmup         before this iteration the loss is 0; the memory is filled all the same
+    centres        of which pixels: "labelled" as the class or "predicted" as it, ignored pixels left out
+    queue          centres stored per class. The paper: as many as there are training images; capped here
+    gather_queues  the memory holds the centres of all processes
+    layers         indices of the encoder maps that are used, from the finest; None: all
+
+    The paper takes the features in front of the decode head's classifier, without a projection. Here they are, for all
+    models alike, the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is
+    not included. The released code differs from the paper, and is not reproduced:
+    - its centres are over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
+    - it multiplies centre and memory channel by channel instead of taking dot products, and the negatives are the sum
+      over the other classes: a softmax per channel in which the first stored entry alone is the positive;
+    - its memory starts with random vectors, keeps their graphs, and its pointer skips slots;
+    - it works with 19 classes only.
+
+    Raises ValueError for a value outside its range.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_classes: int,
+        ignore_index: int = 255,
+        *,
+        dim: int = 256,
+        temperature: float = 0.2,
+        weight: float = 0.1,
+        warmup: int = 0,
+        centres: str = "labelled",
+        queue: int = 2000,
+        gather_queues: bool = True,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(channels, num_classes, ignore_index)
+        require_count(dim=dim, queue=queue)
+        require_positive(temperature=temperature)
+        require_not_negative(weight=weight, warmup=warmup)
+        require_choice("centres", centres, CENTRES)
+        require_switch(gather_queues=gather_queues)
+        self.layers = chosen_layers(layers, len(channels))
+        self.temperature, self.weight, self.warmup = temperature, weight, warmup
+        self.centres, self.gather_queues = centres, gather_queues
+        self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
+        self.memory = Queues(num_classes, queue, dim)
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
+        return [self.head(concatenated(features, self.layers))]
+
+    @full_precision
+    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """{"region_contrast": weight * L}. Arguments as in Method.loss."""
+        (embedding,) = embeddings
+        size = (embedding.shape[2], embedding.shape[3])
+        regions = nearest(labels, size)
+        if self.centres == "predicted":
+            regions = torch.where(regions == self.ignore_index, regions, nearest(logits.argmax(1), size))
+        means, classes = image_class_means(embedding, regions, self.num_classes, self.ignore_index)
+        centres = unit(means)
+        stored, stored_classes = self.memory.rows()
+        contrasted = (centres, classes, stored.to(centres.dtype), stored_classes)
+        loss = supervised_info_nce(*contrasted, self.temperature, max_entries=MAX_SCORES)
+        self.memory.push(centres, classes, self.gather_queues)
+        self.diagnostics = label_diagnostics(*contrasted, self.num_classes) | {"queue_fill": self.memory.fill()}
+        return {"region_contrast": self.weight * (iteration >= self.warmup) * loss}
