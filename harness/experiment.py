@@ -72,8 +72,6 @@ class Schedule(_Strict):
             raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale {self.scale} must be given as low, high")
-        if self.warmup >= self.iterations:
-            raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
         return self
 
 

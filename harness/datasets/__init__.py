@@ -59,7 +59,7 @@ def prepare(dataset: Dataset) -> None:
     Two processes may do so at once: the root is complete or absent, and the folder of the first one stays.
     """
     generator, root = dataset.spec.generator, dataset.root
-    if generator is None or root is None or root.is_dir():
+    if generator is None or root is None or (root.is_dir() and any(root.iterdir())):
         return
     from harness.datasets.scenes import write
 
