@@ -152,7 +152,7 @@ def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch: pytest.Monk
 
 
 class FakeScenes(ModuleType):
-    """Stands for the renderer: `write` records its calls and makes the folder."""
+    """Stands for the renderer: `write` records its calls and makes the folder, with a file in it."""
 
     def __init__(self) -> None:
         super().__init__("harness.datasets.scenes")
@@ -161,6 +161,7 @@ class FakeScenes(ModuleType):
     def write(self, root: Path, *rest: object) -> None:
         self.calls.append((root, *rest))
         root.mkdir(parents=True)
+        (root / "train.txt").touch()
 
 
 def test_a_rendered_set_is_rendered_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
