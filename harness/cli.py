@@ -112,7 +112,7 @@ def train(
     run = experiment.run(dataset, model, arm, seed)
     root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
     # torch is imported when all of the above is right.
-    from harness.training.train import Machine
+    from harness.machine import Machine
     from harness.training.train import train as train_run
 
     machine = Machine(device, workers, threads, cache)
@@ -145,7 +145,7 @@ def evaluate(
             if name not in get_args(allowed):
                 raise discovery.unknown(kind, name, get_args(allowed))
     from harness.evaluation.evaluate import evaluate as evaluate_run
-    from harness.training.train import Machine
+    from harness.machine import Machine
 
     machine = Machine(device=device, threads=threads)
     record = evaluate_run(folder, machine, root=root, protocols=protocol, absent=absent)

@@ -17,11 +17,12 @@ from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, confusion_image, count_image, stack
 from harness.evaluation.inference import predict
+from harness.machine import Machine
 from harness.models.segmenter import Segmenter
 from harness.progress import track
 from harness.run import read_json, write_json
 from harness.statistics.scores import score
-from harness.training.train import Machine, inference_weights
+from harness.training.train import inference_weights
 
 Tables = dict[str, np.ndarray]
 
@@ -54,8 +55,7 @@ def evaluate(
         with atomic.replacing(folder / "confusion.npz") as path:
             np.savez_compressed(path, allow_pickle=False, **confusions)
         for protocol, tables in counts.tables.items():
-            pixels = training["class_pixels"]
-            scores, per_class = score(tables, dataset.classes, record["absent"], pixels)
+            scores, per_class = score(tables, dataset.classes, record["absent"], training["class_pixels"])
             record["scores"][protocol], record["per_class"][protocol] = scores, per_class
     record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / "record.json", record)

@@ -20,6 +20,7 @@ from harness.datasets.dataset import Dataset
 from harness.datasets.verify import verify
 from harness.errors import UserError
 from harness.experiment import Experiment
+from harness.machine import Machine
 from harness.models.segmenter import state_hash
 from harness.progress import Progress
 from harness.provenance import provenance
@@ -31,25 +32,6 @@ from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
 
 FINISHED = ("done", "diverged")  # the same settings would end the same way again
-
-
-@dataclass(frozen=True)
-class Machine:
-    """How to compute, which must not change what comes out (but for rounding, where device or threads differ)."""
-
-    device: str = "auto"
-    workers: int = 0
-    threads: int | None = None
-    cache: bool = False  # keep decoded images in memory
-
-    def use(self) -> torch.device:
-        """Set the number of threads and return the device. Raises UserError if there is no such device."""
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"--device {name}: no CUDA device was found; use --device cpu")
-        return torch.device(name)
 
 
 class Diverged(Exception):

@@ -9,9 +9,10 @@ from harness import datasets
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
+from harness.machine import Machine
 from harness.run import read_json
 from harness.training import train as module
-from harness.training.train import Machine, inference_weights, train
+from harness.training.train import inference_weights, train
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
