@@ -45,7 +45,9 @@ def list_names(
 
     if what == "arms":
         arms = Experiment.load(config, overrides).arms
-        listed: Any = {name: {"method": arm.method, **arm.options} for name, arm in arms.items()}
+        listed: Any = {
+            name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options} for name, arm in arms.items()
+        }
     elif what == "methods":
         listed = {name: discovery.options(name) for name in discovery.names()}
     elif what in ("datasets", "models"):

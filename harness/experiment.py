@@ -76,9 +76,10 @@ class Schedule(_Strict):
 
 
 class Arm(_Strict):
-    """A method with its options."""
+    """A method with its options, and when it begins to count."""
 
     method: str
+    starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     options: dict[str, Any]
 
 
@@ -119,17 +120,18 @@ class Experiment(_Strict):
     def _read_arms(cls, arms: Any) -> Any:
         if not isinstance(arms, dict) or not arms:
             raise ValueError("must map at least one arm's name to its options, {} for none")
-        read = {}
+        read: dict[str, dict[str, Any]] = {}
         for name, options in arms.items():
             if not isinstance(options, dict | None):
                 raise ValueError(f"{name} must be a mapping of options, {{}} for none")
             given = dict(options or {})
-            method = given.pop("method", name)
+            read[name] = {key: given.pop(key) for key in ("method", "starts_at") if key in given}
+            method = read[name].setdefault("method", name)
             allowed = discovery.options(method)
             for key in given:
                 if key not in allowed:
-                    raise discovery.unknown("option", key, allowed, f" of method {method} in arm {name}")
-            read[name] = {"method": method, "options": given}
+                    raise discovery.unknown("option", key, [*allowed, "starts_at"], f" of method {method} in arm {name}")
+            read[name]["options"] = given
         return read
 
     @model_validator(mode="after")
@@ -189,6 +191,8 @@ class Experiment(_Strict):
             "seed": run.seed,
             "schedule": self.schedule.model_dump(mode="json"),
         }
+        if arm.starts_at:
+            settings["starts_at"] = arm.starts_at
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 

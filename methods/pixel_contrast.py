@@ -41,7 +41,6 @@ class PixelContrast(Method):
     dim                channels of the embeddings
     temperature        tau
     weight             of the loss
-    warmup             before this iteration the loss is 0; the memory is filled all the same
     variant            "paper", or "official": as released, with the differences listed below
     anchors_per_image  budget of sampled pixels, shared by the classes of an image, whatever the number of processes
     max_views          sampled pixels per (image, class), at most; None: 100, with memory 50
@@ -79,7 +78,6 @@ class PixelContrast(Method):
         dim: int = 256,
         temperature: float = 0.1,
         weight: float = 0.1,
-        warmup: int = 0,
         variant: str = "paper",
         anchors_per_image: int = 512,
         max_views: int | None = None,
@@ -107,9 +105,9 @@ class PixelContrast(Method):
         require_count(drawn_positives=drawn_positives, drawn_negatives=drawn_negatives)
         require_positive(temperature=temperature, semi_hard=semi_hard)
         require_share(semi_hard=semi_hard)
-        require_not_negative(weight=weight, min_pixels=min_pixels, warmup=warmup)
+        require_not_negative(weight=weight, min_pixels=min_pixels)
         self.layers = chosen_layers(layers, len(channels))
-        self.temperature, self.warmup, self.dim = temperature, warmup, dim
+        self.temperature, self.dim = temperature, dim
         self.weight = weight * temperature / OFFICIAL_BASE_TEMPERATURE if official else weight
         self.anchors_per_image, self.max_views, self.min_pixels = anchors_per_image, max_views, min_pixels
         self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
@@ -137,7 +135,7 @@ class PixelContrast(Method):
         self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)
         if self.memory:
             self.remember(embedding.detach(), labels)
-        return {"pixel_contrast": self.weight * (iteration >= self.warmup) * loss}
+        return {"pixel_contrast": self.weight * loss}
 
     def sample(self, labels: Tensor, prediction: Tensor) -> Tensor:
         """The anchors: bool [B, h, w]."""

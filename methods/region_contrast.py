@@ -37,7 +37,6 @@ class RegionContrast(Method):
     dim            channels of the embeddings
     temperature    tau, the released code's
     weight         of the loss, the released code's
-    warmup         before this iteration the loss is 0; the memory is filled all the same
     centres        of which pixels: "labelled" as the class or "predicted" as it, ignored pixels left out
     queue          centres stored per class. The paper: as many as there are training images; capped here
     gather_queues  the memory holds the centres of all processes
@@ -64,7 +63,6 @@ class RegionContrast(Method):
         dim: int = 256,
         temperature: float = 0.2,
         weight: float = 0.1,
-        warmup: int = 0,
         centres: str = "labelled",
         queue: int = 2000,
         gather_queues: bool = True,
@@ -73,11 +71,11 @@ class RegionContrast(Method):
         super().__init__(channels, num_classes, ignore_index)
         require_count(dim=dim, queue=queue)
         require_positive(temperature=temperature)
-        require_not_negative(weight=weight, warmup=warmup)
+        require_not_negative(weight=weight)
         require_choice("centres", centres, CENTRES)
         require_switch(gather_queues=gather_queues)
         self.layers = chosen_layers(layers, len(channels))
-        self.temperature, self.weight, self.warmup = temperature, weight, warmup
+        self.temperature, self.weight = temperature, weight
         self.centres, self.gather_queues = centres, gather_queues
         self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
         self.memory = Queues(num_classes, queue, dim)
@@ -101,4 +99,4 @@ class RegionContrast(Method):
         loss = supervised_info_nce(*contrasted, self.temperature, max_entries=MAX_SCORES)
         self.memory.push(centres, classes, self.gather_queues)
         self.diagnostics = label_diagnostics(*contrasted, self.num_classes) | {"queue_fill": self.memory.fill()}
-        return {"region_contrast": self.weight * (iteration >= self.warmup) * loss}
+        return {"region_contrast": self.weight * loss}

@@ -30,9 +30,19 @@ def test_an_arm_is_a_method_with_options(experiment_file):
     )  # defaults are recorded
 
 
+def test_an_arm_may_start_to_count_later(experiment_file):
+    arms = {"cross_entropy": {}, "late": {"method": "contextrast", "starts_at": 0.125}}
+    experiment = Experiment.load(experiment_file(arms=arms))
+    runs = {run.arm: experiment.settings(run) for run in experiment.runs()}
+    assert runs["late"]["starts_at"] == 0.125
+    assert "starts_at" not in runs["cross_entropy"] | runs["late"]["options"]
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
+        ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
+        ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),
         ({"arms": {"contextrast": {"alpa": 1}}}, ["unknown option 'alpa'", "did you mean alpha?"]),
         ({"datasets": ["camvit"]}, ["unknown data set 'camvit'", "did you mean camvid?"]),

@@ -74,6 +74,8 @@ def train(
     status, reason = "done", None
     try:
         job.loop()
+        if not trainer.counted:
+            status, reason = "failed", f"the terms of {settings['method']} were 0 in all {job.done} iterations"
     except Diverged as error:
         status, reason = "diverged", str(error)
     except torch.OutOfMemoryError as error:

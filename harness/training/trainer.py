@@ -1,5 +1,6 @@
 """A network and a method being trained together: one step, and all state that a checkpoint needs."""
 
+import math
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ class Trainer:
         weights_of_classes = self.schedule.class_weights
         self.class_weights = torch.tensor(weights_of_classes, device=device) if weights_of_classes else None
         self.first_bad = torch.tensor(torch.iinfo(torch.int64).max, device=device)
+        # A memory fills before its method counts, so the method runs from the first iteration on.
+        self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
+        self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
         """One step on images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
@@ -51,7 +55,7 @@ class Trainer:
             features = self.network.features(images)
             logits, auxiliary = self.network.decode(features)
             terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
-            terms |= self.method(features, logits, labels, iteration)
+            terms |= self._method_terms(features, logits, labels, iteration)
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -64,6 +68,20 @@ class Trainer:
         self.optimizer.step()
         return {"loss": loss, **terms, "gradient_norm": norm, **self.method.diagnostics}
 
+    def _method_terms(
+        self, features: list[Tensor], logits: Tensor, labels: Tensor, iteration: int
+    ) -> dict[str, Tensor]:
+        """The method's terms, from its start on; before it zeros, and only its state and diagnostics move."""
+        started = iteration >= self.starts_at
+        with torch.set_grad_enabled(started):
+            terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
+        if not started:
+            terms = {name: torch.zeros_like(term) for name, term in terms.items()}
+        if terms:
+            active = torch.stack([term.detach() != 0 for term in terms.values()]).any()
+            self.counted = active if iteration == 0 else self.counted | active
+        return terms
+
     def diverged_at(self) -> int | None:
         """The first 0-based iteration whose loss or gradient was not finite, or None."""
         iteration = int(self.first_bad)
@@ -75,6 +93,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "counted": self.counted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -82,6 +101,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.counted = state["counted"].to(self.device)
 
 
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:

@@ -207,17 +207,6 @@ def test_purity_of_the_memory_is_one_after_wrapping_around():
     assert method.diagnostics["pixel_queue_fill"].tolist() == [1.0] * 6
 
 
-def test_before_the_warmup_ends_the_loss_is_zero_with_a_graph_and_the_memory_fills():
-    method = PixelContrast([4], 5, dim=8, memory=True, warmup=2).double()
-    z, logits, labels = memory_case(4)
-    losses = [method.loss([z], logits, labels, iteration)["pixel_contrast"] for iteration in range(3)]
-    assert losses[0] == losses[1] == 0
-    losses[1].backward()
-    assert not z.grad.any()
-    assert losses[2] > 0
-    assert method.diagnostics["region_queue_fill"][0] == 6 / 2000
-
-
 def test_a_memory_draws_fewer_anchors_a_class_and_as_many_keys_as_it_is_told():
     labels = torch.zeros(1, 40, 40, dtype=torch.long)
     labels[:, 20:] = 1
@@ -288,7 +277,6 @@ def test_keys_are_drawn_from_the_hardest_share_each_equally_often():
         {"variant": "released"},
         {"variant": "official", "memory": True},
         {"memory": "yes"},
-        {"warmup": -1},
         {"semi_hard": 0},
         {"semi_hard": 1.1},
         {"pixel_queue": 0},

@@ -90,17 +90,6 @@ def test_the_memory_keeps_the_last_centres_of_each_class_and_is_pure():
     assert method.diagnostics["queue_fill"].tolist() == [1.0] * CLASSES
 
 
-def test_before_the_warmup_ends_the_loss_is_zero_with_a_graph_and_the_memory_fills():
-    method = RegionContrast([4], CLASSES, dim=8, warmup=2).double()
-    z, logits, labels = case(0)
-    losses = [method.loss([z], logits, labels, iteration)["region_contrast"] for iteration in range(3)]
-    assert losses[0] == losses[1] == 0
-    losses[1].backward()
-    assert not z.grad.any()
-    assert losses[2] > 0
-    assert method.diagnostics["queue_fill"][0] == 9 / 2000
-
-
 def test_diagnostics_describe_what_the_centres_are_contrasted_with():
     z = torch.tensor([[1.0, 0.0], [3.0, 4.0]]).T.reshape(1, 2, 1, 2)
     method = RegionContrast([4], 3, dim=2, queue=4)
@@ -131,7 +120,6 @@ def test_maps_are_upsampled_to_the_finest_and_concatenated():
         {"temperature": 0},
         {"weight": -0.1},
         {"dim": 0},
-        {"warmup": -1},
         {"queue": 0},
         {"centres": "all"},
         {"gather_queues": "no"},

@@ -124,6 +124,31 @@ def test_an_exception_in_training_is_a_failed_run_with_its_reason(experiment, tm
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_arm_that_starts_later_trains_like_cross_entropy_until_then_and_its_memory_fills(
+    experiment_file, tiny_data, tmp_path
+):
+    late = {"method": "pixel_contrast", "memory": True, "starts_at": 0.45}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], arms={"cross_entropy": {}, "late": late}))
+    curves = {}
+    for arm in ("cross_entropy", "late"):
+        run = run_of(experiment, arm)
+        assert fit(experiment, run, tmp_path, Machine("cpu", threads=1))["status"] == "done"
+        curves[arm] = pd.read_csv(run.folder(tmp_path) / "curve.csv").set_index("iteration")
+    # Of ten iterations the first five are before the start; a row holds two.
+    term = curves["late"]["pixel_contrast"]
+    assert (term.loc[:4] == 0).all()
+    assert (term.loc[6:] > 0).all()
+    assert curves["late"]["cross_entropy"].loc[:4].tolist() == curves["cross_entropy"]["cross_entropy"].loc[:4].tolist()
+    assert curves["late"]["anchors"].loc[2] > 0
+
+
+def test_a_run_whose_term_never_counted_is_failed(experiment_file, tiny_data, tmp_path):
+    arms = {"cross_entropy": {}, "contextrast": {"alpha": 0}}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
+    record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
+    assert (record["status"], record["reason"]) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
+
+
 def test_options_that_a_method_refuses_are_the_users_mistake(experiment_file, tiny_data, tmp_path):
     arms = {"cross_entropy": {}, "contextrast": {"temperature": -1}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
