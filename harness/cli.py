@@ -46,7 +46,8 @@ def list_names(
     if what == "arms":
         arms = Experiment.load(config, overrides).arms
         listed: Any = {
-            name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options} for name, arm in arms.items()
+            name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options}
+            for name, arm in arms.items()
         }
     elif what == "methods":
         listed = {name: discovery.options(name) for name in discovery.names()}

@@ -126,11 +126,13 @@ class Experiment(_Strict):
                 raise ValueError(f"{name} must be a mapping of options, {{}} for none")
             given = dict(options or {})
             read[name] = {key: given.pop(key) for key in ("method", "starts_at") if key in given}
-            method = read[name].setdefault("method", name)
+            method = str(read[name].setdefault("method", name))
             allowed = discovery.options(method)
             for key in given:
                 if key not in allowed:
-                    raise discovery.unknown("option", key, [*allowed, "starts_at"], f" of method {method} in arm {name}")
+                    raise discovery.unknown(
+                        "option", key, [*allowed, "starts_at"], f" of method {method} in arm {name}"
+                    )
             read[name]["options"] = given
         return read
 
