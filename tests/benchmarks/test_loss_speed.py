@@ -138,3 +138,24 @@ def test_pixel_contrast(enabled, benchmark):
         lambda: pixel_contrast_by_loops(embeddings[0], logits, labels),
         embeddings,
     )
+
+
+def test_contextrast_beside_the_network(enabled, benchmark):
+    """HRNet-W48, one crop of 512x1024: the method with its heads over the network with its cross entropy."""
+    from harness import models
+
+    network = models.build("hrnet_w48", CLASSES, "none").train()
+    method = Contextrast(network.channels, CLASSES)
+    images = torch.randint(0, 256, (1, 3, 512, 1024), dtype=torch.uint8)
+    _, logits, labels = inputs(layers=1)
+    logits, labels = logits[:1], labels[:1]
+    features = [map_.detach().requires_grad_() for map_ in network.features(images)]
+
+    def network_loss():
+        return torch.stack(list(network.losses(*network.decode(network.features(images)), labels).values())).sum()
+
+    _, whole = seconds(network_loss)
+    benchmark.pedantic(seconds, (lambda: method(features, logits, labels, 0)["pixel_anchor"],), rounds=3)
+    ratio = benchmark.stats.stats.median / whole
+    benchmark.extra_info["share_of_the_network"] = ratio
+    print(f"\ncontextrast: {benchmark.stats.stats.median:.2f} s, HRNet-W48 {whole:.1f} s, a share of {ratio:.3f}")
