@@ -173,6 +173,20 @@ def test_the_seed_decides_every_draw(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_another_seed_gives_another_value_only_where_torchs_generator_was_asked(name):
+    maps, logits, labels, classes = case("ordinary")
+    results, drew = [], []
+    for seed in (5, 6):
+        method = build(name, classes)
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        results.append([{k: v.item() for k, v in method(maps, logits, labels, i).items()} for i in range(2)])
+        drew.append(not torch.equal(before, torch.get_rng_state()))
+    if results[0] != results[1]:  # randomness from elsewhere would not be the seed's
+        assert drew == [True, True]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_restored_method_goes_on_as_the_saved_one(name):
     maps, logits, labels, classes = case("ordinary")
     method = build(name, classes)
