@@ -54,6 +54,13 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     assert time.monotonic() - started < 60  # seconds on an idle machine; the limit only catches training anew
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
 
+    # A folder of other settings is refused, and the rule fails with it although its output is piped into a log.
+    other = experiment_file(arms=arms, schedule=schedule | {"learning_rate": 0.2}, protocols=["whole"])
+    refused = snakemake(repository, other, results, "--until", str(runs / "cross_entropy/seed0/training.json"))
+    assert refused.returncode != 0
+    assert "schedule.learning_rate (0.1 there, 0.2 asked)" in refused.stdout + refused.stderr
+    assert "completed successfully" not in refused.stdout + refused.stderr
+
 
 def test_a_mistake_in_the_experiment_is_one_sentence(repository, experiment_file, tmp_path):
     result = snakemake(repository, experiment_file(models=["hrnet_w47"]), tmp_path / "out")

@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "OVERRIDES": " ".join(f"--set {item}" for item in _SET),
     "RESULTS": RESULTS,
 }
-shell.prefix("".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
+shell.prefix("set -euo pipefail; " + "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
 # A training or an evaluation takes one GPU where there is one; elsewhere the cores are the limit.
 GPU = 1 if shutil.which("nvidia-smi") else 0
 TRAIN_THREADS = int(config.get("threads", 1))
