@@ -1,7 +1,8 @@
 """Integer counts per image and class, from which every score is computed.
 
 A table is int64 [K, 3] for one image and [N, K, 3] for N images; the last axis is TP, FP, FN in pixels. Tables are
-named "region", "boundary@WIDTH" and "trimap@WIDTH", with the widths of `bands.radius`: "boundary@3px", "trimap@0.02".
+named "region", "boundary@WIDTH" and "trimap@WIDTH", with the widths of `bands.radius` ("boundary@3px", "trimap@0.02"),
+and "objects@SIZE" with `objects.SIZES`.
 """
 
 import math
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from harness.atomic import replacing
 from harness.errors import UserError
 from harness.evaluation.bands import IGNORED, edge_levels, frame_levels, radius
+from harness.evaluation.objects import SIZES, component_areas, runs, size_groups
 
 REGION = "region"
 DEFAULT_WIDTHS = ("3px", "5px", "7px", "10px", "20px", "0.02")
@@ -34,13 +36,15 @@ def count_image(
     widths: Sequence[str] = DEFAULT_WIDTHS,
     ignore_edge: bool = True,
 ) -> dict[str, Table]:
-    """Count TP, FP and FN of every class over the region, in the boundary bands and in the trimaps of one image.
+    """Count TP, FP and FN of every class over one image: region, boundary bands, trimaps, and objects by size.
 
     `prediction` and `label` are integer maps [H, W] (uint8 is fastest) of train ids 0..`num_classes` - 1, where 255 in
     `label` is ignored whatever is predicted there. Boundary IoU compares the band of the predicted class with that of
     the true class, the frame of the image counting as an edge (Cheng et al., CVPR 2021); `ignore_edge` says whether an
     edge towards an ignored area makes a band too. A trimap restricts the region counts to valid pixels near an edge of
-    the ground truth, edges towards ignored areas included, the frame not.
+    the ground truth, edges towards ignored areas included, the frame not. Objects, sorted by their area, are components
+    of a class whose pixels touch at a side or a corner: TP and FN are those of the ground truth's objects, FP those of
+    the predicted ones (no paper defines FP by size; this is our definition).
 
     Returns {table: int64 [num_classes, 3]}. Raises ValueError, saying what and where, if the sizes differ or if a valid
     pixel holds an id outside the classes.
@@ -74,7 +78,7 @@ def count_image(
         inside = slice(0, radii.index(reaches[width]) + 1)
         tables[f"boundary@{width}"] = _table(*(each[:, inside].sum((1, 2)) for each in (hits, guessed, true)))
         tables[f"trimap@{width}"] = _table(*(each[:, :, inside].sum((1, 2)) for each in (hits, guessed, true)))
-    return tables
+    return tables | _object_tables(truth, guess, num_classes)
 
 
 def confusion_image(prediction: NDArray[Any], label: NDArray[Any], num_classes: int) -> Table:
@@ -93,6 +97,26 @@ def stack(images: Sequence[Mapping[str, Table]]) -> dict[str, Table]:
     if not images:
         raise ValueError("there are no images to stack")
     return {name: np.stack([tables[name] for tables in images]) for name in images[0]}
+
+
+def _object_tables(truth: NDArray[np.uint8], guess: NDArray[np.uint8], num_classes: int) -> dict[str, Table]:
+    starts, pixels = runs(truth, guess)
+    true_size, guess_size = (size_groups(component_areas(each).ravel()[starts]) for each in (truth, guess))
+    true, guessed = (each.ravel()[starts] for each in (truth, guess))
+    right = true == guessed
+
+    def histogram(counted: NDArray[np.bool_], classes: NDArray[np.uint8], sizes: NDArray[np.uint8]) -> Table:
+        """Pixels [num_classes, sizes] of the counted runs; a float64 sum is exact up to 2^53."""
+        cells = classes[counted].astype(np.intp) * len(SIZES) + sizes[counted]
+        found = np.bincount(cells, pixels[counted], (IGNORED + 1) * len(SIZES)).astype(np.int64)
+        return found.reshape(-1, len(SIZES))[:num_classes]
+
+    hits, missed = histogram(right, true, true_size), histogram(~right, true, true_size)
+    false = histogram(~right, guessed, guess_size)
+    return {
+        f"objects@{size}": np.stack([hits[:, index], false[:, index], missed[:, index]], axis=1)
+        for index, size in enumerate(SIZES)
+    }
 
 
 def _table(hits: Table, guessed: Table, true: Table) -> Table:

@@ -15,6 +15,7 @@ from harness.statistics.scores import Values, iou
 ENOUGH_CLUSTERS = 20
 BLOCK = 10
 RESAMPLES = 2000
+CHUNK = 500  # resamples at a time, so that memory does not grow with their number
 
 
 def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tuple[NDArray[np.intp], str]:
@@ -38,25 +39,50 @@ def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tupl
     return block, f"block of {BLOCK} frames"
 
 
-def draw_weights(units: int, resamples: int, seed: int) -> Values:
+def draw_weights(units: int, resamples: int, generator: np.random.Generator) -> Values:
     """How often each unit is drawn in each resample: float64 [resamples, units], rows that sum to `units`."""
-    generator = np.random.default_rng(seed)
     drawn = generator.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
 
-def resampled_miou(table: NDArray[Any], unit: NDArray[np.intp], weights: Values, absent: str = "skip") -> Values:
-    """The mIoU in percent of every resample: `table` [N, K, 3], `unit` [N] and `weights` [R, U] -> float64 [R].
+def bootstrap_miou(
+    tables: Sequence[NDArray[Any]], unit: NDArray[np.intp], resamples: int, seed: int, absent: str = "skip"
+) -> Values:
+    """The mIoU in percent of every table on the same resampled test sets: T x [N, K, 3], `unit` [N] -> float64 [T, R].
 
     The classes of the mean are those of the whole test set. In a resample without a single pixel of one of them, which
-    says nothing about that class, its IoU is that of the whole test set.
+    says nothing about that class, its IoU is that of the whole test set. The same `seed` gives the same resamples.
     """
-    images, classes, columns = table.shape
-    sums = np.zeros((weights.shape[1], classes * columns))
-    np.add.at(sums, unit, table.reshape(images, -1))
-    whole = iou(table.sum(0), absent)
+    units = int(unit.max()) + 1
+    summed = [_sum_by_unit(table, unit, units, absent) for table in tables]
+    wholes = [iou(table.sum(0), absent) for table in tables]
+    generator = np.random.default_rng(seed)
+    values = np.empty((len(tables), resamples))
+    for start in range(0, resamples, CHUNK):
+        rows = slice(start, min(start + CHUNK, resamples))
+        weights = draw_weights(units, rows.stop - start, generator)
+        for index, (sums, whole) in enumerate(zip(summed, wholes, strict=True)):
+            values[index, rows] = _resampled_miou(sums, whole, weights, absent)
+    return values
+
+
+def _sum_by_unit(table: NDArray[Any], unit: NDArray[np.intp], units: int, absent: str) -> Values:
+    """The counts of each unit [U, K, 3], or [U, K, 2] where FP and FN need not be told apart: it is the slow part."""
+    if absent != "require_ground_truth":
+        table = np.stack([table[..., 0], table[..., 1] + table[..., 2]], axis=-1)
+    sums = np.zeros((units, *table.shape[1:]))
+    np.add.at(sums, unit, table)
+    return sums
+
+
+def _resampled_miou(sums: Values, whole: Values, weights: Values, absent: str) -> Values:
+    """The mIoU of every resample: `sums` of `_sum_by_unit`, IoU of the whole test set [K], `weights` [R, U] -> [R]."""
     member = ~np.isnan(whole)
+    if not member.any():
+        return np.full(len(weights), np.nan)
+    counts = (weights @ sums[:, member].reshape(len(sums), -1)).reshape(len(weights), -1, sums.shape[-1])
+    if sums.shape[-1] == 2:
+        counts = np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
     # "zero" would turn "not drawn" into an IoU of 0.
-    rule = "skip" if absent == "zero" else absent
-    values = iou((weights @ sums).reshape(-1, classes, columns)[:, member], rule)
-    return np.where(np.isnan(values), whole[member], values).mean(-1) if member.any() else np.full(len(weights), np.nan)
+    values = iou(counts, "skip" if absent == "zero" else absent)
+    return np.where(np.isnan(values), whole[member], values).mean(-1)

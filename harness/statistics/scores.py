@@ -45,6 +45,14 @@ def mean_defined(values: Values, axis: int = -1) -> Values:
     return np.where(number > 0, np.where(defined, values, 0.0).sum(axis) / np.maximum(number, 1), np.nan)
 
 
+def metric_name(table: str, figure: str = "miou") -> str:
+    """What the `figure` of a table of counts is called: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
+    kind, _, part = table.partition("@")
+    if kind == "region":
+        return figure
+    return f"{figure}_objects_{part}" if kind == "objects" else f"{kind}_{figure}@{part}"
+
+
 def groups(class_pixels: Sequence[int]) -> dict[str, list[int]]:
     """Classes (indices) by pixel frequency in the training split: head, mid and tail, the most frequent first.
 
@@ -63,8 +71,8 @@ def score(
 ) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
     """Every metric from the tables {name: int64 [N, K, 3]} of N images, in percent, unrounded, None where undefined.
 
-    `tables` has "region" and any of "boundary@WIDTH" and "trimap@WIDTH"; `class_pixels`, the pixels per class in the
-    training split, adds head, mid and tail. Returns ({metric: percent}, {metric: {class: percent}}).
+    `tables` has "region" and any of "boundary@WIDTH", "trimap@WIDTH" and "objects@SIZE"; `class_pixels`, the pixels per
+    class in the training split, adds head, mid and tail. Returns ({metric: percent}, {metric: {class: percent}}).
 
     `miou_image` and `miou_class_image` (Wang et al., NeurIPS 2023, mIoU^I and mIoU^C) take the IoU per image and class
     over the classes in that image's ground truth: their own rule, whatever `absent` is. Raises ValueError for an
@@ -95,11 +103,10 @@ def score(
         for group, members in groups(class_pixels).items():
             scores[f"miou_{group}"] = mean_defined(class_iou[members])
     for name, table in tables.items():
-        kind, _, width = name.partition("@")
-        if kind in ("boundary", "trimap"):
+        if name != "region":
             values = iou(table.sum(0), absent)
-            scores[f"{kind}_miou@{width}"] = mean_defined(values)
-            per_class[f"{kind}_iou@{width}"] = values
+            scores[metric_name(name)] = mean_defined(values)
+            per_class[metric_name(name, "iou")] = values
     return (
         {metric: _number(value) for metric, value in scores.items()},
         {

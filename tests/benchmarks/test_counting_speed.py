@@ -1,6 +1,7 @@
-"""Milliseconds per image of the counts, and how much faster they are than the bands made class by class.
+"""Milliseconds per image of all counts on one core, and how much faster they are than bands made class by class.
 
-Run with `pytest tests/benchmarks --benchmark-only --benchmark-enable`.
+Ours are all tables: region, boundary and trimap in six widths, objects by size. The reference is region and boundary
+alone, so the ratio flatters it. Run with `--benchmark-enable -s`.
 """
 
 import time
@@ -43,7 +44,7 @@ def count_class_by_class(prediction, label, classes):
     return counts
 
 
-@pytest.mark.benchmark(group="counts of one image, six widths")
+@pytest.mark.benchmark(group="all counts of one image")
 @pytest.mark.parametrize(("height", "width", "classes"), SIZES, ids=lambda value: str(value))
 def test_counting_speed(benchmark, request, height, width, classes):
     if not request.config.getoption("benchmark_enable"):
@@ -52,15 +53,18 @@ def test_counting_speed(benchmark, request, height, width, classes):
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        start = time.perf_counter()
-        expected = count_class_by_class(prediction, label, classes)
-        seconds = time.perf_counter() - start
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            expected = count_class_by_class(prediction, label, classes)
+            times.append(time.perf_counter() - start)
+        seconds = min(times)
         tables = benchmark(count_image, prediction, label, classes)
     finally:
         cv2.setNumThreads(threads)
     names = ["region", *(f"boundary@{width}" for width in DEFAULT_WIDTHS)]
     assert np.array_equal([tables[name] for name in names], expected)
-    ours = benchmark.stats.stats.median
+    ours = benchmark.stats.stats.min  # of both the fastest: a busy machine makes medians meaningless
     benchmark.extra_info["milliseconds per image"] = round(1000 * ours, 2)
     benchmark.extra_info["class by class, milliseconds"] = round(1000 * seconds, 1)
     benchmark.extra_info["times faster"] = round(seconds / ours, 1)

@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from harness.statistics.bootstrap import draw_weights, resampled_miou, resampling_units
+from harness.statistics import bootstrap
+from harness.statistics.bootstrap import bootstrap_miou, draw_weights, resampling_units
 from harness.statistics.scores import miou
 
 
@@ -39,12 +42,16 @@ def test_a_cluster_name_for_every_image_is_asked_for():
         resampling_units(3, ["a", "b"])
 
 
+def draw(units, resamples, seed):
+    return draw_weights(units, resamples, np.random.default_rng(seed))
+
+
 def test_weights_are_draws_with_replacement():
-    weights = draw_weights(30, 4000, seed=3)
+    weights = draw(30, 4000, seed=3)
     assert weights.shape == (4000, 30)
     assert (weights.sum(1) == 30).all()
-    assert np.array_equal(weights, draw_weights(30, 4000, seed=3))
-    assert not np.array_equal(weights, draw_weights(30, 4000, seed=4))
+    assert np.array_equal(weights, draw(30, 4000, seed=3))
+    assert not np.array_equal(weights, draw(30, 4000, seed=4))
     # A draw count is binomial(30, 1/30): mean 1, variance 29/30, P(0) = (29/30)^30 = 0.3617.
     assert weights.mean(0) == pytest.approx(1, abs=0.07)
     assert weights.var() == pytest.approx(29 / 30, abs=0.02)
@@ -53,16 +60,17 @@ def test_weights_are_draws_with_replacement():
 
 @pytest.mark.parametrize("absent", ["skip", "zero", "require_ground_truth"])
 def test_a_resample_scores_what_the_data_set_of_its_images_would(absent):
-    table = random_table()
+    tables = [random_table(), random_table(seed=1)]
     clusters = ["a"] * 7 + ["b"] * 5
     blocks, _ = resampling_units(12, clusters)
     assert blocks.tolist() == [0] * 7 + [1] * 5
     for unit, units in ((blocks, 2), (np.arange(12), 12)):
-        weights = draw_weights(units, 20, seed=1)
-        values = resampled_miou(table, unit, weights, absent)
-        for value, times in zip(values, weights, strict=True):
-            copies = np.concatenate([table[unit == each].repeat(int(times[each]), axis=0) for each in range(units)])
-            assert value == pytest.approx(miou(copies.sum(0), absent))
+        values = bootstrap_miou(tables, unit, 20, 1, absent)
+        assert values.shape == (2, 20)
+        for index, table in enumerate(tables):
+            for value, times in zip(values[index], draw(units, 20, seed=1), strict=True):
+                copies = np.concatenate([table[unit == each].repeat(int(times[each]), axis=0) for each in range(units)])
+                assert value == pytest.approx(miou(copies.sum(0), absent))
 
 
 @pytest.mark.parametrize("absent", ["skip", "zero", "require_ground_truth"])
@@ -75,12 +83,43 @@ def test_the_classes_of_the_mean_are_those_of_the_whole_test_set(absent):
             [[5, 0, 0], [8, 1, 1], [0, 0, 0], [0, 0, 0]],
         ]
     )
-    weights = np.array([[0.0, 3.0, 0.0], [1.0, 1.0, 1.0]])
-    values = resampled_miou(table, np.arange(3), weights, absent)
+    drawn, values = draw(3, 200, seed=0).tolist(), bootstrap_miou([table], np.arange(3), 200, 0, absent)[0]
     expected = {"skip": (75 + 80 + 0) / 3, "zero": (75 + 80 + 0 + 0) / 4, "require_ground_truth": (75 + 80) / 2}
-    assert values[0] == pytest.approx(expected[absent])
-    assert values[1] == pytest.approx(miou(table.sum(0), absent))
+    assert values[drawn.index([0, 3, 0])] == pytest.approx(expected[absent])
+    assert values[drawn.index([1, 1, 1])] == pytest.approx(miou(table.sum(0), absent))
 
 
-def test_no_defined_class_gives_nan():
-    assert np.isnan(resampled_miou(np.zeros((3, 2, 3), np.int64), np.arange(3), draw_weights(3, 5, 0))).all()
+def test_no_defined_class_gives_nan_for_that_table_alone():
+    values = bootstrap_miou([np.zeros((3, 2, 3), np.int64), random_table(3, 2)], np.arange(3), 5, 0)
+    assert np.isnan(values[0]).all()
+    assert np.isfinite(values[1]).all()
+
+
+def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
+    table = random_table(30)
+    values = bootstrap_miou([table], np.arange(30), 1234, 7)
+    for chunk in (1, 100, 5000):
+        monkeypatch.setattr(bootstrap, "CHUNK", chunk)
+        assert np.array_equal(bootstrap_miou([table], np.arange(30), 1234, 7), values)
+
+
+def test_the_spread_of_a_mean_over_images_is_its_standard_error():
+    # Without false positives and with images of equal size the IoU is a mean over images.
+    hits = np.random.default_rng(0).integers(0, 1000, 200)
+    table = np.stack([hits, 0 * hits, 1000 - hits], axis=1)[:, None]
+    values = bootstrap_miou([table], np.arange(200), 20_000, 0)[0]
+    assert values.mean() == pytest.approx(hits.mean() / 10, abs=0.06)
+    assert values.std() == pytest.approx(hits.std() / 10 / 200**0.5, rel=0.02)
+
+
+def test_memory_does_not_grow_with_the_number_of_resamples():
+    table = random_table(400, 20)
+
+    def peak(resamples):
+        tracemalloc.start()
+        bootstrap_miou([table], np.arange(400), resamples, 0)
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest
+
+    assert peak(12 * bootstrap.CHUNK) < 1.1 * peak(3 * bootstrap.CHUNK)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from mmseg.evaluation.metrics.iou_metric import IoUMetric
 
-from harness.evaluation.counts import count_image, stack
-from harness.statistics.scores import groups, iou, miou, score
+from harness.evaluation.counts import DEFAULT_WIDTHS, count_image, stack
+from harness.statistics.scores import groups, iou, metric_name, miou, score
 
 CLASSES = 5
 NAMES = tuple("abcde")
@@ -115,8 +115,9 @@ def test_a_perfect_prediction_scores_100_everywhere(maps, seed):
     pairs = [(np.where(label == 255, np.uint8(7), label), label) for label in labels]
     scores, per_class = score(tables_of(pairs), NAMES, class_pixels=[5, 4, 3, 2, 1])
     for metric, value in scores.items():
-        # A trimap or a group can be empty, and its score is then undefined.
-        assert value == 100.0 or (value is None and metric.startswith(("trimap", "miou_mid", "miou_tail", "miou_head")))
+        # A trimap, a group of classes or objects of a size can be missing, and the score is then undefined.
+        may_be_empty = metric.startswith(("trimap", "miou_mid", "miou_tail", "miou_head", "miou_objects"))
+        assert value == 100.0 or (value is None and may_be_empty)
     assert {value for values in per_class.values() for value in values.values()} <= {100.0, None}
 
 
@@ -141,11 +142,34 @@ def test_metric_names_and_json_without_nan():
     label = np.zeros((4, 4), np.uint8)
     tables = tables_of([(label, label)])
     scores, per_class = score(tables, NAMES)
-    assert {"miou", "boundary_miou@3px", "boundary_miou@0.02", "trimap_miou@20px", "miou_image"} <= set(scores)
-    assert {"iou", "accuracy", "boundary_iou@3px", "trimap_iou@0.02"} <= set(per_class)
+    assert set(scores) == {
+        *("miou", "pixel_accuracy", "mean_accuracy", "miou_image", "miou_class_image"),
+        *(f"{kind}_miou@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS),
+        *(f"miou_objects_{size}" for size in ("tiny", "small", "medium", "large")),
+    }
+    assert {"iou", "accuracy", "boundary_iou@3px", "trimap_iou@0.02", "iou_objects_tiny"} <= set(per_class)
+    assert (scores["miou_objects_tiny"], scores["miou_objects_small"]) == (100.0, None)
     assert scores["trimap_miou@3px"] is None
     assert per_class["iou"]["b"] is None
     json.dumps([scores, per_class], allow_nan=False)
+
+
+def test_every_table_has_a_metric_of_its_own_name():
+    tables = ("region", "boundary@3px", "trimap@0.02", "objects@tiny")
+    assert [metric_name(each) for each in tables] == [
+        *("miou", "boundary_miou@3px", "trimap_miou@0.02", "miou_objects_tiny")
+    ]
+    assert metric_name("objects@large", "iou") == "iou_objects_large"
+
+
+def test_scores_by_object_size_by_hand():
+    region = np.array([[[30, 10, 20], [5, 5, 0]], [[10, 0, 0], [0, 0, 0]]])
+    tiny = np.array([[[8, 10, 2], [0, 5, 0]], [[0, 0, 0], [0, 0, 0]]])  # class b: a false alarm only
+    for absent, expected in {"skip": (40 + 0) / 2, "zero": (40 + 0) / 2, "require_ground_truth": 40}.items():
+        scores, per_class = score({"region": region, "objects@tiny": tiny}, ("a", "b"), absent)
+        assert scores["miou_objects_tiny"] == pytest.approx(expected)
+        assert per_class["iou_objects_tiny"]["a"] == pytest.approx(40)
+    assert "miou_objects_small" not in scores
 
 
 def test_nothing_defined_gives_none():
