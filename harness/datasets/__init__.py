@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from harness.datasets.dataset import IGNORE_INDEX, Dataset, Spec, no_root, read_spec
+from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
+from harness.datasets.spec import IGNORE_INDEX, Spec, read_specs
 from harness.discovery import unknown
 
 __all__ = [
@@ -34,7 +36,7 @@ def load(name: str, root: Path | None = None) -> Dataset:
 
     Raises UserError for an unknown name (the nearest match is named) or a wrong YAML. No file of the data is touched.
     """
-    return Dataset(_spec(name), root)
+    return Dataset(_specs(name), root)
 
 
 def resolve_root(name: str, given: Path | None = None, results: Path = Path("results")) -> Path:
@@ -43,7 +45,7 @@ def resolve_root(name: str, given: Path | None = None, results: Path = Path("res
     A rendered set needs neither: it lies in `results/data`, in a folder named by what it is rendered from.
     Raises UserError if nothing names a root.
     """
-    spec = _spec(name)
+    spec = _specs(name)[0]
     if given is not None:
         return Path(given).expanduser()
     if named := os.environ.get(spec.root_variable):
@@ -53,17 +55,23 @@ def resolve_root(name: str, given: Path | None = None, results: Path = Path("res
     return results / "data" / f"{name}-{_generator_fingerprint(spec)}"
 
 
-def prepare(dataset: Dataset) -> None:
-    """Render a data set that is generated, if its root does not exist yet; nothing to do for any other.
+def prepare(dataset: Dataset, *, convert: bool = False, workers: int | None = None) -> dict[str, Any] | None:
+    """Do once what a data set needs before it is read.
 
-    Two processes may do so at once: the root is complete or absent, and the folder of the first one stays.
+    A generated set is rendered if its root does not exist yet. Two processes may do so at once: the root is complete or
+    absent, and the folder of the first one stays. With `convert`, labels in MATLAB files are converted to PNG
+    (`preparation.convert`, in `workers` processes), whose report is returned. Nothing to do otherwise.
     """
     generator, root = dataset.spec.generator, dataset.root
-    if generator is None or root is None or (root.is_dir() and any(root.iterdir())):
-        return
-    from harness.datasets.scenes import write
+    if generator is not None and root is not None and not (root.is_dir() and any(root.iterdir())):
+        from harness.datasets.scenes import write
 
-    write(root, generator.seed, dataset.splits, generator.height, generator.width)
+        write(root, generator.seed, dataset.splits, generator.height, generator.width)
+    if convert:
+        from harness.datasets import preparation
+
+        return preparation.convert(dataset, workers)
+    return None
 
 
 def report_path(name: str, results: Path = Path("results")) -> Path:
@@ -73,15 +81,16 @@ def report_path(name: str, results: Path = Path("results")) -> Path:
 
 def description_fingerprint(name: str) -> str:
     """sha256 of what data set `name` is described and, if it is generated, rendered by."""
-    spec = _spec(name)
-    rendered = _generator_fingerprint(spec) if spec.generator else ""
-    return hashlib.sha256((spec.model_dump_json() + rendered).encode()).hexdigest()
+    specs = _specs(name)
+    described = "".join(spec.model_dump_json() for spec in specs)
+    rendered = _generator_fingerprint(specs[0]) if specs[0].generator else ""
+    return hashlib.sha256((described + rendered).encode()).hexdigest()
 
 
-def _spec(name: str) -> Spec:
+def _specs(name: str) -> tuple[Spec, ...]:
     if name not in names():
         raise unknown("data set", name, names())
-    return read_spec(FOLDER / f"{name}.yaml")
+    return read_specs(FOLDER / f"{name}.yaml")
 
 
 def _generator_fingerprint(spec: Spec) -> str:

@@ -1,4 +1,4 @@
-"""A data set: its YAML, validated, and its files under a root."""
+"""A data set: its descriptions and its files under a root."""
 
 import hashlib
 import json
@@ -6,104 +6,20 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness.datasets.readers import ListLayout, Sample
+from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout, Sample
+from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.discovery import unknown
 from harness.errors import UserError
 
-IGNORE_INDEX = 255
+__all__ = ["IGNORE_INDEX", "RENDERED", "Dataset", "Spec", "no_root", "ranges"]
 
-Channel = Annotated[int, Field(ge=0, le=255)]
-Value = Annotated[int, Field(ge=0, le=255)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ClassEntry(_Strict):
-    """A class. Its train id is its place in the list; `labels` are the values that stand for it in label files."""
-
-    name: str
-    color: tuple[Channel, Channel, Channel]
-    labels: tuple[Value, ...] = Field(min_length=1)
-
-
-class Generator(_Strict):
-    """Settings of a data set that is rendered and not read from a download."""
-
-    seed: Count
-    height: int = Field(ge=16)
-    width: int = Field(ge=16)
-
-
-class Spec(_Strict):
-    """The content of a data set's YAML."""
-
-    name: str
-    title: str
-    licence: str
-    source: str
-    root_variable: str
-    layout: ListLayout
-    classes: tuple[ClassEntry, ...] = Field(min_length=2, max_length=IGNORE_INDEX)
-    ignored_labels: tuple[Value, ...] = ()
-    splits: dict[str, int] = Field(min_length=1)
-    train_split: str
-    evaluation_split: str
-    clusters: str | None = None
-    class_pixels: dict[str, tuple[Count, ...]] = {}
-    generator: Generator | None = None
-
-    @field_validator("clusters")
-    @classmethod
-    def _clusters_is_a_pattern(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"{value!r} is no regular expression ({error})") from None
-        return value
-
-    @model_validator(mode="after")
-    def _hangs_together(self) -> "Spec":
-        values = [value for entry in self.classes for value in entry.labels] + list(self.ignored_labels)
-        if twice := {value for value in values if values.count(value) > 1}:
-            raise ValueError(f"the label values {sorted(twice)} are given twice")
-        names = [entry.name for entry in self.classes]
-        if len(set(names)) < len(names):
-            raise ValueError("two classes have the same name")
-        for split in (self.train_split, self.evaluation_split, *self.class_pixels):
-            if split not in self.splits:
-                raise ValueError(f"there is no split {split!r}; splits are {', '.join(self.splits)}")
-        for split, counts in self.class_pixels.items():
-            if len(counts) != len(names) + 1:
-                raise ValueError(f"class_pixels.{split} has {len(counts)} numbers, not one a class and one for ignored")
-        return self
-
-
-def read_spec(path: Path) -> Spec:
-    """Read and validate a data set's YAML. Raises UserError that names the file and the key."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        spec = Spec.model_validate_json(json.dumps(content))  # JSON mode: strict, but a list may be a tuple
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            raise unknown("key", key, Spec.model_fields, f" in {path}") from None
-        raise UserError(f"{path}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
-    if spec.name != path.stem:
-        raise UserError(f"{path}: name is {spec.name!r}, but must be the file's name, {path.stem!r}")
-    return spec
+REFUSED = 254  # in place of a train id, for values that no label may hold
+RENDERED = "rendered.json"  # in a root that layout_writer filled: how many images it holds
 
 
 class Dataset:
@@ -112,12 +28,17 @@ class Dataset:
     `classes` and `colors` (RGB) are in order of train id; `ignore_index` marks pixels that count nowhere; `splits`
     holds the expected number of images of each split; `class_pixels` holds the known number of pixels of each split,
     one number a class and, last, that of the ignored pixels.
+
+    specs: the data set's description, or several that differ in their layout and in the label values it stores.
+    `spec` is the first whose layout is found under the root. A root that is filled with rendered scenes says so in
+    rendered.json: then `splits` is what that file says, and the title ends with "(rendered)".
     """
 
     ignore_index = IGNORE_INDEX
 
-    def __init__(self, spec: Spec, root: Path | None = None) -> None:
-        self.spec = spec
+    def __init__(self, specs: Spec | Sequence[Spec], root: Path | None = None) -> None:
+        self.specs = (specs,) if isinstance(specs, Spec) else tuple(specs)
+        spec = self.specs[0]
         self.root = root
         self.name = spec.name
         self.title = spec.title
@@ -129,18 +50,45 @@ class Dataset:
         self.root_variable = spec.root_variable
         self.class_pixels = dict(spec.class_pixels)
         self.clusters = spec.clusters
+        self._other_counts = dict(spec.other_counts)
+        self._found: Spec | None = None
+        if root is not None and (root / RENDERED).is_file():
+            self.splits = _rendered_splits(root / RENDERED, self.splits)
+            self.title, self.class_pixels, self._other_counts = f"{spec.title} (rendered)", {}, {}
 
     @property
     def num_classes(self) -> int:
         """The number of classes, ignored pixels aside."""
         return len(self.classes)
 
+    @property
+    def spec(self) -> Spec:
+        """The description with the layout that is found under the root; while there is none, the first."""
+        return self._found_spec() or self.specs[0]
+
+    def found_layout(self) -> ListLayout | FolderLayout | None:
+        """The layout that is found under the root, or None."""
+        spec = self._found_spec()
+        if spec is None or self.root is None or not spec.layout.found(self.root, self.splits):
+            return None
+        return spec.layout
+
+    def accepted_counts(self, split: str) -> tuple[int, ...]:
+        """The numbers of images that a complete copy of the split may have, the usual one first."""
+        return (self.splits[split], *self._other_counts.get(split, ()))
+
     def folder(self) -> Path:
-        """The root folder. Raises UserError if it was not given or does not exist."""
+        """The root folder. Raises UserError if it was not given, does not exist or does not hold the data set."""
         if self.root is None:
             raise no_root(self.name, self.root_variable)
         if not self.root.is_dir():
             raise UserError(f"the root {self.root} of the data set {self.name} is no folder: pass --root DIR")
+        if self._found_spec() is None:
+            names = ", ".join(spec.layout.name for spec in self.specs)
+            raise UserError(
+                f"the root {self.root} does not hold {self.title} in any of its layouts ({names}): "
+                "pass --root DIR as in docs/datasets.md"
+            )
         return self.root
 
     def check_split(self, split: str) -> None:
@@ -149,14 +97,17 @@ class Dataset:
             raise unknown(f"split of {self.name}", split, self.splits)
 
     def samples(self, split: str) -> list[Sample]:
-        """The samples of a split, in the order of its list.
+        """The samples of a split, in the order of its list or, without one, of their names.
 
-        Raises UserError for an unknown split, a missing root or list, or the list's first wrong line.
+        Raises UserError for an unknown split, a missing root or list, an empty split, or the first pair that is wrong.
         """
         self.check_split(split)
         listing = self.spec.layout.scan(self.folder(), split)
+        if not listing.samples and not listing.problems:
+            raise UserError(f"{self.title} in {self.root}: the list of the split {split} names no image")
         if listing.problems:
-            more = f" ({len(listing.problems) - 1} more such lines)" if len(listing.problems) > 1 else ""
+            others = len(listing.problems) - 1
+            more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
             raise UserError(f"{self.title} in {self.root}: {listing.problems[0]}{more}")
         return listing.samples
 
@@ -176,16 +127,25 @@ class Dataset:
 
     def read_label(self, sample: Sample) -> NDArray[np.uint8]:
         """Read the label uint8 [H, W], train ids and 255 for ignored pixels. Raises UserError as `read` does."""
-        from harness.datasets.images import read_label
+        import cv2
 
-        train_ids, allowed = self._table
-        stored = read_label(sample.label_path)
-        present = np.bincount(stored.ravel(), minlength=256) > 0
-        wrong = np.flatnonzero(present & ~allowed)
-        if wrong.size:
-            holds = ranges(np.flatnonzero(allowed).tolist())
-            raise UserError(f"{sample.label_path} has the value {wrong[0]}, but labels may hold {holds}")
-        return train_ids[stored]
+        from harness.datasets import images
+
+        layout = self.spec.layout
+        stored: NDArray[np.integer]
+        if layout.encoding == "mat":
+            stored = images.read_mat_label(sample.label_path, layout.field or "")
+        elif layout.encoding == "colors":
+            stored = images.read_color_label(sample.label_path)
+        else:
+            stored = images.read_label(sample.label_path)
+        # For 8-bit values, cv2.LUT is several times as fast as indexing.
+        mapped = cv2.LUT(stored, self._table) if stored.dtype == np.uint8 else self._table[stored]
+        train_ids = np.asarray(mapped, dtype=np.uint8)
+        refused = train_ids == REFUSED
+        if refused.any():
+            raise UserError(f"{sample.label_path} {self._wrong_value(int(stored[refused].min()))}")
+        return train_ids
 
     def cluster(self, sample_id: str) -> str:
         """The cluster (video, city) of a sample: images of one cluster are not independent.
@@ -201,30 +161,45 @@ class Dataset:
         It is the same for every copy of the data, wherever it lies and whenever it was copied.
         """
         digest = hashlib.sha256(json.dumps(self._meaning(), sort_keys=True).encode())
-        root = self.folder()
+        base = self.spec.layout.base(self.folder())
         for split in sorted(splits or self.splits):
             for sample in sorted(self.samples(split), key=lambda sample: sample.id):
-                image, label = (path.relative_to(root).as_posix() for path in (sample.image_path, sample.label_path))
+                image, label = (path.relative_to(base).as_posix() for path in (sample.image_path, sample.label_path))
                 label_hash = hashlib.sha256(sample.label_path.read_bytes()).hexdigest()
                 line = [split, image, sample.image_path.stat().st_size, label, label_hash]
                 digest.update(json.dumps(line).encode())
         return digest.hexdigest()
 
     def _meaning(self) -> dict[str, Any]:
-        """What the label values stand for."""
+        """What the label values stand for, and the layout if the data set has several."""
         classes = [[entry.name, sorted(entry.labels)] for entry in self.spec.classes]
-        return {"classes": classes, "ignored": sorted(self.spec.ignored_labels)}
+        meaning: dict[str, Any] = {"classes": classes, "ignored": sorted(self.spec.ignored_labels)}
+        if self.spec.layout.name:
+            meaning["layout"] = self.spec.layout.name
+        return meaning
 
     @cached_property
-    def _table(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Train id of every stored value, and which values are allowed."""
-        train_ids = np.full(256, IGNORE_INDEX, np.uint8)
-        allowed = np.zeros(256, bool)
+    def _table(self) -> NDArray[np.uint8]:
+        """Train id of every value that a label file can hold: 255 for ignored ones, REFUSED for those not allowed."""
+        train_ids = np.full(LARGEST_VALUE[self.spec.layout.encoding] + 1, REFUSED, np.uint8)
         for train_id, entry in enumerate(self.spec.classes):
             train_ids[list(entry.labels)] = train_id
-            allowed[list(entry.labels)] = True
-        allowed[list(self.spec.ignored_labels)] = True
-        return train_ids, allowed
+        train_ids[list(self.spec.ignored_labels)] = IGNORE_INDEX
+        return train_ids
+
+    def _wrong_value(self, value: int) -> str:
+        allowed = np.flatnonzero(self._table != REFUSED).tolist()
+        if self.spec.layout.encoding == "colors":
+            return f"has the colour {_rgb(value)}, which is none of the {len(allowed)} colours of {self.title}"
+        return f"has the value {value}, but labels may hold {ranges(allowed)}"
+
+    def _found_spec(self) -> Spec | None:
+        """The description whose layout is found under the root. If there is only one, nothing is looked for."""
+        if len(self.specs) == 1:
+            return self.specs[0]
+        if self._found is None and self.root is not None:
+            self._found = next((spec for spec in self.specs if spec.layout.found(self.root, self.splits)), None)
+        return self._found
 
 
 def no_root(name: str, variable: str) -> UserError:
@@ -232,6 +207,15 @@ def no_root(name: str, variable: str) -> UserError:
     return UserError(
         f"the data set {name} has no root: pass --root DIR, set roots.{name} in the experiment, or set {variable}"
     )
+
+
+def _rendered_splits(path: Path, splits: dict[str, int]) -> dict[str, int]:
+    """How many images of each split a root of rendered pictures holds."""
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))["splits"]
+        return {split: int(counts.get(split, 0)) for split in splits}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path} is damaged: remove the folder and have it rendered again") from None
 
 
 def ranges(values: Sequence[int]) -> str:
@@ -243,3 +227,7 @@ def ranges(values: Sequence[int]) -> str:
         else:
             parts.append([value])
     return ", ".join("..".join(map(str, part)) for part in parts)
+
+
+def _rgb(value: int) -> tuple[int, int, int]:
+    return value >> 16, value >> 8 & 255, value & 255

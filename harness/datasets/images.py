@@ -1,10 +1,12 @@
 """Decodes images and labels, and refuses files that a decoder would silently turn into something else."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from harness.errors import UserError
 
@@ -30,18 +32,58 @@ def read_image(path: Path) -> Array:
 
 
 def read_label(path: Path) -> Array:
-    """Read an 8-bit greyscale PNG as uint8 [H, W], the values as stored.
+    """Read a PNG of 8-bit greyscale, or of indices into a palette, as uint8 [H, W]: the values as stored.
 
     Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, cut short,
-    unreadable, or of another kind than 8-bit greyscale PNG.
+    unreadable, or of another kind.
     """
-    content = _content(path)
-    if not content.startswith(PNG_START):
-        raise UserError(f"{path} is no PNG, but labels must be 8-bit greyscale PNG, since other formats alter values")
+    content = _label_content(path)
     bits, kind = _png_kind(content)
+    if kind == "palette":
+        # OpenCV would give the palette's colours; the indices are the labels.
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return np.array(image, dtype=np.uint8)
+        except (OSError, SyntaxError, ValueError):
+            raise _undecodable(path) from None
     if (bits, kind) != (8, "greyscale"):
         raise UserError(f"{path} is a {bits}-bit {kind} PNG, but labels must be 8-bit greyscale")
     return _decode(path, content, cv2.IMREAD_UNCHANGED)
+
+
+def read_color_label(path: Path) -> NDArray[np.int32]:
+    """Read an RGB PNG of 8 bits a channel as int32 [H, W], 0xRRGGBB. Raises UserError as `read_label` does."""
+    content = _label_content(path)
+    bits, kind = _png_kind(content)
+    if (bits, kind) != (8, "RGB"):
+        raise UserError(f"{path} is a {bits}-bit {kind} PNG, but labels must be 8-bit RGB: their colours name classes")
+    red, green, blue = np.moveaxis(_decode(path, content, cv2.IMREAD_COLOR_RGB).astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
+    """Read the label map `field` of a MATLAB file (up to version 7.2) as uint16 [H, W].
+
+    Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, unreadable or
+    without that field, and for a field that is no map of integers from 0 to 65535.
+    """
+    from scipy.io import loadmat
+
+    content = _bytes(path)
+    try:
+        found = loadmat(io.BytesIO(content), variable_names=[field])
+    except Exception as error:  # scipy raises half a dozen kinds for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as a MATLAB file ({reason}): copy or download it again") from None
+    if field not in found:
+        raise UserError(f"{path} has no field {field}, which must hold the label map")
+    values = np.asarray(found[field])
+    if values.ndim != 2 or values.dtype.kind not in "uif" or not values.size:
+        raise UserError(f"{path}: the field {field} is no label map but {values.dtype} of shape {values.shape}")
+    labels = values.astype(np.uint16)
+    if not np.array_equal(labels, values):
+        raise UserError(f"{path}: the field {field} holds values that are no integers from 0 to 65535")
+    return labels
 
 
 def _png_kind(content: bytes) -> tuple[int, str]:
@@ -50,14 +92,16 @@ def _png_kind(content: bytes) -> tuple[int, str]:
     return bits, PNG_COLOR_TYPES.get(color_type, "unknown")
 
 
+def _label_content(path: Path) -> bytes:
+    content = _content(path)
+    if not content.startswith(PNG_START):
+        raise UserError(f"{path} is no PNG, but labels must be PNG, since other formats alter values")
+    return content
+
+
 def _content(path: Path) -> bytes:
-    """The file's bytes, after a look at both ends."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if not content:
-        raise UserError(f"{path} is empty (0 bytes): copy or download it again")
+    """The bytes of an image file, after a look at both ends."""
+    content = _bytes(path)
     if content.startswith(PNG_START):
         end = PNG_END
     elif content.startswith(JPEG_START):
@@ -69,11 +113,25 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if not content:
+        raise UserError(f"{path} is empty (0 bytes): copy or download it again")
+    return content
+
+
 def _decode(path: Path, content: bytes, flags: int) -> Array:
     try:
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error:
         decoded = None
     if decoded is None:
-        raise UserError(f"{path} cannot be decoded: copy or download it again")
+        raise _undecodable(path)
     return np.asarray(decoded, dtype=np.uint8)
+
+
+def _undecodable(path: Path) -> UserError:
+    return UserError(f"{path} cannot be decoded: copy or download it again")

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from harness.datasets.augmentation import Augmentation
-from harness.datasets.cache import Cached
-from harness.datasets.dataset import Dataset as Reader
+from harness.datasets.cache import Reads
 from harness.datasets.readers import Sample
 
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
@@ -31,9 +30,7 @@ class TrainingSamples(Dataset):
     The samples are gone through in a new random order in every epoch.
     """
 
-    def __init__(
-        self, reader: Reader | Cached, samples: list[Sample], augmentation: Augmentation, seed: int, batch: int
-    ) -> None:
+    def __init__(self, reader: Reads, samples: list[Sample], augmentation: Augmentation, seed: int, batch: int) -> None:
         self.reader, self.samples, self.augmentation = reader, samples, augmentation
         self.seed, self.batch = seed, batch
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.datasets.dataset import Dataset, read_spec
+from harness.datasets.dataset import Dataset
+from harness.datasets.spec import read_spec
 
 YAML = Path(__file__).parents[2] / "harness" / "datasets" / "camvid.yaml"
 COUNTS = {"train": 3, "val": 2, "test": 4}

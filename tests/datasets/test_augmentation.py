@@ -1,4 +1,5 @@
 import random
+import warnings
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.transforms import Compose
+from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 
 from harness.datasets.augmentation import Augmentation
@@ -183,6 +185,14 @@ def test_crops_of_mostly_one_class_are_drawn_again() -> None:
     assert share_of_one_class(0.75) < 0.15  # all of eleven draws: 0.76^11 = 0.05
 
 
+def test_an_ignored_image_is_cropped_without_a_warning() -> None:
+    image, label = noise(40, 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Augmentation((20, 20), cat_max_ratio=0.75)(image, np.full_like(label, 255), (0,))
+    assert (found[1] == 255).all()
+
+
 def test_what_lies_beyond_the_image_is_the_mean_and_ignored() -> None:
     image, label = noise(10, 12)
     found, train_ids = Augmentation((20, 30), scale=(1.0, 1.0), flip=0.0, pad=(123.675, 116.28, 103.53))(
@@ -196,25 +206,45 @@ def test_what_lies_beyond_the_image_is_the_mean_and_ignored() -> None:
     assert (train_ids[outside] == 255).all()
 
 
-def test_it_is_mmsegmentations_pipeline_on_bgr() -> None:
+@pytest.mark.parametrize(
+    ("crop", "cat_max_ratio", "flip"),
+    [((32, 48), 0.75, 0.5), ((20, 90), 0.3, 0.9), ((90, 16), 1.0, 0.0), ((16, 16), 0.01, 0.5)],
+)
+def test_it_is_mmsegmentations_pipeline_on_bgr(crop: tuple[int, int], cat_max_ratio: float, flip: float) -> None:
     """What mmsegmentation's configurations do with images that OpenCV reads, transform by transform."""
     image, label = noise(40, 60)
+    label[3:9, 5:50] = 255
     pipeline = Compose(
         [
             {"type": "RandomResize", "scale": (60, 40), "ratio_range": (0.5, 2.0), "keep_ratio": True},
-            {"type": "mmseg.RandomCrop", "crop_size": (32, 48), "cat_max_ratio": 0.75},
-            {"type": "RandomFlip", "prob": 0.5},
+            {"type": "mmseg.RandomCrop", "crop_size": crop, "cat_max_ratio": cat_max_ratio},
+            {"type": "RandomFlip", "prob": flip},
             {"type": "mmseg.PhotoMetricDistortion", **PHOTOMETRIC},
         ]
     )
-    augment = Augmentation((32, 48), photometric=PHOTOMETRIC)
-    for seed in range(20):
+    augment = Augmentation(crop, photometric=PHOTOMETRIC, cat_max_ratio=cat_max_ratio, flip=flip)
+    for seed in range(50):
         np.random.seed(np.random.SeedSequence((3, seed)).generate_state(8))  # noqa: NPY002
         theirs = pipeline({"img": image[..., ::-1].copy(), "gt_seg_map": label, "seg_fields": ["gt_seg_map"]})
         found, train_ids = augment(image, label, seed=(3, seed))
         height, width = theirs["gt_seg_map"].shape
         assert np.array_equal(found[:height, :width], theirs["img"][..., ::-1])
         assert np.array_equal(train_ids[:height, :width], theirs["gt_seg_map"])
+
+
+def test_every_colour_is_distorted_as_mmsegmentation_does() -> None:
+    levels = np.arange(0, 256, 5, dtype=np.uint8)
+    bgr = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
+    distort = TRANSFORMS.build({"type": "PhotoMetricDistortion", **PHOTOMETRIC})
+    augment = Augmentation(bgr.shape[:2], scale=(1.0, 1.0), flip=0.0, cat_max_ratio=1.0, photometric=PHOTOMETRIC)
+    for seed in range(40):
+        found, _ = augment(np.ascontiguousarray(bgr[..., ::-1]), bgr[..., 0], seed=(seed,))
+        np.random.seed(np.random.SeedSequence((seed,)).generate_state(8))  # noqa: NPY002
+        np.random.random_sample()  # the scale  # noqa: NPY002
+        for _ in range(2):
+            np.random.randint(0, 1)  # the crop, which draws nothing from a range of one  # noqa: NPY002
+        np.random.choice(2, p=[0.0, 1.0])  # the flip  # noqa: NPY002
+        assert np.array_equal(found[..., ::-1], distort({"img": bgr})["img"])
 
 
 def test_photometric_distortion_changes_colours_only() -> None:

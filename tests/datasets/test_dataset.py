@@ -14,7 +14,8 @@ import yaml
 
 import harness.datasets
 from harness.datasets import Sample, load, names, prepare, resolve_root
-from harness.datasets.dataset import Dataset, ranges, read_spec
+from harness.datasets.dataset import Dataset, ranges
+from harness.datasets.spec import Spec, read_spec, read_specs
 from harness.datasets.verify import verify
 from harness.errors import UserError
 
@@ -59,17 +60,51 @@ def test_scenes_has_camvids_classes() -> None:
     ("edits", "message"),
     [
         ({"licence": None}, "licence: Field required"),
-        ({"licenze": "free"}, r"unknown key 'licenze' in .*camvid.yaml: did you mean licence\? allowed are class"),
+        (
+            {"licenze": "free"},
+            r"unknown key 'licenze' in .*camvid.yaml: did you mean licence\? allowed are base, class",
+        ),
         ({"name": "kitti"}, "name is 'kitti', but must be the file's name, 'camvid'"),
         ({"splits": {"train": "many"}}, "splits.train: Input should be a valid integer"),
         ({"train_split": "training"}, "there is no split 'training'; splits are train, val, test"),
         ({"class_pixels": {"train": [1, 2, 3]}}, "class_pixels.train has 3 numbers"),
         ({"class_pixels": {"dev": [1] * 12}}, "there is no split 'dev'"),
         ({"ignored_labels": [3, 11]}, r"the label values \[3\] are given twice"),
-        ({"ignored_labels": [256]}, "ignored_labels.0: Input should be less than or equal to 255"),
+        ({"ignored_labels": [256]}, "the label value 256 is larger than 255, the most that such labels hold"),
+        ({"ignored_labels": 11}, "ignored_labels: Input should be a list of label values"),
+        ({"ignored_labels": [-1]}, r"ignored_labels: -1 is no label value: give an integer of 0 or more, 'a..b' or"),
+        ({"ignored_labels": [[0, 0, 256]]}, r"ignored_labels: \[0, 0, 256\] is no label value"),
+        ({"ignored_labels": [True]}, "ignored_labels: True is no label value"),
+        ({"ignored_labels": ["11-12"]}, "ignored_labels: '11-12' is no label value"),
+        (
+            {"classes": [{"name": "a", "color": [0, 0, 0], "labels": []}]},
+            "classes.0.labels: a class needs at least one",
+        ),
+        ({"classes": None}, "classes: Field required"),
+        ({"classes": "all"}, "classes: Input should be"),
+        ({"classes": [{"name": "a", "color": [0, 0, 0]}]}, "classes.0.labels: Field required"),
+        ({"other_counts": {"dev": [1]}}, "there is no split 'dev'"),
         ({"clusters": "[^_"}, "clusters: '\\[\\^_' is no regular expression"),
-        ({"layout": {"kind": "folders"}}, "layout.kind: Input should be 'list'"),
+        ({"layout": None}, "give either layout, or a list of them as layouts"),
+        ({"layouts": [{"kind": "list"}]}, "give either layout, or a list of them as layouts"),
+        ({"layout": {"kind": "tree"}}, "layout.*'tree' found using 'kind' does not match any of the expected tags"),
+        ({"layout": {"kind": "folders", "images": "a/{id}.png"}}, "layout.labels: Field required"),
         ({"layout": {"kind": "list", "deep": True}}, "layout.deep: Extra inputs are not permitted"),
+        ({"layout": {"kind": "list", "encoding": "mat"}}, "layout: field is given for encoding mat, and for no other"),
+        ({"layout": None, "layouts": []}, "layouts must be a list with at least one entry"),
+        ({"layout": None, "layouts": [{"kind": "list"}, {"kind": "list"}]}, "two of the layouts have the same name"),
+        (
+            {"layout": None, "layouts": [{"kind": "list"}, {"kind": "list", "lists": 1, "name": "b"}]},
+            "layouts.1.lists: Input should be a valid string",
+        ),
+        (
+            {"layout": {"kind": "folders", "images": "a/b.png", "labels": "b/{id}.png"}},
+            "layout: images: the file's name in 'a/b.png' must hold {id} once",
+        ),
+        ({"ignored_classes": ["Cat"], "class_pixels": None}, "ignored_classes names 'Cat', which is no class"),
+        ({"ignored_classes": "Sky"}, "ignored_classes must be a list"),
+        ({"base": "camvid"}, "base: 'camvid' is no other data set's name"),
+        ({"base": "nothing"}, "base: 'nothing' is no other data set's name"),
         ({"classes": [{"name": "a", "color": [0, 0], "labels": [0]}]}, "classes.0.color"),
     ],
 )
@@ -78,6 +113,159 @@ def test_a_wrong_yaml_is_refused_with_its_key(tmp_path: Path, edits: dict[str, o
         read_spec(edited_yaml(tmp_path, **edits))
     assert "camvid.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def write_yaml(path: Path, **content: object) -> Path:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def two_layouts(path: Path, **edits: object) -> Path:
+    """A data set whose labels are train ids in one layout and raw ids in the other."""
+    content = {
+        "name": path.stem,
+        "title": "Pets",
+        "licence": "none",
+        "source": "none",
+        "root_variable": "PETS_ROOT",
+        "layouts": [
+            {"kind": "folders", "name": name, "images": f"{name}/{{split}}/{{id}}.png", "values": name}
+            | {"labels": f"{name}/{{split}}/{{id}}_label.png"}
+            for name in ("train_ids", "ids")
+        ],
+        "classes": [
+            {"name": "cat", "color": [1, 2, 3], "labels": {"ids": [7, "20..22"], "train_ids": [0]}},
+            {"name": "dog", "color": [4, 5, 6], "labels": {"ids": [3], "train_ids": [1]}},
+            {"name": "cow", "color": [4, 5, 6], "labels": {"ids": [4], "train_ids": [2]}},
+        ],
+        "ignored_labels": {"ids": ["0..2"], "train_ids": [255]},
+        "splits": {"train": 5, "val": 2},
+        "train_split": "train",
+        "evaluation_split": "val",
+    }
+    return write_yaml(path, **(content | edits))
+
+
+def test_each_layout_has_its_own_label_values(tmp_path: Path) -> None:
+    train_ids, ids = read_specs(two_layouts(tmp_path / "pets.yaml"))
+    assert [spec.layout.name for spec in (train_ids, ids)] == ["train_ids", "ids"]
+    assert [entry.labels for entry in train_ids.classes] == [(0,), (1,), (2,)]
+    assert [entry.labels for entry in ids.classes] == [(7, 20, 21, 22), (3,), (4,)]
+    assert (train_ids.ignored_labels, ids.ignored_labels) == ((255,), (0, 1, 2))
+    assert Spec.model_validate_json(ids.model_dump_json()) == ids
+
+
+def test_a_layout_that_means_values_which_a_class_lacks_is_refused(tmp_path: Path) -> None:
+    path = two_layouts(tmp_path / "pets.yaml", ignored_labels={"ids": [0]})
+    with pytest.raises(UserError, match=r"pets.yaml: ignored_labels has no label values 'train_ids', which a layout"):
+        read_specs(path)
+
+
+def test_a_base_gives_the_keys_that_a_file_leaves_out(tmp_path: Path) -> None:
+    two_layouts(tmp_path / "pets.yaml", other_counts={"val": [3]})
+    path = write_yaml(tmp_path / "dogs.yaml", base="pets", name="dogs", title="Dogs", ignored_classes=["cat"])
+    for spec, cat_labels in zip(read_specs(path), [(0,), (7, 20, 21, 22)], strict=True):
+        assert (spec.name, spec.title, spec.root_variable) == ("dogs", "Dogs", "PETS_ROOT")
+        assert [entry.name for entry in spec.classes] == ["dog", "cow"]
+        assert set(cat_labels) <= set(spec.ignored_labels)
+    layout = {"kind": "list", "values": "ids"}
+    one = read_specs(write_yaml(tmp_path / "herd.yaml", base="dogs", name="herd", layout=layout))
+    assert [(spec.layout.kind, len(spec.classes)) for spec in one] == [("list", 2)]
+
+
+def test_bases_that_go_round_are_refused(tmp_path: Path) -> None:
+    for one, other in (("a", "b"), ("b", "a")):
+        write_yaml(tmp_path / f"{one}.yaml", base=other)
+    with pytest.raises(UserError, match=r"b.yaml: base: 'a' is no other data set's name"):
+        read_specs(tmp_path / "a.yaml")
+
+
+def test_a_colour_is_a_label_value(tmp_path: Path) -> None:
+    layout = {"kind": "folders", "images": "a/{id}.png", "labels": "b/{id}.png", "encoding": "colors"}
+    classes = [{"name": name, "color": [0, 0, 0], "labels": [[1, 2, red]]} for name, red in (("a", 3), ("b", 255))]
+    spec = read_spec(two_layouts(tmp_path / "p.yaml", layouts=[layout], classes=classes, ignored_labels=[[0, 0, 0]]))
+    assert [entry.labels for entry in spec.classes] == [(0x010203,), (0x0102FF,)]
+
+
+# which layout a root holds
+
+
+def save(root: Path, name: str, pixels: np.ndarray) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(root / name), pixels)
+
+
+def pets(root: Path, layout: str, values: list[list[int]]) -> Path:
+    for split in ("train", "val"):
+        save(root, f"{layout}/{split}/a.png", np.zeros((*np.shape(values), 3), np.uint8))
+        save(root, f"{layout}/{split}/a_label.png", np.array(values, np.uint8))
+    return root
+
+
+def test_the_first_layout_that_a_root_holds_is_read(tmp_path: Path) -> None:
+    specs = read_specs(two_layouts(tmp_path / "pets.yaml"))
+    root = pets(tmp_path / "root", "ids", [[7, 22, 3], [4, 1, 0]])
+    only_ids = Dataset(specs, root)
+    assert only_ids.spec == specs[1]
+    assert only_ids.found_layout() == specs[1].layout
+    assert only_ids.read(only_ids.samples("val")[0])[1].tolist() == [[0, 0, 1], [2, 255, 255]]
+    pets(root, "train_ids", [[0, 0, 1], [2, 255, 255]])
+    both = Dataset(specs, root)
+    assert both.spec == specs[0]
+    assert both.samples("val")[0].label_path == root / "train_ids/val/a_label.png"
+    assert both.read_label(both.samples("val")[0]).tolist() == [[0, 0, 1], [2, 255, 255]]
+    assert both.fingerprint() != only_ids.fingerprint()
+
+
+def test_the_layout_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    spec = read_specs(two_layouts(tmp_path / "pets.yaml"))[1]
+    root = pets(tmp_path / "root", "ids", [[7]])
+    renamed = spec.model_copy(update={"layout": spec.layout.model_copy(update={"name": "other"})})
+    assert Dataset(spec, root).fingerprint() != Dataset(renamed, root).fingerprint()
+
+
+def test_facts_can_be_asked_for_without_a_root(tmp_path: Path) -> None:
+    dataset = Dataset(read_specs(two_layouts(tmp_path / "pets.yaml")))
+    assert (dataset.num_classes, dataset.spec.layout.name, dataset.found_layout()) == (3, "train_ids", None)
+
+
+def test_a_root_without_the_data_set_is_named_with_the_layouts_that_were_looked_for(tmp_path: Path) -> None:
+    dataset = Dataset(read_specs(two_layouts(tmp_path / "pets.yaml")), tmp_path)
+    sentence = (
+        f"the root {tmp_path} does not hold Pets in any of its layouts (train_ids, ids): "
+        "pass --root DIR as in docs/datasets.md"
+    )
+    for ask in (dataset.folder, lambda: dataset.samples("val"), dataset.fingerprint):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert str(caught.value) == sentence
+    pets(tmp_path, "ids", [[7]])
+    assert dataset.spec.layout.name == "ids"  # it is looked for again until it is found
+
+
+def test_a_split_may_have_more_than_one_right_count() -> None:
+    context = load("pascal_context")
+    assert context.accepted_counts("train") == (4998, 4996)
+    assert context.accepted_counts("val") == (5105, 5104)
+    assert load("camvid").accepted_counts("val") == (101,)
+
+
+def test_a_root_of_rendered_pictures_says_how_many_it_holds(tree: Dataset) -> None:
+    assert tree.root is not None
+    (tree.root / "rendered.json").write_text(json.dumps({"splits": {"train": 3, "val": 2, "test": 4}}))
+    camvid = load("camvid", tree.root)
+    assert camvid.title == "CamVid (rendered)"
+    assert camvid.splits == {"train": 3, "val": 2, "test": 4}
+    assert camvid.accepted_counts("val") == (2,)
+    assert camvid.class_pixels == {}
+    assert load("camvid").splits["train"] == 367
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": 3}', '{"splits": {"train": "a"}}'])
+def test_a_damaged_note_about_rendered_pictures_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rendered.json").write_text(text)
+    with pytest.raises(UserError, match=f"{tmp_path}/rendered.json is damaged: remove the folder"):
+        load("camvid", tmp_path)
 
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -102,7 +290,7 @@ def test_names_are_those_of_the_yaml_files() -> None:
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        UserError, match=r"unknown data set 'camvit': did you mean camvid\? allowed are camvid, .*scenes"
+        UserError, match=r"unknown data set 'camvit': did you mean camvid\? allowed are .*camvid, .*scenes"
     ):
         load("camvit")
 
@@ -147,7 +335,7 @@ def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch: pytest.Monk
         spec.model_copy(update={"splits": {**spec.splits, "test": 1}}),
     ]
     for other in others:
-        monkeypatch.setattr(harness.datasets, "_spec", lambda name, other=other: other)
+        monkeypatch.setattr(harness.datasets, "_specs", lambda name, other=other: (other,))
         assert resolve_root("scenes", results=tmp_path) != root
 
 
@@ -197,7 +385,7 @@ def test_nothing_is_rendered_for_a_downloaded_set(tmp_path: Path) -> None:
 def test_importing_the_package_loads_no_heavy_library() -> None:
     code = (
         "import sys, harness.datasets; harness.datasets.load('camvid'); "
-        "print(sorted({'torch', 'cv2', 'mmseg', 'mmcv', 'pandas', 'scipy'} & set(sys.modules)))"
+        "print(sorted({'torch', 'cv2', 'PIL', 'mmseg', 'mmcv', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert output.stdout.strip() == "[]"
@@ -250,9 +438,16 @@ def test_a_wrong_list_stops_samples_with_its_first_line(tree: Dataset) -> None:
     sample = tree.samples("test")[1]
     sample.image_path.unlink()
     sample.label_path.unlink()
-    message = rf"CamVid in .*: test.txt line 2 names the image test/{sample.id}.png, .* \(1 more such lines?\)"
+    message = rf"CamVid in .*: test.txt line 2 names the image test/{sample.id}.png, .* \(and 1 more problem\)"
     with pytest.raises(UserError, match=message):
         tree.samples("test")
+
+
+def test_an_empty_list_stops_samples(tree: Dataset) -> None:
+    assert tree.root is not None
+    (tree.root / "val.txt").write_text("\n")
+    with pytest.raises(UserError, match=rf"CamVid in {tree.root}: the list of the split val names no image"):
+        tree.samples("val")
 
 
 def test_an_unknown_split_is_refused_with_the_nearest(tree: Dataset) -> None:

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
-from harness.datasets.images import read_image, read_label
+from harness.datasets.images import read_color_label, read_image, read_label, read_mat_label
 from harness.errors import UserError
 
 
@@ -37,12 +38,118 @@ def test_a_label_keeps_every_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "described"),
-    [("P", "1-bit palette"), ("RGB", "8-bit RGB"), ("RGBA", "8-bit RGBA"), ("1", "1-bit greyscale")],
+    [
+        ("RGB", "8-bit RGB"),
+        ("RGBA", "8-bit RGBA"),
+        ("1", "1-bit greyscale"),
+        ("LA", "8-bit greyscale with transparency"),
+    ],
 )
-def test_a_label_of_another_kind_than_8_bit_greyscale_is_refused(tmp_path: Path, mode: str, described: str) -> None:
+def test_a_label_without_8_bit_values_is_refused(tmp_path: Path, mode: str, described: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "label.png")
     with pytest.raises(UserError, match=f"label.png is a {described} PNG, but labels must be 8-bit greyscale"):
         read_label(tmp_path / "label.png")
+
+
+@pytest.mark.parametrize(("colours", "bits"), [(2, 1), (4, 2), (16, 4), (256, 8)])
+def test_a_palette_label_holds_its_indices_and_not_its_colours(tmp_path: Path, colours: int, bits: int) -> None:
+    indices = (np.arange(256) % colours).astype(np.uint8).reshape(16, 16)
+    image = Image.fromarray(indices).convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 3 * colours, dtype=np.uint8).tobytes())
+    image.save(tmp_path / "label.png", bits=bits)
+    assert (tmp_path / "label.png").read_bytes()[24:26] == bytes([bits, 3])  # bits, palette
+    label = read_label(tmp_path / "label.png")
+    assert label.dtype == np.uint8
+    assert np.array_equal(label, indices)
+
+
+def test_a_damaged_palette_label_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+    Image.fromarray(noise).convert("P").save(tmp_path / "label.png")
+    content = bytearray((tmp_path / "label.png").read_bytes())
+    data = content.index(b"IDAT") + 4
+    content[data + 20 : data + 40] = bytes(20)
+    (tmp_path / "label.png").write_bytes(content)
+    with pytest.raises(UserError, match=r"label\.png cannot be decoded"):
+        read_label(tmp_path / "label.png")
+
+
+def test_a_colour_label_is_read_as_packed_rgb(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "label.png")
+    expected = [[int(f"{r:02x}{g:02x}{b:02x}", 16) for r, g, b in row] for row in rgb.tolist()]
+    assert read_color_label(tmp_path / "label.png").tolist() == expected
+
+
+@pytest.mark.parametrize(("mode", "described"), [("L", "8-bit greyscale"), ("RGBA", "8-bit RGBA"), ("P", "palette")])
+def test_a_colour_label_must_be_rgb(tmp_path: Path, mode: str, described: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "label.png")
+    with pytest.raises(UserError, match=rf"label\.png is a .*{described} PNG, but labels must be 8-bit RGB"):
+        read_color_label(tmp_path / "label.png")
+
+
+# MATLAB files
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_mat_labels_field_is_read_among_others(tmp_path: Path, dtype: str, compressed: bool) -> None:
+    label = np.random.default_rng(0).integers(0, 183, (5, 7)).astype(dtype)
+    names = np.array(["person", "sky"], dtype=object)
+    fields = {"captions": names, "regionMapStuff": np.full((5, 7), 9, np.uint16), "S": label, "names": names}
+    savemat(tmp_path / "a.mat", fields, do_compression=compressed)
+    read = read_mat_label(tmp_path / "a.mat", "S")
+    assert read.dtype == np.uint16
+    assert np.array_equal(read, label)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (np.array([[0.5, 1]]), "holds values that are no integers from 0 to 65535"),
+        (np.array([[-1, 1]]), "holds values that are no integers from 0 to 65535"),
+        (np.array([[65536, 1]]), "holds values that are no integers from 0 to 65535"),
+        (np.array([[np.nan, 1]]), "holds values that are no integers from 0 to 65535"),
+        (np.zeros((2, 2, 2)), r"is no label map but float64 of shape \(2, 2, 2\)"),
+        (np.zeros((0, 0)), "is no label map"),
+        ("person", "is no label map"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_a_field_that_is_no_label_map_is_refused(tmp_path: Path, value: object, reason: str) -> None:
+    savemat(tmp_path / "a.mat", {"S": value})
+    with pytest.raises(UserError, match=rf"a\.mat: the field S {reason}"):
+        read_mat_label(tmp_path / "a.mat", "S")
+
+
+def test_a_mat_file_without_the_field_is_refused(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"LabelMap": np.zeros((2, 2))})
+    with pytest.raises(UserError, match=r"a\.mat has no field S"):
+        read_mat_label(tmp_path / "a.mat", "S")
+
+
+def test_a_truncated_mat_file_is_refused_or_whole(tmp_path: Path) -> None:
+    label = np.random.default_rng(0).integers(0, 183, (16, 16)).astype(np.uint8)
+    savemat(tmp_path / "whole.mat", {"S": label}, do_compression=True)
+    content = (tmp_path / "whole.mat").read_bytes()
+    for length in range(1, len(content)):
+        (tmp_path / "a.mat").write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"a\.mat (cannot be read as a MATLAB file|has no field S)"):
+            read_mat_label(tmp_path / "a.mat", "S")
+
+
+def test_empty_missing_and_foreign_mat_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.mat").touch()
+    (tmp_path / "text.mat").write_text("<html>404</html>" * 20)
+    for name, reason in (
+        ("empty.mat", r"is empty \(0 bytes\)"),
+        ("missing.mat", "cannot be read: No such file"),
+        ("text.mat", "cannot be read as a MATLAB file"),
+    ):
+        with pytest.raises(UserError, match=f"{name} {reason}") as caught:
+            read_mat_label(tmp_path / name, "S")
+        assert "\n" not in str(caught.value)
 
 
 def test_16_bit_files_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.datasets.dataset import Dataset
-from harness.datasets.readers import ListLayout, Sample
+from harness.datasets.readers import FolderLayout, ListLayout, Sample
 from harness.errors import UserError
 
 LAYOUT = ListLayout(kind="list")
@@ -139,3 +139,178 @@ def test_original_lists_find_converted_images(tmp_path: Path, make_tree: Callabl
         tmp_path / "camvid/val/Seq0_val000.jpg",
         tmp_path / "camvid/val/Seq1_val001.jpg",
     ]
+
+
+# folders
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def folders(**keys: object) -> FolderLayout:
+    patterns = {"images": "image/{split}/{id}.jpg", "labels": "label/{split}/{id}.png"}
+    return FolderLayout.model_validate({"kind": "folders", **patterns, **keys})
+
+
+CITIES = folders(images="left/{split}/{folder}/{id}_left.png", labels="gt/{split}/{folder}/{id}_gt.png")
+
+
+def test_pairs_are_found_by_id_and_come_in_order(tmp_path: Path) -> None:
+    touch(tmp_path, "left/val/b/b_1_left.png", "left/val/a/a_2_left.png", "left/val/a/a_1_left.png")
+    touch(tmp_path, "gt/val/a/a_1_gt.png", "gt/val/b/b_1_gt.png", "gt/val/a/a_2_gt.png")
+    # What else lies in such folders: other label files, hidden files, another split.
+    touch(tmp_path, "gt/val/a/a_1_color.png", "gt/val/a/a_1_polygons.json", "gt/val/a/._a_1_gt.png", "gt/val/.DS_Store")
+    touch(tmp_path, "left/val/a/._a_1_left.png", "left/train/a/a_9_left.png", "left/val/readme.txt")
+    listing = CITIES.scan(tmp_path, "val")
+    assert listing.problems == []
+    assert listing.samples == [
+        Sample(tmp_path / f"left/val/{city}/{key}_left.png", tmp_path / f"gt/val/{city}/{key}_gt.png", key)
+        for city, key in (("a", "a_1"), ("a", "a_2"), ("b", "b_1"))
+    ]
+
+
+def test_an_image_and_a_label_without_the_other_are_problems(tmp_path: Path) -> None:
+    touch(tmp_path, "left/val/a/a_1_left.png", "left/val/a/a_2_left.png", "gt/val/a/a_1_gt.png", "gt/val/a/a_3_gt.png")
+    touch(tmp_path, "gt/val/b/a_2_gt.png")  # in the folder of another city
+    listing = CITIES.scan(tmp_path, "val")
+    assert [sample.id for sample in listing.samples] == ["a_1"]
+    assert listing.problems == [
+        "gt/val/a/a_3_gt.png has no image",
+        "gt/val/b/a_2_gt.png has no image",
+        "left/val/a/a_2_left.png has no label gt/val/a/a_2_gt.png",
+    ]
+
+
+def test_one_id_in_two_folders_is_a_problem(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/val/{city}/x_{kind}.png" for kind in ("left", "gt") for city in "ab"))
+    assert CITIES.scan(tmp_path, "val").problems == [
+        "left/val/b/x_left.png has the name of another image: ids must differ"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"), [((), "image image/val/*.jpg"), (("image/val/a.jpg",), "label label/val/*.png")]
+)
+def test_an_empty_split_is_one_problem(tmp_path: Path, there: tuple[str, ...], missing: str) -> None:
+    touch(tmp_path, *there)
+    listing = folders().scan(tmp_path, "val")
+    assert listing.samples == []
+    assert listing.problems == [f"there is no {missing}: the split is empty, or this is not the root"]
+
+
+def test_converted_images_of_another_suffix_are_found(tmp_path: Path) -> None:
+    touch(tmp_path, "image/val/a.png", "label/val/a.png", "image/test/a.jpg", "label/test/a.png")
+    assert folders().scan(tmp_path, "val").samples[0].image_path.name == "a.png"
+    (tmp_path / "ids.txt").write_text("a\n")
+    listed = folders(lists="ids.txt")
+    assert listed.scan(tmp_path, "val").samples[0].image_path.name == "a.png"
+    assert listed.scan(tmp_path, "test").samples[0].image_path.name == "a.jpg"
+
+
+def test_a_split_may_be_called_otherwise_on_disk(tmp_path: Path) -> None:
+    touch(tmp_path, "image/validation/a.jpg", "label/validation/a.png")
+    layout = folders(split_names={"val": "validation"})
+    assert [sample.id for sample in layout.scan(tmp_path, "val").samples] == ["a"]
+
+
+def test_the_root_may_be_the_archives_folder_or_the_one_above(tmp_path: Path) -> None:
+    touch(tmp_path, "VOC/2010/image/val/a.jpg", "VOC/2010/label/val/a.png")
+    layout = folders(inside="VOC/2010")
+    assert layout.scan(tmp_path, "val").samples == layout.scan(tmp_path / "VOC" / "2010", "val").samples
+    assert layout.base(tmp_path) == tmp_path / "VOC" / "2010"
+
+
+def test_runs_of_ids_make_splits_of_one_folder(tmp_path: Path) -> None:
+    layout = folders(
+        images="all/{id}.png",
+        labels="gt/{id}_L.png",
+        ids={"train": (("a_1", "a_3"), ("b_1", "b_9")), "val": (("a_4", "a_5"),)},
+    )
+    keys = ("a_1", "a_3", "a_4", "b_1", "c_1")
+    touch(tmp_path, *(f"all/{key}.png" for key in keys), *(f"gt/{key}_L.png" for key in keys))
+    assert [sample.id for sample in layout.scan(tmp_path, "train").samples] == ["a_1", "a_3", "b_1"]
+    assert [sample.id for sample in layout.scan(tmp_path, "val").samples] == ["a_4"]
+
+
+names = st.text(st.characters(categories=["L", "N"], include_characters="-_ []*?{}"), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(keys=st.sets(names.map(str.strip).filter(bool), min_size=1, max_size=6))
+def test_every_name_without_a_leading_dot_is_found(tmp_path_factory: pytest.TempPathFactory, keys: set[str]) -> None:
+    root = tmp_path_factory.mktemp("names")
+    touch(root, *(f"image/val/{key}.jpg" for key in keys), *(f"label/val/{key}.png" for key in keys))
+    listing = folders().scan(root, "val")
+    assert listing.problems == []
+    assert [sample.id for sample in listing.samples] == sorted(keys)
+
+
+# folders with a list of ids
+
+LISTED = folders(lists="sets/{split}.txt", images="image/{id}.jpg", labels="label/{id}.mat", encoding="mat", field="S")
+
+
+def test_a_list_of_ids_says_what_a_split_holds_and_in_which_order(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"image/{key}.jpg" for key in "abc"), *(f"label/{key}.mat" for key in "abc"))
+    touch(tmp_path, "sets/val.txt")
+    (tmp_path / "sets/val.txt").write_text("c\n\na\r\n")
+    listing = LISTED.scan(tmp_path, "val")
+    assert listing.problems == []
+    assert listing.samples == [Sample(tmp_path / f"image/{k}.jpg", tmp_path / f"label/{k}.mat", k) for k in "ca"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x", "sets/val.txt line 1 names x, but there is no image image/x.jpg"),
+        ("b", "sets/val.txt line 1 names b, but there is no label label/b.mat"),
+        ("a 1", "sets/val.txt line 1 holds 'a 1', but must hold one id"),
+        ("image/a", "sets/val.txt line 1 holds 'image/a', but must hold one id"),
+        ("a\na", "sets/val.txt names a twice, in the lines 1 and 2"),
+        ("", "sets/val.txt names no image: the split is empty"),
+        ("..", "sets/val.txt line 1 names .., but there is no image image/...jpg"),
+    ],
+)
+def test_a_wrong_line_of_ids_is_a_problem(tmp_path: Path, text: str, problem: str) -> None:
+    touch(tmp_path, "image/a.jpg", "image/b.jpg", "label/a.mat", "sets/val.txt")
+    (tmp_path / "sets/val.txt").write_text(text)
+    assert LISTED.scan(tmp_path, "val").problems[0] == problem
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(text=st.text() | st.lists(st.sampled_from(["/", ".", "..", "a", "x" * 300, "\n", " ", "\0"])).map("".join))
+def test_any_list_of_ids_gives_samples_or_problems(tmp_path: Path, text: str) -> None:
+    touch(tmp_path, "image/a.jpg", "label/a.mat", "sets/val.txt")
+    (tmp_path / "sets/val.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        listing = LISTED.scan(tmp_path, "val")
+    except UserError as error:
+        assert "val.txt cannot be read" in str(error)
+    else:
+        assert listing.samples or listing.problems
+
+
+def test_a_missing_list_of_ids_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"the list {tmp_path}/sets/val.txt does not exist"):
+        LISTED.scan(tmp_path, "val")
+
+
+# is a layout there?
+
+
+def test_a_layout_is_found_by_image_label_and_list_of_any_split(tmp_path: Path) -> None:
+    splits = ("train", "val")
+    assert not folders().found(tmp_path, splits)
+    touch(tmp_path, "image/val/a.png")
+    assert not folders().found(tmp_path, splits)
+    touch(tmp_path, "label/val/a.png")
+    assert folders().found(tmp_path, splits)
+    assert not folders().found(tmp_path, ["train"])
+    assert not folders(lists="{split}.txt").found(tmp_path, splits)
+    touch(tmp_path, "val.txt")
+    assert folders(lists="{split}.txt").found(tmp_path, splits)
+    assert not LAYOUT.found(tmp_path, ["train"])
+    assert LAYOUT.found(tmp_path, splits)

@@ -1,0 +1,62 @@
+"""What there is to know about every data set at a glance."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import datasets
+from harness.errors import UserError
+
+
+def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None = None) -> dict[str, dict[str, Any]]:
+    """For every data set: title, number of classes, images of each split, and where and whether it is found.
+
+    `root` is its folder, or None where nothing names one (`root_variable` is what would); `found` is the layout that
+    the root holds ("yes" if it has no name), or None; `verified` says whether the last check of this root found all in
+    order. All values are plain JSON. roots: of an experiment; they come before the environment's.
+    """
+    return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
+
+
+def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """`overview` for people: a line a data set, and below it where its root is set and what was found there."""
+    text = []
+    for name, facts in found.items():
+        splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
+        text.append(f"{name} ({facts['classes']} classes; {splits}): {facts['title']}")
+        if facts["root"] is None:
+            text.append(f"  not found: set {facts['root_variable']}, or pass --root DIR")
+        elif facts["found"] is None:
+            text.append(f"  not found in {facts['root']}")
+        else:
+            layout = "" if facts["found"] == "yes" else f", layout {facts['found']}"
+            verified = "verified" if facts["verified"] else "not verified yet"
+            text.append(f"  found in {facts['root']}{layout}, {verified}")
+    return text
+
+
+def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:
+    try:
+        root = datasets.resolve_root(name, given, results)
+    except UserError:
+        root = None
+    dataset = datasets.load(name, root)
+    found = dataset.found_layout()
+    return {
+        "title": dataset.title,
+        "classes": dataset.num_classes,
+        "splits": dict(dataset.splits),
+        "root_variable": dataset.root_variable,
+        "root": str(root) if root else None,
+        "found": None if found is None else found.name or "yes",
+        "verified": found is not None and root is not None and _verified(datasets.report_path(name, results), root),
+    }
+
+
+def _verified(report_path: Path, root: Path) -> bool:
+    try:
+        report = json.loads(report_path.read_text(encoding="utf-8"))
+        return report["fingerprint"] is not None and Path(report["root"]).resolve() == root.resolve()
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,117 @@
+"""Converts labels in MATLAB files to PNG.
+
+Decoding takes about as long either way. What is saved is reading what else the files hold (COCO-Stuff: region maps and
+captions), which counts on a slow disk; and other programs read PNG.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import atomic
+from harness.datasets.dataset import Dataset
+from harness.datasets.readers import FolderLayout, Sample
+from harness.datasets.spec import IGNORE_INDEX, Spec
+from harness.errors import UserError
+from harness.progress import track
+
+SCHEMA = 1
+REPORT = "prepare.json"
+PREPARED = "prepared"  # the name of the layout that is written here
+
+
+def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | None:
+    """Convert a data set's .mat labels to PNG, in the layout that its YAML calls `prepared`.
+
+    Returns what prepare.json in the new folder holds: the layout that was read, the images and a sha256 of the sources
+    of each split, when and how long. Returns None for a data set that has nothing to convert. What is there already
+    stays. The folder appears when it is complete; until then its files are kept in a hidden one beside it, from which
+    an interrupted conversion goes on.
+
+    workers: processes; default one a core, at most eight.
+
+    Raises UserError for a label that cannot be read, and if the folder cannot be written.
+    """
+    root = dataset.folder()
+    source = next((s for s in dataset.specs if s.layout.encoding == "mat" and s.layout.found(root, s.splits)), None)
+    target = next((spec for spec in dataset.specs if spec.layout.name == PREPARED), None)
+    if source is None or target is None:
+        return None
+    base = target.layout.base(root)
+    folder = base / PREPARED
+    if (folder / REPORT).is_file():
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    unfinished = base / f".{PREPARED}.unfinished"
+    try:
+        report = _convert(Dataset(source, root), target, unfinished, workers)
+        atomic.write_json(unfinished / REPORT, report)
+        unfinished.rename(folder)
+    except OSError as error:
+        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+        raise UserError(
+            f"{unfinished} cannot be written ({what}): make room or make it writable and prepare again, "
+            "which goes on from what is done"
+        ) from None
+    return report
+
+
+def _convert(dataset: Dataset, target: Spec, folder: Path, workers: int | None) -> dict[str, Any]:
+    started = time.monotonic()
+    if not isinstance(target.layout, FolderLayout) or PurePosixPath(target.layout.labels).parent.name != PREPARED:
+        raise UserError(f"{target.name}.yaml: the labels of the layout {PREPARED} must lie in a folder {PREPARED}")
+    samples = {split: dataset.samples(split) for split in dataset.splits}
+    folder.mkdir(exist_ok=True)
+    one = partial(_convert_label, dataset, _stored_values(target), folder)
+    hashes: dict[str, str] = {}
+    pool = ProcessPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    try:
+        for split, of_split in samples.items():
+            digest = hashlib.sha256()
+            results = pool.map(one, of_split, chunksize=16)
+            for line in track(results, f"prepare {dataset.name} {split}", len(of_split)):
+                digest.update(line.encode())
+            hashes[split] = digest.hexdigest()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {
+        "schema": SCHEMA,
+        "dataset": dataset.name,
+        "read": dataset.spec.layout.name,
+        "images": {split: len(of_split) for split, of_split in samples.items()},
+        "sources": hashes,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _stored_values(target: Spec) -> NDArray[np.uint8]:
+    """The value that stands for each train id in the new labels, and at 255 the one for ignored pixels."""
+    values = np.zeros(IGNORE_INDEX + 1, np.uint8)
+    for train_id, entry in enumerate(target.classes):
+        values[train_id] = entry.labels[0]
+    if target.ignored_labels:
+        values[IGNORE_INDEX] = target.ignored_labels[0]
+    return values
+
+
+def _convert_label(dataset: Dataset, values: NDArray[np.uint8], folder: Path, sample: Sample) -> str:
+    """Convert one label, unless its PNG is there; returns a line with its id and its source's sha256."""
+    path = folder / f"{sample.id}.png"
+    if not path.is_file():
+        encoded, content = cv2.imencode(".png", values[dataset.read_label(sample)])
+        if not encoded:
+            raise OSError(f"cannot encode {path}")
+        with atomic.replacing(path) as temporary:
+            temporary.write_bytes(content.tobytes())
+    return f"{sample.id} {hashlib.sha256(sample.label_path.read_bytes()).hexdigest()}\n"

@@ -1,0 +1,116 @@
+"""docs/new-dataset.md, followed to the letter."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from harness import datasets
+from harness.datasets import layout_writer
+from harness.datasets.spec import ClassEntry, Spec, read_specs
+from harness.datasets.verify import verify
+
+
+@pytest.fixture
+def page(repository: Path) -> str:
+    return (repository / "docs" / "new-dataset.md").read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+@pytest.fixture
+def farm(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the data sets, with nothing in it but the page's YAML."""
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    (folder / "farm.yaml").write_text(blocks(page, "yaml")[0])
+    monkeypatch.setattr(datasets, "FOLDER", folder)
+    return folder
+
+
+def test_the_pages_files_are_read_by_the_pages_yaml(page: str, farm: Path, tmp_path: Path) -> None:
+    names = re.findall(r"farm/(\S+\.(?:jpg|png))", page)
+    assert len(names) == 4
+    for name in names:
+        path = tmp_path / "farm" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.array([[0, 1], [2, 3]], np.uint8)
+        cv2.imwrite(str(path), np.zeros((2, 2, 3), np.uint8) if "photos" in name else values)
+    dataset = datasets.load("farm", tmp_path / "farm")
+    for split, key, cluster in (("train", "north_0001", "north"), ("test", "south_0001", "south")):
+        (sample,) = dataset.samples(split)
+        assert (sample.id, dataset.cluster(sample.id)) == (key, cluster)
+        assert dataset.read(sample)[1].tolist() == [[255, 0], [1, 1]]
+
+
+def test_the_pages_python_reads_rendered_scenes(
+    page: str, farm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = blocks(page, "python")[0].replace("/tmp/farm", str(tmp_path / "farm"))
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/new-dataset.md", "exec"), names)
+    image, label = names["image"], names["label"]
+    assert isinstance(image, np.ndarray)
+    assert isinstance(label, np.ndarray)
+    assert image.shape == (*label.shape, 3)
+    assert set(np.unique(label).tolist()) <= {0, 1, 255}
+    assert (tmp_path / "farm" / "masks" / "held_out").is_dir()
+    report = verify(datasets.load("farm", tmp_path / "farm"), tmp_path / "verify.json")
+    assert {split: found["images"] for split, found in report["splits"].items()} == {"train": 4, "test": 2}
+
+
+def test_every_key_that_the_page_names_is_one(page: str, farm: Path, tmp_path: Path) -> None:
+    """Each row of the table, put into the page's YAML, is accepted."""
+    content = yaml.safe_load((farm / "farm.yaml").read_text())
+    folders = {key: value for key, value in content["layout"].items() if key != "split_names"}
+    flat = {"kind": "folders", "images": "photos/{id}.jpg", "labels": "masks/{id}.png"}
+    colours = [
+        {"name": "a", "color": [0, 0, 0], "labels": [[0, 128, 0], [0, 255, 0]]},
+        {"name": "b", "color": [0, 0, 0], "labels": [[1, 2, 3]]},
+    ]
+    rows = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", page, re.MULTILINE))
+    edits = {
+        "`kind: folders`": {"layout": folders},
+        '`lists: "sets/{split}.txt"`': {"layout": flat},
+        '`ids: {train: [["a_0001", "a_0400"]]}`': {"layout": flat},
+        "`kind: list`": {"layout": {}},
+        "`inside: farm-v1.1`": {"layout": folders},
+        "`encoding: colors`": {"layout": folders, "classes": colours, "ignored_labels": []},
+        "`encoding: mat`, `field: S`": {"layout": folders},
+    }
+    assert set(rows) == set(edits)
+    for row, edit in edits.items():
+        edited = content | edit
+        for key in re.findall(r"`(.*?)`", row):
+            edited["layout"] = edited["layout"] | yaml.safe_load(key)
+        (tmp_path / "farm.yaml").write_text(yaml.safe_dump(edited))
+        assert isinstance(read_specs(tmp_path / "farm.yaml")[0], Spec), row
+
+
+def test_the_rest_of_the_page_is_accepted(farm: Path) -> None:
+    content = yaml.safe_load((farm / "farm.yaml").read_text())
+    content["layouts"] = [content["layout"] | {"name": name, "values": name} for name in ("ids", "train_ids")]
+    del content["layout"]
+    for number, entry in enumerate(content["classes"]):
+        entry["labels"] = {"ids": [f"{10 * number + 10}..{10 * number + 19}"], "train_ids": [number]}
+    content["ignored_labels"] = {"ids": [0], "train_ids": [255]}
+    third = {"name": "barn", "color": [1, 1, 1], "labels": {"ids": [7], "train_ids": [2]}}
+    content["classes"].append(third)
+    (farm / "farm.yaml").write_text(yaml.safe_dump(content))
+    (farm / "dry_farm.yaml").write_text("base: farm\nname: dry_farm\nignored_classes: [water]\n")
+    ids, train_ids = datasets.load("dry_farm").specs
+    assert [entry.name for entry in ids.classes] == ["field", "barn"]
+    assert ids.classes[0] == ClassEntry(name="field", color=(120, 180, 60), labels=tuple(range(10, 20)))
+    assert ids.ignored_labels == (0, *range(20, 30))
+    assert train_ids.ignored_labels == (255, 1)
+
+
+def test_the_writer_takes_the_pages_layout(farm: Path, tmp_path: Path) -> None:
+    spec = datasets.load("farm").specs[0]
+    root = layout_writer.write_scenes(tmp_path / "root", spec, {"train": 2, "test": 1}, (16, 16))
+    assert len(list(root.glob("photos/train/train/train_*.jpg"))) == 2

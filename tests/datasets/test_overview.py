@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import datasets
+from harness.datasets import layout_writer
+from harness.datasets.overview import lines, overview
+from harness.datasets.verify import verify
+
+
+@pytest.fixture(autouse=True)
+def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in datasets.names():
+        monkeypatch.delenv(datasets.load(name).root_variable, raising=False)
+
+
+def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path: Path) -> None:
+    found = overview(tmp_path)
+    assert list(found) == datasets.names()
+    assert found["cityscapes"] == {
+        "title": "Cityscapes",
+        "classes": 19,
+        "splits": {"train": 2975, "val": 500},
+        "root_variable": "CITYSCAPES_ROOT",
+        "root": None,
+        "found": None,
+        "verified": False,
+    }
+    assert found["scenes"]["root"].startswith(str(tmp_path / "data" / "scenes-"))  # where it will be rendered
+    assert found["scenes"]["found"] is None
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_root_is_found_with_its_layout_and_verified_once_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = {"train": 1, "val": 1, "test": 1}
+    cityscapes, camvid = datasets.load("cityscapes").specs[1], datasets.load("camvid").specs[0]
+    root = layout_writer.write_scenes(tmp_path / "cityscapes", cityscapes, counts, (16, 16))
+    monkeypatch.setenv("CITYSCAPES_ROOT", str(root))
+    roots = {"camvid": layout_writer.write_scenes(tmp_path / "camvid", camvid, counts, (16, 16))}
+    found = overview(tmp_path, roots)
+    assert (found["cityscapes"]["root"], found["cityscapes"]["found"]) == (str(root), "original")
+    assert (found["camvid"]["root"], found["camvid"]["found"]) == (str(roots["camvid"]), "yes")
+    assert not found["cityscapes"]["verified"]
+    verify(datasets.load("cityscapes", root), datasets.report_path("cityscapes", tmp_path))
+    assert overview(tmp_path)["cityscapes"]["verified"]
+    text = lines(overview(tmp_path))
+    assert "cityscapes (19 classes; train 1, val 1): Cityscapes (rendered)" in text
+    assert f"  found in {root}, layout original, verified" in text
+    assert "  not found: set ADE20K_ROOT, or pass --root DIR" in text
+    assert f"  found in {roots['camvid']}, not verified yet" in lines(found)
+    # A report about another folder says nothing about this one.
+    other = layout_writer.write_scenes(tmp_path / "other", cityscapes, counts, (16, 16))
+    assert not overview(tmp_path, {"cityscapes": other})["cityscapes"]["verified"]
+
+
+@pytest.mark.parametrize("report", ["", "[]", "{}", '{"fingerprint": null, "root": "ROOT"}', '{"fingerprint": "a"}'])
+def test_a_report_that_is_damaged_or_failed_verifies_nothing(tmp_path: Path, report: str) -> None:
+    spec = datasets.load("ade20k").specs[0]
+    root = layout_writer.write_scenes(tmp_path / "ade20k", spec, {"train": 1, "val": 1}, (16, 16))
+    path = datasets.report_path("ade20k", tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text(report.replace("ROOT", str(root)))
+    found = overview(tmp_path, {"ade20k": root})["ade20k"]
+    assert (found["found"], found["verified"]) == ("yes", False)
+
+
+def test_a_root_that_holds_something_else_is_not_found(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    found = overview(tmp_path, {"ade20k": tmp_path, "coco_stuff10k": tmp_path / "nowhere"})
+    assert (found["ade20k"]["root"], found["ade20k"]["found"]) == (str(tmp_path), None)
+    assert found["coco_stuff10k"]["found"] is None
+    assert f"  not found in {tmp_path}" in lines(found)
