@@ -1,4 +1,6 @@
-"""From an image to a label map, by the protocols that papers report."""
+"""From an image to a label map, by the protocols that papers report; each gives what mmsegmentation's own gives."""
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,49 +12,113 @@ from harness.models.segmenter import Segmenter
 
 # Multi-scale and flip as the papers test: 0.75 to 2.0, step 0.25 (metrics.md, "Inference protocols").
 SCALES = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window of the protocol `slide` and its stride, (height, width) in pixels."""
+
+    size: Size
+    stride: Size
+
+    @classmethod
+    def of(cls, size: Size, stride: Size | None = None) -> "Window":
+        """With a stride of two thirds of the window's size, mmsegmentation's usual one, unless one is given."""
+        return cls(size, stride or (round(size[0] * 2 / 3), round(size[1] * 2 / 3)))
+
+
+def predict(
+    network: Segmenter, image: np.ndarray, protocol: str, window: Window | None = None, fit: Size | None = None
+) -> np.ndarray:
+    """Predict one image, uint8 [H, W, 3] RGB, on the network's device: the argmax of `scores`, uint8 [H, W] train ids.
+
+    Arguments as for `scores`.
+    """
+    return scores(network, image, protocol, window, fit).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
 
 
 @torch.inference_mode()
-def predict(network: Segmenter, image: np.ndarray, protocol: str) -> np.ndarray:
-    """Predict one image, uint8 [H, W, 3] RGB, on the network's device.
+def scores(
+    network: Segmenter, image: np.ndarray, protocol: str, window: Window | None = None, fit: Size | None = None
+) -> Tensor:
+    """What a protocol gives for one image, uint8 [H, W, 3] RGB: float32 [1, K, H, W].
 
-    Returns train ids, uint8 [H, W]. `whole`: argmax of the logits at the image's size. `ms_flip`: argmax of the mean
-    softmax over `SCALES` and horizontal flips. Logits are resized bilinearly, align_corners as the network's.
+    `whole`: the logits. `slide`: the mean of the logits of the windows that cover a pixel; needs `window`. `ms_flip`:
+    the mean softmax over `SCALES` and horizontal flips. With `fit` (long and short side in pixels) the network sees the
+    image scaled to the largest size inside that box. Logits are resized bilinearly, align_corners as the network's, to
+    the size that the network saw and from there to the image's.
     """
     size = image.shape[:2]
+    seen = image if fit is None else _scaled(image, fit)
+    if protocol == "ms_flip":
+        return multi_scale_probabilities(network, seen, size)
+    images = _to_batch(network, seen)
     if protocol == "whole":
-        scores = logits_at(network, _to_batch(network, image), size)
+        logits = _logits(network, images)
+    elif window is not None:
+        logits = _window_mean(network, images, window)
     else:
-        scores = multi_scale_probabilities(network, image)
-    return scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+        raise ValueError("the protocol slide needs a window")
+    return _resize(network, logits, size)
 
 
 @torch.inference_mode()
-def multi_scale_probabilities(network: Segmenter, image: np.ndarray) -> Tensor:
-    """The mean softmax over scales and flips, float32 [1, K, H, W]."""
+def multi_scale_probabilities(network: Segmenter, image: np.ndarray, size: Size | None = None) -> Tensor:
+    """The mean softmax over scales and flips at `size` (the image's if None), float32 [1, K, *size]."""
     height, width = image.shape[:2]
+    size = size or (height, width)
     total: Tensor | None = None
     for scale in SCALES:
-        # Half a pixel is rounded up, as in mmsegmentation's test-time augmentation.
-        size = (int(width * scale + 0.5), int(height * scale + 0.5))
-        scaled = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-        batch = _to_batch(network, scaled)
+        batch = _to_batch(network, _scaled(image, (_rounded(width * scale), _rounded(height * scale))))
         for flipped in (False, True):
-            logits = network(batch.flip(-1) if flipped else batch).float()
+            logits = _logits(network, batch.flip(-1) if flipped else batch)
             logits = logits.flip(-1) if flipped else logits
-            probabilities = _resize(network, logits, (height, width)).softmax(dim=1)
+            probabilities = _resize(network, logits, size).softmax(dim=1)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return total / (2 * len(SCALES))
 
 
-def logits_at(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits of images uint8 [B, 3, H, W], float32 [B, K, *size]."""
-    return _resize(network, network(images).float(), size)
+def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
+    """The windows' logits averaged: images [B, 3, H, W] -> [B, K, H, W]. Windows at the far edges are moved inwards."""
+    height, width = images.shape[-2:]
+    tall, wide = min(window.size[0], height), min(window.size[1], width)
+    total = torch.zeros(len(images), network.num_classes, height, width, device=images.device)
+    count = torch.zeros(1, 1, height, width, device=images.device)
+    for top in _starts(height, tall, window.stride[0]):
+        for left in _starts(width, wide, window.stride[1]):
+            part = (..., slice(top, top + tall), slice(left, left + wide))
+            total[part] += _logits(network, images[part])
+            count[part] += 1
+    return total / count
 
 
-def _resize(network: Segmenter, logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side: every `stride` pixels, the last one where it ends with the image."""
+    return [min(start, length - window) for start in range(0, length - window + stride, stride)]
+
+
+def _logits(network: Segmenter, images: Tensor) -> Tensor:
+    """Images uint8 [B, 3, H, W] -> float32 [B, K, H, W]."""
+    return _resize(network, network(images).float(), images.shape[-2:])
+
+
+def _resize(network: Segmenter, logits: Tensor, size: Size | torch.Size) -> Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=network.align_corners)
+
+
+def _scaled(image: np.ndarray, box: Size) -> np.ndarray:
+    """`image` at the largest size of its own shape inside `box`, whichever way round the box lies."""
+    height, width = image.shape[:2]
+    factor = min(max(box) / max(height, width), min(box) / min(height, width))
+    size = (_rounded(width * factor), _rounded(height * factor))
+    return image if size == (width, height) else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _rounded(length: float) -> int:
+    """To whole pixels, half a pixel upwards, as mmcv rounds."""
+    return int(length + 0.5)
 
 
 def _to_batch(network: Segmenter, image: np.ndarray) -> Tensor:

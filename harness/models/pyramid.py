@@ -1,0 +1,46 @@
+"""The feature pyramid inside a UPerNet head, taken apart so that its outputs can be tapped.
+
+mmsegmentation's UPerHead (Xiao et al., "Unified Perceptual Parsing", ECCV 2018) goes from the encoder's stages to
+logits in one step. The multi-scale contrast paper (Pissas et al., ECCV 2022) contrasts the pyramid's outputs between
+the two halves, before they are resized and fused; the parameters are the head's own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class PyramidMaps(list[Tensor]):
+    """The pyramid's outputs, with the encoder's `stages` that they were made from, which auxiliary heads decode."""
+
+    def __init__(self, maps: Sequence[Tensor], stages: Sequence[Tensor]) -> None:
+        super().__init__(maps)
+        self.stages = list(stages)
+
+
+def pyramid_maps(head: Any, stages: Sequence[Tensor]) -> PyramidMaps:
+    """Stages [B, C_i, H_i, W_i], fine to coarse, through `head`'s pyramid: as many maps [B, head.channels, H_i, W_i].
+
+    The coarsest is the pyramid pooling module's output.
+    """
+    inputs = head._transform_inputs(stages)
+    maps = [convolve(stage) for convolve, stage in zip(head.lateral_convs, inputs, strict=False)]
+    maps.append(head.psp_forward(inputs))
+    for index in range(len(maps) - 1, 0, -1):
+        maps[index - 1] = maps[index - 1] + _resized(head, maps[index], maps[index - 1])
+    finest_first = [convolve(map_) for convolve, map_ in zip(head.fpn_convs, maps, strict=False)]
+    return PyramidMaps([*finest_first, maps[-1]], stages)
+
+
+def pyramid_logits(head: Any, maps: Sequence[Tensor]) -> Tensor:
+    """The rest of `head`: the pyramid's outputs -> logits [B, K, H_0, W_0] on the finest map's grid."""
+    finest, *coarser = maps
+    fused = head.fpn_bottleneck(torch.cat([finest, *(_resized(head, map_, finest) for map_ in coarser)], dim=1))
+    return head.cls_seg(fused)
+
+
+def _resized(head: Any, map_: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(map_, like.shape[-2:], mode="bilinear", align_corners=head.align_corners)
