@@ -1,27 +1,26 @@
 """Evaluates a trained run: predictions -> counts -> scores -> record.json."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from harness import atomic, datasets, models
+from harness import datasets, models
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
-from harness.evaluation.counts import Counts, confusion_image, count_image, stack
-from harness.evaluation.inference import predict
+from harness.evaluation.counts import Counts, stack
+from harness.evaluation.inference import Size, Window, predict
+from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.machine import Machine
 from harness.models.segmenter import Segmenter
 from harness.progress import track
 from harness.run import read_json, write_json
-from harness.statistics.scores import score
 from harness.training.train import inference_weights
 
 Tables = dict[str, np.ndarray]
@@ -50,13 +49,10 @@ def evaluate(
         dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
         network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
         record["split"] = dataset.evaluation_split
-        counts, confusions = measure(network, dataset, protocols, folder / "predictions", str(folder))
-        counts.save(folder / "counts.npz")
-        with atomic.replacing(folder / "confusion.npz") as path:
-            np.savez_compressed(path, allow_pickle=False, **confusions)
-        for protocol, tables in counts.tables.items():
-            scores, per_class = score(tables, dataset.classes, record["absent"], training["class_pixels"])
-            record["scores"][protocol], record["per_class"][protocol] = scores, per_class
+        window = window_of(training["settings"]["schedule"])
+        counts, confusions = measure(network, dataset, protocols, folder, window=window)
+        save_counts(folder, counts, confusions)
+        record |= scores_of(counts, record["absent"], training["class_pixels"])
     record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(folder / "record.json", record)
     return record
@@ -69,39 +65,53 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
         raise UserError(f"{path} is missing: train this run (with --restart) before evaluating it")
     network = models.build(model, num_classes, weights="none")
     network.load_inference_state(load_file(path))
+    return ready(network, device)
+
+
+def ready(network: Segmenter, device: torch.device) -> Segmenter:
+    """The network on its device, in eval mode and with the memory format that convolutions run fastest in."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     return network.eval()
 
 
+def window_of(schedule: Mapping[str, Any]) -> Window:
+    """The window of the protocol `slide` in a run's schedule: its own, or the crop."""
+    size, stride = schedule.get("slide_window") or schedule["crop"], schedule.get("slide_stride")
+    return Window.of((size[0], size[1]), (stride[0], stride[1]) if stride else None)
+
+
 def measure(
-    network: Segmenter, dataset: Dataset, protocols: Sequence[str], predictions: Path, title: str
+    network: Segmenter,
+    dataset: Dataset,
+    protocols: Sequence[str],
+    folder: Path | None,
+    *,
+    window: Window | None = None,
+    fit: Size | None = None,
 ) -> tuple[Counts, dict[str, np.ndarray]]:
     """Predict every image of the evaluation split by every protocol and count.
 
     Counting and writing run beside the network in threads of their own. Label maps of the first protocol are written
-    to `predictions`/<protocol>/<id>.png (8-bit train ids).
+    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
     """
     samples = dataset.samples(dataset.evaluation_split)
     num_classes = len(dataset.classes)
 
-    def count(
-        image_id: str, prediction: np.ndarray, label: np.ndarray, target: Path | None
-    ) -> tuple[Tables, np.ndarray]:
-        if target is not None:
-            with atomic.replacing(target / f"{image_id}.png") as path:
-                cv2.imwrite(str(path), prediction)
-        return count_image(prediction, label, num_classes), confusion_image(prediction, label, num_classes)
+    def count(prediction: np.ndarray, label: np.ndarray, kept: Path | None) -> Counted:
+        if kept is not None:
+            write_map(kept, prediction)
+        return count_pair(prediction, label, num_classes)
 
     tables: dict[str, Tables] = {}
     confusions: dict[str, np.ndarray] = {}
     for protocol in protocols:
-        target = predictions / protocol if protocol == protocols[0] else None
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             pending = []
-            for sample in track(samples, f"evaluate {title} {protocol}", len(samples)):
+            for sample in track(samples, f"evaluate {folder or dataset.name} {protocol}", len(samples)):
                 image, label = dataset.read(sample)
-                prediction = predict(network, image, protocol)
-                pending.append(pool.submit(count, sample.id, prediction, label, target))
+                prediction = predict(network, image, protocol, window, fit)
+                kept = map_path(folder, protocol, sample.id) if folder and protocol == protocols[0] else None
+                pending.append(pool.submit(count, prediction, label, kept))
             results = [future.result() for future in pending]
         tables[protocol] = stack([counts for counts, _ in results])
         confusions[protocol] = np.sum([confusion for _, confusion in results], axis=0)

@@ -1,0 +1,140 @@
+"""An arm whose predictions were made elsewhere: its key, its folder and its record."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from harness.datasets.dataset import Dataset
+from harness.errors import UserError
+from harness.experiment import FOLDER_NAME, Arm, Experiment
+from harness.run import Run, fingerprint, read_json, refuse_other_settings, write_json
+
+EXTERNAL = "external"  # the method of such an arm
+
+
+def external_run(
+    results: Path, dataset: str, arm: str, experiment: str | None = None, model: str | None = None, seed: int = 0
+) -> Run:
+    """The key under which the predictions of `arm` enter the tables.
+
+    An experiment or a model that is not given is that of the only ones with runs on the data set in `results`, so that
+    the arm stands beside them; "external" if there are no runs. Raises UserError if there are several to choose from,
+    and for a name that cannot be a folder's.
+    """
+    for name in (arm, experiment, model):
+        if name is not None and not FOLDER_NAME.fullmatch(name):
+            raise UserError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
+    if seed < 0:
+        raise UserError(f"--seed must be 0 or larger, not {seed}")
+    if experiment is None or model is None:
+        folders = Path(results).glob(f"runs/{experiment or '*'}/{dataset}/{model or '*'}")
+        places = sorted({(folder.parent.parent.name, folder.name) for folder in folders if folder.is_dir()})
+        if len(places) > 1:
+            listed = "; ".join(f"--experiment {one} --model {other}" for one, other in places)
+            raise UserError(f"runs on {dataset} are in several places: say beside which {arm} belongs ({listed})")
+        there = places[0] if places else (EXTERNAL, EXTERNAL)
+        experiment, model = experiment or there[0], model or there[1]
+    return Run(experiment, dataset, model, arm, seed)
+
+
+def external_records(experiment: Experiment, results: Path) -> list[Path]:
+    """The record.json of every external arm that lies beside the experiment's own, in order of their paths."""
+    folders = [
+        Path(results) / "runs" / experiment.name / dataset / model
+        for dataset in experiment.datasets
+        for model in experiment.models
+    ]
+    paths = sorted(path for folder in folders for path in folder.glob("*/seed*/record.json"))
+    return [path for path in paths if _arm(path) not in experiment.arms and _is_external(path)]
+
+
+def with_external_arms(experiment: Experiment, results: Path) -> Experiment:
+    """The experiment with the external arms that lie beside its own, after these, in order of name."""
+    names = sorted({_arm(path) for path in external_records(experiment, results)})
+    arms = {name: Arm(method=EXTERNAL, options={}) for name in names}
+    return experiment.model_copy(update={"arms": experiment.arms | arms})
+
+
+def settings_of(run: Run, split: str, protocol: str, encoding: str, sha256: str) -> dict[str, Any]:
+    """What decides the scores of an external arm; plain JSON values."""
+    named = {"dataset": run.dataset, "model": run.model, "method": EXTERNAL, "seed": run.seed}
+    return named | {"split": split, "protocol": protocol, "format": encoding, "predictions": sha256}
+
+
+def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:
+    """Make sure that a run's folder may take this arm's record; with `restart` what it holds of another is removed.
+
+    Raises UserError if a run was trained there or, without `restart`, if it holds the record of other predictions.
+    """
+    if (folder / "training.json").exists() or (folder / "checkpoints").exists():
+        raise UserError(f"{folder} holds a run that was trained here: choose another name for --arm")
+    if restart and folder.exists():
+        rmtree(folder)
+    if (folder / "record.json").exists():
+        refuse_other_settings(folder, settings, read_json(folder / "record.json").get("settings", {}))
+
+
+def write_record(
+    folder: Path,
+    run: Run,
+    settings: dict[str, Any],
+    found: dict[str, dict[str, Any]],
+    dataset: Dataset,
+    absent: str,
+    source: str,
+    started: str,
+) -> None:
+    """Write record.json of an external arm: the keys of a trained run's, None for what is not known here.
+
+    `found` is `scores` and `per_class` by protocol; `source` the name of the predictions' folder.
+    """
+    origin = {"folder": source, "format": settings["format"], "sha256": settings["predictions"]}
+    record = {
+        "key": run.key(),
+        "method": EXTERNAL,
+        "options": {},
+        "status": "done",
+        "reason": None,
+        "iterations": None,
+        "weights_hash": None,
+        "settings": settings,
+        "fingerprint": fingerprint(settings),
+        "provenance": _provenance(dataset, settings["split"]) | {"predictions": origin},
+        "started": started,
+        "seconds": None,
+        "absent": absent,
+        "split": settings["split"],
+        "scores": found["scores"],
+        "per_class": found["per_class"],
+        "evaluated": now(),
+    }
+    write_json(folder / "record.json", record)
+
+
+def now() -> str:
+    """The time as records write it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _arm(record: Path) -> str:
+    return record.parent.parent.name
+
+
+def _is_external(record: Path) -> bool:
+    try:
+        return read_json(record).get("method") == EXTERNAL
+    except UserError:  # damaged: no reason to show an arm that the experiment does not name
+        return False
+
+
+def _provenance(dataset: Dataset, split: str) -> dict[str, Any]:
+    """Where, with what code and on which data the predictions were scored."""
+    from harness.provenance import provenance  # imports torch
+
+    try:
+        whole = dataset.fingerprint()
+    except UserError:  # scoring needs no other split, so it may not be there
+        whole = None
+    hashes = {"data_fingerprint": whole, "split_fingerprint": dataset.fingerprint([split])}
+    return provenance("cpu") | hashes | {"initial_weights_sha256": None}

@@ -1,0 +1,76 @@
+"""A trained network of mmsegmentation's through our evaluator, beside the figures that are published for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import models
+from harness.datasets.dataset import Dataset
+from harness.errors import UserError
+from harness.evaluation.evaluate import measure, ready
+from harness.evaluation.inference import Window
+from harness.evaluation.record import scores_of
+from harness.machine import Machine
+from harness.models.weights import load_segmentation_checkpoint
+
+
+def evaluate_checkpoint(
+    path: Path,
+    model: str,
+    dataset: Dataset,
+    machine: Machine,
+    *,
+    protocols: Sequence[str] = (),
+    absent: str = "skip",
+    window: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Score the segmentation checkpoint `path` on the evaluation split of `dataset`.
+
+    `protocols`: default those that a figure is published for, else `whole`. Where one is, the window and the size of
+    the test images are those that it was measured with; else `window` (height, width) is that of the protocol `slide`.
+
+    Returns `model`, `dataset`, `split`, `images`, `absent`, `checkpoint`, `sha256`, `scores` and `per_class` by
+    protocol, and `known_answers`: {protocol: {published, tolerance, measured, passed}}, mIoU in percent. A figure
+    counts for the very file that it was measured with, by its sha256. Raises UserError for another model's file.
+    """
+    network = models.build(model, dataset.num_classes, weights="none")
+    loaded = load_segmentation_checkpoint(network, path)
+    ready(network, machine.use())
+    published: dict[str, models.Published] = {
+        each.protocol: each for each in models.published(model, dataset.name, loaded.sha256)
+    }
+    scores: dict[str, Any] = {}
+    per_class: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
+    images = 0
+    for protocol in protocols or list(published) or ["whole"]:
+        fact = published.get(protocol)
+        seen = fact.window if fact else window
+        if protocol == "slide" and seen is None:
+            raise UserError("the protocol slide needs its window: pass --window HEIGHTxWIDTH")
+        through = Window.of(seen, fact.stride if fact else None) if seen else None
+        counts, _ = measure(network, dataset, [protocol], None, window=through, fit=fact.fit if fact else None)
+        found = scores_of(counts, absent)
+        scores |= found["scores"]
+        per_class |= found["per_class"]
+        images = len(counts.image_ids)
+        if fact:
+            miou = scores[protocol]["miou"]
+            answers[protocol] = {
+                "published": fact.miou,
+                "tolerance": fact.tolerance,
+                "measured": miou,
+                "passed": miou is not None and abs(miou - fact.miou) <= fact.tolerance,
+            }
+    return {
+        "model": model,
+        "dataset": dataset.name,
+        "split": dataset.evaluation_split,
+        "images": images,
+        "absent": absent,
+        "checkpoint": path.name,
+        "sha256": loaded.sha256,
+        "scores": scores,
+        "per_class": per_class,
+        "known_answers": answers,
+    }

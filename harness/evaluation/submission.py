@@ -1,0 +1,117 @@
+"""Writes a run's predictions as the official evaluation servers take them, or as `score` reads them back."""
+
+import os
+import re
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from harness import datasets
+from harness.datasets.dataset import Dataset
+from harness.datasets.images import read_image
+from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
+from harness.discovery import unknown
+from harness.errors import UserError
+from harness.evaluation.encodings import raw_values
+from harness.evaluation.evaluate import load_network, window_of
+from harness.evaluation.inference import predict
+from harness.evaluation.record import write_map
+from harness.experiment import FOLDER_NAME, Protocol
+from harness.machine import Machine
+from harness.progress import track
+from harness.run import read_json
+
+Format = Literal["train_ids", "cityscapes", "ade20k"]
+
+
+def write_predictions(
+    folder: Path,
+    machine: Machine,
+    *,
+    split: str,
+    form: str,
+    protocol: str = "whole",
+    out: Path | None = None,
+    images: Path | None = None,
+    root: Path | None = None,
+) -> Path:
+    """Predict a split with the trained run in `folder` and write a greyscale PNG for each image, named as the image.
+
+    `form`: "train_ids"; "cityscapes", the raw ids of its labels.py; or "ade20k", 1 to 150. Both servers take PNGs named
+    as the images, at the images' size. The split may be one whose labels are withheld; `images` is a folder of pictures
+    to predict where they do not lie as the labelled ones do. Returns the folder that was written: `out`, by default
+    RUN/submissions/SPLIT-FORM-PROTOCOL. It is complete or absent, and one that holds files already is refused.
+
+    Raises UserError for a run that is not trained, a form that is not of the run's data set, and images that are
+    missing or cannot be read.
+    """
+    for kind, given, allowed in (("format", form, get_args(Format)), ("protocol", protocol, get_args(Protocol))):
+        if given not in allowed:
+            raise unknown(kind, given, allowed)
+    if not FOLDER_NAME.fullmatch(split):
+        raise UserError(f"--split {split!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
+    training = read_json(folder / "training.json")
+    if training["status"] != "done":
+        raise UserError(f"{folder} ended as {training['status']}: only a run that is done can predict")
+    key = training["key"]
+    dataset = datasets.load(key["dataset"], root or Path(training["root"]))
+    stored = stored_values(dataset, form)
+    out = out or folder / "submissions" / f"{split}-{form}-{protocol}"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already: remove it, or pass another folder as --out")
+    paths = _images(dataset, split, images)
+    network = load_network(folder, key["model"], dataset.num_classes, machine.use())
+    window = window_of(training["settings"]["schedule"])
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    try:
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            written = []
+            for path in track(paths, f"predict {folder} {split} {protocol}", len(paths)):
+                labels = stored[predict(network, read_image(path), protocol, window)]
+                written.append(pool.submit(write_map, temporary / f"{path.stem}.png", labels))
+            for each in written:
+                each.result()
+        temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def stored_values(dataset: Dataset, form: str) -> np.ndarray:
+    """What stands for each train id in a file of this form, uint8 [K].
+
+    Raises UserError if `form` is that of another data set's server.
+    """
+    if form == "train_ids":
+        return np.arange(dataset.num_classes, dtype=np.uint8)
+    if not dataset.name.startswith(form):
+        raise UserError(f"--format {form} is what the server of {form} takes, and this run is of {dataset.name}")
+    return np.array([values[0] for values in raw_values(dataset)], np.uint8)
+
+
+def _images(dataset: Dataset, split: str, folder: Path | None) -> list[Path]:
+    """The images of a split, or those below `folder`, in order of their names."""
+    layout = dataset.spec.layout
+    if folder is not None:
+        paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    elif split in dataset.splits or not isinstance(layout, FolderLayout) or "{split}" not in layout.images:
+        paths = [sample.image_path for sample in dataset.samples(split)]
+    else:  # a split without labels
+        pattern = layout.images.replace("{split}", layout.split_names.get(split, split))
+        folder = layout.base(dataset.root or Path())
+        paths = list(folder.glob(re.sub(r"\{(id|folder)\}", "*", pattern)))
+    found: dict[str, Path] = {}
+    for path in sorted(each for each in paths if not each.name.startswith(".")):
+        first = found.setdefault(path.stem, path)
+        if first != path:
+            raise UserError(f"{first} and {path} would be written to one file: keep one of them")
+    if not found:
+        raise UserError(f"{folder} holds no image of the split {split}: pass --images DIR, the folder that does")
+    return list(found.values())

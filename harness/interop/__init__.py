@@ -1,0 +1,1 @@
+"""Other frameworks: each module here needs one that is not required otherwise."""

@@ -1,0 +1,173 @@
+"""detectron2: our data sets in its catalogs, and its semantic-segmentation models scored by our evaluator.
+
+    from harness.interop.detectron2 import Evaluator, register
+
+    register()                                        # contextrast_bench_camvid_train, ..._val, ..._test, and so on
+    evaluator = Evaluator("contextrast_bench_camvid_test", "predictions")
+    inference_on_dataset(model, loader, evaluator)    # detectron2.evaluation
+
+detectron2 is not installed with the harness; docs/other-frameworks.md has an example with its DeepLab project.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+try:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+    from detectron2.utils import comm
+except ImportError as error:
+    raise ImportError(f"harness.interop.detectron2 needs detectron2 ({error}): see docs/other-frameworks.md") from None
+
+from harness import datasets
+from harness.datasets.dataset import IGNORE_INDEX, Dataset
+from harness.datasets.images import read_label
+from harness.datasets.readers import Sample
+from harness.errors import UserError
+from harness.evaluation.counts import Counts, Table, count_image, stack
+from harness.evaluation.record import scores_of, write_map
+from harness.progress import track
+
+PREFIX = "contextrast_bench"
+PROTOCOL = "whole"  # under which the counts are kept; what the network was tested with is detectron2's to say
+
+
+def register(roots: Mapping[str, Path] | None = None, results: Path = Path("results")) -> list[str]:
+    """Register every split of every data set as contextrast_bench_NAME_SPLIT, and return these names.
+
+    Nothing is read before detectron2 asks for a data set. Its root is that in `roots`, {name: folder}, else that of its
+    environment variable. detectron2 reads labels as files of train ids: they are written once, below
+    `results`/data/NAME/train_ids.
+    """
+    names = []
+    for name in datasets.names():
+        dataset = datasets.load(name)
+        for split in dataset.splits:
+            registered = f"{PREFIX}_{name}_{split}"
+            if registered in DatasetCatalog.list():
+                DatasetCatalog.remove(registered)
+            DatasetCatalog.register(registered, partial(listing, name, split, (roots or {}).get(name), results))
+            MetadataCatalog.get(registered).set(
+                stuff_classes=list(dataset.classes),
+                stuff_colors=[list(color) for color in dataset.colors],
+                ignore_label=IGNORE_INDEX,
+                evaluator_type="sem_seg",
+            )
+            names.append(registered)
+    return names
+
+
+def listing(name: str, split: str, root: Path | None, results: Path) -> list[dict[str, Any]]:
+    """A split as detectron2 lists data sets: `file_name`, `sem_seg_file_name`, `image_id`, `height`, `width` (pixels).
+
+    `sem_seg_file_name` is a greyscale PNG of train ids, 255 ignored. Raises UserError if the data cannot be read.
+    """
+    dataset = datasets.load(name, datasets.resolve_root(name, root, results))
+    datasets.prepare(dataset)
+    # Named by the labels' content, so that other labels are never taken for these.
+    folder = results / "data" / name / "train_ids" / f"{split}-{dataset.fingerprint([split])[:12]}"
+    samples = dataset.samples(split)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        entries = pool.map(partial(_entry, dataset, folder), samples)
+        return list(track(entries, f"labels of {name} {split} as train ids", len(samples)))
+
+
+def _entry(dataset: Dataset, folder: Path, sample: Sample) -> dict[str, Any]:
+    path = folder / f"{sample.id}.png"
+    if not path.exists():
+        write_map(path, dataset.read_label(sample))
+    with Image.open(path) as header:
+        width, height = header.size
+    named = {"file_name": str(sample.image_path), "sem_seg_file_name": str(path), "image_id": sample.id}
+    return named | {"height": height, "width": width}
+
+
+class Evaluator(DatasetEvaluator):
+    """Counts the predictions of a detectron2 model as ours are counted, and scores them by the same metrics.
+
+    `evaluate` returns {"sem_seg": {metric: percent}} with the names of docs/metrics.md, NaN where undefined, and
+    METRIC-CLASS for every class. With `output_dir`, label maps (train ids) are written there, which
+    `python -m harness score --predictions DIR --format train_ids --arm NAME` takes into the tables.
+
+    detectron2's own evaluator erodes the label map as a whole and not class by class, which is not boundary IoU
+    (Cheng et al., CVPR 2021). `detectron2_boundary_iou=True` runs it beside ours and adds the mean of its figures of
+    the classes under that name and no other, for comparison with results that were published so.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        absent: str = "skip",
+        distributed: bool = True,
+        detectron2_boundary_iou: bool = False,
+    ) -> None:
+        """`dataset_name`: one that `register` gave. `absent`: the rule for absent classes (statistics/scores.py)."""
+        self._listed = {entry["file_name"]: entry for entry in DatasetCatalog.get(dataset_name)}
+        self._classes = tuple(MetadataCatalog.get(dataset_name).stuff_classes)
+        self._name, self._absent, self._distributed = dataset_name, absent, distributed
+        self._output_dir = Path(output_dir) if output_dir is not None else None
+        self._theirs = SemSegEvaluator(dataset_name, distributed=distributed) if detectron2_boundary_iou else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self._counted: dict[str, dict[str, Table]] = {}
+        if self._theirs:
+            self._theirs.reset()
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Count a batch: `inputs` with `file_name`, `outputs` with `sem_seg`, logits [K, H, W] at the label's size.
+
+        Raises UserError, naming the image, for logits of another size or a class that the data set does not have.
+        """
+        for given, output in zip(inputs, outputs, strict=True):
+            entry = self._listed[given["file_name"]]
+            labels = output["sem_seg"].argmax(dim=0).cpu().numpy()
+            truth = read_label(Path(entry["sem_seg_file_name"]))
+            try:
+                self._counted[entry["image_id"]] = count_image(labels, truth, len(self._classes))
+            except ValueError as error:
+                raise UserError(f"{given['file_name']}: {error}") from None
+            if self._output_dir:
+                write_map(self._output_dir / f"{entry['image_id']}.png", labels.astype(np.uint8))
+        if self._theirs:
+            self._theirs.process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """The scores over all processes; None on those that are not the main one.
+
+        Raises UserError if an image of the data set was not predicted.
+        """
+        theirs = self._theirs.evaluate() if self._theirs else None
+        shards = [self._counted]
+        if self._distributed:
+            comm.synchronize()
+            shards = comm.gather(self._counted)
+            if not comm.is_main_process():
+                return None
+        counted = {image_id: tables for shard in shards for image_id, tables in shard.items()}
+        ids = [entry["image_id"] for entry in self._listed.values()]
+        missing = [image_id for image_id in ids if image_id not in counted]
+        if missing:
+            raise UserError(
+                f"{missing[0]} of {self._name} was not predicted ({len(missing)} of {len(ids)} images were not): "
+                "a score of the others would not be that of the data set"
+            )
+        tables = {PROTOCOL: stack([counted[image_id] for image_id in ids])}
+        found = scores_of(Counts(ids, self._classes, tables), self._absent)
+        scores = dict(found["scores"][PROTOCOL])
+        for metric, values in found["per_class"][PROTOCOL].items():
+            scores |= {f"{metric}-{name}": value for name, value in values.items()}
+        if theirs:
+            of_classes = [value for metric, value in theirs["sem_seg"].items() if metric.startswith("BoundaryIoU-")]
+            scores["detectron2_boundary_iou"] = float(np.nanmean(of_classes)) if of_classes else None
+        return {"sem_seg": {metric: np.nan if value is None else value for metric, value in scores.items()}}

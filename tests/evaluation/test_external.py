@@ -1,0 +1,207 @@
+import hashlib
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from harness import datasets
+from harness.errors import UserError
+from harness.evaluation.counts import Counts
+from harness.evaluation.external import external_records, external_run, with_external_arms
+from harness.evaluation.foreign import score_predictions
+from harness.experiment import Experiment
+from harness.reporting.records import Missing, arm_order, cells, groups, read_record
+from harness.reporting.tables import write_tables
+from harness.run import Run, read_json
+
+MODEL = "hrnet_tiny"
+
+
+@pytest.fixture
+def tiny(tiny_data):
+    return datasets.load("tiny", tiny_data)
+
+
+@pytest.fixture
+def write_predictions(tiny, tmp_path):
+    """Label maps of the test split with a share of wrong pixels, one folder a seed."""
+
+    def write(errors: float, seed: int = 0):
+        folder = tmp_path / f"predictions-{errors}-{seed}"
+        folder.mkdir()
+        draw = np.random.default_rng(seed)
+        for sample in tiny.samples("test"):
+            label = tiny.read_label(sample)
+            wrong = draw.random(label.shape) < errors
+            cv2.imwrite(str(folder / f"{sample.id}.png"), np.where(wrong | (label == 255), (label + 1) % 3, label))
+        return folder
+
+    return write
+
+
+def test_the_record_is_an_ordinary_one_and_says_where_the_scores_come_from(tiny, write_predictions, tmp_path):
+    folder, results = write_predictions(0.1), tmp_path / "results"
+    run = Run("mine", "tiny", MODEL, "theirs", 2)
+    found = score_predictions(folder, tiny, run=run, results=results)
+    record = read_json(run.folder(results) / "record.json")
+    assert found["record"] == str(run.folder(results) / "record.json")
+    assert record["schema"] == 1
+    assert record["key"] == {"experiment": "mine", "dataset": "tiny", "model": MODEL, "arm": "theirs", "seed": 2}
+    assert (record["method"], record["options"], record["status"], record["reason"]) == ("external", {}, "done", None)
+    assert record["scores"] == {"whole": found["scores"]}
+    assert record["per_class"] == {"whole": found["per_class"]}
+    assert (record["split"], record["absent"]) == ("test", "skip")
+    lines = [f"{path.stem} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(folder.iterdir())]
+    sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert record["provenance"]["predictions"] == {"folder": folder.name, "format": "train_ids", "sha256": sha256}
+    assert record["provenance"]["data_fingerprint"] == tiny.fingerprint()
+    assert {"commit", "dirty", "packages", "device"} <= record["provenance"].keys()
+
+    # Counts, confusion and label maps are those of the predictions.
+    counts = Counts.load(run.folder(results) / "counts.npz")
+    assert counts.image_ids == ["test_0", "test_1", "test_2"]
+    confusion = np.zeros((3, 3), np.int64)
+    for sample in tiny.samples("test"):
+        predicted = cv2.imread(str(folder / f"{sample.id}.png"), cv2.IMREAD_UNCHANGED)
+        kept = run.folder(results) / "predictions" / "whole" / f"{sample.id}.png"
+        assert (cv2.imread(str(kept), cv2.IMREAD_UNCHANGED) == predicted).all()
+        np.add.at(confusion, (tiny.read_label(sample) % 255, predicted), tiny.read_label(sample) != 255)
+    with np.load(run.folder(results) / "confusion.npz") as stored:
+        assert (stored["whole"] == confusion).all()
+    assert (counts.tables["whole"]["region"].sum(0)[:, 0] == np.diag(confusion)).all()
+
+
+def test_a_training_split_that_is_not_there_leaves_the_data_unnamed_but_for_the_split(
+    tiny, tmp_path, write_predictions
+):
+    folder = write_predictions(0.1)
+    (tiny.root / "train.txt").unlink()
+    run = Run("mine", "tiny", MODEL, "theirs", 0)
+    score_predictions(folder, tiny, run=run, results=tmp_path)
+    provenance = read_json(run.folder(tmp_path) / "record.json")["provenance"]
+    assert (provenance["data_fingerprint"], provenance["split_fingerprint"]) == (None, tiny.fingerprint(["test"]))
+
+
+@pytest.fixture
+def experiment(experiment_file, tiny_data):
+    return Experiment.load(experiment_file("mine", datasets=["tiny"], models=[MODEL], seeds=[0, 1, 2]))
+
+
+@pytest.fixture
+def filled(experiment, tiny, write_predictions, tmp_path):
+    """Results with an experiment's baseline (10 % of the pixels wrong) and an external arm (5 %), three seeds each.
+
+    The baseline's records are made from external ones, as if a network had been trained.
+    """
+    results = tmp_path / "results"
+    for seed in experiment.seeds:
+        for arm, errors in (("cross_entropy", 0.1), ("theirs", 0.05)):
+            run = external_run(results, "tiny", arm, "mine", MODEL, seed)
+            score_predictions(write_predictions(errors, seed), tiny, run=run, results=results)
+            if arm == "cross_entropy":
+                path = run.folder(results) / "record.json"
+                record = json.loads(path.read_text()) | {"method": arm, "settings": experiment.settings(run)}
+                path.write_text(json.dumps(record))
+    return results
+
+
+def test_the_arm_stands_in_tables_beside_the_experiments_own(experiment, filled):
+    assert "theirs" not in experiment.arms
+    extended = with_external_arms(experiment, filled)
+    assert arm_order(extended) == ["cross_entropy", "contextrast", "theirs"]
+    assert arm_order(experiment) == ["cross_entropy", "contextrast"]
+    assert [path.parent.name for path in external_records(experiment, filled)] == ["seed0", "seed1", "seed2"]
+    (group,) = groups(extended, filled, ["region", "boundary@3px"])
+    found = {(cell.arm, cell.metric): cell for cell in cells(extended, group)}
+    for metric in ("miou", "boundary_miou@3px"):
+        theirs, baseline = found["theirs", metric], found["cross_entropy", metric]
+        assert (theirs.status, theirs.interval.seeds) == ("done", 3)
+        assert theirs.interval.difference == pytest.approx(theirs.spread.mean - baseline.spread.mean)
+        assert theirs.interval.difference > 1
+    assert found["contextrast", "miou"].status == "not run"
+    write_tables(extended, filled)
+    table = (filled / "reports" / "mine" / "tables" / "miou.csv").read_text()
+    assert "tiny,hrnet_tiny,whole,theirs,miou,3," in table
+
+
+def test_an_arm_scored_on_other_images_is_not_compared(experiment, filled, tiny, tmp_path):
+    run = external_run(filled, "tiny", "elsewhere", "mine", MODEL)
+    val = tmp_path / "val"
+    val.mkdir()
+    for sample in tiny.samples("val"):
+        cv2.imwrite(str(val / f"{sample.id}.png"), tiny.read_label(sample))
+    score_predictions(val, tiny, split="val", run=run, results=filled)
+    extended = with_external_arms(experiment, filled)
+    (group,) = groups(extended, filled, ["region"])
+    status = {cell.arm: cell.status for cell in cells(extended, group)}
+    assert "other images" in status["elsewhere"]
+
+
+def test_folders_that_are_no_external_arms_are_not_shown(experiment, filled):
+    own = filled / "runs" / "mine" / "tiny" / MODEL
+    shutil.copytree(own / "cross_entropy", own / "left_over")  # an arm that was taken out of the experiment
+    (own / "damaged" / "seed0").mkdir(parents=True)
+    (own / "damaged" / "seed0" / "record.json").write_text("{")
+    assert list(with_external_arms(experiment, filled).arms) == ["cross_entropy", "contextrast", "theirs"]
+
+
+def test_an_external_record_in_the_place_of_a_method_is_not_taken_for_it(experiment, tiny, write_predictions, tmp_path):
+    run = external_run(tmp_path, "tiny", "contextrast", "mine", MODEL)
+    score_predictions(write_predictions(0.1), tiny, run=run, results=tmp_path)
+    found = read_record(with_external_arms(experiment, tmp_path), run, tmp_path)
+    assert isinstance(found, Missing)
+    assert found.status == "other settings"
+
+
+def test_a_trained_runs_folder_is_refused_even_with_restart(tiny, write_predictions, tmp_path):
+    run, folder = Run("mine", "tiny", MODEL, "contextrast", 0), write_predictions(0.1)
+    run.folder(tmp_path).mkdir(parents=True)
+    (run.folder(tmp_path) / "training.json").write_text("{}")
+    for restart in (False, True):
+        with pytest.raises(UserError, match=r"contextrast/seed0 holds a run that was trained here.*--arm"):
+            score_predictions(folder, tiny, run=run, results=tmp_path, restart=restart)
+    assert [path.name for path in run.folder(tmp_path).iterdir()] == ["training.json"]
+
+
+def test_other_predictions_replace_a_record_only_with_restart(tiny, write_predictions, tmp_path):
+    run = Run("mine", "tiny", MODEL, "theirs", 0)
+    path = run.folder(tmp_path) / "record.json"
+    first = score_predictions(write_predictions(0.1), tiny, run=run, results=tmp_path)
+    again = score_predictions(tmp_path / "predictions-0.1-0", tiny, absent="zero", run=run, results=tmp_path)
+    assert again["predictions_sha256"] == first["predictions_sha256"]
+    assert read_json(path)["absent"] == "zero"
+    other = write_predictions(0.2)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"theirs/seed0 was made with other settings: predictions .*--restart"):
+        score_predictions(other, tiny, run=run, results=tmp_path)
+    assert path.read_bytes() == before
+    second = score_predictions(other, tiny, run=run, results=tmp_path, restart=True)
+    assert read_json(path)["scores"]["whole"] == second["scores"]
+
+
+def test_the_key_defaults_to_the_only_place_with_runs_on_the_data_set(tmp_path):
+    assert external_run(tmp_path, "tiny", "theirs", seed=3) == Run("external", "tiny", "external", "theirs", 3)
+    Run("camvid-small", "tiny", "lite0_fpn", "contextrast", 0).folder(tmp_path).mkdir(parents=True)
+    Run("other", "scenes", "hrnet_tiny", "contextrast", 0).folder(tmp_path).mkdir(parents=True)
+    assert external_run(tmp_path, "tiny", "theirs") == Run("camvid-small", "tiny", "lite0_fpn", "theirs", 0)
+    Run("camvid-small", "tiny", "hrnet_w48", "contextrast", 0).folder(tmp_path).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"--experiment camvid-small --model hrnet_w48; .*--model lite0_fpn"):
+        external_run(tmp_path, "tiny", "theirs")
+    assert external_run(tmp_path, "tiny", "theirs", model="hrnet_w48").experiment == "camvid-small"
+    assert external_run(tmp_path, "tiny", "theirs", "new", "net") == Run("new", "tiny", "net", "theirs", 0)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "a*", ".hidden"])
+def test_names_that_leave_the_results_folder_are_refused(tmp_path, name):
+    for position in range(3):
+        names = ["arm", "experiment", "model"]
+        names[position] = name
+        with pytest.raises(UserError, match="names a folder"):
+            external_run(tmp_path, "tiny", *names)
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--seed must be 0 or larger"):
+        external_run(tmp_path, "tiny", "theirs", seed=-1)
