@@ -38,4 +38,5 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf results/runs results/reports results/logs results/data .snakemake
+	rm -rf results/runs results/logs results/data results/cache .snakemake
+	find results/reports -mindepth 1 -maxdepth 1 ! -name cost -exec rm -rf {} +

@@ -52,7 +52,7 @@ rule train:
         "Training {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
         "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
-        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache --keep-going"
+        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram --keep-going"
         " 2>&1 | tee {log}"
 
 

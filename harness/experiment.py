@@ -15,6 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -23,7 +24,7 @@ from harness import datasets, discovery, models
 from harness.errors import UserError
 from harness.run import Run
 
-Protocol = Literal["whole", "ms_flip"]
+Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -42,24 +43,36 @@ class Photometric(_Strict):
 
 
 class Schedule(_Strict):
-    """Training settings, the same for every arm."""
+    """Training settings, the same for every arm.
+
+    A key that came later is left out of a run's settings where it has its default, so that fingerprints stay.
+    """
 
     iterations: PositiveInt
     batch: PositiveInt  # images a step, over all processes
     crop: tuple[PositiveInt, PositiveInt]  # height, width in pixels
     scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random resize before the crop
+    # Long and short side of a box that the image is fitted into before `scale`; None: its own size.
+    fit: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda fit: fit is None)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # probability
     photometric: Photometric | None = Photometric()
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD; AdamW uses betas (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0005
+    # Parameters that have one of these in their names do not decay (norms, tables of positions).
+    undecayed: tuple[str, ...] = Field(default=(), exclude_if=lambda parts: not parts)
+    # Factor of the learning rate for all but the backbone: heads and what the method trains.
+    head_rate: PositiveFloat = Field(default=1.0, exclude_if=lambda rate: rate == 1)
     policy: Literal["poly", "linear", "constant"] = "poly"
     power: PositiveFloat = 0.9  # of the poly policy
     minimum_learning_rate: NonNegativeFloat = 0.0
     warmup: NonNegativeInt = 0  # iterations of linear warm-up
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the learning rate at the start of the warm-up
     class_weights: tuple[NonNegativeFloat, ...] | None = None
+    # Of the protocol `slide`, height and width in pixels; None: the crop, and two thirds of the window.
+    slide_window: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda given: given is None)
+    slide_stride: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda given: given is None)
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast on a GPU
     channels_last: bool = True
     log_every: PositiveInt = 50
@@ -83,6 +96,18 @@ class Arm(_Strict):
     options: dict[str, Any]
 
 
+class Override(_Strict):
+    """Training settings of some (data set, model) pairs of an experiment, on top of its schedule. None: of all."""
+
+    datasets: list[str] | None = None
+    models: list[str] | None = None
+    settings: dict[str, Any]  # of Schedule's keys
+
+    def covers(self, dataset: str, model: str) -> bool:
+        """Whether these settings are for `model` on `dataset`."""
+        return (self.datasets is None or dataset in self.datasets) and (self.models is None or model in self.models)
+
+
 class Experiment(_Strict):
     """What is compared with what, on what, and how. Load one with `Experiment.load`."""
 
@@ -91,7 +116,9 @@ class Experiment(_Strict):
     baseline: str
     datasets: Annotated[list[str], Field(min_length=1)]
     models: Annotated[list[str], Field(min_length=1)]
+    only: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # models that run on some of the data sets alone
     schedule: Schedule
+    schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
     roots: dict[str, Path] = {}
@@ -106,10 +133,12 @@ class Experiment(_Strict):
         content = _read_yaml(Path(path))
         for override in overrides or []:
             _override(content, override)
+        # What the file says of the pairs that --set took out is no mistake.
+        narrowed = any(override.partition("=")[0] in ("datasets", "models", "only") for override in overrides or [])
         if "name" in content:
             raise UserError(f"{path}: name is taken from the file's name; remove the key")
         try:
-            return cls.model_validate({"name": Path(path).stem, **content})
+            return cls.model_validate({"name": Path(path).stem, **content}, context={"narrowed": narrowed})
         except ValidationError as error:
             raise UserError(f"{path}: {_first_problem(error)}") from None
         except UserError as error:
@@ -136,6 +165,22 @@ class Experiment(_Strict):
             read[name]["options"] = given
         return read
 
+    @field_validator("schedules", mode="before")
+    @classmethod
+    def _read_schedules(cls, entries: Any) -> Any:
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("must be a list of settings, each such as {datasets: [camvid], iterations: 6000}")
+        read = []
+        for number, entry in enumerate(entries):
+            given = dict(entry)
+            chosen = {key: given.pop(key) for key in ("datasets", "models") if key in given}
+            for key in given:
+                if key not in Schedule.model_fields:
+                    allowed = [*Schedule.model_fields, "datasets", "models"]
+                    raise discovery.unknown("key", str(key), allowed, f" in schedules.{number}")
+            read.append({**chosen, "settings": given})
+        return read
+
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
         for name in [self.name, *self.arms]:
@@ -143,9 +188,12 @@ class Experiment(_Strict):
                 raise ValueError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
         if self.baseline not in self.arms:
             raise discovery.unknown("arm", self.baseline, self.arms, " as baseline")
+        bound = [name for names in self.only.values() for name in names]
+        named_datasets = [name for entry in self.schedules for name in entry.datasets or []]
+        named_models = [name for entry in self.schedules for name in entry.models or []]
         for kind, chosen, known in (
-            ("data set", [*self.datasets, *self.roots], datasets.names()),
-            ("model", self.models, models.names()),
+            ("data set", [*self.datasets, *self.roots, *bound, *named_datasets], datasets.names()),
+            ("model", [*self.models, *self.only, *named_models], models.names()),
         ):
             for name in chosen:
                 if name not in known:
@@ -156,13 +204,48 @@ class Experiment(_Strict):
                 raise ValueError(f"{key} names one of {values} twice")
         return self
 
+    @model_validator(mode="after")
+    def _pairs_have_schedules(self, info: ValidationInfo) -> "Experiment":
+        pairs = self.pairs()
+        if not pairs:
+            raise ValueError("only leaves no pair of data set and model to run")
+        if not (info.context or {}).get("narrowed"):
+            for model, chosen in self.only.items():
+                if model not in self.models or not set(chosen) <= set(self.datasets):
+                    raise ValueError(f"only.{model} names what is not among datasets and models")
+            for number, entry in enumerate(self.schedules):
+                if not any(entry.covers(*pair) for pair in pairs):
+                    raise ValueError(f"schedules.{number} matches no pair of data set and model that runs")
+        for dataset, model in pairs:
+            try:
+                self.schedule_of(dataset, model)
+            except ValidationError as error:
+                raise ValueError(f"schedules, for {model} on {dataset}: {_first_problem(error)}") from None
+        return self
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The (data set, model) pairs that run: every one that `only` does not leave out."""
+        return [
+            (dataset, model)
+            for dataset in self.datasets
+            for model in self.models
+            if dataset in self.only.get(model, self.datasets)
+        ]
+
+    def schedule_of(self, dataset: str, model: str) -> Schedule:
+        """The training settings of a pair: `schedule`, and on top, in order, the entries of `schedules` for it."""
+        merged = self.schedule.model_dump()
+        for entry in self.schedules:
+            if entry.covers(dataset, model):
+                merged |= entry.settings
+        return Schedule.model_validate(merged)
+
     def runs(self) -> list[Run]:
         """Every run of the experiment, baseline first within each (data set, model, seed)."""
         arms = sorted(self.arms, key=lambda arm: arm != self.baseline)
         return [
             Run(self.name, dataset, model, arm, seed)
-            for dataset in self.datasets
-            for model in self.models
+            for dataset, model in self.pairs()
             for seed in self.seeds
             for arm in arms
         ]
@@ -176,6 +259,9 @@ class Experiment(_Strict):
         ):
             if name not in allowed:
                 raise discovery.unknown(kind, name, allowed, f" in experiment {self.name}")
+        if (dataset, model) not in self.pairs():
+            bound = ", ".join(self.only[model])
+            raise UserError(f"model {model} runs on {bound} alone in experiment {self.name}: see its key only")
         if seed < 0:
             raise UserError(f"--seed must be 0 or larger, not {seed}")
         return Run(self.name, dataset, model, arm, seed)
@@ -191,7 +277,7 @@ class Experiment(_Strict):
             "method_source": discovery.source_fingerprint(arm.method),
             "options": discovery.options(arm.method) | arm.options,
             "seed": run.seed,
-            "schedule": self.schedule.model_dump(mode="json"),
+            "schedule": self.schedule_of(run.dataset, run.model).model_dump(mode="json"),
         }
         if arm.starts_at:
             settings["starts_at"] = arm.starts_at
@@ -238,6 +324,12 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {override}: {parent} holds no keys")
     target[last] = parsed
+    section, _, rest = key.partition(".")
+    if section == "schedule" and isinstance(content.get("schedules"), list):  # it holds for every pair
+        said = [rest.split(".")[0]] if rest else parsed if isinstance(parsed, dict) else []
+        for entry in content["schedules"]:
+            for name in said if isinstance(entry, dict) else []:
+                entry.pop(name, None)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """Where and with what a run is computed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -14,7 +15,7 @@ class Machine:
     device: str = "auto"
     workers: int = 0
     threads: int | None = None
-    cache: bool = False  # keep decoded images in memory
+    cache: Literal["ram", "disk"] | None = None  # where decoded training images are kept
 
     def use(self) -> torch.device:
         """Set the number of threads and return the device. Raises UserError if there is no such device."""

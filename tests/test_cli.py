@@ -49,6 +49,10 @@ def test_training_without_a_root_says_in_one_sentence_what_to_do(repository, tmp
         (["report", "--part", "figure"], ["did you mean figures"]),
         (["verify", "--dataset", "camvid", "--root", "nowhere"], ["nowhere"]),
         (["verify", "--dataset", "camvit"], ["did you mean camvid"]),
+        (["prepare"], ["--dataset", "--rendered"]),
+        (["prepare", "--dataset", "coco_stuff10k", "--root", "nowhere"], ["nowhere"]),
+        (["score", "--predictions", "nowhere", "--dataset", "camvid", "--root", "tests"], ["tests"]),
+        (["predict", "nowhere", "--split", "test"], ["nowhere"]),
     ],
 )
 def test_a_mistake_ends_with_status_2_and_one_line(repository, monkeypatch, capsys, arguments, words):

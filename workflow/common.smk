@@ -9,6 +9,7 @@ sys.path.insert(0, workflow.basedir)
 
 from harness import datasets
 from harness.errors import UserError
+from harness.evaluation.external import external_records
 from harness.experiment import Experiment
 from harness.run import fingerprint
 
@@ -39,6 +40,8 @@ NAME = EXPERIMENT.name
 RUNS = f"{RESULTS}/runs/{NAME}"
 REPORT = f"{RESULTS}/reports/{NAME}"
 RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
+# Nothing makes the records of external arms; a new one draws the tables and figures again.
+RECORDS += map(str, external_records(EXPERIMENT, Path(RESULTS)))
 TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")]
 FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in ("miou", "training") for suffix in ("png", "pdf")]
 EXAMPLES = f"{REPORT}/figures/examples.png"

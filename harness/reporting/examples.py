@@ -57,19 +57,18 @@ def write_examples(experiment: Experiment, results: Path, roots: Mapping[str, Pa
     folder = Path(results) / "reports" / experiment.name / "figures"
     written: list[Path] = []
     reason = ""
-    for dataset in experiment.datasets:
-        for model in experiment.models:
-            path = folder / (f"examples_{dataset}_{model}.png" if written else "examples.png")
-            try:
-                opened = _open(experiment, dataset, results, roots or {})
-                with sns.axes_style("white"), mpl.rc_context(STYLE):  # type: ignore[arg-type]
-                    _save(examples_figure(experiment, results, opened, model), path)
-            except UserError as error:
-                line = f"no examples of {dataset} with {model}: {error}"
-                print(line, file=sys.stderr)
-                reason = reason or line
-            else:
-                written.append(path)
+    for dataset, model in experiment.pairs():
+        path = folder / (f"examples_{dataset}_{model}.png" if written else "examples.png")
+        try:
+            opened = _open(experiment, dataset, results, roots or {})
+            with sns.axes_style("white"), mpl.rc_context(STYLE):  # type: ignore[arg-type]
+                _save(examples_figure(experiment, results, opened, model), path)
+        except UserError as error:
+            line = f"no examples of {dataset} with {model}: {error}"
+            print(line, file=sys.stderr)
+            reason = reason or line
+        else:
+            written.append(path)
     if not written:
         _save(_only_text(reason), folder / "examples.png")
     return written

@@ -125,11 +125,10 @@ def training_figure(experiment: Experiment, results: Path) -> Figure:
     """Loss, its terms and the diagnostics of every arm over the iterations: the mean over seeds and their range."""
     styles = arm_styles(experiment)
     blocks = {}
-    for dataset in experiment.datasets:
-        for model in experiment.models:
-            curves = _curves(experiment, results, dataset, model)
-            if curves:
-                blocks[f"{dataset}, {model}"] = curves
+    for dataset, model in experiment.pairs():
+        curves = _curves(experiment, results, dataset, model)
+        if curves:
+            blocks[f"{dataset}, {model}"] = curves
     quantities = {title: _quantities(curves) for title, curves in blocks.items()}
     rows = [max(1, -(-len(names) // PANELS_ACROSS)) for names in quantities.values()] or [1]
     figure = Figure(figsize=(PAGE, 0.45 + 0.35 * len(rows) + 1.15 * sum(rows)), layout="constrained")

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from harness import datasets
 from harness.errors import UserError
-from harness.evaluation.counts import REGION, Counts
+from harness.evaluation.counts import Counts
+from harness.evaluation.external import EXTERNAL
 from harness.experiment import Experiment
 from harness.run import Run, differences, read_json
 from harness.statistics.comparison import Interval, Spread, compare, spread
-from harness.statistics.scores import miou
-
-SEEDS_FOR_A_VERDICT = 3  # with fewer the interval leaves training noise out, or covers too rarely (metrics.md)
+from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.scores import metric_name, miou
 
 Table = NDArray[np.int64]
 
@@ -75,7 +75,7 @@ class Cell:
     def verdict(self) -> bool:
         """Whether the difference is outside the noise: its interval leaves out 0, with enough seeds to say so."""
         interval = self.interval
-        return interval is not None and interval.excludes_zero and interval.seeds >= SEEDS_FOR_A_VERDICT
+        return interval is not None and interval.excludes_zero and interval.seeds >= ENOUGH_SEEDS
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Group:
     """The counts of all runs on one data set with one model, for the same N images in the same order.
 
     `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
-    image's cluster, None where images are independent.
+    image's cluster, None where images are independent; `data` is the fingerprint of the data that was evaluated on.
     """
 
     dataset: str
@@ -91,6 +91,7 @@ class Group:
     image_ids: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     clusters: list[str] | None = None
+    data: str | None = None
     entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
 
     def tables(self, protocol: str, table: str, arm: str) -> dict[int, Table]:
@@ -112,12 +113,6 @@ def arm_order(experiment: Experiment) -> list[str]:
 def display_name(arm: str) -> str:
     """An arm's name as people read it."""
     return arm.replace("_", " ")
-
-
-def metric_name(table: str) -> str:
-    """The mIoU of a table of counts: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
-    kind, _, width = table.partition("@")
-    return "miou" if table == REGION else f"{kind}_miou@{width}"
 
 
 def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, Any] | Missing:
@@ -146,13 +141,12 @@ def groups(
 ) -> Iterator[Group]:
     """The counts of every (data set, model) in turn: the named tables and protocols (default: the experiment's)."""
     wanted = [(protocol, table) for protocol in protocols or experiment.protocols for table in tables]
-    for dataset in experiment.datasets:
-        for model in experiment.models:
-            group = Group(dataset, model)
-            for run in experiment.runs():
-                if (run.dataset, run.model) == (dataset, model):
-                    _add(group, run, _counts(experiment, run, results), wanted)
-            yield group
+    for dataset, model in experiment.pairs():
+        group = Group(dataset, model)
+        for run in experiment.runs():
+            if (run.dataset, run.model) == (dataset, model):
+                _add(group, run, _counts(experiment, run, results, group), wanted)
+        yield group
 
 
 def cells(experiment: Experiment, group: Group) -> list[Cell]:
@@ -187,8 +181,10 @@ def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) 
     """The settings in which a record differs from what the experiment asks for now.
 
     Only keys that both know are compared, so that records outlive a new key. The method's source is left out: its
-    record names the commit.
+    record names the commit. An external arm has no settings in the experiment.
     """
+    if experiment.arms[run.arm].method == EXTERNAL:
+        return []
     asked, found = experiment.settings(run), record.get("settings", {})
     changed = []
     for name in ("method", "options", "schedule"):
@@ -201,10 +197,15 @@ def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) 
     return changed
 
 
-def _counts(experiment: Experiment, run: Run, results: Path) -> Counts | Missing:
+def _counts(experiment: Experiment, run: Run, results: Path, group: Group) -> Counts | Missing:
+    """The counts of one run; the first that names its data says what the group's data are."""
     record = read_record(experiment, run, results)
     if isinstance(record, Missing):
         return record
+    data = record.get("provenance", {}).get("data_fingerprint")
+    group.data = group.data or data
+    if data not in (None, group.data):
+        return Missing("other data", "its data fingerprint is not that of the group's first run")
     try:
         return Counts.load(run.folder(results) / "counts.npz")
     except UserError as error:

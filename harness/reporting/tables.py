@@ -9,20 +9,20 @@ import numpy as np
 
 from harness import atomic
 from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
+from harness.evaluation.external import EXTERNAL
 from harness.experiment import Experiment
 from harness.reporting.markup import Grid, escape_markdown, latex, markdown, markdown_table, points
 from harness.reporting.records import (
-    SEEDS_FOR_A_VERDICT,
     Cell,
     Group,
     arm_order,
     cells,
     display_name,
     groups,
-    metric_name,
 )
 from harness.statistics.comparison import spread
-from harness.statistics.scores import iou
+from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.scores import iou, metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
 CSV_COLUMNS = (
@@ -149,6 +149,8 @@ def _notes(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         units = dict.fromkeys(cell.interval.unit for cell in of_set if cell.interval)
         drawn = f"; the interval resamples them by {' or '.join(units)}" if units else ""
         notes.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
+    if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
+        notes.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     notes += _cautions({cell.interval.seeds for cell in found if cell.interval})
     return notes + _holes(found)
 
@@ -156,8 +158,7 @@ def _notes(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
 def _cautions(seeds: set[int]) -> list[str]:
     """How to read bold type, and intervals from `seeds` pairs of runs."""
     notes = [
-        f"Bold: the interval leaves out 0, with {SEEDS_FOR_A_VERDICT} seeds or more. Nothing is bold that is inside "
-        "the noise."
+        f"Bold: the interval leaves out 0, with {ENOUGH_SEEDS} seeds or more. Nothing is bold that is inside the noise."
     ]
     if 1 in seeds:
         notes.append(
@@ -165,7 +166,9 @@ def _cautions(seeds: set[int]) -> list[str]:
             "training: it settles nothing about a method."
         )
     if 2 in seeds:
-        notes.append("An interval from two seeds covers the truth too rarely (as little as 89 %) for a verdict.")
+        notes.append(
+            "An interval from two seeds is up to 12.7 standard errors wide to each side: too few for a verdict."
+        )
     return notes
 
 

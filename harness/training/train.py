@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness import atomic, datasets
 from harness.datasets.augmentation import Augmentation
-from harness.datasets.cache import Cached
+from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
 from harness.datasets.verify import verify
 from harness.errors import UserError
@@ -70,7 +70,7 @@ def train(
     started, origin = datetime.now(UTC).isoformat(timespec="seconds"), provenance(str(device))
     history = History()
     done, seconds = _continue(folder, settings, trainer, history)
-    job = _Job(run, folder, settings, dataset, trainer, history, machine, done, seconds)
+    job = _Job(run, folder, settings, dataset, trainer, history, machine, results / "cache", done, seconds)
     status, reason = "done", None
     try:
         job.loop()
@@ -126,6 +126,7 @@ class _Job:
     trainer: Trainer
     history: History
     machine: Machine
+    cache: Path  # the folder of decoded images, if they are kept on the disk
     done: int  # iterations
     seconds: float  # of training, those before an interruption included
 
@@ -150,15 +151,13 @@ class _Job:
         augmentation = Augmentation(
             crop=schedule.crop,
             scale=schedule.scale,
+            fit=schedule.fit,
             flip=schedule.flip,
             photometric=schedule.photometric.model_dump() if schedule.photometric else None,
             pad=self.trainer.network.pad_value,
         )
         samples = self.dataset.samples(self.dataset.train_split)
-        reader: Dataset | Cached = self.dataset
-        if self.machine.cache:
-            reader = cached = Cached(self.dataset)
-            cached.fill(samples)
+        reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
         keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
         return batches(keyed, start, schedule.iterations, self.machine.workers)
 

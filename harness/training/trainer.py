@@ -29,7 +29,9 @@ class Trainer:
         if self.schedule.channels_last:
             both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
         self.parameters = [parameter for parameter in both.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(self.schedule, self.parameters)
+        groups = _groups(self.schedule, both)
+        self.rate_factors = [rate for rate, _ in groups]
+        self.optimizer = _optimizer(self.schedule, groups)
         weights_of_classes = self.schedule.class_weights
         self.class_weights = torch.tensor(weights_of_classes, device=device) if weights_of_classes else None
         self.first_bad = torch.tensor(torch.iinfo(torch.int64).max, device=device)
@@ -63,8 +65,8 @@ class Trainer:
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = loss.isfinite() & norm.isfinite()
         self.first_bad = torch.where(finite, self.first_bad, self.first_bad.clamp(max=iteration))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
+            group["lr"] = learning_rate * factor
         self.optimizer.step()
         return {"loss": loss, **terms, "gradient_norm": norm, **self.method.diagnostics}
 
@@ -112,8 +114,19 @@ def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_cl
         raise UserError(f"the method {name} refuses its options: {error}") from None
 
 
-def _optimizer(schedule: Schedule, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    rate, decay = schedule.learning_rate, schedule.weight_decay
+def _groups(schedule: Schedule, both: nn.ModuleList) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """The trained parameters of network and method by (factor of the learning rate, weight decay)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in both.named_parameters():
+        factor = 1.0 if name.startswith("0.backbone.") else schedule.head_rate
+        decay = 0.0 if any(part in name for part in schedule.undecayed) else schedule.weight_decay
+        if parameter.requires_grad:
+            groups.setdefault((factor, decay), []).append(parameter)
+    return groups
+
+
+def _optimizer(schedule: Schedule, groups: dict[tuple[float, float], list[nn.Parameter]]) -> torch.optim.Optimizer:
+    given = [{"params": parameters, "weight_decay": decay} for (_, decay), parameters in groups.items()]
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=schedule.momentum, weight_decay=decay)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(given, lr=schedule.learning_rate, momentum=schedule.momentum)
+    return torch.optim.AdamW(given, lr=schedule.learning_rate)

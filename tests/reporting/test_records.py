@@ -172,6 +172,18 @@ def test_runs_on_other_images_are_not_compared(make_experiment, write_all, tmp_p
     assert all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"].status == "other images"
 
 
+def test_runs_on_other_data_are_not_compared(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    for arm, data in (("plain", "a"), ("cross_entropy", "b"), ("rival_one", None)):  # None: nobody knows
+        path = experiment.run("scenes", "lite0_fpn", arm, 0).folder(tmp_path) / "record.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": {"data_fingerprint": data}}))
+    found = {cell.arm: cell for cell in cells(experiment, next(groups(experiment, tmp_path, ["region"])))}
+    assert found["cross_entropy"].missing[0].status == "other data"
+    assert found["cross_entropy"].interval is None
+    assert found["rival_one"].interval is not None
+
+
 def test_a_protocol_that_was_not_evaluated_is_a_hole_of_that_protocol_alone(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0])
     counts = write_all(experiment, tmp_path)[*RUN, "plain", 0]

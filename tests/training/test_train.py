@@ -201,5 +201,5 @@ def test_bfloat16_autocast_trains(experiment_file, tiny_data, tmp_path):
 def test_adamw_with_class_weights_trains(experiment_file, tiny_data, tmp_path):
     overrides = ["schedule.optimizer=adamw", "schedule.learning_rate=0.001", "schedule.class_weights=[1,2,3]"]
     experiment = Experiment.load(experiment_file(datasets=["tiny"]), overrides)
-    record = fit(experiment, run_of(experiment, "cross_entropy"), tmp_path, Machine("cpu", threads=1, cache=True))
+    record = fit(experiment, run_of(experiment, "cross_entropy"), tmp_path, Machine("cpu", threads=1, cache="ram"))
     assert record["status"] == "done"

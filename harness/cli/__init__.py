@@ -1,0 +1,35 @@
+"""`python -m harness VERB`: a thin face over the rest. Heavy imports stay inside the verbs."""
+
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from harness.cli import data, reports, runs  # each adds its verbs to the application
+from harness.cli.common import app
+from harness.errors import RunFailed, UserError
+
+__all__ = ["data", "main", "reports", "runs"]
+
+
+def main() -> int:
+    """Run the command line; returns the exit status: 0, 1 for a failed run, 2 for a mistake of the user's."""
+    try:
+        status = app(standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except UserError as error:
+        return _say(error, 2)
+    except TyperException as error:  # an unknown verb or option, a missing value
+        return _say(error.format_message(), 2)
+    except RunFailed as error:
+        return _say(error, 1)
+    except (typer.Abort, KeyboardInterrupt):
+        return _say("interrupted; the same command continues where it was", 130)
+    except OSError as error:  # a full disk, a folder that may not be written
+        place = f" {error.filename}" if error.filename else ""
+        return _say(f"the system refused{place}: {error.strerror or error}", 2)
+
+
+def _say(message: object, status: int) -> int:
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    return status

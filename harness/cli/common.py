@@ -1,0 +1,39 @@
+"""What the verbs share: the application, options that several of them take, and how a run's end is said."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import RunFailed
+
+app = typer.Typer(
+    help="Train, evaluate and compare contrastive methods for semantic segmentation.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment file.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="The folder for everything that is written.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]
+RootOption = Annotated[Path | None, typer.Option("--root", help="The data set's folder.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch; default: its own.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KeepGoingOption = Annotated[
+    bool, typer.Option("--keep-going", help="Exit 0 for a failed run too: its record says how it ended.")
+]
+
+DEFAULT_CONFIG = Path("config/smoke.yaml")
+DEFAULT_RESULTS = Path("results")
+
+
+def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
+    """Say how a run ended that was not done: as a failure, or with `keep_going` as a line."""
+    if record["status"] != "done":
+        message = f"{folder} ended as {record['status']}: {record['reason']}"
+        if not keep_going:
+            raise RunFailed(message)
+        print(message, file=sys.stderr)

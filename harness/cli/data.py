@@ -1,0 +1,112 @@
+"""The verbs about what there is: names and data sets."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.common import (
+    DEFAULT_CONFIG,
+    DEFAULT_RESULTS,
+    ConfigOption,
+    JsonOption,
+    ResultsOption,
+    RootOption,
+    SetOption,
+    app,
+)
+from harness.errors import UserError
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="methods, datasets, models or arms.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006 (typer copies it)
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """List the methods, data sets (and where they are found), models, or the arms of an experiment."""
+    from harness import discovery, models
+    from harness.experiment import Experiment
+
+    if what == "arms":
+        arms = Experiment.load(config, overrides).arms
+        listed: Any = {
+            name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options}
+            for name, arm in arms.items()
+        }
+    elif what == "methods":
+        listed = {name: discovery.options(name) for name in discovery.names()}
+    elif what == "models":
+        listed = {name: {} for name in models.names()}
+    elif what == "datasets":
+        from harness.datasets.overview import lines, overview
+
+        listed = overview(results)
+        if not as_json:
+            typer.echo("\n".join(lines(listed)))
+            return
+    else:
+        raise discovery.unknown("list", what, ("methods", "datasets", "models", "arms"))
+    if as_json:
+        typer.echo(json.dumps(listed, indent=1))
+        return
+    for name, options in listed.items():
+        typer.echo(f"{name}  {', '.join(f'{key}={value}' for key, value in options.items())}".rstrip())
+
+
+@app.command()
+def verify(
+    dataset: Annotated[str, typer.Option("--dataset")],
+    root: RootOption = None,
+    split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="An experiment whose roots are used.")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data set's pairs, sizes, counts and label values, and write verify.json."""
+    from harness import datasets
+    from harness.datasets.verify import verify as check
+    from harness.experiment import Experiment
+
+    given = root or (Experiment.load(config).roots.get(dataset) if config else None)
+    opened = datasets.load(dataset, datasets.resolve_root(dataset, given, results))
+    datasets.prepare(opened)
+    report_path = datasets.report_path(dataset, results)
+    report = check(opened, splits=[split] if split else None, report_path=report_path)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    for text in report["warnings"]:
+        print(f"warning: {text}", file=sys.stderr)
+    for name, found in report["splits"].items():
+        typer.echo(f"{dataset} {name}: {found['images']} pairs are in order")
+    typer.echo(f"written: {report_path}")
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[str | None, typer.Option("--dataset")] = None,
+    root: RootOption = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
+    rendered: Annotated[
+        Path | None, typer.Option("--rendered", help="Render scenes into every data set's layout below this folder.")
+    ] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Do once what a data set needs: convert labels from MATLAB files, or render a generated set."""
+    from harness import datasets
+
+    if (dataset is None) == (rendered is None):
+        raise UserError("pass --dataset NAME, or --rendered DIR")
+    if rendered is not None:
+        from harness.datasets.layout_writer import write_all
+
+        typer.echo(f"written: {len(write_all(rendered))} folders below {rendered}")
+    elif dataset is not None:
+        opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
+        report = datasets.prepare(opened, convert=True, workers=workers)
+        typer.echo(json.dumps(report, indent=1) if report else f"{dataset} is read as it is: nothing to convert")

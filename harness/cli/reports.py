@@ -1,0 +1,165 @@
+"""The verbs about experiments as a whole."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.common import (
+    DEFAULT_CONFIG,
+    DEFAULT_RESULTS,
+    ConfigOption,
+    JsonOption,
+    ResultsOption,
+    RootOption,
+    SetOption,
+    app,
+)
+from harness.cost import read_size
+from harness.errors import UserError
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Option("--predictions", help="A folder with a label PNG for every image.")],
+    dataset: Annotated[str, typer.Option("--dataset")],
+    root: RootOption = None,
+    split: Annotated[str | None, typer.Option("--split", help="Default: the split that papers report.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--format", help="train_ids, raw_ids or colors; default: found out.")
+    ] = None,
+    absent: Annotated[
+        str, typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth.")
+    ] = "skip",
+    arm: Annotated[str | None, typer.Option("--arm", help="Write a record under this name, for the tables.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", help="Whose tables; default: the only one with runs on the data set.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="In which column; default as for --experiment.")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    protocol: Annotated[str, typer.Option("--protocol", help="How the predictions were made.")] = "whole",
+    results: ResultsOption = DEFAULT_RESULTS,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace the arm's record of other predictions.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score predictions that were made elsewhere."""
+    from harness import datasets
+    from harness.evaluation.external import external_run
+    from harness.evaluation.foreign import score_predictions
+
+    opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
+    datasets.prepare(opened)
+    run = external_run(results, dataset, arm, experiment, model, seed) if arm else None
+    options: dict[str, Any] = {"run": run, "results": results, "restart": restart}
+    options |= {"split": split, "encoding": encoding, "absent": absent, "protocol": protocol}
+    found = score_predictions(predictions, opened, **options)
+    for warning in found["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    typer.echo(f"{dataset} {found['split']}: {found['images']} images, read as {found['format']}, absent {absent}")
+    for metric, value in found["scores"].items():
+        typer.echo(f"{metric}  {'undefined' if value is None else f'{value:.2f}'}")
+    if found["record"]:
+        typer.echo(f"written: {found['record']}")
+
+
+@app.command()
+def report(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006
+    results: ResultsOption = DEFAULT_RESULTS,
+    part: Annotated[str, typer.Option("--part", help="tables, figures, examples or all.")] = "all",
+) -> None:
+    """Draw the tables and figures from whatever records exist."""
+    from harness import discovery
+    from harness.evaluation.external import with_external_arms
+    from harness.experiment import Experiment
+
+    parts = ("tables", "figures", "examples")
+    if part not in (*parts, "all"):
+        raise discovery.unknown("part", part, (*parts, "all"))
+    experiment = with_external_arms(Experiment.load(config, overrides), results)
+    if part in ("tables", "all"):
+        from harness.reporting.tables import write_tables
+
+        write_tables(experiment, results)
+    if part in ("figures", "all"):
+        from harness.reporting.figures import write_figures
+
+        write_figures(experiment, results)
+    if part in ("examples", "all"):
+        from harness.reporting.examples import write_examples
+
+        write_examples(experiment, results)
+    typer.echo(f"written: {results / 'reports' / experiment.name}")
+
+
+@app.command("new-method")
+def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
+    """Write a method's skeleton, which already trains, and an experiment that compares it."""
+    from harness.new_method import write_new_method
+
+    method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
+    typer.echo(f"written: {method} and {experiment}")
+    typer.echo(f"compare it with Contextrast: make run EXPERIMENT={experiment}")
+
+
+@app.command()
+def refresh(
+    documents: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- begin FILE --> blocks.")],
+) -> None:
+    """Fill the blocks of documents from the files they name: tables in the README come from records."""
+    from harness.reporting.blocks import refresh as fill
+
+    for document in documents:
+        if not document.is_file():
+            raise UserError(f"there is no document {document}")
+        typer.echo(f"{document}: {'refreshed' if fill(document) else 'up to date'}")
+
+
+@app.command()
+def plan(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many train at a time.")] = 1,
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an experiment would run, what of it is done, and what the rest takes."""
+    from dataclasses import asdict
+
+    from harness import planning
+    from harness.experiment import Experiment
+
+    rows = planning.plan(Experiment.load(config, overrides), results)
+    listed = {"runs": [asdict(row) for row in rows], "summary": planning.summary(rows, gpus)}
+    typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus))
+
+
+@app.command()
+def cost(
+    model: Annotated[list[str], typer.Option("--model", help="Repeatable; default: the table of all models.")] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Count parameters and operations of models and methods; without --model, write the cost table."""
+    if not model:
+        from harness.cost.table import write_cost_table
+        from harness.experiment import Experiment
+
+        typer.echo(f"written: {write_cost_table(Experiment.load(Path('config/paper.yaml')), results)}")
+        return
+    from harness.cost.complexity import cost_rows
+    from harness.cost.table import MEASURED
+    from harness.reporting.tables import csv_text
+
+    rows = cost_rows(model, read_size(size), dataset)
+    typer.echo(
+        json.dumps(rows, indent=1) if as_json else csv_text(MEASURED, ([row[c] for c in MEASURED] for row in rows))
+    )

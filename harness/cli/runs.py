@@ -1,0 +1,186 @@
+"""The verbs about single runs and networks."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from harness.cli.common import (
+    DEFAULT_CONFIG,
+    DEFAULT_RESULTS,
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    KeepGoingOption,
+    ResultsOption,
+    RootOption,
+    SetOption,
+    ThreadsOption,
+    app,
+    finish,
+)
+from harness.cost import read_size
+from harness.errors import RunFailed, UserError
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option("--dataset")],
+    model: Annotated[str, typer.Option("--model")],
+    arm: Annotated[str, typer.Option("--arm")],
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006
+    root: RootOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    weights: Annotated[str, typer.Option("--weights", help="auto (the model's own), none, or a file.")] = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read and augment.")] = 0,
+    cache: Annotated[
+        Literal["ram", "disk"] | None, typer.Option("--cache", help="Where to keep decoded training images.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start over: remove what the run's folder holds.")] = False,
+    keep_going: KeepGoingOption = False,
+) -> None:
+    """Train one run of an experiment, continuing where it was."""
+    from harness import datasets
+    from harness.experiment import Experiment
+
+    experiment = Experiment.load(config, overrides)
+    run = experiment.run(dataset, model, arm, seed)
+    root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
+    # torch is imported when all of the above is right.
+    from harness.machine import Machine
+    from harness.training.train import train as train_run
+
+    machine = Machine(device, workers, threads, cache)
+    record = train_run(experiment, run, results, machine, root=root, weights=weights, restart=restart)
+    finish(record, run.folder(results), keep_going)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="The folder of a trained run.")] = None,
+    protocol: Annotated[list[str], typer.Option("--protocol", help="whole, slide or ms_flip; repeatable.")] = [],  # noqa: B006
+    absent: Annotated[
+        str | None,
+        typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Instead of a run: a segmentation checkpoint of mmsegmentation's."),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of the checkpoint.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="To score the checkpoint on.")] = None,
+    window: Annotated[
+        str | None, typer.Option("--window", metavar="HEIGHTxWIDTH", help="Of the protocol slide, for a checkpoint.")
+    ] = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+    keep_going: KeepGoingOption = False,
+) -> None:
+    """Predict, count and score a trained run, and write its record.json; or score a published checkpoint."""
+    from typing import get_args
+
+    from harness import discovery
+    from harness.experiment import Absent, Protocol
+
+    for kind, given, allowed in (("protocol", protocol, Protocol), ("rule", [absent] if absent else [], Absent)):
+        for name in given:
+            if name not in get_args(allowed):
+                raise discovery.unknown(kind, name, get_args(allowed))
+    if (folder is None) == (checkpoint is None):
+        raise UserError("pass RUN_DIR, the folder of a trained run, or --checkpoint FILE --model NAME --dataset NAME")
+    from harness.machine import Machine
+
+    machine = Machine(device=device, threads=threads)
+    if checkpoint is not None:
+        if model is None or dataset is None:
+            raise UserError("--checkpoint needs --model, what it is a network of, and --dataset, what to score it on")
+        size = read_size(window) if window else None
+        _known_answers(checkpoint, model, dataset, root, machine, protocol, absent or "skip", size, as_json)
+        return
+    assert folder is not None
+    from harness.evaluation.evaluate import evaluate as evaluate_run
+
+    record = evaluate_run(folder, machine, root=root, protocols=protocol, absent=absent)
+    if as_json:
+        typer.echo(json.dumps(record["scores"], indent=1))
+    for name, scores in record["scores"].items():
+        print(f"{folder} {name}: mIoU {scores['miou']:.2f}", file=sys.stderr)
+    finish(record, folder, keep_going)
+
+
+def _known_answers(
+    checkpoint: Path,
+    model: str,
+    name: str,
+    root: Path | None,
+    machine: Any,
+    protocols: list[str],
+    absent: str,
+    window: tuple[int, int] | None,
+    as_json: bool,
+) -> None:
+    from harness import datasets
+    from harness.evaluation.known_answers import evaluate_checkpoint
+
+    opened = datasets.load(name, datasets.resolve_root(name, root))
+    options: dict[str, Any] = {"protocols": protocols, "absent": absent, "window": window}
+    found = evaluate_checkpoint(checkpoint, model, opened, machine, **options)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    missed = []
+    for protocol, scores in found["scores"].items():
+        line = f"{checkpoint.name} {protocol}: mIoU {scores['miou']:.2f}"
+        if answer := found["known_answers"].get(protocol):
+            said = f"{answer['published']:.2f} within {answer['tolerance']}"
+            line += f", published {said}: {'pass' if answer['passed'] else 'fail'}"
+            missed += [] if answer["passed"] else [protocol]
+        print(line, file=sys.stderr)
+    if not found["known_answers"]:
+        print(f"no figure is published for this file on {name}: nothing to hold it against", file=sys.stderr)
+    if missed:
+        raise RunFailed(f"{checkpoint.name} misses its published mIoU by {', '.join(missed)}")
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
+    split: Annotated[str, typer.Option("--split")],
+    form: Annotated[str, typer.Option("--format", help="train_ids, cityscapes or ade20k.")] = "train_ids",
+    protocol: Annotated[str, typer.Option("--protocol", help="whole or ms_flip.")] = "whole",
+    out: Annotated[Path | None, typer.Option("--out", help="Default: in RUN_DIR/submissions.")] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="A folder of images instead of the split's.")] = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Write a trained run's predictions as official servers take them."""
+    from harness.evaluation.submission import write_predictions
+    from harness.machine import Machine
+
+    options: dict[str, Any] = {"protocol": protocol, "out": out, "images": images, "root": root}
+    written = write_predictions(folder, Machine(device=device, threads=threads), split=split, form=form, **options)
+    typer.echo(f"written: {written}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
+    form: Annotated[str, typer.Option("--format", help="safetensors or torchscript.")] = "safetensors",
+    out: Annotated[Path | None, typer.Option("--out", help="Default: in RUN_DIR/export.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, for torchscript; default: the crop."),
+    ] = None,
+) -> None:
+    """Write a trained run's inference network to a file of its own."""
+    from harness.export import export as export_network
+
+    typer.echo(f"written: {export_network(folder, form, out, read_size(size) if size else None)}")

@@ -1,0 +1,185 @@
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import UserError
+from harness.experiment import Experiment
+from harness.planning import CHECKPOINTS, COST_TABLE, PlannedRun, describe, measured_times, plan, summary
+from harness.run import write_json
+
+GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
+COSTS = """model,method,dataset,size,inference_parameters,training_parameters,gmacs
+hrnet_tiny,cross_entropy,cityscapes,64x64,1000,1000,2.0
+hrnet_tiny,contextrast,cityscapes,64x64,1000,1500,2.0
+hrnet_tiny,cross_entropy,scenes,16x32,900,900,7.0
+hrnet_tiny,contextrast,scenes,16x32,900,1400,7.0
+"""
+
+
+@pytest.fixture
+def experiment(experiment_file):
+    return Experiment.load(experiment_file(seeds=[0, 1]))
+
+
+@pytest.fixture
+def costs(tmp_path):
+    path = tmp_path / "cost.csv"
+    path.write_text(COSTS)
+    return path
+
+
+def record(experiment, run, name, results, *, seconds=100.0, device=GPU, status="done", **settings):
+    """Write training.json or record.json of a run as training and evaluation do."""
+    made = experiment.settings(run) | settings | {"data": "x", "initial_weights": None}
+    content = {"key": run.key(), "method": made["method"], "options": made["options"], "status": status}
+    content |= {"reason": None, "iterations": made["schedule"]["iterations"], "settings": made, "seconds": seconds}
+    write_json(run.folder(results) / f"{name}.json", content | {"provenance": {"device": device}})
+
+
+def statuses(experiment, results):
+    return {(row.arm, row.seed): row.status for row in plan(experiment, results)}
+
+
+def test_the_papers_grid_is_planned_without_torch(repository, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from harness.experiment import Experiment; from harness import planning;"
+        f"rows = planning.plan(Experiment.load(Path('config/paper.yaml')), Path({str(tmp_path)!r}));"
+        "print(len(rows), len(planning.describe(rows).splitlines()), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
+    runs, lines, torch = done.stdout.split()
+    assert int(runs) == len(Experiment.load(repository / "config" / "paper.yaml").runs())
+    assert int(lines) > int(runs)
+    assert torch == "False"
+
+
+def test_every_pair_of_the_papers_grid_is_in_the_cost_table(repository):
+    experiment = Experiment.load(repository / "config" / "paper.yaml")
+    with COST_TABLE.open(newline="") as file:
+        known = {(row["dataset"], row["model"], row["size"]) for row in csv.DictReader(file)}
+    crops = {pair: experiment.schedule_of(*pair).crop for pair in experiment.pairs()}
+    assert {(*pair, f"{height}x{width}") for pair, (height, width) in crops.items()} <= known
+
+
+def test_the_estimate_gives_the_published_time_of_the_network_it_was_made_from(repository, tmp_path):
+    rows = plan(Experiment.load(repository / "config" / "paper.yaml"), tmp_path)
+    with (repository / "results" / "published" / "cost_cityscapes.csv").open(newline="") as file:
+        published = {(row["model"], row["method"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
+    found = next(row for row in rows if (row.dataset, row.model, row.arm) == ("cityscapes", "hrnet_w48", "contextrast"))
+    assert found.hours == pytest.approx(published["hrnet_w48", "cross_entropy", "training_time_h"], rel=0.01)
+    assert found.hours_from.startswith("estimated at 11.2 TFLOPS")
+
+
+def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_path):
+    assert set(statuses(experiment, tmp_path).values()) == {"not run"}
+    first, second, third, fourth = experiment.runs()
+    record(experiment, first, "training", tmp_path)
+    record(experiment, first, "record", tmp_path)
+    record(experiment, second, "training", tmp_path)
+    (third.folder(tmp_path) / "checkpoints").mkdir(parents=True)
+    record(experiment, fourth, "training", tmp_path, seed=9)
+    wanted = ["done", "not evaluated", "unfinished", "other settings"]
+    assert list(statuses(experiment, tmp_path).values()) == wanted
+    assert "seed (9 there, 1 asked)" in plan(experiment, tmp_path)[3].reason
+    record(experiment, third, "record", tmp_path, status="diverged")
+    record(experiment, fourth, "record", tmp_path, options={"alpha": 0.7})
+    assert list(statuses(experiment, tmp_path).values()) == ["done", "not evaluated", "diverged", "other settings"]
+    (second.folder(tmp_path) / "training.json").write_text("{")
+    assert statuses(experiment, tmp_path)[second.arm, second.seed] == "unreadable"
+    whole = summary(plan(experiment, tmp_path))
+    assert (whole["runs"], whole["to_train"], sum(whole["statuses"].values())) == (4, 0, 4)
+
+
+def test_hours_are_measured_on_the_same_model_crop_batch_and_precision(experiment, experiment_file, costs, tmp_path):
+    def hours(asked):
+        return {row.arm: (row.hours, row.hours_from) for row in plan(asked, tmp_path, costs)}
+
+    baseline, rival = experiment.runs()[:2]
+    record(experiment, baseline, "training", tmp_path, seconds=50.0, device=CPU)
+    # 10 iterations in 50 s; what a method takes of its own is not known yet.
+    assert hours(experiment) == {arm: (pytest.approx(50 / 3600), "measured on CPU") for arm in experiment.arms}
+    record(experiment, baseline, "training", tmp_path, seconds=5.0)
+    record(experiment, rival, "record", tmp_path, seconds=8.0)
+    measured = {"cross_entropy": 5, "contextrast": 8}
+    assert hours(experiment) == {arm: (pytest.approx(s / 3600), "measured on GPU") for arm, s in measured.items()}
+    longer = Experiment.load(experiment_file(), ["schedule.iterations=1000"])
+    assert hours(longer)["contextrast"][0] == pytest.approx(800 / 3600)
+    for change in ("schedule.batch=4", "schedule.crop=[64, 32]", "schedule.precision=bfloat16"):
+        assert "estimated" in hours(Experiment.load(experiment_file(), [change]))["contextrast"][1]
+
+
+def test_a_gpus_time_counts_before_a_cpus_and_the_median_of_several(experiment, tmp_path):
+    for run, seconds, device in zip(experiment.runs(), (90, 5, 90, 7), (CPU, GPU, CPU, GPU), strict=True):
+        record(experiment, run, "training", tmp_path, seconds=float(seconds), device=device)
+    # The baseline was measured on the CPU alone, its rival on the GPU alone.
+    found = {row.arm: (row.hours, row.hours_from) for row in plan(experiment, tmp_path)}
+    assert found["contextrast"] == (pytest.approx(6 / 3600), "measured on GPU")
+    assert found["cross_entropy"] == (pytest.approx(90 / 3600), "measured on CPU")
+
+
+def test_records_without_a_time_to_learn_from_are_passed_over(experiment, tmp_path):
+    """An arm whose predictions were made elsewhere has no schedule; a failed run's time says nothing."""
+    external, failed = experiment.runs()[:2]
+    write_json(external.folder(tmp_path) / "record.json", {"status": "done", "settings": {"method": "external"}})
+    record(experiment, failed, "training", tmp_path, status="failed")
+    assert measured_times(tmp_path) == {}
+
+
+def test_estimates_follow_from_the_multiply_adds(experiment_file, costs, tmp_path):
+    experiment = Experiment.load(experiment_file())  # 10 iterations of batch 2, crop 32x32
+    row = plan(experiment, tmp_path, costs)[0]
+    gmacs = 7.0 * (32 * 32) / (16 * 32)  # the same data set's, in proportion to the pixels
+    assert row.hours == pytest.approx(10 * 2 * 3 * 2 * gmacs * 1e9 / 11.2e12 / 3600)
+    missing = plan(experiment, tmp_path, tmp_path / "none.csv")[0]
+    assert (missing.hours, missing.hours_from, missing.disk_bytes) == (None, "", None)
+    assert "unknown length" in describe([missing])
+
+
+def test_the_disk_holds_weights_and_checkpoints_with_the_optimisers_moments(experiment_file, costs, tmp_path):
+    def bytes_of(*changes):
+        rows = plan(Experiment.load(experiment_file(), list(changes)), tmp_path, costs)
+        return {row.arm: row.disk_bytes for row in rows}
+
+    from harness.training.checkpoint import KEPT
+
+    assert KEPT == CHECKPOINTS == 2
+    assert bytes_of() == {"cross_entropy": 4 * (900 + 2 * 2 * 900), "contextrast": 4 * (900 + 2 * 2 * 1400)}
+    assert bytes_of("schedule.optimizer=adamw")["contextrast"] == 4 * (900 + 2 * 3 * 1400)
+    assert bytes_of("schedule.momentum=0")["contextrast"] == 4 * (900 + 2 * 1 * 1400)
+
+
+ROW = PlannedRun("scenes", "hrnet_tiny", "a", "a", 0, 1, 1, "8x8", "not run", "", 1.0, "here", 10)
+hours = st.lists(st.floats(0, 100), min_size=1, max_size=12)
+
+
+@given(hours, st.integers(1, 5))
+def test_wall_time_is_that_of_gpus_that_take_the_next_run_when_free(lengths, gpus):
+    rows = [replace(ROW, hours=length) for length in lengths]
+    ends = [0.0] * gpus  # written out: the GPU that is free first takes the next run
+    for length in lengths:
+        ends[ends.index(min(ends))] += length
+    whole = summary(rows, gpus)
+    assert whole["wall_hours"] == pytest.approx(max(ends))
+    assert whole["hours"] == {"here": pytest.approx(sum(lengths))}
+    assert whole["disk_bytes"] == 10 * len(rows)
+
+
+def test_what_is_done_needs_no_more_time_or_room():
+    whole = summary([ROW, replace(ROW, status="done"), replace(ROW, status="unfinished", hours=2.0)], 2)
+    assert (whole["to_train"], whole["wall_hours"], whole["hours"], whole["disk_bytes"]) == (2, 2.0, {"here": 3.0}, 20)
+    assert whole["statuses"] == {"not run": 1, "done": 1, "unfinished": 1}
+    with pytest.raises(UserError, match="--gpus"):
+        summary([ROW], 0)
+
+
+def test_the_text_lists_every_run_with_its_settings():
+    text = describe([ROW, replace(ROW, arm="b", seed=7, status="done")], gpus=3)
+    assert text.splitlines()[1].split() == ["scenes", "hrnet_tiny", "a", "0", "1", "1", "8x8", "1.0", "not", "run"]
+    assert text.splitlines()[2].split()[2:4] == ["b", "7"]
+    assert "1 h here" in text
+    assert "3 at a time" in text
