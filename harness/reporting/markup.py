@@ -1,10 +1,10 @@
-"""A table's cells as text, in Markdown and in LaTeX: the same numbers in both."""
+"""A table as Markdown, LaTeX and HTML: the same numbers in each."""
 
+import html as entities
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from harness.reporting.records import Cell, display_name
+from itertools import groupby
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -15,49 +15,62 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "–": "--",
     **{character: "\\" + character for character in "&%$#_"},
 }
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What stands in one place of a table: `text`, beside it in small print `aside`, and under both `detail`.
+
+    `value` is the number in `text`, unrounded, to sort by. `strong` prints the detail (or, without one, the text) bold.
+    `kind` says what sort of entry it is, for a page to colour or filter by: "hole" (no number; the text says why), a
+    verdict (`verdicts.KINDS`), or "". `note` is what to know about it in one line: a tooltip, in HTML alone.
+    """
+
+    text: str
+    aside: str = ""
+    detail: str = ""
+    value: float | None = None
+    strong: bool = False
+    kind: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Grid:
-    """A table to print: `columns` are (heading over several, own heading), `rows` are arms with a cell a column."""
+    """A table to print: every row of `rows` has an `Entry` for every one of `columns`, (heading over several, own).
+
+    The first `stubs` columns say what a row is (arm; model and method). `name` is unique among an experiment's tables:
+    letters, digits and "-_.+".
+    """
 
     name: str
     title: str
     columns: list[tuple[str, str]]
-    rows: list[list[Cell]]
+    rows: list[list[Entry]]
     notes: list[str]
+    stubs: int = 1
+
+    @property
+    def full_title(self) -> str:
+        """The title, and what stands over all of the columns if that is one and the same thing."""
+        return f"{self.title}: {self._overs[0]}" if len(self._overs) == 1 and self._overs[0] else self.title
+
+    @property
+    def split(self) -> bool:
+        """Whether different headings stand over the columns."""
+        return len(self._overs) > 1
+
+    @property
+    def _overs(self) -> list[str]:
+        return list(dict.fromkeys(over for over, _ in self.columns[self.stubs :]))
 
 
 def points(value: float, sign: bool = False) -> str:
     """A number in percent or percentage points with two decimals, without a negative zero."""
     return f"{round(value, 2) + 0.0:{'+' if sign else ''}.2f}"
-
-
-def range_text(cell: Cell) -> str:
-    """The range over seeds and their number: "61.90 to 62.80, n 3", or "n 1"."""
-    spread = cell.spread
-    if spread is None:
-        return ""
-    spanned = f"{points(spread.low)} to {points(spread.high)}, " if spread.seeds > 1 else ""
-    return f"{spanned}n {spread.seeds}"
-
-
-def difference_text(cell: Cell) -> str:
-    """The difference to the baseline with its interval: "+0.84 [+0.12, +1.56]"; empty without one."""
-    interval = cell.interval
-    if interval is None:
-        return "no pair" if cell.values and not cell.is_baseline else ""
-    if interval.low is None or interval.high is None:
-        return f"{points(interval.difference, True)}, no interval"
-    between = f"{points(interval.low, True)}, {points(interval.high, True)}"
-    return f"{points(interval.difference, True)} [{between}]"
-
-
-def row_name(cell: Cell) -> str:
-    """The arm's name, and whether it is the baseline."""
-    return display_name(cell.arm) + (" (baseline)" if cell.is_baseline else "")
 
 
 def escape_markdown(text: str) -> str:
@@ -71,25 +84,30 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
 
 
+def escape_html(text: str) -> str:
+    """Text that HTML shows as it is, in one line, inside an element or a quoted attribute."""
+    return entities.escape(" ".join(text.split()), quote=True)
+
+
 def markdown(grids: Sequence[Grid]) -> str:
     """The tables one after the other, each with its notes under it."""
     parts = []
     for grid in grids:
-        single = len({over for over, _ in grid.columns}) == 1
-        headings = [own if single else f"{over}: {own}" for over, own in grid.columns]
-        rows = [[escape_markdown(row_name(row[0])), *map(_markdown_cell, row)] for row in grid.rows]
-        title = f"{grid.title}: {grid.columns[0][0]}" if single else grid.title
-        parts.append(markdown_table(title, ["", *headings], rows, grid.notes))
+        headings = [f"{over}: {own}" if over and grid.split else own for over, own in grid.columns]
+        rows = [[_markdown_entry(entry) for entry in row] for row in grid.rows]
+        parts.append(markdown_table(grid.full_title, headings, rows, grid.notes, grid.stubs))
     return "\n".join(parts)
 
 
-def markdown_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+def markdown_table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], stubs: int = 1
+) -> str:
     """A table under its title, with its notes under it; the cells of `rows` are already escaped."""
     lines = [
         f"### {escape_markdown(title)}",
         "",
         _markdown_row([escape_markdown(heading) for heading in headings]),
-        _markdown_row([":--"] + ["--:"] * (len(headings) - 1)),
+        _markdown_row([":--"] * stubs + ["--:"] * (len(headings) - stubs)),
         *map(_markdown_row, rows),
         "",
         *(f"- {escape_markdown(note)}" for note in notes),
@@ -102,48 +120,63 @@ def latex(grids: Sequence[Grid]) -> str:
     return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_table, grids))
 
 
+def html(grids: Sequence[Grid]) -> str:
+    """The tables one after the other as a fragment of a page, each a `<section class="grid">` with its notes.
+
+    Every cell has its unrounded number (or, without one, its text) in `data-value`, its kind as a class and its note as
+    a title. Nothing in a name or a reason becomes markup.
+    """
+    return "\n".join(map(_html_table, grids))
+
+
 def _markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _markdown_cell(cell: Cell) -> str:
-    spread = cell.spread
-    if spread is None:
-        return escape_markdown(cell.status)
-    difference = difference_text(cell)
-    if cell.verdict:
-        difference = f"**{difference}**"
-    return f"{points(spread.mean)} ({range_text(cell)})" + (f"<br>{difference}" if difference else "")
+def _markdown_entry(entry: Entry) -> str:
+    text, detail = escape_markdown(entry.text), _escape_interval(entry.detail)
+    if entry.strong and detail:
+        detail = f"**{detail}**"
+    elif entry.strong:
+        text = f"**{text}**"
+    return text + (f" ({escape_markdown(entry.aside)})" if entry.aside else "") + (f"<br>{detail}" if detail else "")
+
+
+def _escape_interval(text: str) -> str:
+    """Like `escape_markdown`, but an interval's brackets stay as they are: "[-1.00, +0.00]" is no link."""
+    if re.fullmatch(r"[-+.\d]+ \[[-+.\d]+, [-+.\d]+\]", text):
+        return text
+    return escape_markdown(text)
 
 
 def _latex_table(grid: Grid) -> str:
-    overs = list(dict.fromkeys(over for over, _ in grid.columns))
-    title = grid.title if len(overs) > 1 else f"{grid.title}: {overs[0]}"
+    layout = "l" * grid.stubs + "c" * (len(grid.columns) - grid.stubs)
     lines = [
         r"\begin{table*}",
         r"\centering",
-        rf"\caption{{{escape_latex(title)}}}",
+        rf"\caption{{{escape_latex(grid.full_title)}}}",
         rf"\label{{tab:{grid.name}}}",
-        rf"\begin{{tabular}}{{l{'c' * len(grid.columns)}}}",
+        rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
     ]
-    if len(overs) > 1:
-        spans, rules, start = [], [], 2
-        for over in overs:
-            width = sum(each == over for each, _ in grid.columns)
-            spans.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(over)}}}")
-            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+    if grid.split:
+        spans, rules, start = [], [], 1
+        for over, columns in groupby(over for over, _ in grid.columns):
+            width = len(list(columns))
+            spans.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(over)}}}" if over else " & ".join([""] * width))
+            rules += [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"] if over else []
             start += width
-        lines += [_latex_row(["", *spans]), " ".join(rules)]
-    lines += [_latex_row(["", *(escape_latex(own) for _, own in grid.columns)]), r"\midrule"]
+        lines += [_latex_row(spans), " ".join(rules)]
+    lines += [_latex_row([escape_latex(own) for _, own in grid.columns]), r"\midrule"]
     for number, row in enumerate(grid.rows):
         lines += [r"\addlinespace"] if number else []
-        lines.append(_latex_row([escape_latex(row_name(row[0])), *map(_latex_mean, row)]))
-        small: tuple[Callable[[Cell], str], ...] = (range_text, _latex_difference)
-        for text in small:
-            texts = [text(cell) for cell in row]
+        lines.append(_latex_row([_latex_text(entry) for entry in row]))
+        for texts in (
+            [escape_latex(entry.aside) for entry in row],
+            [_latex_strong(entry.detail, entry.strong) for entry in row],
+        ):
             if any(texts):
-                lines.append(_latex_row(["", *(rf"\scriptsize {each}" if each else "" for each in texts)]))
+                lines.append(_latex_row([rf"\scriptsize {text}" if text else "" for text in texts]))
     lines += [
         r"\bottomrule",
         r"\end{tabular}",
@@ -160,10 +193,54 @@ def _latex_row(texts: Sequence[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _latex_mean(cell: Cell) -> str:
-    return points(cell.spread.mean) if cell.spread else rf"\textit{{{escape_latex(cell.status)}}}"
+def _latex_text(entry: Entry) -> str:
+    if entry.kind == "hole":
+        return rf"\textit{{{escape_latex(entry.text)}}}"
+    return _latex_strong(entry.text, entry.strong and not entry.detail)
 
 
-def _latex_difference(cell: Cell) -> str:
-    text = difference_text(cell).replace("-", "$-$")
-    return rf"\textbf{{{text}}}" if cell.verdict else text
+def _latex_strong(text: str, strong: bool) -> str:
+    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape_latex(text))  # a minus, not a hyphen
+    return rf"\textbf{{{text}}}" if strong else text
+
+
+def _html_table(grid: Grid) -> str:
+    lines = [
+        f'<section class="grid" id="{escape_html(grid.name)}">',
+        f"<table><caption>{escape_html(grid.full_title)}</caption>",
+        "<thead>",
+    ]
+    if grid.split:
+        spans = [(over, len(list(columns))) for over, columns in groupby(over for over, _ in grid.columns)]
+        lines.append(
+            "<tr>" + "".join(f'<th colspan="{width}">{escape_html(over)}</th>' for over, width in spans) + "</tr>"
+        )
+    lines += [
+        "<tr>" + "".join(f'<th scope="col">{escape_html(own)}</th>' for _, own in grid.columns) + "</tr>",
+        "</thead>",
+        "<tbody>",
+        *(
+            f"<tr>{''.join(_html_entry(entry, place < grid.stubs) for place, entry in enumerate(row))}</tr>"
+            for row in grid.rows
+        ),
+        "</tbody>",
+        "</table>",
+        "<ul>" + "".join(f"<li>{escape_html(note)}</li>" for note in grid.notes) + "</ul>",
+        "</section>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _html_entry(entry: Entry, stub: bool) -> str:
+    start, end = ('<th scope="row"', "</th>") if stub else ("<td", "</td>")
+    value = entry.text if entry.value is None else repr(entry.value)
+    start += f' data-value="{escape_html(value)}"'
+    start += f' class="{escape_html(entry.kind.replace(" ", "-"))}"' if entry.kind else ""
+    start += f' title="{escape_html(entry.note)}"' if entry.note else ""
+    text, detail = escape_html(entry.text), escape_html(entry.detail)
+    if entry.strong and detail:
+        detail = f"<strong>{detail}</strong>"
+    elif entry.strong:
+        text = f"<strong>{text}</strong>"
+    aside = f" <small>({escape_html(entry.aside)})</small>" if entry.aside else ""
+    return f"{start}>{text}{aside}{f'<br>{detail}' if detail else ''}{end}"

@@ -1,21 +1,25 @@
 """What the runs of an experiment left behind, and the numbers that tables and figures show of it."""
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import datasets
+from harness import datasets, discovery
+from harness.datasets.dataset import Dataset
 from harness.errors import UserError
-from harness.evaluation.counts import Counts
+from harness.evaluation.counts import REGION, Counts
 from harness.evaluation.external import EXTERNAL
 from harness.experiment import Experiment
-from harness.run import Run, differences, read_json
+from harness.run import Run, differences, read_json, refuse_changed_files
 from harness.statistics.comparison import Interval, Spread, compare, spread
 from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.scores import groups as frequency_groups
 from harness.statistics.scores import metric_name, miou
 
 Table = NDArray[np.int64]
@@ -83,7 +87,8 @@ class Group:
     """The counts of all runs on one data set with one model, for the same N images in the same order.
 
     `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
-    image's cluster, None where images are independent; `data` is the fingerprint of the data that was evaluated on.
+    image's cluster, None where images are independent; `thirds` are the places of head, mid and tail in `classes`, {}
+    where class frequencies are not known; `data` is the fingerprint of the data that was evaluated on.
     """
 
     dataset: str
@@ -91,6 +96,7 @@ class Group:
     image_ids: list[str] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     clusters: list[str] | None = None
+    thirds: dict[str, list[int]] = field(default_factory=dict)
     data: str | None = None
     entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
 
@@ -128,36 +134,46 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, An
         return Missing("unfinished" if (folder / "checkpoints").exists() else "not run")
     try:
         record = read_json(folder / "record.json")
-        status, reason = record["status"], record.get("reason") or ""
-    except (UserError, KeyError) as error:
+    except UserError as error:
         return Missing("unreadable", str(error))
+    status, reason = record.get("status"), str(record.get("reason") or "")
+    mappings = (record.get(key, {}) for key in ("settings", "provenance"))
+    if not isinstance(status, str) or not all(isinstance(each, dict) for each in mappings):
+        return Missing("unreadable", "record.json names no status, or its settings or provenance are no mapping")
     if changed := _changed_settings(experiment, run, record):
         return Missing("other settings", ", ".join(changed))
     return record if status == "done" else Missing(status, " ".join(reason.split()))
 
 
 def groups(
-    experiment: Experiment, results: Path, tables: Sequence[str], protocols: Sequence[str] | None = None
+    experiment: Experiment,
+    results: Path,
+    tables: Sequence[str],
+    protocols: Sequence[str] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> Iterator[Group]:
     """The counts of every (data set, model) in turn: the named tables and protocols (default: the experiment's)."""
     wanted = [(protocol, table) for protocol in protocols or experiment.protocols for table in tables]
-    for dataset, model in experiment.pairs():
+    for dataset, model in experiment.pairs() if pairs is None else pairs:
         group = Group(dataset, model)
         for run in experiment.runs():
             if (run.dataset, run.model) == (dataset, model):
-                _add(group, run, _counts(experiment, run, results, group), wanted)
+                _add(group, run, _counts(experiment, run, results, group), wanted, results)
         yield group
 
 
-def cells(experiment: Experiment, group: Group) -> list[Cell]:
-    """A group's cells: for every table and protocol that was asked for, one for each arm, the baseline first."""
+def cells(experiment: Experiment, group: Group, baseline: str | None = None) -> list[Cell]:
+    """A group's cells: for every table and protocol that was asked for, one for each arm, the baseline first.
+
+    Differences are to `baseline`, by default the experiment's.
+    """
     found = []
+    baseline = baseline or experiment.baseline
     arms = arm_order(experiment)
     for protocol, table in group.entries:
         tables = {arm: group.tables(protocol, table, arm) for arm in arms}
-        baseline = tables[experiment.baseline]
-        rivals = {arm: tables[arm] for arm in arms if arm != experiment.baseline}
-        intervals = compare(rivals, baseline, group.clusters, experiment.absent)
+        rivals = {arm: tables[arm] for arm in arms if arm != baseline}
+        intervals = compare(rivals, tables[baseline], group.clusters, experiment.absent)
         for arm in arms:
             scores = {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in tables[arm].items()}
             undefined = {seed: Missing("undefined", "no class is there") for seed, x in scores.items() if np.isnan(x)}
@@ -170,11 +186,34 @@ def cells(experiment: Experiment, group: Group) -> list[Cell]:
                 values={seed: score for seed, score in scores.items() if seed not in undefined},
                 interval=intervals.get(arm),
                 missing=group.missing(protocol, table, arm) | undefined,
-                is_baseline=arm == experiment.baseline,
+                is_baseline=arm == baseline,
                 images=len(group.image_ids),
             )
             found.append(cell)
     return found
+
+
+def frequency_cells(experiment: Experiment, group: Group, baseline: str | None = None) -> list[Cell]:
+    """Head, mid and tail mIoU of a group that holds regions: `cells` from the counts of some classes alone."""
+    found = []
+    for name, members in group.thirds.items():
+        entries = {
+            key: {
+                arm: {seed: each if isinstance(each, Missing) else each[:, members] for seed, each in seeds.items()}
+                for arm, seeds in arms.items()
+            }
+            for key, arms in group.entries.items()
+            if key[1] == REGION
+        }
+        part = replace(group, entries=entries)
+        found += [replace(cell, metric=f"miou_{name}") for cell in cells(experiment, part, baseline)]
+    return found
+
+
+@cache
+def method_options(method: str) -> dict[str, Any]:
+    """The options of a method with their defaults; its source is read once."""
+    return discovery.options(method)
 
 
 def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) -> list[str]:
@@ -185,7 +224,10 @@ def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) 
     """
     if experiment.arms[run.arm].method == EXTERNAL:
         return []
-    asked, found = experiment.settings(run), record.get("settings", {})
+    arm, found = experiment.arms[run.arm], record.get("settings", {})
+    options = json.loads(json.dumps(method_options(arm.method) | arm.options))  # tuples become lists, as read back
+    schedule = experiment.schedule_of(run.dataset, run.model).model_dump(mode="json")
+    asked: dict[str, Any] = {"method": arm.method, "options": options, "schedule": schedule}
     changed = []
     for name in ("method", "options", "schedule"):
         ours, theirs = asked[name], found.get(name)
@@ -207,18 +249,31 @@ def _counts(experiment: Experiment, run: Run, results: Path, group: Group) -> Co
     if data not in (None, group.data):
         return Missing("other data", "its data fingerprint is not that of the group's first run")
     try:
+        refuse_changed_files(run.folder(results), record)
         return Counts.load(run.folder(results) / "counts.npz")
     except UserError as error:
         return Missing("unreadable", str(error))
 
 
-def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tuple[str, str]]) -> None:
+def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:
+    """Head, mid and tail by pixels of the training split, verified in `results` or as the data set's file says."""
+    try:
+        report = json.loads(datasets.report_path(dataset.name, results).read_text(encoding="utf-8"))
+        counted = report["splits"][dataset.train_split]["class_pixels"]
+        pixels: Sequence[int] = [counted[name] for name in classes]
+    except (OSError, ValueError, KeyError, TypeError):
+        pixels = dataset.class_pixels.get(dataset.train_split, [])[:-1]
+    return frequency_groups(pixels) if len(pixels) == len(classes) >= 3 else {}
+
+
+def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tuple[str, str]], results: Path) -> None:
     """Add the `wanted` (protocol, table) of one run, or why they are missing, to its group."""
     if isinstance(counts, Counts) and not group.image_ids:
         dataset = datasets.load(group.dataset)
         group.image_ids, group.classes = counts.image_ids, tuple(counts.classes)
         if dataset.clusters is not None:
             group.clusters = [dataset.cluster(image_id) for image_id in counts.image_ids]
+        group.thirds = _thirds(dataset, group.classes, results)
     if isinstance(counts, Counts):
         if tuple(counts.classes) != group.classes or sorted(counts.image_ids) != sorted(group.image_ids):
             counts = Missing("other images", "its images or classes are not those of the group's first run")

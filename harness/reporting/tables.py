@@ -1,90 +1,90 @@
 """Tables of an experiment: long CSV files with every digit, and the same numbers rounded for reading and for papers."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from harness import atomic
 from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
-from harness.evaluation.external import EXTERNAL
+from harness.evaluation.objects import SIZES
 from harness.experiment import Experiment
-from harness.reporting.markup import Grid, escape_markdown, latex, markdown, markdown_table, points
+from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry
+from harness.reporting.markup import Entry, Grid, points
+from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS, detectable, notes
+from harness.reporting.papers import write_paper_tables
 from harness.reporting.records import (
     Cell,
     Group,
     arm_order,
     cells,
     display_name,
+    frequency_cells,
     groups,
 )
+from harness.reporting.writing import csv_text as csv_text
+from harness.reporting.writing import write_table
 from harness.statistics.comparison import spread
-from harness.statistics.noise import ENOUGH_SEEDS
 from harness.statistics.scores import iou, metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
 CSV_COLUMNS = (
     *("dataset", "model", "protocol", "arm", "metric", "seeds", "mean", "min", "max"),
-    *("difference", "low", "high", "unit", "note", "status"),
+    *("difference", "low", "high", "unit", "note", "status", "detectable", "further_seeds"),
 )
 CLASS_COLUMNS = ("dataset", "model", "protocol", "arm", "class", "metric", "seeds", "mean", "min", "max")
 
-PROTOCOLS = {
-    "whole": "the image as it is, one scale",
-    "slide": "a window slid over the image, softmax averaged where windows overlap",
-    "ms_flip": "scales 0.75 to 2.0 in steps of 0.25, each with its mirror image, softmax averaged",
-}
-ABSENT = {
-    "skip": "a class in neither ground truth nor prediction is left out of the mean",
-    "zero": "every class counts in the mean, an absent one as 0",
-    "require_ground_truth": "a class without ground truth is left out of the mean",
-}
-MEANING = {
-    "region": "mIoU: TP, FP and FN summed over all images, then IoU = TP / (TP + FP + FN), then the mean over classes.",
-    "boundary": "Boundary mIoU (Cheng et al., CVPR 2021): the IoU of the bands along each class's edge in prediction "
-    "and ground truth. A column is the band's width: pixels, or a share of the image's diagonal.",
-    "trimap": "Trimap mIoU: the mIoU of the pixels near an edge of the ground truth. A column is how near: pixels, or "
-    "a share of the image's diagonal.",
-}
+THIRDS = ("head", "mid", "tail")
 BOUNDARY_TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 
 
 def write_tables(experiment: Experiment, results: Path) -> None:
-    """Write tables/{miou,boundary,per_class} of `results`/reports/<experiment> from the records that exist."""
+    """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md, tex and html.
+
+    miou, boundary, frequency (head, mid, tail), objects (by size) and per_class; and, where the experiment trains what
+    the papers report, theirs with a verdict (`papers.write_paper_tables`).
+    """
     folder = Path(results) / "reports" / experiment.name / "tables"
-
-    found: list[Cell] = []
+    region: list[Cell] = []
+    frequency: list[Cell] = []
     classes: list[_ClassRow] = []
+    thirds: list[str] = []
     for group in groups(experiment, results, [REGION]):
-        found += cells(experiment, group)
+        region += cells(experiment, group)
+        frequency += frequency_cells(experiment, group)
         classes += _class_rows(experiment, group)
+        thirds += _thirds(group)
     columns = [(str(protocol), "miou", str(protocol)) for protocol in experiment.protocols]
-    _write(folder / "miou", found, _grids(experiment, found, "mIoU", "region", columns))
+    write_table(folder / "miou", *_cell_table(_grids(experiment, region, "mIoU", "region", columns), region))
     _write_classes(experiment, folder / "per_class", classes)
+    if frequency:
+        columns = [(p, f"miou_{third}", f"{p}, {third}") for p in experiment.protocols for third in THIRDS]
+        remarks = list(dict.fromkeys(thirds))
+        grids = _grids(experiment, frequency, "mIoU by class frequency", "frequency", columns, remarks)
+        write_table(folder / "frequency", *_cell_table(grids, frequency))
 
-    # The label maps themselves, not an average over scales, show what a network does at an edge.
-    protocol = "whole" if "whole" in experiment.protocols else experiment.protocols[0]
+    protocol = edge_protocol(experiment)
     found, grids = [], []
     for kind, title in BOUNDARY_TITLES.items():
         tables = [f"{kind}@{width}" for width in DEFAULT_WIDTHS]
-        of_kind = [
-            cell for group in groups(experiment, results, tables, [protocol]) for cell in cells(experiment, group)
-        ]
+        of_kind = _all_cells(experiment, results, tables, protocol)
         columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in tables]
         found += of_kind
         grids += _grids(experiment, of_kind, title, kind, columns)
-    _write(folder / "boundary", found, grids)
+    write_table(folder / "boundary", *_cell_table(grids, found))
+
+    tables = [f"objects@{size}" for size in SIZES]
+    found = _all_cells(experiment, results, tables, protocol)
+    if any(cell.values for cell in found):  # counts from before there were objects have none
+        columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in tables]
+        grids = _grids(experiment, found, "mIoU by object size", "objects", columns)
+        write_table(folder / "objects", *_cell_table(grids, found))
+
+    write_paper_tables(experiment, results, [*region, *frequency])
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV; floats with every digit, None as an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+def edge_protocol(experiment: Experiment) -> str:
+    """The protocol of tables of boundaries and sizes: label maps themselves, not an average over scales, show edges."""
+    return "whole" if "whole" in experiment.protocols else experiment.protocols[0]
 
 
 def csv_row(cell: Cell) -> list[object]:
@@ -95,17 +95,27 @@ def csv_row(cell: Cell) -> list[object]:
         *((mean.mean, mean.low, mean.high) if mean else (None, None, None)),
         *((interval.difference, interval.low, interval.high, interval.unit) if interval else (None, None, None, None)),
         *(cell.note, cell.status),
+        *((interval.detectable, interval.further_seeds) if interval else (None, None)),
     ]
 
 
-def _write(path: Path, found: Sequence[Cell], grids: Sequence[Grid]) -> None:
-    atomic.write_text(path.with_suffix(".csv"), csv_text(CSV_COLUMNS, map(csv_row, found)))
-    atomic.write_text(path.with_suffix(".md"), markdown(grids))
-    atomic.write_text(path.with_suffix(".tex"), latex(grids))
+def _all_cells(experiment: Experiment, results: Path, tables: Sequence[str], protocol: str) -> list[Cell]:
+    return [cell for group in groups(experiment, results, tables, [protocol]) for cell in cells(experiment, group)]
+
+
+def _cell_table(
+    grids: list[Grid], found: Sequence[Cell]
+) -> tuple[list[Grid], Sequence[str], Iterable[Sequence[object]]]:
+    return grids, CSV_COLUMNS, map(csv_row, found)
 
 
 def _grids(
-    experiment: Experiment, found: Sequence[Cell], title: str, kind: str, columns: Sequence[tuple[str, str, str]]
+    experiment: Experiment,
+    found: Sequence[Cell],
+    title: str,
+    kind: str,
+    columns: Sequence[tuple[str, str, str]],
+    remarks: Sequence[str] = (),
 ) -> list[Grid]:
     """Tables with `columns` (protocol, metric, heading) for every data set and model, as many side by side as fit."""
     by_key = {(cell.dataset, cell.model, cell.arm, cell.protocol, cell.metric): cell for cell in found}
@@ -118,72 +128,24 @@ def _grids(
             [by_key[(*pair, arm, protocol, metric)] for pair in chosen for protocol, metric, _ in columns]
             for arm in arm_order(experiment)
         ]
+        over = [(f"{dataset}, {model}", heading) for dataset, model in chosen for _, _, heading in columns]
+        shown = [cell for row in rows for cell in row]
         grids.append(
             Grid(
                 name="-".join([kind, experiment.name, *(f"{dataset}-{model}" for dataset, model in chosen[:1])]),
                 title=title,
-                columns=[(f"{dataset}, {model}", heading) for dataset, model in chosen for _, _, heading in columns],
-                rows=rows,
-                notes=[MEANING[kind], *_notes(experiment, [cell for row in rows for cell in row])],
+                columns=[("", ""), *over],
+                rows=[[arm_entry(row[0]), *map(cell_entry, row)] for row in rows],
+                notes=[MEANING[kind], *remarks, *notes(experiment, shown), *detectable(shown)],
             )
         )
     return grids
 
 
-def _notes(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
-    """What must be said under a table of these cells."""
-    notes = [
-        "In percent: the mean over seeds, with its range and n, the number of seeds (asked for: "
-        f"{', '.join(map(str, experiment.seeds))}).",
-        f"With a sign: the difference to {display_name(experiment.baseline)} in percentage points, paired by seed and "
-        "by image, and its 95 % interval, with Holm's correction over the arms of a column.",
-        *(
-            f"Protocol {protocol}: {PROTOCOLS[protocol]}."
-            for protocol in dict.fromkeys(cell.protocol for cell in found)
-        ),
-        f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
-    ]
-    for dataset in dict.fromkeys(cell.dataset for cell in found):
-        of_set = [cell for cell in found if cell.dataset == dataset]
-        images = max(cell.images for cell in of_set)
-        units = dict.fromkeys(cell.interval.unit for cell in of_set if cell.interval)
-        drawn = f"; the interval resamples them by {' or '.join(units)}" if units else ""
-        notes.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
-    if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
-        notes.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
-    notes += _cautions({cell.interval.seeds for cell in found if cell.interval})
-    return notes + _holes(found)
-
-
-def _cautions(seeds: set[int]) -> list[str]:
-    """How to read bold type, and intervals from `seeds` pairs of runs."""
-    notes = [
-        f"Bold: the interval leaves out 0, with {ENOUGH_SEEDS} seeds or more. Nothing is bold that is inside the noise."
-    ]
-    if 1 in seeds:
-        notes.append(
-            "An interval from one seed (images only, one seed) knows the noise of the test images and not that of "
-            "training: it settles nothing about a method."
-        )
-    if 2 in seeds:
-        notes.append(
-            "An interval from two seeds is up to 12.7 standard errors wide to each side: too few for a verdict."
-        )
-    return notes
-
-
-def _holes(found: Sequence[Cell]) -> list[str]:
-    """The runs that are missing, each reason once, but for those that the table itself says all about."""
-    seeds: dict[tuple[str, str, str, str], list[int]] = {}
-    for cell in found:
-        for seed, missing in cell.missing.items():
-            if missing.reason or cell.values:
-                listed = seeds.setdefault((cell.dataset, cell.model, cell.arm, str(missing)), [])
-                listed += [seed] if seed not in listed else []
-    return [
-        f"Missing: {display_name(arm)} on {dataset} with {model}, seed {', '.join(map(str, listed))}: {reason}."
-        for (dataset, model, arm, reason), listed in seeds.items()
-    ]
+def _thirds(group: Group) -> list[str]:
+    """Which classes of a data set are head, mid and tail, in one line; none where that is not known."""
+    named = [f"{name}: {', '.join(group.classes[place] for place in places)}" for name, places in group.thirds.items()]
+    return [f"{group.dataset}: {'; '.join(named)}."] if named else []
 
 
 _ClassRow = tuple[str, str, str, str, str, list[float]]  # data set, model, protocol, arm, class, IoU a seed
@@ -207,24 +169,35 @@ def _write_classes(experiment: Experiment, path: Path, rows: Sequence[_ClassRow]
     for *key, values in rows:
         over = spread(values) if values else None
         lines.append([*key, "iou", len(values), *((over.mean, over.low, over.high) if over else (None, None, None))])
-    atomic.write_text(path.with_suffix(".csv"), csv_text(CLASS_COLUMNS, lines))
 
-    arms, texts = arm_order(experiment), []
+    arms, grids = arm_order(experiment), []
     by_key = {tuple(key): values for *key, values in rows}
     for dataset, model, protocol in dict.fromkeys(row[:3] for row in rows):
         names = dict.fromkeys(row[4] for row in rows if row[:3] == (dataset, model, protocol))
-        body = []
-        for name in names:
-            seeds = [by_key[dataset, model, protocol, arm, name] for arm in arms]
-            body.append(
-                [escape_markdown(name), *(f"{points(spread(v).mean)} (n {len(v)})" if v else "–" for v in seeds)]
-            )
-        notes = [
+        body = [
+            [Entry(name), *(_class_entry(by_key[dataset, model, protocol, arm, name]) for arm in arms)]
+            for name in names
+        ]
+        remarks = [
             "IoU in percent, the mean over n seeds; – where no run is done or the class is absent. Differences between "
             "single classes are noisier than those of the mean and carry no interval here: nothing is bold.",
             f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
             f"Protocol {protocol}: {PROTOCOLS[protocol]}.",
         ]
-        title = f"IoU per class: {dataset}, {model}, {protocol}"
-        texts.append(markdown_table(title, ["", *map(display_name, arms)], body, notes))
-    atomic.write_text(path.with_suffix(".md"), "\n".join(texts) or "No run was evaluated.\n")
+        grids.append(
+            Grid(
+                name="-".join(["per_class", experiment.name, dataset, model, protocol]),
+                title=f"IoU per class: {dataset}, {model}, {protocol}",
+                columns=[("", ""), *(("", display_name(arm)) for arm in arms)],
+                rows=body,
+                notes=remarks,
+            )
+        )
+    write_table(path, grids, CLASS_COLUMNS, lines, empty="No run was evaluated.\n")
+
+
+def _class_entry(values: Sequence[float]) -> Entry:
+    if not values:
+        return ABSENT_ENTRY
+    mean = spread(values).mean
+    return Entry(points(mean), f"n {len(values)}", value=mean)

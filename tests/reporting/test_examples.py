@@ -4,21 +4,63 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from harness import datasets
 from harness.evaluation.counts import Counts, count_image, stack
-from harness.reporting.examples import WRONG, chosen_samples, errors, examples_figure, painted, write_examples
-from harness.reporting.figures import STYLE
+from harness.reporting.examples import write_examples
+from harness.reporting.examples.choice import choose, gather
+from harness.reporting.examples.pictures import WRONG, best_window, errors, framed, painted, png
+from harness.reporting.examples.sheet import examples_figure
+from harness.reporting.figures.style import STYLE
 
 
-@given(st.integers(0, 60))
-def test_chosen_samples_are_distinct_in_order_and_spread_over_the_list(length):
-    chosen = chosen_samples(list(range(length)))
-    assert len(chosen) == min(4, length)
-    assert chosen == sorted(set(chosen))
-    gaps = np.diff(chosen)
-    assert len(chosen) < 2 or gaps.max() - gaps.min() <= 1
-    assert not chosen or abs(chosen[0] - (length - 1 - chosen[-1])) <= 1  # as much before the first as behind the last
+@given(st.lists(st.one_of(st.integers(-5, 5).map(float), st.just(float("nan")))))
+def test_the_largest_the_smallest_and_the_median_are_chosen(values):
+    chosen = choose({f"image_{index}": value for index, value in enumerate(values)})
+    defined = sorted(value for value in values if value == value)
+    assert len(chosen) == min(3, len(defined))
+    found = {which: values[int(image_id.removeprefix("image_"))] for image_id, which in chosen.items()}
+    if defined:
+        assert found["largest"] == defined[-1]
+    if len(defined) > 1:
+        assert found["smallest"] == defined[0]
+    if len(defined) > 2:
+        assert found["median"] == defined[len(defined) // 2]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from([0.25, 0.5, 1.0]))
+def test_the_window_holds_as_many_marked_pixels_as_any(height, width, seed, share):
+    marked = np.random.default_rng(seed).random((height, width)) < 0.4
+    rows, columns = best_window(marked, share)
+    tall, wide = max(1, round(share * height)), max(1, round(share * width))
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (tall, wide)
+    most = max(
+        marked[top : top + tall, left : left + wide].sum()
+        for top in range(height - tall + 1)
+        for left in range(width - wide + 1)
+    )
+    assert marked[rows, columns].sum() == most
+
+
+def test_a_frame_runs_inside_the_window_and_the_picture_stays_as_it_was():
+    picture = np.full((40, 60, 3), 100, np.uint8)
+    marked = framed(picture, (slice(10, 20), slice(15, 35)))
+    assert (picture == 100).all()
+    expected = np.full((40, 60), 100)
+    expected[10:20, 15:35] = 0
+    expected[11:19, 16:34] = 255
+    expected[12:18, 17:33] = 100
+    np.testing.assert_array_equal(marked, np.repeat(expected[..., None], 3, axis=-1))
+
+
+def test_pictures_are_written_in_rgb_and_made_smaller():
+    picture = np.zeros((30, 60, 3), np.uint8)
+    picture[..., 0] = 250
+    whole = cv2.imdecode(np.frombuffer(png(picture), np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(whole[..., ::-1], picture)
+    smaller = cv2.imdecode(np.frombuffer(png(picture, 20), np.uint8), cv2.IMREAD_COLOR)
+    assert smaller.shape == (10, 20, 3)
 
 
 def test_errors_are_marked_where_a_valid_pixel_is_wrong_and_nowhere_else():
@@ -69,42 +111,78 @@ def predicted(tiny_data, make_experiment, write_run, tmp_path):
 
 
 def words(figure):
-    return [text.get_text() for text in figure.texts]
+    return [" ".join(text.get_text().split()) for text in figure.texts]
 
 
-def test_every_image_stands_beside_its_ground_truth_predictions_and_errors(predicted):
+def figure_of(experiment, results, root):
+    return examples_figure(gather(experiment, results, "tiny", "lite0_fpn", root), "whole")
+
+
+def test_every_arm_stands_below_image_and_ground_truth_with_errors_and_a_window(predicted):
     experiment, results, dataset = predicted
-    figure = examples_figure(experiment, results, dataset, "lite0_fpn")
-    assert len(figure.axes) == 3 * (2 + 2 * 2)
-    for row, sample in enumerate(dataset.samples("test")):
-        image, label = dataset.read(sample)
-        shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes[6 * row : 6 * row + 6]]
-        np.testing.assert_array_equal(shown[0], image)
-        np.testing.assert_array_equal(shown[1], painted(label, dataset))
-        assert not (shown[3] == WRONG).all(-1).any()
-        wrong = (shown[5] == WRONG).all(-1)
-        np.testing.assert_array_equal(wrong, (label != 255) & (label != 0))
-        places = [axis.get_position() for axis in figure.axes[6 * row : 6 * row + 6]]
-        assert [place.x0 for place in places] == sorted(place.x0 for place in places)
-        assert len({round(place.y0, 6) for place in places}) == 1
+    examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
+    figure = examples_figure(examples, "whole")
+    assert [arm.arm for arm in examples.arms] == ["plain", "rival_one"]
+    assert len(figure.axes) == 3 * 2 * (2 + 2)
+    samples = {sample.id: sample for sample in dataset.samples("test")}
+    assert {each.id for each in examples.chosen} == set(samples)
+    for column, each in enumerate(examples.chosen):
+        image, label = dataset.read(samples[each.id])
+        axes = figure.axes[8 * column : 8 * column + 8]
+        shown = [np.asarray(axis.images[0].get_array()) for axis in axes]
+        rows, columns = each.window
+        np.testing.assert_array_equal(shown[0], framed(image, each.window))
+        np.testing.assert_array_equal(shown[1], image[rows, columns])
+        np.testing.assert_array_equal(shown[2], framed(painted(label, dataset), each.window))
+        np.testing.assert_array_equal(shown[3], painted(label, dataset)[rows, columns])
+        np.testing.assert_array_equal(shown[4], framed(errors(image, label, label), each.window))  # the perfect arm
+        zeros = np.zeros_like(label)
+        np.testing.assert_array_equal(shown[6], framed(errors(image, zeros, label), each.window))
+        np.testing.assert_array_equal(shown[7], painted(zeros, dataset)[rows, columns])
+        tops = [axis.get_position().y1 for axis in axes]
+        assert tops[::2] == sorted(tops[::2], reverse=True)
+        assert len({axis.get_position().x0 for axis in axes[::2]}) == 1
+        wrong = (label != 255) & (label != 0)  # the window is where plain is right and the rival wrong
+        assert wrong[rows, columns].sum() == wrong[best_window(wrong)].sum()
+
+
+def test_images_are_chosen_by_the_rival_less_the_baseline(predicted):
+    experiment, results, dataset = predicted
+    examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
+    differences = {}
+    for sample in dataset.samples("test"):
+        label = dataset.read_label(sample)
+        present = np.unique(label[label != 255])
+        alone = 100 * (label == 0).sum() / (label != 255).sum() / len(present)  # IoU of class 0; the others' is 0
+        differences[sample.id] = alone - 100  # the baseline is perfect
+    order = sorted(differences, key=differences.get)
+    assert [each.id for each in examples.chosen] == [order[2], order[0], order[1]]
+    names = ("smallest loss", "largest loss", "median")
+    assert [each.why for each in examples.chosen] == [
+        f"{name}, {differences[each.id]:+.1f}" for name, each in zip(names, examples.chosen, strict=True)
+    ]
+    assert (
+        examples.rule
+        == "Images chosen by the mIoU of rival one less that of plain: the largest, the smallest and the median."
+    )
 
 
 def test_names_seeds_scores_and_what_is_missing_are_written(predicted):
     experiment, results, dataset = predicted
-    written = words(examples_figure(experiment, results, dataset, "lite0_fpn"))
-    assert {"plain, seed\u00a00", "rival one, seed\u00a01"} <= set(written)  # the rival's first seed diverged
+    written = words(figure_of(experiment, results, dataset.root))
+    assert {"plain, seed 0", "rival one, seed 1"} <= set(written)  # the rival's first seed diverged
     assert written.count("mIoU 100.0") == 3
     label = dataset.read_label(dataset.samples("test")[0])
     alone = 100 * (label == 0).sum() / (label != 255).sum() / 3  # the IoU of class 0; those of 1 and 2 are 0
     assert f"mIoU {alone:.1f}" in written
-    assert "Not shown: cross entropy, not run." in " ".join(written[1].split())
+    assert any("Not shown: cross entropy, not run." in text for text in written)
 
 
 def test_all_that_is_written_stays_in_the_picture(predicted):
     experiment, results, dataset = predicted
     with mpl.rc_context(STYLE):
-        figure = examples_figure(experiment, results, dataset, "lite0_fpn")
-        renderer = mpl.backends.backend_agg.FigureCanvasAgg(figure).get_renderer()
+        figure = figure_of(experiment, results, dataset.root)
+        renderer = FigureCanvasAgg(figure).get_renderer()
         width, height = figure.bbox.size
         for text in [*figure.texts, figure.legends[0]]:
             box = text.get_window_extent(renderer)
@@ -116,23 +194,35 @@ def test_all_that_is_written_stays_in_the_picture(predicted):
 
 def test_the_legend_names_the_classes_that_are_there(predicted):
     experiment, results, dataset = predicted
-    (legend,) = examples_figure(experiment, results, dataset, "lite0_fpn").legends
+    (legend,) = figure_of(experiment, results, dataset.root).legends
     assert [text.get_text() for text in legend.get_texts()] == [*dataset.classes, "wrong", "ignored"]
 
 
-def test_more_than_three_arms_go_below(predicted, make_experiment, write_run):
+def test_of_several_rivals_the_one_with_the_highest_miou_is_judged(predicted, make_experiment):
     _, results, dataset = predicted
-    arms = {name: {"method": "cross_entropy"} for name in ("plain", "b", "c", "d", "e")}
+    arms = {name: {"method": "cross_entropy"} for name in ("plain", "b", "c")}
     experiment = make_experiment(arms=arms, datasets=["tiny"], protocols=["whole"], seeds=[0])
-    source = experiment.run("tiny", "lite0_fpn", "plain", 0).folder(results)
-    for arm in ("b", "c", "d", "e"):
+    perfect = experiment.run("tiny", "lite0_fpn", "plain", 0).folder(results)
+    poor = perfect.parent.parent / "rival_one" / "seed1"
+    for arm, source in (("b", poor), ("c", perfect)):
         target = experiment.run("tiny", "lite0_fpn", arm, 0).folder(results)
         target.parent.mkdir()
         target.symlink_to(source)
-    figure = examples_figure(experiment, results, dataset, "lite0_fpn")
-    assert len(figure.axes) == 3 * (2 + 2 * 3) + 3 * (2 + 2 * 2)
-    lowest_of_first = min(axis.get_position().y0 for axis in figure.axes[:24])
-    assert all(axis.get_position().y1 < lowest_of_first for axis in figure.axes[24:])
+    examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
+    assert examples.rule.startswith(
+        "Images chosen by the mIoU of c, the arm with the highest mIoU of those shown, less"
+    )
+    assert len(examples_figure(examples, "whole").axes) == 3 * 2 * (2 + 3)
+
+
+def test_without_the_baseline_images_are_chosen_by_the_miou_itself(predicted):
+    import shutil
+
+    experiment, results, dataset = predicted
+    shutil.rmtree(experiment.run("tiny", "lite0_fpn", "plain", 0).folder(results).parent)
+    examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
+    assert examples.rule == "Images chosen by the mIoU of rival one: the largest, the smallest and the median."
+    assert [arm.arm for arm in examples.arms] == ["rival_one"]
 
 
 def test_the_file_is_written_and_named(predicted, tiny_data):

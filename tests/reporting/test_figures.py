@@ -6,7 +6,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from harness.reporting.figures import STYLE, arm_styles, miou_figure, save, training_figure, write_figures
+from harness.reporting.figures import figure_names, write_figures
+from harness.reporting.figures.classes import classes_figure, frequency_figure
+from harness.reporting.figures.confusion import confusion_figure
+from harness.reporting.figures.edges import boundary_figure
+from harness.reporting.figures.gains import gains_figure, miou_figure
+from harness.reporting.figures.latency import latency_figure, read_latency
+from harness.reporting.figures.style import STYLE, arm_styles, save
+from harness.reporting.figures.training import diagnostics_figure, negatives_figure, read_curves, training_figure
+from harness.reporting.measured import Measured, measure
 
 NINE = [f"a_rather_long_name_of_arm_{number}" for number in range(9)]
 
@@ -32,7 +40,12 @@ def texts(figure: Figure) -> list:
         for label in which.get_major_ticks() + which.get_minor_ticks()
         if not min(which.get_view_interval()) <= label.get_loc() <= max(which.get_view_interval())
     }
-    return [(name, box) for text, (name, box) in zip(shown, boxes, strict=True) if id(text) not in outside]
+    slanted = {id(text) for text in shown if text.get_rotation() % 90}  # their boxes overlap where they do not
+    return [
+        (name, box)
+        for text, (name, box) in zip(shown, boxes, strict=True)
+        if id(text) not in outside and id(text) not in slanted
+    ]
 
 
 def assert_readable(figure: Figure) -> None:
@@ -53,10 +66,10 @@ def assert_readable(figure: Figure) -> None:
 def test_figures_of_three_arms_and_one_seed_are_readable(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0])
     write_all(experiment, tmp_path)
-    figure = miou_figure(experiment, tmp_path)
+    figure = miou_figure(experiment, measure(experiment, tmp_path))
     assert_readable(figure)
-    assert "One seed: the noise of the test images alone" in figure.get_supxlabel()
-    assert_readable(training_figure(experiment, tmp_path))
+    assert "One seed: the noise of the test images alone" in " ".join(figure.get_supxlabel().split())
+    assert_readable(training_figure(experiment, read_curves(experiment, tmp_path)))
 
 
 @pytest.mark.slow
@@ -67,8 +80,8 @@ def test_figures_of_nine_arms_and_three_seeds_are_readable(make_experiment, writ
     write_all(experiment, tmp_path, step=1.0)
     for seed in range(3):
         write_run(experiment, tmp_path, NINE[4], seed, status="diverged", reason="at iteration 30")
-    assert_readable(miou_figure(experiment, tmp_path))
-    assert_readable(training_figure(experiment, tmp_path))
+    assert_readable(miou_figure(experiment, measure(experiment, tmp_path)))
+    assert_readable(training_figure(experiment, read_curves(experiment, tmp_path)))
 
 
 def test_the_miou_figure_shows_every_seed_its_mean_and_the_interval(make_experiment, write_all, tmp_path):
@@ -78,7 +91,7 @@ def test_the_miou_figure_shows_every_seed_its_mean_and_the_interval(make_experim
     write_all(experiment, tmp_path)
     (group,) = groups(experiment, tmp_path, ["region"], ["whole"])
     expected = [cell for cell in cells(experiment, group) if cell.protocol == "whole"]
-    left, right = miou_figure(experiment, tmp_path).axes
+    left, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["plain", "rival one", "cross entropy"]
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row on top
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
@@ -95,7 +108,7 @@ def test_a_hole_says_why_in_the_miou_figure(make_experiment, write_run, tmp_path
     experiment = make_experiment(seeds=[0])
     write_run(experiment, tmp_path, "plain", 0)
     write_run(experiment, tmp_path, "rival_one", 0, status="out_of_memory", reason="no")
-    left, _ = miou_figure(experiment, tmp_path).axes
+    left, _ = miou_figure(experiment, measure(experiment, tmp_path)).axes
     assert [text.get_text() for text in left.texts] == ["out_of_memory", "not run"]
 
 
@@ -111,23 +124,16 @@ def test_an_interval_far_wider_than_the_others_is_cut_with_arrows(make_experimen
         for arm, half in zip(NINE[1:4], (0.5, 0.6, 80.0), strict=True)
     }
     monkeypatch.setattr(records, "compare", lambda *arguments: intervals)
-    _, right = miou_figure(experiment, tmp_path).axes
+    _, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
     assert right.get_xlim()[1] - right.get_xlim()[0] < 10
     assert [line.get_marker() for line in right.lines if line.get_marker() in ("<", ">")] == ["<", ">"]
 
 
-def test_the_training_figure_has_a_panel_for_every_logged_quantity(make_experiment, write_all, tmp_path):
+def test_the_training_figure_has_a_panel_for_every_loss(make_experiment, write_all, tmp_path):
     experiment = make_experiment()
     write_all(experiment, tmp_path)
-    figure = training_figure(experiment, tmp_path)
-    assert [axis.get_title() for axis in figure.axes] == [
-        "loss",
-        "cross entropy",
-        "gradient norm",
-        "pixel anchor",
-        "kept share",
-        "pixel anchor, layer1",
-    ]
+    figure = training_figure(experiment, read_curves(experiment, tmp_path))
+    assert [axis.get_title() for axis in figure.axes] == ["loss", "cross entropy", "gradient norm"]
     loss = figure.axes[0].lines
     assert len(loss) == 3  # a mean an arm
     import pandas as pd
@@ -138,7 +144,15 @@ def test_the_training_figure_has_a_panel_for_every_logged_quantity(make_experime
     ]
     np.testing.assert_allclose(loss[0].get_ydata(), (curves[0]["loss"] + curves[1]["loss"]) / 2, rtol=1e-12)
     np.testing.assert_array_equal(loss[0].get_xdata(), curves[0]["iteration"])
-    assert len(figure.axes[3].lines) == 1  # only the rival has that term
+
+
+def test_the_diagnostics_figure_shows_what_stands_behind_the_losses(make_experiment, write_all, tmp_path):
+    experiment = make_experiment()
+    write_all(experiment, tmp_path)
+    figure = diagnostics_figure(experiment, read_curves(experiment, tmp_path))
+    assert_readable(figure)
+    assert [axis.get_title() for axis in figure.axes] == ["pixel anchor", "kept share", "pixel anchor, layer1"]
+    assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1]  # only the rival logs them
 
 
 def test_a_run_away_loss_is_drawn_on_a_logarithmic_scale_with_its_end_marked(make_experiment, write_run, tmp_path):
@@ -150,18 +164,21 @@ def test_a_run_away_loss_is_drawn_on_a_logarithmic_scale_with_its_end_marked(mak
     last = lines[-1].split(",")
     last[2] = "1e9"
     path.write_text("\n".join([*lines[:-1], ",".join(last)]) + "\n")
-    loss, cross_entropy = training_figure(experiment, tmp_path).axes[:2]
+    loss, cross_entropy = training_figure(experiment, read_curves(experiment, tmp_path)).axes[:2]
     assert (loss.get_yscale(), cross_entropy.get_yscale()) == ("log", "linear")
+    assert loss.yaxis.get_major_formatter()(1e6, 0) == "1e+06"  # mathtext is off
     (end,) = [line for line in loss.lines if line.get_marker() == "x"]
     assert (end.get_xdata()[0], end.get_ydata()[0]) == (30, 1e9)
 
 
 def test_without_records_there_are_figures_that_say_so(make_experiment, tmp_path):
     experiment = make_experiment()
-    write_figures(experiment, tmp_path)
+    written = write_figures(experiment, tmp_path)
     folder = tmp_path / "reports" / "little" / "figures"
-    assert {path.name for path in folder.iterdir()} == {"miou.png", "miou.pdf", "training.png", "training.pdf"}
-    assert [text.get_text() for text in training_figure(experiment, tmp_path).texts] == [
+    assert [path.stem for path in written] == list(figure_names(experiment))
+    expected = {f"{name}.{suffix}" for name in figure_names(experiment) for suffix in ("png", "pdf")}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert [text.get_text() for text in training_figure(experiment, read_curves(experiment, tmp_path)).texts] == [
         "no run has a training curve yet"
     ]
 
@@ -173,6 +190,18 @@ def test_colours_and_markers_tell_nine_arms_apart(make_experiment):
     assert len({marker for _, marker in styles.values()}) == 9
 
 
+@pytest.mark.slow
+def test_several_processes_draw_what_one_does(make_experiment, tmp_path):
+    experiment = make_experiment(datasets=["scenes", "camvid", "ade20k"])
+    measured = measure(experiment, tmp_path)
+    one, two = (
+        {path.name: path.read_bytes() for path in write_figures(experiment, tmp_path / str(number), measured, number)}
+        for number in (1, 2)
+    )
+    assert len(one) > 16  # enough for two processes
+    assert two == one
+
+
 def test_the_same_figure_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         figure = Figure((1, 1))
@@ -180,3 +209,182 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         save(figure, tmp_path / name)
     for suffix in (".png", ".pdf"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def interval(difference, half, seeds=3):
+    from harness.statistics.comparison import Interval
+
+    return Interval(difference, difference - half, difference + half, seeds, "image", "", 0.5, 0.95)
+
+
+def cell(arm, metric, difference=None, half=0.5, seeds=3, level=60.0, **changes):
+    from harness.reporting.records import Cell
+
+    values = dict.fromkeys(range(seeds), level)
+    found = None if difference is None else interval(difference, half, seeds)
+    given = {"dataset": "scenes", "model": "lite0_fpn", "protocol": "whole", "images": 30, "missing": {}}
+    given |= {"arm": arm, "metric": metric, "values": values, "interval": found, "is_baseline": difference is None}
+    return Cell(**(given | changes))
+
+
+def measured_of(**parts):
+    return Measured("scenes", "lite0_fpn", "whole", ("a", "b", "c"), **parts)
+
+
+@pytest.mark.slow
+def test_all_figures_of_nine_arms_are_readable(make_experiment, write_all, tmp_path):
+    arms = {name: {"method": "cross_entropy"} for name in NINE}
+    experiment = make_experiment(arms=arms, baseline=NINE[0], datasets=["camvid"], seeds=[0, 1, 2])
+    classes = tuple(f"class_number_{index}" for index in range(11))
+    write_all(experiment, tmp_path, step=1.0, classes=classes)
+    measured = measure(experiment, tmp_path)
+    for arm in NINE:
+        shares = np.full((11, 11), 3.0) + 70 * np.eye(11)
+        measured[0].confusion[arm] = {0: shares + len(measured[0].confusion) * np.eye(11)}
+    assert_readable(gains_figure(experiment, measured))
+    assert_readable(boundary_figure(experiment, measured))
+    assert_readable(classes_figure(experiment, measured[0]))
+    assert_readable(confusion_figure(experiment, measured[0]))
+    assert_readable(negatives_figure(experiment, read_curves(experiment, tmp_path)))
+
+
+def test_the_forest_plot_puts_a_control_first_and_prints_what_it_draws(make_experiment):
+    experiment = make_experiment(
+        arms={
+            "rival": {"method": "pixel_contrast"},
+            "plain": {"method": "cross_entropy"},
+            "again": {"method": "cross_entropy"},
+            "hole": {"method": "region_contrast"},
+        },
+        protocols=["whole"],
+    )
+    from harness.reporting.records import Missing
+
+    hole = cell("hole", "miou", 0.0, values={}, interval=None, missing={0: Missing("out_of_memory", "no")})
+    region = [cell("plain", "miou"), cell("rival", "miou", 1.25, 0.5), cell("again", "miou", -0.25, 0.75), hole]
+    figure = gains_figure(experiment, [measured_of(region=region)])
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["again (A/A)", "rival", "hole"]
+    assert [text.get_text() for text in axis.texts] == [
+        "-0.25 [-1.00, +0.50], n 3",
+        "+1.25 [+0.75, +1.75], n 3",
+        "out of memory",
+    ]
+    spans = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines if len(line.get_xdata()) == 2]
+    assert ([-1.0, 0.5], [0, 0]) in spans
+    assert ([0.75, 1.75], [1, 1]) in spans
+    faces = {tuple(np.atleast_1d(line.get_ydata())): line.get_markerfacecolor() for line in axis.lines[1:]}
+    assert faces[0,] == "white"  # inside the noise
+    assert faces[1,] != "white"
+    assert_readable(figure)
+
+
+def test_boundary_scores_stand_over_their_widths_in_pixels(make_experiment):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
+    edges = []
+    for width, level in (("10px", 50.0), ("3px", 40.0), ("0.02", 99.0)):
+        edges += [cell("plain", f"boundary_miou@{width}", level=level)]
+        edges += [cell("pne", f"boundary_miou@{width}", level / 10, 0.1, level=level + 1)]
+    left, right, *_ = boundary_figure(experiment, [measured_of(edges=edges)]).axes
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines] == [
+        ([3, 10], [40.0, 50.0]),
+        ([3, 10], [41.0, 51.0]),
+    ]
+    assert ([3, 10], [4.0, 5.0]) in [(list(line.get_xdata()), list(line.get_ydata())) for line in right.lines]
+
+
+def test_head_mid_and_tail_stand_side_by_side(make_experiment):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
+    frequency = []
+    for part, gain in (("head", 0.1), ("mid", 0.2), ("tail", 3.0)):
+        frequency += [cell("plain", f"miou_{part}", level=70.0), cell("pne", f"miou_{part}", gain)]
+    figure = frequency_figure(experiment, [measured_of(frequency=frequency)])
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        f"{part} (baseline 70.0 %)" for part in ("head", "mid", "tail")
+    ]
+    assert [float(axis.lines[-1].get_xdata()[0]) for axis in figure.axes] == [0.1, 0.2, 3.0]
+    assert_readable(figure)
+
+
+def test_class_differences_are_paired_by_seed(make_experiment):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
+    class_iou = {
+        "plain": {0: np.array([50.0, np.nan, 10.0]), 1: np.array([60.0, np.nan, 20.0])},
+        "pne": {1: np.array([61.5, np.nan, 19.0]), 2: np.array([99.0, np.nan, 99.0])},  # seed 2 has no partner
+    }
+    axis = classes_figure(experiment, measured_of(class_iou=class_iou)).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["+1.5", "-1.0"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a (55)", "b", "c (15)"]
+
+
+def test_with_many_classes_those_that_differ_most_are_shown(make_experiment):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
+    each = measured_of()
+    each.classes = tuple(f"c{index}" for index in range(60))
+    gains = np.where(np.arange(60) % 3 == 0, -5.0, 0.01)
+    each.class_iou = {"plain": {0: np.full(60, 50.0)}, "pne": {0: 50 + gains}}
+    axis = classes_figure(experiment, each).axes[0]
+    names = [label.get_text().split()[0] for label in axis.get_yticklabels()]
+    assert names == [f"c{index}" for index in range(0, 60, 3)]
+
+
+def test_the_confusion_figure_shows_the_change_in_shares(make_experiment):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
+    before = np.array([[90.0, 10.0, 0.0], [20.0, 70.0, 10.0], [np.nan] * 3])
+    after = np.array([[95.0, 5.0, 0.0], [30.0, 60.0, 10.0], [np.nan] * 3])
+    each = measured_of(confusion={"plain": {0: before}, "pne": {0: after}})
+    axis = confusion_figure(experiment, each).axes[0]
+    drawn = np.ma.filled(axis.collections[0].get_array().reshape(3, 3).astype(float), np.nan)
+    np.testing.assert_allclose(drawn, after - before)
+    assert axis.collections[0].get_clim() == (-10.0, 10.0) or axis.collections[0].get_clim()[1] > 9
+
+
+def test_confusion_shares_are_of_the_true_class(make_experiment, write_run, tmp_path):
+    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    write_run(experiment, tmp_path, "plain", 0)
+    folder = experiment.run("scenes", "lite0_fpn", "plain", 0).folder(tmp_path)
+    np.savez_compressed(folder / "confusion.npz", whole=np.diag([3, 4, 5, 0]) + np.eye(4, k=1, dtype=int))
+    (each,) = measure(experiment, tmp_path)
+    found = each.confusion["plain"][0]
+    np.testing.assert_allclose(found[:3], [[75, 25, 0, 0], [0, 80, 20, 0], [0, 0, 500 / 6, 100 / 6]])
+    assert np.isnan(found[3]).all()
+
+
+def test_accuracy_stands_over_the_time_of_one_image(make_experiment, tmp_path):
+    experiment = make_experiment(
+        arms={"plain": {"method": "cross_entropy"}, "rival": {"method": "pne"}}, protocols=["whole"]
+    )
+    path = tmp_path / "reports" / "cost" / "latency.csv"
+    path.parent.mkdir(parents=True)
+    rows = [
+        *("one,lite0_fpn,scenes,144x192,1,plain,10.0,12.0", "one,lite0_fpn,scenes,144x192,1,pne,10.5,11.0"),
+        *("one,lite0_fpn,scenes,144x192,1,plain again,9.0,12.0", "one,lite0_fpn,scenes,144x192,8,plain,70.0,71.0"),
+        "one,hrnet_w48,scenes,144x192,1,plain,99.0,99.0",
+    ]
+    path.write_text("\n".join(["device,model,dataset,size,batch,arm,p50_ms,p90_ms", *rows]) + "\n")
+    region = [cell("plain", "miou", level=60.0), cell("rival", "miou", 1.0, level=61.0)]
+    figure = latency_figure(experiment, [measured_of(region=region)], read_latency(tmp_path))
+    (axis,) = figure.axes
+    drawn = [(np.atleast_1d(line.get_xdata()).tolist(), np.atleast_1d(line.get_ydata())[0]) for line in axis.lines]
+    assert drawn == [([10.0, 12.0], 60.0), ([10.0], 60.0), ([10.5, 11.0], 61.0), ([10.5], 61.0)]
+    assert axis.get_title(loc="left") == "scenes, 144x192, one"
+    assert_readable(figure)
+
+
+def test_sampling_is_drawn_for_the_arms_that_log_it(make_experiment, write_all, tmp_path):
+    experiment = make_experiment()
+    write_all(experiment, tmp_path)
+    misclassified, kept, _ = negatives_figure(experiment, read_curves(experiment, tmp_path)).axes
+    assert (len(misclassified.lines), len(kept.lines)) == (0, 1)  # the rival logs what it keeps, and nothing else
+    assert kept.get_ylim() == (0, 1)
+
+
+def test_reports_need_no_torch():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; import harness.reporting.figures.gains, harness.reporting.figures.training, "
+        "harness.reporting.examples, harness.reporting.page; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

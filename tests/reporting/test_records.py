@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -7,7 +6,7 @@ import pytest
 
 from harness.evaluation.counts import Counts
 from harness.reporting.records import Missing, arm_order, cells, groups, read_record
-from harness.run import write_json
+from harness.run import read_json, write_json
 from harness.statistics.comparison import Interval
 
 RUN = ("scenes", "lite0_fpn")
@@ -30,9 +29,7 @@ def all_cells(experiment, results, tables=("region",), protocols=None):
 
 def edit_record(experiment, results, arm, seed, **changes):
     path = experiment.run(*RUN, arm, seed).folder(results) / "record.json"
-    record = json.loads(path.read_text())
-    del record["schema"]
-    write_json(path, record | changes)
+    write_json(path, read_json(path) | changes)
 
 
 def test_the_baseline_comes_first_and_the_others_keep_their_order(make_experiment):
@@ -177,7 +174,7 @@ def test_runs_on_other_data_are_not_compared(make_experiment, write_all, tmp_pat
     write_all(experiment, tmp_path)
     for arm, data in (("plain", "a"), ("cross_entropy", "b"), ("rival_one", None)):  # None: nobody knows
         path = experiment.run("scenes", "lite0_fpn", arm, 0).folder(tmp_path) / "record.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"provenance": {"data_fingerprint": data}}))
+        write_json(path, read_json(path) | {"provenance": {"data_fingerprint": data}})
     found = {cell.arm: cell for cell in cells(experiment, next(groups(experiment, tmp_path, ["region"])))}
     assert found["cross_entropy"].missing[0].status == "other data"
     assert found["cross_entropy"].interval is None

@@ -1,0 +1,290 @@
+"""Checks runs that others hand in: does a record say what its counts say, and is it whole? docs/submit-results.md."""
+
+import csv
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints, ValidationError
+
+from harness import datasets
+from harness.datasets.dataset import Dataset
+from harness.errors import UserError
+from harness.evaluation.counts import REGION, Counts
+from harness.evaluation.external import EXTERNAL
+from harness.evaluation.objects import SIZES
+from harness.run import Run, Status, fingerprint, read_json, refuse_changed_files
+from harness.statistics.scores import Absent, groups, score
+
+# What is read of a run. Weights, predictions and locks stay at home and are not looked at.
+EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz")
+IGNORED = ("training.json", "checkpoints", "predictions")
+TOLERANCE = 1e-9  # points; scores are float64 functions of integers
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Scores = dict[str, dict[str, float | None]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Key(_Part):
+    experiment: str
+    dataset: str
+    model: str
+    arm: str
+    seed: NonNegativeInt
+
+
+class _Provenance(_Part):
+    commit: Commit
+    dirty: bool
+    packages: dict[str, str | None]
+    device: dict[str, Any]
+    data_fingerprint: Sha256 | None
+    initial_weights_sha256: Sha256 | None
+
+
+class _Record(_Part):
+    """What record.json must hold; keys that came later are allowed."""
+
+    key: _Key
+    method: str
+    options: dict[str, Any]
+    status: Status
+    reason: str | None
+    iterations: NonNegativeInt | None
+    weights_hash: Sha256 | None
+    settings: dict[str, Any]
+    fingerprint: Sha256
+    provenance: _Provenance
+    started: str
+    seconds: Annotated[float, Field(ge=0)] | None
+    absent: Absent
+    split: str | None
+    scores: Scores
+    per_class: dict[str, dict[str, dict[str, float | None]]]
+
+
+def check_records(folder: Path) -> dict[Path, list[str]]:
+    """The problems of every run below `folder` (or of `folder` itself), {run's folder: problems}, in order of path.
+
+    Raises UserError if there is no record.json.
+    """
+    found = sorted(path.parent for path in Path(folder).rglob("record.json"))
+    if not found:
+        raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
+    return {each: check_record(each) for each in found}
+
+
+def check_record(folder: Path) -> list[str]:
+    """What is wrong with the run in `folder`, one sentence each; nothing if it can be handed in.
+
+    Schema and hashes of record.json, its key against the folder, its settings against their fingerprint, the set of
+    files, counts against the data set, confusion against counts, and every score against the counts it is made from.
+    """
+    folder = Path(folder)
+    try:
+        content = read_json(folder / "record.json")
+        record = _Record.model_validate(content)
+    except UserError as error:
+        return [str(error)]
+    except ValidationError as error:
+        return [f"record.json: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    problems = [*_key_problems(folder, record), *_settings_problems(record), *_file_problems(folder, record)]
+    try:
+        refuse_changed_files(folder, content)
+    except UserError as error:
+        problems.append(str(error))
+    if record.status != "done":
+        problems += [] if record.reason else [f"status is {record.status}, but there is no reason"]
+        problems += [f"status is {record.status}, but there are scores"] if record.scores else []
+        return problems
+    try:
+        counts = Counts.load(folder / "counts.npz")
+        dataset = datasets.load(record.key.dataset)
+    except UserError as error:
+        return [*problems, str(error)]
+    return [
+        *problems,
+        *_data_problems(record, counts, dataset),
+        *_count_problems(counts),
+        *_confusion_problems(folder / "confusion.npz", counts),
+        *_score_problems(record, counts, dataset),
+        *_curve_problems(folder / "curve.csv", record),
+    ]
+
+
+def _key_problems(folder: Path, record: _Record) -> list[str]:
+    key = record.key
+    run = Run(key.experiment, key.dataset, key.model, key.arm, key.seed)
+    parts = run.folder(Path()).parts[-5:]
+    there = folder.resolve().parts[-5:]
+    return [] if there == parts else [f"the folder ends in {'/'.join(there)}, but its key says {'/'.join(parts)}"]
+
+
+def _settings_problems(record: _Record) -> list[str]:
+    problems = []
+    if fingerprint(record.settings) != record.fingerprint:
+        problems.append("fingerprint is not that of settings: one of them was changed")
+    said = {
+        **{name: getattr(record.key, name) for name in ("dataset", "model", "seed")},
+        "method": record.method,
+        "options": record.options,
+        "data": record.provenance.data_fingerprint,
+        "initial_weights": record.provenance.initial_weights_sha256,
+    }
+    for name, value in said.items():
+        if name in record.settings and record.settings[name] != value:
+            problems.append(f"settings.{name} is {record.settings[name]!r}, but the record says {value!r}")
+    asked = record.settings.get("schedule", {}).get("iterations")
+    if record.status == "done" and record.method != EXTERNAL:
+        if record.iterations != asked:
+            problems.append(f"iterations is {record.iterations}, but its schedule asks for {asked}")
+        problems += [] if record.weights_hash else ["weights_hash is missing"]
+    if record.provenance.dirty:
+        problems.append("provenance.dirty: its code had changes that were not committed, so the commit is not what ran")
+    return problems
+
+
+def _file_problems(folder: Path, record: _Record) -> list[str]:
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(IGNORED)
+    needed = {"record.json"}
+    if record.status == "done":
+        needed |= {"counts.npz", "confusion.npz"} | ({"curve.csv"} if record.method != EXTERNAL else set())
+    missing, strange = sorted(needed - there), sorted(there - set(EXPECTED))
+    return [f"{name} is missing" for name in missing] + [f"{name} is no file of a run: remove it" for name in strange]
+
+
+def _data_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[str]:
+    """Are these the images and classes of the data set, and is its ground truth the published one?"""
+    split = record.split or ""
+    if split not in dataset.splits:
+        return [f"split is {record.split!r}: {dataset.name} has {', '.join(dataset.splits)}"]
+    problems = []
+    if tuple(counts.classes) != tuple(dataset.classes):
+        return [f"counts.npz has other classes than {dataset.name}"]
+    images, accepted = len(counts.image_ids), dataset.accepted_counts(split)
+    if images not in accepted:
+        problems.append(f"counts.npz has {images} images, but {dataset.name} {split} has {accepted[0]}")
+    known = dataset.class_pixels.get(split)
+    if known and images == accepted[0]:
+        truth = _truth(next(iter(counts.tables.values()))[REGION].sum(0))
+        other = [name for name, ours, theirs in zip(counts.classes, truth, known, strict=False) if ours != theirs]
+        if other:
+            problems.append(f"the ground truth is not the published one: other numbers of pixels of {', '.join(other)}")
+    return problems
+
+
+def _count_problems(counts: Counts) -> list[str]:
+    """Counts that cannot come from one ground truth."""
+    problems = []
+    protocols = list(counts.tables)
+    for protocol, tables in counts.tables.items():
+        if REGION not in tables:
+            problems.append(f"counts.npz has no {REGION} for {protocol}")
+            continue
+        truth = _truth(tables[REGION])
+        first = counts.tables[protocols[0]].get(REGION)
+        if first is not None and (truth != _truth(first)).any():
+            problems.append(f"counts.npz: {protocol} has another ground truth than {protocols[0]}")
+        sizes = [tables[f"objects@{size}"] for size in SIZES if f"objects@{size}" in tables]
+        if len(sizes) == len(SIZES) and (np.sum(sizes, axis=0) != tables[REGION]).any():
+            problems.append(f"counts.npz: objects of all sizes of {protocol} do not add up to its {REGION}")
+        for name, table in tables.items():
+            if name != REGION and (_truth(table) > truth).any():
+                problems.append(f"counts.npz: {name} of {protocol} has more ground truth than its {REGION}")
+    return problems
+
+
+def _confusion_problems(path: Path, counts: Counts) -> list[str]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            matrices = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        return []  # said already
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return [f"{path.name} is not a whole file: evaluate the run again"]
+    problems = []
+    for protocol, tables in counts.tables.items():
+        matrix, region = matrices.get(protocol), tables.get(REGION)
+        if region is None:
+            continue
+        if matrix is None or matrix.shape != (len(counts.classes),) * 2:
+            problems.append(f"confusion.npz has no matrix of {len(counts.classes)} classes for {protocol}")
+            continue
+        hits = matrix.diagonal()
+        table = np.stack([hits, matrix.sum(0) - hits, matrix.sum(1) - hits], axis=1)
+        if (table != region.sum(0)).any():
+            problems.append(f"confusion.npz and counts.npz disagree for {protocol}")
+    return problems
+
+
+def _score_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[str]:
+    """Every score and class score, computed again from the counts."""
+    if record.scores.keys() != counts.tables.keys():
+        return [f"scores are for {', '.join(record.scores) or 'no protocol'}, counts for {', '.join(counts.tables)}"]
+    problems = []
+    for protocol, tables in counts.tables.items():
+        if REGION not in tables:
+            continue
+        again, per_class = score(tables, counts.classes, record.absent)
+        again |= _thirds(record.scores[protocol], per_class["iou"], dataset)
+        stored = record.scores[protocol]
+        wrong = sorted(name for name in again.keys() | stored.keys() if not _same(again, stored, name))
+        problems += [
+            f"scores.{protocol}.{name} is {stored.get(name)}, but the counts give {again.get(name)}" for name in wrong
+        ]
+        classes = record.per_class.get(protocol, {})
+        for metric in sorted(per_class.keys() | classes.keys()):
+            ours, theirs = per_class.get(metric, {}), classes.get(metric, {})
+            if any(not _same(ours, theirs, name) for name in ours.keys() | theirs.keys()):
+                problems.append(f"per_class.{protocol}.{metric} is not what the counts give")
+    return problems
+
+
+def _thirds(
+    stored: dict[str, float | None], class_iou: dict[str, float | None], dataset: Dataset
+) -> dict[str, float | None]:
+    """Head, mid and tail, if they are stored: from the data set's known class frequencies, else as they stand."""
+    names = [name for name in ("miou_head", "miou_mid", "miou_tail") if name in stored]
+    known: Sequence[int] = dataset.class_pixels.get(dataset.train_split, [])[:-1]
+    if not names or len(known) != len(class_iou):
+        return {name: stored[name] for name in names}
+    values = list(class_iou.values())
+    found: dict[str, float | None] = {}
+    for name, members in groups(known).items():
+        defined = [value for value in (values[place] for place in members) if value is not None]
+        found[f"miou_{name}"] = sum(defined) / len(defined) if defined else None
+    return found
+
+
+def _curve_problems(path: Path, record: _Record) -> list[str]:
+    if record.method == EXTERNAL or not path.is_file():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            iterations = [int(row["iteration"]) for row in csv.DictReader(file)]
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError):
+        return ["curve.csv has no column of iterations"]
+    if iterations != sorted(set(iterations)) or not iterations or iterations[-1] != record.iterations:
+        return [f"curve.csv does not lead to iteration {record.iterations}"]
+    return []
+
+
+def _truth(table: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of the ground truth: TP + FN of [..., 3]."""
+    return table[..., 0] + table[..., 2]
+
+
+def _same(ours: dict[str, float | None], theirs: dict[str, float | None], name: str) -> bool:
+    if name not in ours or name not in theirs:
+        return False
+    one, other = ours[name], theirs[name]
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=0, abs_tol=TOLERANCE)

@@ -1,0 +1,95 @@
+"""Figures of an experiment, as PNG and PDF, one module a family."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.experiment import Experiment
+
+if TYPE_CHECKING:
+    from harness.reporting.measured import Measured
+
+# What each figure shows: captions of the report, in its order.
+CAPTIONS = {
+    "miou": "mIoU of every arm and its difference to the baseline.",
+    "gains": "Differences to the baseline with their 95 % intervals, by protocol.",
+    "boundary": "Boundary mIoU and trimap mIoU by the width of the band, and the difference to the baseline.",
+    "frequency": "Differences to the baseline in frequent, middling and rare classes.",
+    "classes": "Differences to the baseline by class.",
+    "confusion": "What is taken for what, against the baseline.",
+    "latency": "mIoU over the time that one image takes.",
+    "training": "Losses over the iterations.",
+    "diagnostics": "What the methods log of themselves over the iterations.",
+    "negatives": "Boundary-aware sampling of negatives over the iterations.",
+}
+
+
+PER_DATASET = ("gains", "boundary", "frequency")
+PER_PAIR = ("classes", "confusion")
+FIGURES_A_PROCESS = 8  # fewer are drawn sooner than a process has started
+
+
+def figure_names(experiment: Experiment) -> dict[str, str]:
+    """The figures that `write_figures` writes, without suffixes, and a caption for each. Imports nothing heavy."""
+    names: dict[str, str] = {}
+    for family, caption in CAPTIONS.items():
+        if family in PER_DATASET:
+            names |= {f"{family}_{dataset}": f"{dataset}: {caption}" for dataset in experiment.datasets}
+        elif family in PER_PAIR:
+            pairs = experiment.pairs()
+            names |= {f"{family}_{dataset}_{model}": f"{dataset}, {model}: {caption}" for dataset, model in pairs}
+        else:
+            names[family] = caption
+    return names
+
+
+def write_figures(
+    experiment: Experiment, results: Path, measured: "Sequence[Measured] | None" = None, processes: int | None = None
+) -> list[Path]:
+    """Write figures/<name>.{png,pdf} of `results`/reports/<experiment> for all `figure_names`; returns the PNGs.
+
+    A figure without data says so. `measured` saves reading the records again; many figures are drawn by up to
+    `processes` processes, by default one a core.
+    """
+    from harness.reporting.figures import classes, confusion, edges, gains, latency, training
+    from harness.reporting.measured import measure
+
+    measured = measure(experiment, results) if measured is None else measured
+    curves = training.read_curves(experiment, results)
+    jobs: dict[str, tuple[Any, ...]] = {"miou": (gains.miou_figure, experiment, measured)}
+    for dataset in experiment.datasets:
+        of_set = [each for each in measured if each.dataset == dataset]
+        jobs[f"gains_{dataset}"] = (gains.gains_figure, experiment, of_set)
+        jobs[f"boundary_{dataset}"] = (edges.boundary_figure, experiment, of_set)
+        jobs[f"frequency_{dataset}"] = (classes.frequency_figure, experiment, of_set)
+    for each in measured:
+        jobs[f"classes_{each.dataset}_{each.model}"] = (classes.classes_figure, experiment, each)
+        jobs[f"confusion_{each.dataset}_{each.model}"] = (confusion.confusion_figure, experiment, each)
+    jobs["latency"] = (latency.latency_figure, experiment, measured, latency.read_latency(results))
+    jobs["training"] = (training.training_figure, experiment, curves)
+    jobs["diagnostics"] = (training.diagnostics_figure, experiment, curves)
+    jobs["negatives"] = (training.negatives_figure, experiment, curves)
+
+    folder = Path(results) / "reports" / experiment.name / "figures"
+    processes = min(processes or os.cpu_count() or 1, len(jobs) // FIGURES_A_PROCESS)
+    if processes < 2:
+        for name, job in jobs.items():
+            _draw(folder / name, *job)
+    else:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for drawn in [pool.submit(_draw, folder / name, *job) for name, job in jobs.items()]:
+                drawn.result()
+    return [folder / f"{name}.png" for name in figure_names(experiment)]
+
+
+def _draw(path: Path, figure: Callable[..., Any], *arguments: Any) -> None:
+    import matplotlib as mpl
+    import seaborn as sns
+
+    from harness.reporting.figures.style import STYLE, save
+
+    with sns.axes_style("ticks"), mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        save(figure(*arguments), path)

@@ -1,0 +1,125 @@
+"""Gains by class: rare and frequent ones, and each by itself."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from harness.experiment import Experiment
+from harness.reporting.figures.style import (
+    BASELINE_COLOR,
+    COLUMN,
+    PAGE,
+    arm_styles,
+    note,
+    note_height,
+    only_text,
+    sheet,
+)
+from harness.reporting.measured import Measured
+from harness.reporting.records import arm_order, display_name
+
+PARTS = ("head", "mid", "tail")
+CLASSES_SHOWN = 20  # more are not readable on a page
+DIVERGING = "PuOr_r"  # purple below 0, orange above: told apart by colour-blind people
+
+
+def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
+    """Per model the differences to the baseline in head, mid and tail mIoU with their intervals."""
+    measured = [each for each in measured if any(cell.values for cell in each.frequency)]
+    if not measured:
+        return only_text("No run is done, or the training split's class frequencies are not known.")
+    styles = arm_styles(experiment)
+    arms = [arm for arm in styles if arm != experiment.baseline]
+    text = (
+        f"Classes by pixel frequency in the training split, in three groups. Protocol {measured[0].protocol}. "
+        f"Difference to {display_name(experiment.baseline)} in points with its 95 % interval (Holm); hollow where that "
+        "holds 0 or comes from fewer than three seeds."
+    )
+    figure = sheet(PAGE, 0.2 + note_height(text, PAGE) + len(measured) * (0.5 + max(0.6, 0.17 * len(arms))))
+    axes = figure.subplots(len(measured), 3, squeeze=False)
+    for each, line in zip(measured, axes, strict=True):
+        for part, axis in zip(PARTS, line, strict=True):
+            here = [cell for cell in each.frequency if cell.protocol == each.protocol]
+            of_arm = {cell.arm: cell for cell in here if cell.metric == f"miou_{part}"}
+            axis.axvline(0, color=BASELINE_COLOR, lw=0.8)
+            for row, arm in enumerate(arms):
+                color, marker = styles[arm]
+                interval = of_arm[arm].interval
+                if interval is None:
+                    status = of_arm[arm].status.replace("_", " ")
+                    axis.text(
+                        0.03, row, status, transform=axis.get_yaxis_transform(), va="center", color="0.45", size=6
+                    )
+                    continue
+                if interval.low is not None:
+                    axis.plot([interval.low, interval.high], [row, row], color=color, lw=1.3)
+                face = color if of_arm[arm].verdict else "white"
+                axis.plot(interval.difference, row, marker, mfc=face, mec=color, ms=4, mew=0.9)
+            axis.set_yticks(range(len(arms)), [""] * len(arms))
+            axis.set_ylim(len(arms) - 0.5, -0.5)
+            axis.tick_params(axis="y", length=0)
+            axis.grid(axis="y", color="0.92")
+            axis.locator_params(axis="x", nbins=5)
+            baseline = of_arm[experiment.baseline].spread
+            level = f" (baseline {baseline.mean:.1f} %)" if baseline else ""
+            axis.set_title(f"{part}{level}", loc="left")
+            axis.set_xlabel("difference (points)")
+            sns.despine(ax=axis, left=True)
+        line[0].set_yticklabels([display_name(arm) for arm in arms])
+        line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
+    note(figure, text)
+    return figure
+
+
+def classes_figure(experiment: Experiment, each: Measured) -> Figure:
+    """A map of the mean differences to the baseline, in points of IoU: classes down, arms across.
+
+    With more than 20 classes those with the largest absolute difference of any arm are shown.
+    """
+    gains = {arm: each.over_seeds(each.class_iou, arm, experiment.baseline) for arm in arm_order(experiment)}
+    drawn = {arm: gain for arm, gain in gains.items() if gain is not None and arm != experiment.baseline}
+    if not drawn:
+        return only_text(f"{each.title}: no arm has a run beside one of the baseline yet.")
+    values = np.stack(list(drawn.values()), axis=1)
+    rows = _largest(values)
+    text = (
+        f"IoU less that of {display_name(experiment.baseline)} (its own IoU beside the class's name), in points, the "
+        f"mean over seeds; protocol {each.protocol}. Single classes are noisier than their mean: no intervals here. "
+        "Grey: the class is absent."
+        + (f" The {CLASSES_SHOWN} classes that differ most." if len(rows) < len(values) else "")
+    )
+    reach = float(np.nanmax(np.abs(values[rows]), initial=0.1))
+    level = np.mean(list(each.class_iou[experiment.baseline].values()), axis=0)
+    width = COLUMN if len(drawn) <= 3 else PAGE
+    figure = sheet(width, 1.2 + note_height(text, width) + 0.15 * len(rows))
+    axis = figure.subplots()
+    sns.heatmap(
+        values[rows],
+        ax=axis,
+        cmap=DIVERGING,
+        vmin=-reach,
+        vmax=reach,
+        annot=True,
+        fmt="+.1f",
+        annot_kws={"size": 5.5},
+        linewidths=0.4,
+        cbar_kws={"label": "points", "shrink": 0.8, "aspect": 30},
+        xticklabels=False,
+        yticklabels=[each.classes[row] + ("" if np.isnan(level[row]) else f" ({level[row]:.0f})") for row in rows],
+    )
+    axis.set_facecolor("0.85")
+    axis.set_title(each.title, loc="left", fontweight="bold")
+    axis.tick_params(length=0)
+    axis.tick_params(axis="y", rotation=0)
+    names = [display_name(arm) for arm in drawn]
+    axis.set_xticks(np.arange(len(names)) + 0.5, names, rotation=30, ha="right", rotation_mode="anchor")
+    note(figure, text)
+    return figure
+
+
+def _largest(values: np.ndarray) -> list[int]:
+    """The rows to show, in their order: all, or those with the largest absolute value."""
+    size = np.nanmax(np.nan_to_num(np.abs(values)), axis=1)
+    return sorted(np.argsort(-size, kind="stable")[:CLASSES_SHOWN].tolist())

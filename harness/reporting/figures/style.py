@@ -1,0 +1,113 @@
+"""What all figures share: sizes, colours, and how they are saved."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+
+from harness import atomic
+from harness.experiment import Experiment
+from harness.reporting.records import arm_order, display_name
+
+COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a paper
+DOTS_PER_INCH = 300
+BASELINE_COLOR = "#4d4d4d"
+PALE = ("#949494", "#ece133", "#fbafe4")  # of the palette: too near the baseline's grey, too faint on white
+MORE_COLORS = ("#882255", "#332288", "#999933")  # wine, indigo and olive, told apart from those of the palette
+MARKERS = "osD^v<>ph"
+NOTE = 6.0  # points, of the text under a figure
+
+STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "grid.linewidth": 0.4,
+    "text.parse_math": False,  # a "$" in a name is a "$"
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and PDF; the same figure gives the same bytes."""
+    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+        with atomic.replacing(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
+        figure.set_layout_engine("none")  # it is laid out now; once is enough
+
+
+def arm_styles(experiment: Experiment) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every arm: the baseline grey, the others from a palette that colour-blind people tell apart.
+
+    Colours repeat after eleven arms; the marker still differs.
+    """
+    palette = [color for color in sns.color_palette("colorblind").as_hex() if color.lower() not in PALE]
+    palette += MORE_COLORS
+    styles = {}
+    for index, arm in enumerate(arm_order(experiment)):
+        color = BASELINE_COLOR if index == 0 else palette[(index - 1) % len(palette)]
+        styles[arm] = (color, MARKERS[index % len(MARKERS)])
+    return styles
+
+
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure of that many inches that lays its parts out so that nothing overlaps."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02))
+
+
+def only_text(text: str, width: float = COLUMN) -> Figure:
+    """A figure that says why there is none."""
+    lines = textwrap.wrap(text, letters(width))
+    figure = Figure(figsize=(width, 0.4 + 0.13 * len(lines)))
+    figure.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=7, color="0.3")
+    return figure
+
+
+def note(figure: Figure, text: str) -> None:
+    """Say under a figure how to read it."""
+    wrapped = textwrap.fill(text, letters(float(figure.get_size_inches()[0])))
+    figure.supxlabel(wrapped, fontsize=NOTE, x=0.02, ha="left")
+
+
+def note_height(text: str, width: float) -> float:
+    """The inches that `note` takes in a figure of that width."""
+    return 0.1 * len(textwrap.wrap(text, letters(width))) + 0.08
+
+
+def letters(inches: float, size: float = NOTE) -> int:
+    """How many letters of ordinary width fit."""
+    return int(inches * 72 / (0.56 * size))
+
+
+def arms_legend(figure: Figure, styles: dict[str, tuple[str, str]], arms: Sequence[str], markers: bool = True) -> None:
+    """A legend of `arms` above a figure, in as many columns as fit its width."""
+    handles = [
+        Line2D([], [], color=color, marker=marker if markers else None, ms=3.5, lw=1.2, label=display_name(arm))
+        for arm, (color, marker) in styles.items()
+        if arm in arms
+    ]
+    across = columns_that_fit([str(handle.get_label()) for handle in handles], float(figure.get_size_inches()[0]))
+    figure.legend(handles=handles, loc="outside upper left", ncols=across, frameon=False, columnspacing=1.2)
+
+
+def legend_height(names: Sequence[str], width: float) -> float:
+    """The inches that a legend with these names takes."""
+    return 0.14 * -(-len(names) // columns_that_fit(names, width)) + 0.08 if names else 0.0
+
+
+def columns_that_fit(names: Sequence[str], width: float) -> int:
+    """How many columns a legend of these names may have; 8 letters are the line and the space."""
+    longest = max(map(len, names), default=1)
+    return max(1, min(len(names), letters(width, 7) // (longest + 8)))

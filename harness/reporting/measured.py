@@ -1,0 +1,89 @@
+"""What figures and the page show of an experiment, read from its records once for all of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
+from harness.experiment import Experiment
+from harness.reporting.records import Cell, Group, cells, frequency_cells, groups
+from harness.statistics.scores import Values, iou
+
+EDGES = ("boundary", "trimap")
+
+
+@dataclass
+class Measured:
+    """One data set with one model: the cells of its tables, and for the experiment's first protocol what is below them.
+
+    `region` holds the mIoU of every protocol, `frequency` head, mid and tail mIoU of every protocol, `edges` boundary
+    and trimap mIoU of `edge_protocol`. The rest is of `protocol`, the experiment's first: `class_iou` is
+    {arm: {seed: float64 [K] in percent, NaN where undefined}}; `confusion` is {arm: {seed: float64 [K, K]}}, the share
+    in percent of a true class (row) that is predicted as each class (column), NaN for a class without pixels.
+    """
+
+    dataset: str
+    model: str
+    protocol: str
+    classes: tuple[str, ...] = ()
+    region: list[Cell] = field(default_factory=list)
+    edges: list[Cell] = field(default_factory=list)
+    frequency: list[Cell] = field(default_factory=list)
+    class_iou: dict[str, dict[int, Values]] = field(default_factory=dict)
+    confusion: dict[str, dict[int, Values]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What a figure's panel is called."""
+        return f"{self.dataset}, {self.model}"
+
+    def over_seeds(self, values: dict[str, dict[int, Values]], arm: str, baseline: str) -> Values | None:
+        """The mean difference of `class_iou` or `confusion` to the baseline over the seeds that both have, or None."""
+        pairs = values.get(arm, {}).keys() & values.get(baseline, {}).keys()
+        if not pairs:
+            return None
+        return np.mean([values[arm][seed] - values[baseline][seed] for seed in sorted(pairs)], axis=0)
+
+
+def measure(experiment: Experiment, results: Path) -> list[Measured]:
+    """All that figures need of every (data set, model), from whatever records exist."""
+    found = []
+    protocol = edge_protocol(experiment)
+    for group in groups(experiment, results, [REGION]):
+        each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes)
+        each.region = cells(experiment, group)
+        for arm in experiment.arms:
+            tables = group.tables(each.protocol, REGION, arm)
+            each.class_iou[arm] = {seed: iou(table.sum(0), experiment.absent) for seed, table in tables.items()}
+        each.frequency = frequency_cells(experiment, group)
+        each.confusion = _confusions(experiment, results, group)
+        found.append(each)
+    for kind in EDGES:
+        names = [f"{kind}@{width}" for width in DEFAULT_WIDTHS]
+        for each, group in zip(found, groups(experiment, results, names, [protocol]), strict=True):
+            each.edges += cells(experiment, group)
+    return found
+
+
+def edge_protocol(experiment: Experiment) -> str:
+    """The protocol of boundary figures: label maps themselves, not an average over scales, show edges."""
+    return "whole" if "whole" in experiment.protocols else experiment.protocols[0]
+
+
+def _confusions(experiment: Experiment, results: Path, group: Group) -> dict[str, dict[int, Values]]:
+    found: dict[str, dict[int, Values]] = {}
+    protocol = experiment.protocols[0]
+    for arm in experiment.arms:
+        for seed in group.tables(protocol, REGION, arm):
+            path = experiment.run(group.dataset, group.model, arm, seed).folder(results) / "confusion.npz"
+            if not path.is_file():
+                continue
+            with np.load(path, allow_pickle=False) as file:
+                if protocol not in file.files:
+                    continue
+                counts = file[protocol].astype(np.float64)
+            pixels = counts.sum(1, keepdims=True)
+            shares = np.divide(100 * counts, pixels, out=np.full_like(counts, np.nan), where=pixels > 0)
+            found.setdefault(arm, {})[seed] = shares
+    return found

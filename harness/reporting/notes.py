@@ -1,0 +1,102 @@
+"""What is said under a table: protocols, rules, noise, what it could have shown, and what is missing."""
+
+from collections.abc import Sequence
+
+from harness.evaluation.external import EXTERNAL
+from harness.experiment import Experiment
+from harness.reporting.markup import points
+from harness.reporting.records import Cell, display_name
+from harness.statistics.noise import ENOUGH_SEEDS
+
+PROTOCOLS = {
+    "whole": "the image as it is, one scale",
+    "slide": "a window slid over the image, softmax averaged where windows overlap",
+    "ms_flip": "scales 0.75 to 2.0 in steps of 0.25, each with its mirror image, softmax averaged",
+}
+ABSENT = {
+    "skip": "a class in neither ground truth nor prediction is left out of the mean",
+    "zero": "every class counts in the mean, an absent one as 0",
+    "require_ground_truth": "a class without ground truth is left out of the mean",
+}
+MEANING = {
+    "region": "mIoU: TP, FP and FN summed over all images, then IoU = TP / (TP + FP + FN), then the mean over classes.",
+    "boundary": "Boundary mIoU (Cheng et al., CVPR 2021): the IoU of the bands along each class's edge in prediction "
+    "and ground truth. A column is the band's width: pixels, or a share of the image's diagonal.",
+    "trimap": "Trimap mIoU: the mIoU of the pixels near an edge of the ground truth. A column is how near: pixels, or "
+    "a share of the image's diagonal.",
+    "frequency": "Mean IoU of a third of the classes each, from the most frequent (head) to the rarest (tail) by "
+    "pixels of the training split.",
+    "objects": "mIoU by object size, our definition: TP and FN over the ground truth's objects (connected components "
+    "of a class) of a size, FP over the predicted ones; tiny up to 16x16 pixels, small 32x32, medium 96x96, large "
+    "above.",
+}
+
+
+def notes(experiment: Experiment, found: Sequence[Cell], baseline: str | None = None) -> list[str]:
+    """What must be said under a table of these cells; their differences are to `baseline`, else the experiment's."""
+    said = [
+        "In percent: the mean over seeds, with its range and n, the number of seeds (asked for: "
+        f"{', '.join(map(str, experiment.seeds))}).",
+        f"With a sign: the difference to {display_name(baseline or experiment.baseline)} in percentage points, paired "
+        "by seed and by image, and its 95 % interval, with Holm's correction over the arms of a column.",
+        *(
+            f"Protocol {protocol}: {PROTOCOLS[protocol]}."
+            for protocol in dict.fromkeys(cell.protocol for cell in found)
+        ),
+        f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
+    ]
+    for dataset in dict.fromkeys(cell.dataset for cell in found):
+        of_set = [cell for cell in found if cell.dataset == dataset]
+        images = max(cell.images for cell in of_set)
+        units = dict.fromkeys(cell.interval.unit for cell in of_set if cell.interval)
+        drawn = f"; the interval resamples them by {' or '.join(units)}" if units else ""
+        said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
+    if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
+        said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
+    said += _cautions({cell.interval.seeds for cell in found if cell.interval})
+    return said + _holes(found)
+
+
+def _cautions(seeds: set[int]) -> list[str]:
+    """How to read bold type, and intervals from `seeds` pairs of runs."""
+    notes = [
+        f"Bold: the interval leaves out 0, with {ENOUGH_SEEDS} seeds or more. Nothing is bold that is inside the noise."
+    ]
+    if 1 in seeds:
+        notes.append(
+            "An interval from one seed (images only, one seed) knows the noise of the test images and not that of "
+            "training: it settles nothing about a method."
+        )
+    if 2 in seeds:
+        notes.append(
+            "An interval from two seeds is up to 12.7 standard errors wide to each side: too few for a verdict."
+        )
+    return notes
+
+
+def _holes(found: Sequence[Cell]) -> list[str]:
+    """The runs that are missing, each reason once, but for those that the table itself says all about."""
+    seeds: dict[tuple[str, str, str, str], list[int]] = {}
+    for cell in found:
+        for seed, missing in cell.missing.items():
+            if missing.reason or cell.values:
+                listed = seeds.setdefault((cell.dataset, cell.model, cell.arm, str(missing)), [])
+                listed += [seed] if seed not in listed else []
+    return [
+        f"Missing: {display_name(arm)} on {dataset} with {model}, seed {', '.join(map(str, listed))}: {reason}."
+        for (dataset, model, arm, reason), listed in seeds.items()
+    ]
+
+
+def detectable(found: Sequence[Cell]) -> list[str]:
+    """What the comparisons of mIoU could have shown: a line for every data set, model and protocol."""
+    by_column: dict[tuple[str, str, str], list[str]] = {}
+    for cell in found:
+        if cell.metric == "miou" and cell.interval and cell.interval.detectable is not None:
+            texts = by_column.setdefault((cell.dataset, cell.model, cell.protocol), [])
+            texts.append(f"{display_name(cell.arm)} {points(cell.interval.detectable)}")
+    return [
+        f"Detectable on {dataset} with {model}, {protocol}: {', '.join(texts)} points. A true difference of that size "
+        "would be found in four of five such experiments (with one seed: between these very networks)."
+        for (dataset, model, protocol), texts in by_column.items()
+    ]

@@ -1,0 +1,208 @@
+"""What the page's tables hold: rows of cells that sort, and the runs that each number was made of."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.experiment import Experiment
+from harness.reporting.entries import difference_text, range_text
+from harness.reporting.markup import points
+from harness.reporting.measured import Measured
+from harness.reporting.records import Cell, Missing, arm_order, display_name, read_record
+from harness.run import Run, read_json
+from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.scores import mean_defined
+
+SHORT = 10  # letters of a hash that tell it from the others
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cell of a page's table: its text, what it sorts by (None: the text), its CSS class and the keys of its runs."""
+
+    text: str
+    value: float | None = None
+    kind: str = ""
+    runs: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A column: its name, and whether it sorts by number."""
+
+    text: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, and whether it stands for something that is missing."""
+
+    cells: list[Entry]
+    hole: bool = False
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of the page; `key` is its id in the document: letters, digits and hyphens."""
+
+    key: str
+    title: str
+    headings: list[Heading]
+    rows: list[Row]
+    notes: list[str] = field(default_factory=list)
+
+
+def number(value: float | None, sign: bool = False) -> Entry:
+    """A number with two decimals that sorts by all its digits; empty, and last, for None and NaN."""
+    if value is None or math.isnan(value):
+        return Entry("", kind="number")
+    return Entry(points(value, sign), value, "number")
+
+
+def run_key(dataset: str, model: str, arm: str, seed: int) -> str:
+    """What a run is called in the page."""
+    return f"{dataset}/{model}/{arm}/seed{seed}"
+
+
+def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]:
+    """What the page says of a run: where it is, what became of it, and what it was made with."""
+    record = read_record(experiment, run, results)
+    facts = {"run": str(run.folder(Path("results")))}
+    if isinstance(record, Missing):
+        facts |= {"status": record.status, "reason": record.reason}
+        try:
+            record = read_json(run.folder(results) / "record.json")
+        except UserError:
+            return facts
+    made = record.get("provenance") or {}
+    device = made.get("device") or {}
+    commit = str(made.get("commit") or "unknown")
+    return facts | {
+        "status": facts.get("status", str(record.get("status"))),
+        "reason": facts.get("reason") or str(record.get("reason") or ""),
+        "seed": str(run.seed),
+        "commit": commit + (" with changes that are in no commit" if made.get("dirty") else ""),
+        "data fingerprint": str(made.get("data_fingerprint") or "unknown"),
+        "weights": str(record.get("weights_hash") or "unknown"),
+        "iterations": str(record.get("iterations") or ""),
+        "device": str(device.get("name") or device.get("type") or "unknown"),
+        "packages": ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items()),
+        "started": str(record.get("started") or ""),
+        "seconds": str(record.get("seconds") or ""),
+    }
+
+
+def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]]) -> PageTable:
+    """A row a cell: its mean with range and seeds, its difference with interval, and what it says of the noise."""
+    headings = [Heading(text) for text in ("Data set", "Model", "Protocol", "Metric", "Arm")]
+    headings += [Heading("Mean (%)", True), Heading("Range, seeds"), Heading("Difference (points)", True)]
+    headings += [Heading("Against the noise"), Heading("Note")]
+    rows = []
+    for cell in found:
+        difference = cell.interval.difference if cell.interval else None
+        text, kind = noise_text(cell)
+        rows.append(
+            Row(
+                [
+                    *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, cell.metric)),
+                    Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else "")),
+                    _mean(cell, facts),
+                    Entry(range_text(cell.spread)),
+                    Entry(difference_text(cell), difference, "number"),
+                    Entry(text, kind=kind),
+                    Entry(cell.note, kind="wide"),
+                ],
+                hole=not cell.values,
+            )
+        )
+    return PageTable(key, title, headings, rows)
+
+
+def noise_text(cell: Cell) -> tuple[str, str]:
+    """What a cell's difference says against the noise, and the CSS class that marks it."""
+    interval = cell.interval
+    if cell.is_baseline:
+        return "the baseline", ""
+    if interval is None:
+        return ("no pair" if cell.values else cell.status.replace("_", " ")), ""
+    if cell.verdict:
+        return ("better", "better") if interval.difference > 0 else ("worse", "worse")
+    if interval.seeds < ENOUGH_SEEDS:
+        return f"no verdict: {interval.seeds} of {ENOUGH_SEEDS} seeds", ""
+    further = interval.further_seeds
+    return "inside the noise" + (f": about {further} more seeds would settle it" if further else ""), ""
+
+
+def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:
+    """IoU by class, the mean over seeds: classes down, arms across."""
+    arms = arm_order(experiment)
+    rows = []
+    for index, name in enumerate(each.classes):
+        values = [[float(seed[index]) for seed in each.class_iou.get(arm, {}).values()] for arm in arms]
+        means = [float(mean_defined(np.array(seeds))) if seeds else None for seeds in values]
+        rows.append(Row([Entry(name), *map(number, means)], hole=all(not _there(mean) for mean in means)))
+    headings = [Heading("Class"), *(Heading(display_name(arm), True) for arm in arms)]
+    notes = ["IoU in percent, the mean over the seeds that are done; empty where none is, or the class is absent."]
+    return PageTable(key, f"IoU by class: {each.title}, {each.protocol}", headings, rows, notes)
+
+
+def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> PageTable:
+    """Every run of the experiment with what became of it."""
+    headings = [*map(Heading, ("Data set", "Model", "Arm")), Heading("Seed", True)]
+    headings += [*map(Heading, ("Status", "Reason", "Commit", "Data")), Heading("Seconds", True)]
+    rows = []
+    for run in experiment.runs():
+        key = run_key(run.dataset, run.model, run.arm, run.seed)
+        of_run = facts[key]
+        done = of_run["status"] == "done"
+        seconds = of_run.get("seconds")
+        rows.append(
+            Row(
+                [
+                    *(Entry(name) for name in (run.dataset, run.model, display_name(run.arm))),
+                    Entry(str(run.seed), run.seed, "number"),
+                    Entry(of_run["status"], runs=key, title=hover([of_run])),
+                    Entry(of_run["reason"], kind="wide"),
+                    Entry(of_run.get("commit", "")[:SHORT]),
+                    Entry(of_run.get("data fingerprint", "")[:SHORT]),
+                    Entry(seconds or "", float(seconds) if seconds else None, "number"),
+                ],
+                hole=not done,
+            )
+        )
+    return PageTable("runs-all", "Every run", headings, rows)
+
+
+def hover(runs: Sequence[Mapping[str, str]]) -> str:
+    """The short provenance of a number: seeds, commits and data of its runs."""
+    parts = []
+    for name, shown in (("seed", 8), ("commit", SHORT), ("data fingerprint", SHORT)):
+        values = dict.fromkeys(of_run[name][:shown] for of_run in runs if of_run.get(name))
+        if values:
+            parts.append(f"{name} {', '.join(values)}")
+    return "; ".join(parts) or "; ".join(dict.fromkeys(of_run["run"] for of_run in runs))
+
+
+def _mean(cell: Cell, facts: Mapping[str, dict[str, str]]) -> Entry:
+    """The mean, or in a hole its status, with the runs behind it."""
+    seeds = sorted(cell.values) or sorted(cell.missing)
+    keys = [run_key(cell.dataset, cell.model, cell.arm, seed) for seed in seeds]
+    text = points(cell.spread.mean) if cell.spread else cell.status.replace("_", " ")
+    value = cell.spread.mean if cell.spread else None
+    return Entry(text, value, "number", " ".join(keys), hover([facts[key] for key in keys]))
+
+
+def _there(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

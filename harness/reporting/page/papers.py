@@ -1,0 +1,71 @@
+"""The papers' tables on the page: their CSV files, with a verdict on every published gain."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.experiment import Experiment
+from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
+
+VERDICTS = "papers_verdicts"
+# Columns of the files and what they are called here; a sign goes before differences.
+TEXTS = {"dataset": "Data set", "model": "Model", "method": "Method", "setting": "Setting", "metric": "Metric"}
+TEXTS |= {"reading": "Reading", "protocol": "Protocol"}
+NUMBERS = {"published": ("Published", False), "published_gain": ("Published gain", True), "mean": ("Measured", False)}
+NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "seeds": ("Seeds", False)}
+HOLES = ("not run", "not measurable here")
+COLORS = {"reproduced": "better", "not reproduced": "worse"}
+
+
+def verdict_counts(tables: Path) -> list[tuple[int, str]]:
+    """How many published gains have which verdict, over all the tables in the folder; nothing without them."""
+    counted: dict[str, int] = {}
+    for line in _lines(tables / f"{VERDICTS}.csv"):
+        counted[line["verdict"]] = counted.get(line["verdict"], 0) + int(line["gains"])
+    return [(count, kind) for kind, count in counted.items()]
+
+
+def paper_tables(experiment: Experiment, tables: Path, facts: Mapping[str, dict[str, str]]) -> list[PageTable]:
+    """Every papers_*.csv of `tables` that compares published figures with measured ones, as a table that sorts."""
+    found = []
+    for path in sorted(tables.glob("papers_*.csv")):
+        lines = _lines(path)
+        if not lines or "published_gain" not in lines[0] or "verdict" not in lines[0]:
+            continue
+        texts = [name for name in TEXTS if any(line.get(name) for line in lines)]
+        headings = [Heading(TEXTS[name]) for name in texts]
+        headings += [Heading(title, True) for title, _ in NUMBERS.values()]
+        headings += [Heading("Verdict"), Heading("Why"), Heading("Source")]
+        rows = [_row(experiment, line, texts, facts) for line in lines]
+        title = f"Published and measured: {path.stem.removeprefix('papers_').replace('_', ' ')}"
+        found.append(PageTable(path.stem.replace("_", "-"), title, headings, rows))
+    return found
+
+
+def _row(experiment: Experiment, line: dict[str, str], texts: list[str], facts: Mapping[str, dict[str, str]]) -> Row:
+    keys = [
+        run_key(line["measured_dataset"], line["measured_model"], line["arm"], seed)
+        for seed in experiment.seeds
+        if line["arm"] and line["mean"]
+    ]
+    keys = [key for key in keys if key in facts]
+    cells = [Entry(line[name]) for name in texts]
+    for name, (_, sign) in NUMBERS.items():
+        entry = number(float(line[name]) if line[name] else None, sign)
+        if name == "seeds":
+            entry = Entry(line[name], float(line[name] or 0), "number")
+        if name == "mean" and keys:
+            title = hover([facts[key] for key in keys])
+            entry = Entry(entry.text, entry.value, "number", " ".join(keys), title)
+        cells.append(entry)
+    further = f" ({line['further_seeds']} more seeds would settle it)" if line["further_seeds"] else ""
+    cells.append(Entry(line["verdict"] + further, kind=COLORS.get(line["verdict"], "")))
+    cells += [Entry(line["reason"], kind="wide"), Entry(line["source"], kind="wide")]
+    return Row(cells, hole=line["verdict"] in HOLES)
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

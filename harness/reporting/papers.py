@@ -1,0 +1,224 @@
+"""The papers' tables beside what was measured: level, gain over the baseline, and a verdict on every gain."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from harness.experiment import Experiment
+from harness.reporting import published, verdicts
+from harness.reporting.claims import ABLATED, Finding, ablation_claims, claims, measure
+from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number, stubs
+from harness.reporting.markup import Entry, Grid, points
+from harness.reporting.notes import MEANING, notes
+from harness.reporting.records import Cell, display_name
+from harness.reporting.settings_table import write_settings_table
+from harness.reporting.writing import write_table
+from harness.reporting.zoo_table import write_zoo_table
+
+# A table's name, the file of its published figures, its title, and what it shows (`notes.MEANING`).
+TABLES = (
+    ("main", "miou_main.csv", "The papers' main table", "region"),
+    ("cityscapes_test", "miou_cityscapes_test.csv", "Cityscapes test", "region"),
+    ("other_backbones", "miou_other_backbones.csv", "Other backbones", "region"),
+    ("class_frequency", "miou_by_class_frequency.csv", "Head, mid and tail classes", "frequency"),
+    ("object_size", "miou_by_object_size.csv", "Object size", "objects"),
+    ("boundary", "boundary_miou_cityscapes.csv", "Boundary mIoU by width, read in both ways", "boundary"),
+)
+ABLATIONS = "ablations_contextrast_pp_cityscapes_hrnet.csv"
+COLUMNS = (
+    *("table", "dataset", "split", "model", "method", "metric", "setting", "reading", "protocol", "published"),
+    *("published_gain", "measured_dataset", "measured_model", "arm", "baseline", "measured_metric", "seeds", "mean"),
+    *("min", "max", "level_difference", "gain", "low", "high", "gain_difference", "verdict", "further_seeds"),
+    *("reason", "source"),
+)
+READING = (
+    "Published: the figure and, under it, its gain over the table's baseline. Gain: the measured gain less the "
+    "published one and, in brackets, the measured level less the published one, by the published protocol.",
+    "Verdicts, on the gain: reproduced (its interval leaves out 0 and contains the published gain), not reproduced (it "
+    "leaves out the published gain), inconclusive (otherwise, and always below three seeds; with the seeds that would "
+    "settle it), not run, not measurable here. Only where data set, model, training settings, method's options and "
+    "protocol are the published ones; anything else has no verdict.",
+)
+
+
+def write_paper_tables(experiment: Experiment, results: Path, known: Iterable[Cell] = ()) -> list[Finding]:
+    """Write tables/papers_* of `results`/reports/<experiment>: those that share a data set and model with it.
+
+    `known` are cells with differences to the experiment's baseline that need not be computed again. Returns what was
+    found of every published figure in them.
+    """
+    folder = Path(results) / "reports" / experiment.name / "tables"
+    settings = published.training_settings(published.FOLDER / "training_settings.csv")
+    known = list(known)
+    found: dict[str, list[Finding]] = {}
+    for name, file, title, kind in TABLES:
+        rows = published.figures(published.FOLDER / file)
+        if not {(row.dataset, row.model) for row in rows} & set(experiment.pairs()):
+            continue
+        found[name] = measure(experiment, results, claims(experiment, rows, settings), known)
+        _write(experiment, folder, name, title, [MEANING[kind]], found[name])
+    rows_of_ablations = published.ablations(published.FOLDER / ABLATIONS)
+    if claimed := ablation_claims(experiment, rows_of_ablations, settings):
+        found["ablations"] = measure(experiment, results, claimed, known)
+        remark = f"Published for Contextrast++ with {ABLATED[1]} on {ABLATED[0]}; a gain is over the full method."
+        _write(experiment, folder, "ablations", "Ablations", [remark], found["ablations"])
+    if found:
+        _write_summary(experiment, folder, found)
+    main = found.get("main", []) + found.get("other_backbones", [])
+    write_zoo_table(experiment, folder, main)
+    write_settings_table(experiment, folder, settings)
+    return [each for findings in found.values() for each in findings]
+
+
+def _write(
+    experiment: Experiment, folder: Path, name: str, title: str, remarks: list[str], found: Sequence[Finding]
+) -> None:
+    grids = []
+    for dataset, model in dict.fromkeys(_part(finding) for finding in found):
+        of_part = [finding for finding in found if _part(finding) == (dataset, model)]
+        over = f"{dataset}, {model}" if model else dataset
+        grids.append(
+            _grid(experiment, f"papers_{name}-{experiment.name}-{dataset}", f"{title}: {over}", remarks, of_part)
+        )
+    lines = [_line(name, finding) for finding in found]
+    write_table(folder / f"papers_{name}", grids, COLUMNS, lines)
+
+
+def _part(finding: Finding) -> tuple[str, str]:
+    """What stands in one grid together: a data set, or for an ablation a data set and model."""
+    claim = finding.claim
+    return (claim.dataset, claim.model) if claim.setting else (claim.dataset, "")
+
+
+def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], found: Sequence[Finding]) -> Grid:
+    """A row for every claim: what is published, what was measured by every protocol, and the verdict."""
+    protocols = list(dict.fromkeys(finding.protocol for finding in found))
+    by_claim = {(id(finding.claim), finding.protocol): finding for finding in found}
+    metrics = len({finding.claim.figure.metric for finding in found}) > 1
+    rows, sources = [], []
+    for claim in {id(finding.claim): finding.claim for finding in found}.values():
+        labels = [claim.model, display_name(claim.figure.method)]
+        if claim.setting:
+            labels = [claim.setting, display_name(claim.arm) if claim.arm else "–"]
+        if metrics:
+            labels.append(claim.figure.metric + (f" ({claim.reading})" if claim.reading else ""))
+        of_claim = [by_claim[id(claim), protocol] for protocol in protocols]
+        judged = by_claim[id(claim), verdicts.PROTOCOL]
+        gain = claim.published_gain
+        rows.append(
+            [
+                *stubs(labels),
+                Entry(
+                    points(claim.figure.value),
+                    detail="" if gain is None else points(gain, True),
+                    value=claim.figure.value,
+                    note=claim.figure.source,
+                ),
+                *map(_measured, of_claim),
+                _gain(judged),
+                _verdict(judged),
+            ]
+        )
+        sources.append(claim.figure.source)
+    baseline = next((finding.claim.baseline for finding in found if finding.claim.baseline), None)
+    first = ("setting", "arm") if found[0].claim.setting else ("model", "method")
+    return Grid(
+        name=name,
+        title=title,
+        columns=[
+            *(("", heading) for heading in (*first, *(["metric"] if metrics else []))),
+            ("", "published"),
+            *(("measured", protocol) for protocol in protocols),
+            ("", "gain"),
+            ("", "verdict"),
+        ],
+        rows=rows,
+        notes=[
+            *remarks,
+            *READING,
+            *notes(experiment, [finding.cell for finding in found if finding.cell], baseline),
+            *_reasons([finding for finding in found if finding.protocol == verdicts.PROTOCOL]),
+            f"Published: {', '.join(dict.fromkeys(sources))}.",
+        ],
+        stubs=3 if metrics else 2,
+    )
+
+
+def _reasons(found: Sequence[Finding]) -> list[str]:
+    """Why gains have no verdict, or one that more seeds would not change: every reason once."""
+    who: dict[tuple[str, str], list[str]] = {}
+    for finding in found:
+        verdict, claim = finding.verdict, finding.claim
+        open_ended = verdict.kind == verdicts.INCONCLUSIVE and verdict.further_seeds is None
+        if claim.published_gain is not None and (verdict.kind == verdicts.NOT_COMPARED or open_ended):
+            row = claim.setting or f"{claim.model} with {display_name(claim.figure.method)}"
+            who.setdefault((verdict.kind, verdict.reason), []).append(row)
+    return [f"{kind.capitalize()} ({', '.join(rows)}): {reason}." for (kind, reason), rows in who.items()]
+
+
+def _measured(finding: Finding) -> Entry:
+    if finding.cell is None:
+        return hole(finding.verdict.kind, finding.verdict.reason)
+    return cell_entry(finding.cell)
+
+
+def _gain(finding: Finding) -> Entry:
+    level, gain = finding.level_difference, finding.gain_difference
+    if level is None:
+        return ABSENT_ENTRY
+    entry = number(gain, sign=True)
+    return Entry(entry.text, f"level {points(level, True)}", value=gain)
+
+
+def _verdict(finding: Finding) -> Entry:
+    verdict = finding.verdict
+    if verdict.kind == verdicts.NOT_COMPARED and finding.claim.published_gain is None:
+        return Entry("baseline")
+    seeds = verdict.further_seeds
+    needed = f"{seeds} more seed{'' if seeds == 1 else 's'}" if seeds else ""
+    return Entry(
+        verdict.kind, needed, strong=verdict.kind == verdicts.REPRODUCED, kind=verdict.kind, note=verdict.reason
+    )
+
+
+def _line(table: str, finding: Finding) -> list[object]:
+    """A finding as a row of `COLUMNS`."""
+    claim, cell, verdict = finding.claim, finding.cell, finding.verdict
+    figure, spread, interval = claim.figure, cell.spread if cell else None, cell.interval if cell else None
+    return [
+        *(table, figure.dataset, figure.split, figure.model, figure.method, figure.metric, claim.setting),
+        *(claim.reading, finding.protocol, figure.value, claim.published_gain, claim.dataset, claim.model),
+        *(claim.arm, claim.baseline, claim.metric, len(cell.values) if cell else 0),
+        *((spread.mean, spread.low, spread.high) if spread else (None, None, None)),
+        finding.level_difference,
+        *((interval.difference, interval.low, interval.high) if interval else (None, None, None)),
+        *(finding.gain_difference, verdict.kind, verdict.further_seeds, verdict.reason, figure.source),
+    ]
+
+
+def _write_summary(experiment: Experiment, folder: Path, found: dict[str, list[Finding]]) -> None:
+    """How many gains of every table have which verdict, by the published protocol; baselines have none and are out."""
+    counted = {
+        name: Counter(
+            each.verdict.kind
+            for each in findings
+            if each.protocol == verdicts.PROTOCOL and each.claim.published_gain is not None
+        )
+        for name, findings in found.items()
+    }
+    titles = {name: title for name, _, title, _ in TABLES} | {"ablations": "Ablations"}
+    grid = Grid(
+        name=f"papers_verdicts-{experiment.name}",
+        title="Verdicts on the published gains",
+        columns=[("", "table"), *(("", kind) for kind in verdicts.KINDS)],
+        rows=[
+            [Entry(titles[name]), *(Entry(str(kinds[kind]), value=kinds[kind]) for kind in verdicts.KINDS)]
+            for name, kinds in counted.items()
+        ],
+        notes=[
+            READING[1],
+            "Boundary mIoU counts twice, once for each reading. Cost has a table of its own, results/reports/cost.",
+        ],
+    )
+    lines = [[name, kind, kinds[kind]] for name, kinds in counted.items() for kind in verdicts.KINDS]
+    write_table(folder / "papers_verdicts", [grid], ("table", "verdict", "gains"), lines)

@@ -1,0 +1,349 @@
+import html
+import html.parser
+import json
+import re
+import shutil
+import struct
+import subprocess
+from base64 import b64decode
+
+import cv2
+import numpy as np
+import pytest
+
+from harness import datasets
+from harness.evaluation.counts import Counts, count_image, stack
+from harness.reporting.measured import Measured
+from harness.reporting.page import HERE, embedded_json, write_page
+from harness.reporting.page.content import noise_text, number
+from harness.reporting.records import cells, groups
+from harness.run import write_json
+
+EVIL = "<script>alert(1)</script>&\"'"
+
+
+class Reader(html.parser.HTMLParser):
+    """The elements of a page: (tag, attributes), and the text of each table's rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.tables, self._cell = [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.elements.append((tag, found))
+        if tag == "table":
+            self.rows = self.tables.setdefault(found["id"], [])
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self._cell = []
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.rows[-1].append("".join(self._cell).strip())
+            self._cell = None
+
+    def handle_data(self, data):
+        if self._cell is not None:
+            self._cell.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def written(make_experiment, write_all, write_run, tmp_path):
+    """A page of three arms, one of whose runs diverged, with two real figures."""
+    experiment = make_experiment()
+    counts = write_all(experiment, tmp_path)
+    write_run(experiment, tmp_path, "rival_one", 1, status="diverged", reason=f"loss is not finite {EVIL}")
+    folder = tmp_path / "reports" / "little" / "figures"
+    folder.mkdir(parents=True)
+    for name in ("miou", "training"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((30, 40, 3), 200, np.uint8))
+    path = write_page(experiment, tmp_path, mious(experiment, tmp_path))
+    return experiment, counts, path, path.read_text(encoding="utf-8")
+
+
+def mious(experiment, results):
+    """What is measured, but for boundaries and rare classes: enough for a page, and fast."""
+    return [
+        Measured(group.dataset, group.model, "whole", group.classes, region=cells(experiment, group))
+        for group in groups(experiment, results, ["region"])
+    ]
+
+
+def test_the_page_holds_all_that_it_shows(written):
+    *_, text = written
+    reader = Reader(text)
+    addresses = [value for _, found in reader.elements for key, value in found.items() if key in ("src", "href")]
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"url\(|@import|https?://", text)
+    (policy,) = [found["content"] for found in reader.all("meta") if "http-equiv" in found]
+    assert policy.startswith("default-src 'none'")
+    for found in reader.all("img"):
+        picture = b64decode(found["src"].removeprefix("data:image/png;base64,"))
+        assert struct.unpack(">II", picture[16:24]) == (int(found["width"]), int(found["height"])) == (40, 30)
+        assert found["alt"]
+
+
+def test_links_labels_and_ids_fit_together(written):
+    reader = Reader(written[3])
+    ids = [found["id"] for _, found in reader.elements if "id" in found]
+    assert len(ids) == len(set(ids))
+    for key in ("for", "data-table"):
+        assert all(found[key] in ids for _, found in reader.elements if key in found)
+    assert all(found["href"][1:] in ids for found in reader.all("a"))
+
+
+def test_every_mean_and_difference_of_the_records_is_in_the_table(written):
+    experiment, counts, _, text = written
+    rows = {tuple(row[:5]): row for row in Reader(text).tables["miou"]}
+    from harness.statistics.scores import miou
+
+    for protocol in experiment.protocols:
+        scores = [
+            float(miou(counts["scenes", "lite0_fpn", "cross_entropy", seed].tables[protocol]["region"].sum(0)))
+            for seed in (0, 1)
+        ]
+        row = rows["scenes", "lite0_fpn", protocol, "miou", "cross entropy"]
+        assert row[5] == f"{sum(scores) / 2:.2f}"
+        assert row[6] == f"{min(scores):.2f} to {max(scores):.2f}, n 2"
+        assert row[8] == "no verdict: 2 of 3 seeds"
+        assert rows["scenes", "lite0_fpn", protocol, "miou", "plain (baseline)"][7:9] == ["", "the baseline"]
+
+
+def test_numbers_name_the_runs_they_were_made_of(written):
+    experiment, _, _, text = written
+    reader = Reader(text)
+    runs = json.loads(re.search(r'id="runs">(.*?)</script>', text, re.S)[1])
+    buttons = [found for found in reader.all("button") if "data-runs" in found]
+    assert {key for found in buttons for key in found["data-runs"].split()} == set(runs)
+    assert len(runs) == len(experiment.runs())
+    assert runs["scenes/lite0_fpn/plain/seed1"]["run"] == "results/runs/little/scenes/lite0_fpn/plain/seed1"
+    assert all(found["title"] for found in buttons)
+
+
+def test_commit_and_data_of_a_run_are_told(make_experiment, write_run, tmp_path):
+    experiment = make_experiment(seeds=[0])
+    write_run(experiment, tmp_path, "plain", 0)
+    path = experiment.run("scenes", "lite0_fpn", "plain", 0).folder(tmp_path) / "record.json"
+    record = json.loads(path.read_text())
+    for key in ("schema", "record_hash"):
+        record.pop(key, None)
+    record["provenance"] = {"commit": "c" * 40, "dirty": True, "data_fingerprint": "d" * 64, "device": {"name": "CPU"}}
+    write_json(path, record)
+    text = write_page(experiment, tmp_path).read_text(encoding="utf-8")
+    facts = json.loads(re.search(r'id="runs">(.*?)</script>', text, re.S)[1])["scenes/lite0_fpn/plain/seed0"]
+    assert facts["commit"] == "c" * 40 + " with changes that are in no commit"
+    assert (facts["data fingerprint"], facts["device"], facts["seed"]) == ("d" * 64, "CPU", "0")
+    (row,) = [row for row in Reader(text).tables["runs-all"] if row[2:5] == ["plain", "0", "done"]]
+    assert row[6:8] == ["c" * 10, "d" * 10]
+
+
+def test_holes_are_shown_with_their_reason(written):
+    *_, text = written
+    (row,) = [row for row in Reader(text).tables["runs-all"] if row[2:4] == ["rival one", "1"]]
+    assert row[4] == "diverged"
+    assert row[5] == f"loss is not finite {EVIL}"
+    assert "gains_scenes.png was not drawn" in text
+    assert 'class="hole"' in text
+
+
+def test_names_are_shown_and_not_run(written, make_experiment, write_all, tmp_path):
+    *_, text = written
+    assert "<script>alert" not in text
+    assert html.escape(EVIL, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
+    assert text.count("<script") == 2
+    experiment = make_experiment(datasets=["camvid"])
+    classes = ("</script><b>", EVIL, "c", "d")
+    write_all(experiment, tmp_path, classes=classes)
+    reader = Reader(write_page(experiment, tmp_path, mious(experiment, tmp_path)).read_text(encoding="utf-8"))
+    assert [row[0] for row in reader.tables["classes-0"][1:]] == list(classes)
+    assert len(reader.all("script")) == 2
+    assert not reader.all("b")
+
+
+def test_json_cannot_end_its_element():
+    value = {"a": "</script><!--", "b": EVIL}
+    text = str(embedded_json(value))
+    assert not set("<>&") & set(text)
+    assert json.loads(text) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.005, "1.00"), (-0.001, "0.00"), (12.3456, "12.35"), (None, ""), (float("nan"), "")]
+)
+def test_numbers_are_rounded_for_reading_and_sorted_by_all_digits(value, text):
+    entry = number(value)
+    assert entry.text == text
+    assert entry.value == (value if text else None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "seeds", "expected"),
+    [
+        (0.1, 0.9, 3, ("better", "better")),
+        (-0.9, -0.1, 3, ("worse", "worse")),
+        (-0.1, 0.9, 3, ("inside the noise", "")),
+        (0.1, 0.9, 2, ("no verdict: 2 of 3 seeds", "")),
+    ],
+)
+def test_a_difference_is_put_against_the_noise_in_words(low, high, seeds, expected):
+    from harness.reporting.records import Cell
+    from harness.statistics.comparison import Interval
+
+    interval = Interval((low + high) / 2, low, high, seeds, "image", "", 0.5, 0.95)
+    values = dict.fromkeys(range(seeds), 60.0)
+    cell = Cell("scenes", "lite0_fpn", "whole", "pne", "miou", values, interval, {}, False, 30)
+    assert noise_text(cell) == expected
+
+
+def test_without_records_there_is_a_page_that_says_so(make_experiment, tmp_path):
+    text = write_page(make_experiment(), tmp_path).read_text(encoding="utf-8")
+    assert {row[4] for row in Reader(text).tables["runs-all"][1:]} == {"not run"}
+    assert "0 have runs on both sides" in text
+    assert "no examples of scenes" in text
+
+
+def test_published_gains_stand_first_with_verdict_and_source(written):
+    experiment, _, path, _ = written
+    tables = path.parent / "tables"
+    tables.mkdir()
+    (tables / "papers_verdicts.csv").write_text("table,verdict,gains\nmain,reproduced,2\nother,reproduced,1\n")
+    names = "dataset,model,method,setting,metric,reading,protocol,published,published_gain,measured_dataset"
+    names += ",measured_model,arm,seeds,mean,gain,low,high,verdict,further_seeds,reason,source"
+    row = "scenes,Net,Method & Co,,mIoU,,whole,71.5,1.25,scenes,lite0_fpn,cross_entropy,3,70.0,1.5,0.5,2.5"
+    (tables / "papers_main.csv").write_text(f"{names}\n{row},inconclusive,4,too few seeds,table III\n")
+    results = path.parent.parent.parent
+    text = write_page(experiment, results, mious(experiment, results)).read_text(encoding="utf-8")
+    assert "<strong>3</strong> reproduced" in text
+    (found,) = Reader(text).tables["papers-main"][1:]
+    assert found == [
+        *("scenes", "Net", "Method & Co", "mIoU", "whole", "71.50", "+1.25", "70.00", "+1.50", "+0.50", "+2.50", "3"),
+        *("inconclusive (4 more seeds would settle it)", "too few seeds", "table III"),
+    ]
+    assert text.index("Method &amp; Co") < text.index('id="run"')
+
+
+def test_examples_change_with_the_arm_that_is_chosen(tiny_data, make_experiment, write_run, tmp_path):
+    experiment = make_experiment(datasets=["tiny"], protocols=["whole"], seeds=[0])
+    dataset = datasets.load("tiny", tiny_data)
+    for arm, change in (("plain", lambda label: np.where(label == 255, 1, label)), ("rival_one", np.zeros_like)):
+        write_run(experiment, tmp_path, arm, 0, dataset="tiny", classes=dataset.classes)
+        folder = experiment.run("tiny", "lite0_fpn", arm, 0).folder(tmp_path)
+        (folder / "predictions" / "whole").mkdir(parents=True)
+        counts = []
+        for sample in dataset.samples("test"):
+            label = dataset.read_label(sample)
+            prediction = change(label).astype(np.uint8)
+            counts.append(count_image(prediction, label, 3))
+            cv2.imwrite(str(folder / "predictions" / "whole" / f"{sample.id}.png"), prediction)
+        Counts([sample.id for sample in dataset.samples("test")], dataset.classes, {"whole": stack(counts)}).save(
+            folder / "counts.npz"
+        )
+    measured = mious(experiment, tmp_path)
+    reader = Reader(write_page(experiment, tmp_path, measured).read_text(encoding="utf-8"))
+    arms = [found["value"] for found in reader.all("input") if found["type"] == "radio"]
+    assert len(arms) == 2
+    shown = {found["data-arm"]: "hidden" in found for found in reader.all("figure") if "data-arm" in found}
+    assert shown == {arms[0]: False, arms[1]: True}
+    bare = Reader(write_page(experiment, tmp_path, measured, pictures=False).read_text(encoding="utf-8"))
+    assert not [found for found in bare.all("input") if found["type"] == "radio"]
+
+
+def luminance(color):
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_text_colour_has_enough_contrast_on_every_ground():
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    root, _, rest = css.partition("}")
+    colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", root))
+    texts = {name: color for name, color in colors.items() if name.startswith("text")}
+    grounds = {name: color for name, color in colors.items() if name.startswith("ground")}
+    assert len(texts) >= 3
+    assert len(grounds) >= 2
+    assert "#" not in re.sub(r"#[a-z-]+ ?\{", "", rest)  # no colour that is not one of these
+    for text, ink in texts.items():
+        for ground, paper in grounds.items():
+            light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)  # WCAG 2.2, 1.4.3
+
+
+def test_the_script_is_valid():
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine to read the script with")
+    assert subprocess.run([node, "--check", HERE / "page.js"], check=False).returncode == 0
+
+
+CHECK = """
+<script>
+window.addEventListener("load", () => {
+  const found = {};
+  const table = document.getElementById("miou");
+  const column = (index) => [...table.tBodies[0].rows].map((row) => row.cells[index].dataset.value ?? null);
+  const button = table.tHead.rows[0].cells[5].querySelector("button");
+  button.click();
+  found.up = column(5);
+  button.click();
+  found.down = column(5);
+  found.sort = table.tHead.rows[0].cells[5].getAttribute("aria-sort");
+  const input = document.querySelector("input[data-table=miou]");
+  input.value = "rival ms_flip";
+  input.dispatchEvent(new Event("input"));
+  found.filtered = [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[4].textContent);
+  const mean = table.querySelector("button[data-runs]");
+  mean.click();
+  found.dialog = document.getElementById("provenance").open;
+  found.provenance = document.getElementById("provenance-runs").textContent;
+  found.images = [...document.images].map((image) => image.naturalWidth);
+  found.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  found.errors = window.failures;
+  const out = document.createElement("pre");
+  out.id = "found";
+  out.textContent = JSON.stringify(found);
+  document.body.append(out);
+});
+</script>
+"""
+LISTEN = """<script>
+window.failures = [];
+window.addEventListener("error", (event) => window.failures.push(String(event.message)));
+document.addEventListener("securitypolicyviolation", (event) => window.failures.push(event.violatedDirective));
+</script>"""
+
+
+@pytest.mark.slow
+def test_the_page_works_in_a_browser(written, tmp_path):
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    browser = next((found for name in names if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    *_, text = written
+    page = tmp_path / "checked.html"
+    page.write_text(text.replace("<title>", LISTEN + "<title>").replace("</body>", CHECK + "</body>"))
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", "--enable-logging=stderr"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', ended.stdout, re.S)[1]))
+    assert found["errors"] == []
+    assert "CONSOLE" not in ended.stderr
+    up = [float(value) for value in found["up"] if value is not None]
+    assert up == sorted(up)
+    assert len(up) > 3
+    assert [float(value) for value in found["down"] if value is not None] == sorted(up, reverse=True)
+    assert found["sort"] == "descending"
+    assert found["filtered"] == ["rival one"]
+    assert found["dialog"]
+    assert "seed" in found["provenance"]
+    assert found["images"]
+    assert all(width > 0 for width in found["images"])
+    assert found["wide"] <= 0
