@@ -1,0 +1,81 @@
+"""The machine that something is measured on: how it is named, and how it was before and after."""
+
+import os
+import platform
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.cost import nvml
+
+SYSTEM = Path("/sys")
+PROCESSORS = Path("/proc/cpuinfo")
+
+
+def machine_name(device: torch.device) -> str:
+    """In general terms: the GPU's name, or "2 cores of a virtual x86_64 machine"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        virtual = re.search(r"(?m)^flags\s*:.*\bhypervisor\b", PROCESSORS.read_text(encoding="utf-8"))
+        return f"{cores()} cores of a {'virtual ' if virtual else ''}{platform.machine()} machine"
+    return f"{cores()} cores of a machine of type {platform.machine()}"
+
+
+def device_folder(device: torch.device) -> str:
+    """The name of a machine's folder in results/cost: "nvidia-h200", "cpu-x86_64-2-cores"."""
+    name = machine_name(device) if device.type == "cuda" else f"cpu-{platform.machine()}-{cores()}-cores"
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Clocks, temperature and load now; what the machine does not say is absent.
+
+    On a GPU what NVML gives. On every machine the processor's: clock_mhz (the mean over the cores), celsius (the
+    hottest zone) and load, the number of programs that wanted a core in the last minute, this one among them.
+    """
+    found: dict[str, Any] = {}
+    if clocks := _clocks():
+        found["clock_mhz"] = round(sum(clocks) / len(clocks))
+    if zones := _numbers("class/thermal/thermal_zone*/temp"):
+        found["celsius"] = max(zones) / 1000
+    if hasattr(os, "getloadavg"):
+        found["load"] = round(os.getloadavg()[0], 2)
+    gpu = nvml.gpu(device)
+    return {"processor": found} | ({"gpu": gpu.conditions()} if gpu else {})
+
+
+def settings(device: torch.device) -> dict[str, Any]:
+    """The settings of torch that change how fast a network is."""
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
+    found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        found |= {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic", "allow_tf32")}
+        found |= {"cudnn": cudnn.version(), "cuda": torch.version.cuda}
+    return found
+
+
+def _numbers(pattern: str) -> list[float]:
+    found = []
+    for path in sorted(SYSTEM.glob(pattern)):
+        with suppress(OSError, ValueError):
+            found.append(float(path.read_text()))
+    return found
+
+
+def _clocks() -> list[float]:
+    """MHz of every core; virtual machines lack the files of the first kind."""
+    if kilohertz := _numbers("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"):
+        return [value / 1000 for value in kilohertz]
+    with suppress(OSError):
+        return [float(text) for text in re.findall(r"(?m)^cpu MHz\s*:\s*([\d.]+)", PROCESSORS.read_text("utf-8"))]
+    return []

@@ -1,0 +1,193 @@
+"""How long a prediction takes with every method's inference network: metrics.md, section Cost."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness import datasets, discovery
+from harness.cost import records, size_name
+from harness.cost.arms import arm_names, inference_network
+from harness.cost.complexity import flops, parameters
+from harness.cost.conditions import conditions, settings
+from harness.cost.energy import EnergyMeter
+from harness.cost.memory import peak_bytes
+from harness.cost.timing import Plan, Work, take_turns
+from harness.errors import UserError
+from harness.machine import Machine
+from harness.models.segmenter import Segmenter
+
+Precision = Literal["float32", "bfloat16"]
+MODES = ("single_stream", "offline")
+CPU_BATCH = 8  # of the mode offline
+LARGEST_BATCH = 1024
+# Timed of every arm: on a GPU 200 iterations and 10 s at least, on a CPU 30 iterations and 5 s.
+GPU_PLAN = Plan(rounds=20, settle=2, block=10, seconds=10)
+CPU_PLAN = Plan(rounds=30, settle=1, block=1, seconds=5)
+CONTROL = " (again)"  # a second network of the baseline: what two equal arms differ by on this machine
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is timed; all of it is part of the record's name."""
+
+    model: str
+    dataset: str  # whose number of classes
+    size: tuple[int, int]  # height and width of the images and of the label maps, in pixels
+    mode: str  # single_stream: batches of one image. offline: of as many as fit, on a CPU of 8
+    batch: int
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compiled: bool = False  # by torch.compile
+
+    def name(self, threads: int | None) -> str:
+        """The record's file name without its suffix; threads: of a CPU."""
+        parts = [self.model, self.dataset, size_name(self.size), self.mode, f"batch{self.batch}", self.precision]
+        parts += ["channels_last"] * self.channels_last + ["compiled"] * self.compiled
+        return "-".join(parts + ([] if threads is None else [f"{threads}threads"]))
+
+
+def measure_latency(
+    model: str,
+    size: tuple[int, int],
+    machine: Machine,
+    results: Path,
+    *,
+    dataset: str = "cityscapes",
+    modes: Sequence[str] = MODES,
+    baseline: str = "cross_entropy",
+    methods: Sequence[str] | None = None,
+    batch: int | None = None,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    compiled: bool = False,
+    plan: Plan | None = None,
+) -> list[Path]:
+    """Time every method's inference network and write a record a mode; returns their paths.
+
+    size: (height, width) of images and label maps. methods: default all. batch: of the mode offline; default: the
+    largest power of two that fits, on a CPU 8. An arm's network is a separate one, what inference keeps after one
+    training step with the method (`inference_network`); the baseline has two. Nothing else should run on the machine.
+
+    Raises UserError for unknown names and for a GPU that holds no single image.
+    """
+    for kind, given, allowed in (("mode", modes, MODES), ("precision", [precision], get_args(Precision))):
+        for name in given:
+            if name not in allowed:
+                raise discovery.unknown(kind, name, allowed)
+    names = arm_names(baseline, methods)
+    num_classes = len(datasets.load(dataset).classes)
+    device = machine.use()
+    arms = {baseline: baseline, baseline + CONTROL: baseline} | {name: name for name in names}
+    networks = {arm: inference_network(model, method, num_classes) for arm, method in arms.items()}
+    costs = {arm: _cost(network, size) for arm, network in networks.items()}
+    for network in networks.values():
+        network.to(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
+    plan = plan or (GPU_PLAN if device.type == "cuda" else CPU_PLAN)
+    paths = []
+    for mode in modes:
+        images = 1 if mode == "single_stream" else batch or _offline_batch(networks, size, device)
+        setting = Setting(model, dataset, size, mode, images, precision, channels_last, compiled)
+        paths.append(_measure(setting, networks, costs, baseline, device, plan, results))
+    return paths
+
+
+def label_maps(network: Segmenter, images: Tensor) -> Tensor:
+    """What is timed: images uint8 [B, 3, H, W] -> label maps int64 [B, H, W], as the protocol `whole` makes them.
+
+    Normalisation, the network, float32 logits resized bilinearly to the images' size, the argmax.
+    """
+    logits = network(images).float()
+    return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=network.align_corners).argmax(1)
+
+
+def _cost(network: Segmenter, size: tuple[int, int]) -> dict[str, Any]:
+    """Of the very network that is timed; `network` is still on the CPU in float32."""
+    return {"parameters": parameters(network), "gflops": flops(network, torch.zeros(1, 3, *size)) / 1e9}
+
+
+def _measure(
+    setting: Setting,
+    networks: dict[str, Segmenter],
+    costs: dict[str, dict[str, Any]],
+    baseline: str,
+    device: torch.device,
+    plan: Plan,
+    results: Path,
+) -> Path:
+    """Time `setting` with all arms and write its record."""
+    name = setting.name(None if device.type == "cuda" else torch.get_num_threads())
+    images = _images(setting.batch, setting.size, device, setting.channels_last)
+    predict = torch.compile(label_maps, dynamic=False) if setting.compiled else label_maps
+    work: dict[str, Work] = {arm: partial(predict, network, images) for arm, network in networks.items()}
+    started, before = datetime.now(UTC).isoformat(timespec="seconds"), conditions(device)
+    with torch.inference_mode(), fast_convolutions(device), _compiled_for_each(len(networks)):
+        with EnergyMeter(device) as energy:
+            timings = take_turns(work, device, plan, f"latency {name}")
+        peaks = {arm: peak_bytes(step, device) for arm, step in work.items()}
+        content = {
+            "setting": asdict(setting),
+            "baseline": baseline,
+            "control": baseline + CONTROL,
+            "plan": asdict(plan),
+            "torch": settings(device),
+            "conditions": {"before": before, "after": conditions(device)},
+            "energy_joules": energy.joules(),
+            "started": started,
+        }
+    arms = {arm: costs[arm] | {"peak_bytes": peaks[arm]} for arm in networks}
+    return records.write(results, "latency", name, device, content, arms, timings)
+
+
+def _images(batch: int, size: tuple[int, int], device: torch.device, channels_last: bool) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8, generator=generator).to(device)
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+@torch.inference_mode()
+def _offline_batch(networks: dict[str, Segmenter], size: tuple[int, int], device: torch.device) -> int:
+    """On a CPU `CPU_BATCH`; on a GPU the largest power of two, `LARGEST_BATCH` at most, that fits for every arm."""
+    if device.type != "cuda":
+        return CPU_BATCH
+    fitting = 0
+    for batch in (2**power for power in range(LARGEST_BATCH.bit_length())):
+        try:
+            with fast_convolutions(device):
+                for network in networks.values():
+                    label_maps(network, _images(batch, size, device, False))
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            torch.cuda.empty_cache()
+        fitting = batch
+    if not fitting:
+        raise UserError(f"one image of {size_name(size)} does not fit into the GPU's memory: give a smaller --size")
+    return fitting
+
+
+@contextmanager
+def fast_convolutions(device: torch.device) -> Iterator[None]:
+    """On a GPU cuDNN tries its algorithms in the warm-up and keeps the fastest; shapes do not change here."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, device.type == "cuda"
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
+
+
+def _compiled_for_each(networks: int) -> AbstractContextManager[None]:
+    """Every network gets code of its own; torch gives up after eight by default and would run the rest uncompiled."""
+    import torch._dynamo
+
+    return torch._dynamo.config.patch(recompile_limit=networks + 1, fail_on_recompile_limit_hit=True)

@@ -1,0 +1,56 @@
+import csv
+
+import pytest
+
+from harness.cost.runs_table import write_runs_table
+from harness.errors import UserError
+from harness.run import Run, write_json
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Writes a run's training.json."""
+
+    def write(arm, seed, seconds, kind="cpu", **energy):
+        run = Run("trial", "camvid", "lite0_fpn", arm, seed)
+        device = {"type": kind, "name": {"cpu": "A processor", "cuda": "A GPU"}[kind], "threads": 2}
+        content = {"key": run.key(), "status": "done", "iterations": 10, "seconds": seconds}
+        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": {"device": device}} | energy)
+
+    return write
+
+
+def read(folder):
+    with (folder / "runs.csv").open(newline="") as file:
+        rows = {(row["arm"], row["seed"]): row for row in csv.DictReader(file)}
+    lines = [line for line in (folder / "runs.md").read_text().splitlines() if line.startswith("| lite0")]
+    return rows, [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_hours_are_a_gpus_or_threads_and_energy_is_absent_where_it_was_not_counted(trained, tmp_path):
+    trained("plain", 0, 1800)
+    trained("plain", 1, 5400)
+    trained("contextrast", 0, 7200, "cuda", energy_joules={"gpu": 7.2e6}, energy_seconds=7200)
+    rows, lines = read(write_runs_table("trial", tmp_path))
+    assert (rows["plain", "0"]["thread_hours"], rows["plain", "0"]["gpu_hours"]) == ("1.0", "")
+    assert rows["plain", "0"]["joules_gpu"] == rows["plain", "0"]["joules_processor"] == ""
+    assert (rows["contextrast", "0"]["gpu_hours"], rows["contextrast", "0"]["thread_hours"]) == ("2.0", "")
+    assert lines == [
+        ["lite0\\_fpn, camvid, contextrast", "A GPU", "1", "2", "", "2", ""],
+        ["lite0\\_fpn, camvid, plain", "A processor", "2", "", "4", "", ""],
+    ]
+
+
+def test_energy_of_a_part_of_a_run_is_no_sum(trained, tmp_path):
+    trained("plain", 0, 1000, energy_joules={"processor": 3.6e6}, energy_seconds=1000)
+    trained("plain", 1, 1000, energy_joules={"processor": 3.6e6}, energy_seconds=400)
+    rows, lines = read(write_runs_table("trial", tmp_path))
+    assert rows["plain", "1"]["energy_seconds"] == "400"
+    assert lines[0][-1] == ""
+    trained("plain", 1, 1000, energy_joules={"processor": 1.8e6}, energy_seconds=1000)
+    assert read(write_runs_table("trial", tmp_path))[1][0][-1] == "1.5"
+
+
+def test_without_runs_there_is_no_table(tmp_path):
+    with pytest.raises(UserError, match="no trained run"):
+        write_runs_table("trial", tmp_path)
