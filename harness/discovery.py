@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent.parent / "methods"
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
     """The error for a name that is not among the allowed ones: it names these and the nearest match."""
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(name, names, n=1)
+    nearest = difflib.get_close_matches(str(name), names, n=1)
     guess = f"did you mean {nearest[0]}? " if nearest else ""
     return UserError(f"unknown {kind} {name!r}{where}: {guess}allowed are {', '.join(names) or 'none'}")
 

@@ -1,4 +1,10 @@
-"""The two ways a command ends badly."""
+"""The ways a command ends badly, and what reading YAML may raise."""
+
+import yaml
+
+# PyYAML lets through what int(), float() and datetime() say of a scalar (the date 2020-13-45, "!!float ''"), and what
+# Python says of brackets that are nested too deep. UnicodeDecodeError is a ValueError.
+YAML_FAULTS = (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, TypeError, RecursionError)
 
 
 class UserError(Exception):

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from harness import datasets, discovery, models
-from harness.errors import UserError
+from harness.errors import YAML_FAULTS, UserError
 from harness.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
@@ -300,7 +300,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except YAML_FAULTS as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys such as arms, datasets and models")
@@ -313,7 +313,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except YAML_FAULTS:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")
     target = content

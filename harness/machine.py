@@ -1,10 +1,12 @@
 """Where and with what a run is computed."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from harness import devices
 from harness.errors import UserError
 
 
@@ -18,10 +20,22 @@ class Machine:
     cache: Literal["ram", "disk"] | None = None  # where decoded training images are kept
 
     def use(self) -> torch.device:
-        """Set the number of threads and return the device. Raises UserError if there is no such device."""
+        """Set the number of threads, lease a GPU unless `device` is cpu, and return the device.
+
+        Waits while all GPUs are leased by other processes (`devices.lease`); a leased one is the only one that CUDA
+        shows, so "cuda" is what "cuda:3" gives too. Raises UserError if there is no such device.
+        """
         if self.threads:
             torch.set_num_threads(self.threads)
-        name = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        asked = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", self.device)
+        if asked is None:
+            raise UserError(f"--device {self.device}: give auto, cpu, cuda or cuda:N")
+        name = self.device
+        # Before torch asks CUDA anything: what is visible afterwards stays so.
+        if name != "cpu" and devices.lease(int(asked[1]) if asked[1] else None):
+            name = "cuda" if name != "auto" else name
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"--device {name}: no CUDA device was found; use --device cpu")
+            raise UserError(f"--device {self.device}: no CUDA device was found; use --device cpu")
         return torch.device(name)

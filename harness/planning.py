@@ -1,12 +1,13 @@
-"""What an experiment would run: what is done, how long the rest takes, how much room it needs. Never imports torch."""
+"""What an experiment would run: what is done, and what the rest takes of time, memory, disk and energy. No torch."""
 
 import csv
 import heapq
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import prod
+from math import ceil, inf, prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,14 @@ SUSTAINED_FLOPS = 11.2e12
 PASSES = 3  # forwards, and twice as much backwards
 MEASURED = "measured on"
 ESTIMATED = f"estimated at {SUSTAINED_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
+# Kept for backward by each multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
+# the same network, data set and batch (table XVI) without its weights, gradients and momenta. bfloat16 takes less.
+ACTIVATION_BYTES = 0.0181
+WATTS = 400.0  # of one GPU at work, where nothing was measured: the most an A100 SXM4 may take (NVIDIA's data sheet)
+# What a scheduler grants, in multiples of the planned time, and for the start (packages, verification, cached images).
+SAFETY = {True: 1.5, False: 4.0}  # measured, estimated: methods' own time is unknown, and other GPUs are slower
+START_MINUTES = 30
+UNKNOWN_MINUTES = 24 * 60
 CHECKPOINTS = 2  # that a run keeps, beside the inference network's weights
 TO_TRAIN = ("not run", "unfinished")
 
@@ -36,8 +45,9 @@ class PlannedRun:
     """A run of an experiment with its settings in short.
 
     status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
-    says more. hours: of its whole training, arms of a method alike, and where that comes from; disk_bytes: weights and
-    checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
+    says more. hours: of its whole training, arms of a method alike, and where that comes from; kwh: that the GPU takes
+    meanwhile, without the rest of the machine; gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
+    and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str
@@ -53,15 +63,19 @@ class PlannedRun:
     hours: float | None
     hours_from: str
     disk_bytes: int | None
+    gpu_bytes: int | None = None
+    kwh: float | None = None
 
 
 def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -> list[PlannedRun]:
     """Every run of `experiment`, in its order; what is done is read from `results`.
 
     Hours come from the records in `results` of the same model, crop, batch and precision (of the same method if there
-    are any; on a GPU if there are any), else from the multiply-adds in `cost_table` at `SUSTAINED_FLOPS`.
+    are any; on a GPU if there are any), else from the multiply-adds in `cost_table` at `SUSTAINED_FLOPS`. Memory and
+    power are what measurements of the training cost found for the same setting and GPU, else `ACTIVATION_BYTES` and
+    `WATTS`.
     """
-    times = measured_times(results)
+    times, measured = measured_times(results), _Measured(results)
     costs = _Costs(cost_table)
     schedules = {pair: experiment.schedule_of(*pair) for pair in experiment.pairs()}
     rows = []
@@ -69,6 +83,8 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
         schedule, method = schedules[run.dataset, run.model], experiment.arms[run.arm].method
         status = _status(experiment, run, results)
         seconds, source = _seconds(times, costs, run, schedule, method)
+        hours = None if seconds is None else seconds * schedule.iterations / 3600
+        gpu_bytes = measured.gpu_bytes(run, schedule, method) or costs.gpu_bytes(run, schedule, method)
         rows.append(
             PlannedRun(
                 dataset=run.dataset,
@@ -81,16 +97,29 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
                 crop=size_name(schedule.crop),
                 status=status.status,
                 reason=status.reason,
-                hours=None if seconds is None else seconds * schedule.iterations / 3600,
+                hours=hours,
                 hours_from=source,
                 disk_bytes=costs.disk_bytes(run, schedule, method),
+                gpu_bytes=gpu_bytes,
+                kwh=None if hours is None else hours * measured.watts(source) / 1000,
             )
         )
     return rows
 
 
+def time_limit(row: PlannedRun) -> int:
+    """Minutes that a scheduler should grant a training: its hours with a margin (`SAFETY`, `START_MINUTES`).
+
+    A training that is stopped at the limit continues from its last checkpoint when it is started again.
+    """
+    if row.hours is None:
+        return UNKNOWN_MINUTES
+    return START_MINUTES + ceil(60 * row.hours * SAFETY[row.hours_from.startswith(MEASURED)])
+
+
 def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
-    """What is left to train: how many runs of each status, hours by where they come from, wall time, room on the disk.
+    """What is left to train: how many runs of each status, hours by where they come from, wall time, energy of the
+    GPUs, memory of the run that needs most, room on the disk.
 
     wall_hours: each run on one of `gpus` GPUs, in the order of `rows`, the next one on the first GPU that is free.
     """
@@ -110,6 +139,8 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
         "hours": dict(hours),
         "gpus": gpus,
         "wall_hours": max(free_at),
+        "kwh": sum(row.kwh or 0 for row in left),
+        "gpu_bytes": max((row.gpu_bytes or 0 for row in left), default=0),
         "disk_bytes": sum(row.disk_bytes or 0 for row in left),
     }
 
@@ -129,20 +160,27 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
     for source, hours in whole["hours"].items():
         lines.append(f"to train: {hours:.0f} h {source}" if source else "to train: some runs of unknown length")
     lines.append(f"wall time, {gpus} at a time: {whole['wall_hours']:.0f} h")
+    lines.append(f"energy of the GPUs: {whole['kwh']:.0f} kWh")
+    lines.append(f"memory of a GPU, for the run that needs most: {whole['gpu_bytes'] / 1e9:.0f} GB")
     lines.append(f"disk, without label maps and methods' memories: {whole['disk_bytes'] / 1e9:.0f} GB")
     return "\n".join(lines)
 
 
 def measured_times(results: Path) -> Times:
-    """Seconds an iteration of every run under `results`/runs that was trained to its end."""
+    """Seconds an iteration of every run under `results`/runs that was trained to its end; odd records are left out."""
     times: Times = defaultdict(lambda: defaultdict(list))
     for folder in sorted((Path(results) / "runs").glob("*/*/*/*/seed*")):
         record = _read(folder / "training.json") or _read(folder / "record.json")
-        if record and record["status"] == "done" and "schedule" in record["settings"]:  # one that trained here
+        try:
+            if not record or record["status"] != "done" or "schedule" not in record["settings"]:
+                continue  # not one that trained here
             schedule, device = record["settings"]["schedule"], record["provenance"]["device"]
             key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
-            seconds = record["seconds"] / record["iterations"]
-            times[key][record["method"]].append((device["type"] == "cuda", seconds, device["name"]))
+            seconds = float(record["seconds"] / record["iterations"])
+            if 0 < seconds < inf:
+                times[key][record["method"]].append((device["type"] == "cuda", seconds, str(device["name"])))
+        except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
+            continue
     return times
 
 
@@ -154,8 +192,10 @@ def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
         training = _read(run.folder(results) / "training.json")
         if training is None:
             return Missing("unreadable", "training.json is damaged or another version's")
-        asked = experiment.settings(run)
-        if changed := differences(asked, {key: training["settings"].get(key) for key in asked}):
+        asked, made = experiment.settings(run), training.get("settings")
+        if not isinstance(made, dict):
+            return Missing("unreadable", "training.json names no settings")
+        if changed := differences(asked, {key: made.get(key) for key in asked}):
             return Missing("other settings", ", ".join(changed))
     return found
 
@@ -195,15 +235,58 @@ class _Costs:
         row = self._row(run.model, run.dataset, size_name(schedule.crop), method)
         if row is None:
             return None
-        moments = 2 if schedule.optimizer == "adamw" else int(schedule.momentum > 0)
-        kept = CHECKPOINTS * (1 + moments) * int(row["training_parameters"])
+        kept = CHECKPOINTS * (1 + _moments(schedule)) * int(row["training_parameters"])
         return 4 * (int(row["inference_parameters"]) + kept)
+
+    def gpu_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
+        """Float32 weights, gradients and moments of all that is trained, and the activations of a batch."""
+        row, gmacs = self._row(run.model, run.dataset, size_name(schedule.crop), method), self.gmacs(run, schedule)
+        if row is None or gmacs is None:
+            return None
+        kept = 4 * (2 + _moments(schedule)) * int(row["training_parameters"])
+        return kept + round(ACTIVATION_BYTES * gmacs * 1e9 * schedule.batch)
 
     def _find(self, model: str, dataset: str, crop: str, method: str | None) -> dict[str, str] | None:
         rows: Iterable[dict[str, str]] = self._by_model[model]
         if method is not None:
             rows = [row for row in rows if row["method"] == method] or rows
         return max(rows, key=lambda row: (row["dataset"] == dataset, row["size"] == crop), default=None)
+
+
+class _Measured:
+    """What measurements of the training cost (`results`/cost/training) say of memory and power."""
+
+    def __init__(self, results: Path) -> None:
+        self._peaks: dict[tuple[Key, str], int] = {}
+        watts: dict[str, list[float]] = defaultdict(list)
+        for path in sorted((Path(results) / "cost" / "training").glob("*/*.json")):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                setting, machine = record["setting"], str(record["machine"])
+                key = (setting["model"], size_name(setting["size"]), setting["batch"], setting["precision"])
+                peaks = {(key, method): int(arm["peak_bytes"]) for method, arm in record["arms"].items()}
+                joules, seconds = record["energy_joules"].get("gpu"), record.get("energy_seconds")
+                power = joules / seconds if joules and seconds else None
+            except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+                continue  # damaged or another version's: nothing to learn from
+            self._peaks |= peaks
+            if power is not None:
+                watts[machine].append(power)
+        self._watts = {machine: median(found) for machine, found in watts.items()}
+
+    def gpu_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
+        """The peak of the same model, crop, batch and precision with this method."""
+        key = (run.model, size_name(schedule.crop), schedule.batch, schedule.precision)
+        return self._peaks.get((key, method))
+
+    def watts(self, source: str) -> float:
+        """The mean power of the GPU that the hours were measured on, else `WATTS`."""
+        return self._watts.get(source.removeprefix(f"{MEASURED} "), WATTS)
+
+
+def _moments(schedule: Schedule) -> int:
+    """Tensors that the optimiser keeps for each parameter."""
+    return 2 if schedule.optimizer == "adamw" else int(schedule.momentum > 0)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,5 @@
 import csv
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.planning import CHECKPOINTS, COST_TABLE, PlannedRun, describe, measured_times, plan, summary
+from harness.planning import CHECKPOINTS, COST_TABLE, PlannedRun, describe, measured_times, plan, summary, time_limit
 from harness.run import write_json
 
 GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
@@ -153,6 +154,51 @@ def test_the_disk_holds_weights_and_checkpoints_with_the_optimisers_moments(expe
     assert bytes_of("schedule.momentum=0")["contextrast"] == 4 * (900 + 2 * 1 * 1400)
 
 
+def test_memory_is_that_of_the_published_network_it_was_estimated_from(repository, experiment_file, costs, tmp_path):
+    rows = plan(Experiment.load(repository / "config" / "paper.yaml"), tmp_path)
+    with (repository / "results" / "published" / "cost_cityscapes.csv").open(newline="") as file:
+        published = {(row["model"], row["method"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
+    named = {row.arm: row for row in rows if (row.dataset, row.model) == ("cityscapes", "hrnet_w48")}
+    mebibytes = published["hrnet_w48", "cross_entropy", "training_memory_MiB"]
+    assert named["cross_entropy"].gpu_bytes == pytest.approx(mebibytes * 2**20, rel=0.005)
+    # Weights, gradients, two moments; 7 G multiply-adds at 16x32, here 32x32 and two images.
+    asked = Experiment.load(experiment_file(), ["schedule.optimizer=adamw"])
+    found = {row.arm: row.gpu_bytes for row in plan(asked, tmp_path, costs)}
+    activations = 0.0181 * 2 * 14e9
+    assert found["cross_entropy"] == pytest.approx(4 * 4 * 900 + activations, abs=1)
+    assert found["contextrast"] == pytest.approx(4 * 4 * 1400 + activations, abs=1)
+
+
+def test_measured_memory_and_power_replace_the_estimates(experiment, costs, tmp_path):
+    record(experiment, experiment.runs()[0], "training", tmp_path, seconds=7200.0)
+    before = {row.arm: row for row in plan(experiment, tmp_path, costs)}
+    assert before["cross_entropy"].kwh == pytest.approx(2 * 0.4)  # two hours at 400 W
+    folder = tmp_path / "cost" / "training" / "gpu"
+    folder.mkdir(parents=True)
+    setting = {"model": "hrnet_tiny", "size": [32, 32], "batch": 2, "precision": "float32"}
+    arms = {"contextrast": {"peak_bytes": 123}}
+    measured = {"setting": setting, "machine": "GPU", "arms": arms, "energy_joules": {"gpu": 5000.0}}
+    (folder / "a.json").write_text(json.dumps(measured | {"energy_seconds": 20.0}))
+    (folder / "b.json").write_text(json.dumps(measured | {"setting": setting | {"batch": 4}, "energy_joules": {}}))
+    (folder / "c.json").write_text('{"setting": 1}')
+    (folder / "d.json").write_text("[")
+    after = {row.arm: row for row in plan(experiment, tmp_path, costs)}
+    assert after["contextrast"].gpu_bytes == 123
+    assert after["cross_entropy"].gpu_bytes == before["cross_entropy"].gpu_bytes
+    assert after["cross_entropy"].kwh == pytest.approx(2 * 0.25)  # 5000 J in 20 s
+    whole = summary(list(after.values()))
+    left = [row for row in after.values() if row.status in ("not run", "unfinished")]
+    assert whole["kwh"] == pytest.approx(sum(row.kwh for row in left))
+    assert whole["gpu_bytes"] == max(row.gpu_bytes for row in left)
+
+
+def test_a_schedulers_limit_is_the_planned_time_with_a_margin():
+    assert time_limit(replace(ROW, hours=2.0, hours_from="measured on GPU")) == 30 + 180
+    assert time_limit(replace(ROW, hours=2.0, hours_from="estimated at 11.2 TFLOPS")) == 30 + 480
+    assert time_limit(replace(ROW, hours=0.001, hours_from="measured on GPU")) == 31  # whole minutes, rounded up
+    assert time_limit(replace(ROW, hours=None, hours_from="")) == 24 * 60
+
+
 ROW = PlannedRun("scenes", "hrnet_tiny", "a", "a", 0, 1, 1, "8x8", "not run", "", 1.0, "here", 10)
 hours = st.lists(st.floats(0, 100), min_size=1, max_size=12)
 
@@ -183,3 +229,5 @@ def test_the_text_lists_every_run_with_its_settings():
     assert text.splitlines()[2].split()[2:4] == ["b", "7"]
     assert "1 h here" in text
     assert "3 at a time" in text
+    assert "kWh" in text
+    assert "memory of a GPU" in text

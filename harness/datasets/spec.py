@@ -27,7 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import YAML_FAULTS, UserError
 
 IGNORE_INDEX = 255
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML was built with it
@@ -176,7 +176,7 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML's keys on top of those of its base; `below` are the files that lead here by their base."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, *YAML_FAULTS) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys such as name, layout and classes")
@@ -222,9 +222,11 @@ def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_class
 
 def _validated(path: Path, content: dict[str, Any], layout_key: str) -> Spec:
     try:
-        return Spec.model_validate_json(json.dumps(content))  # JSON mode: strict, but a list may be a tuple
-    except TypeError as error:
+        text = json.dumps(content)
+    except (TypeError, ValueError, RecursionError) as error:  # dates, and lists that hold themselves
         raise UserError(f"{path} cannot be read as YAML: {error}") from None
+    try:
+        return Spec.model_validate_json(text)  # JSON mode: strict, but a list may be a tuple
     except ValidationError as error:
         first = error.errors()[0]
         location = list(first["loc"])

@@ -1,0 +1,167 @@
+"""Nothing that is read can run code, and nothing that a configuration names is written outside the results folder."""
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from harness.datasets.spec import YAML_LOADER
+from harness.errors import UserError
+from harness.experiment import Experiment, _UniqueKeys
+
+SAFE_LOADERS = ("_UniqueKeys", "YAML_LOADER")  # what stands for Loader= in our own calls; see the test below
+MODULES = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+
+
+def dangers(source: str) -> list[str]:
+    """The calls in a Python source that could run what a file holds, as "LINE CALL"."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        module, _, function = name.rpartition(".")
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if (
+            (name in ("eval", "exec", "compile", "__import__"))
+            or (module in MODULES)
+            or (name in ("os.system", "os.popen"))
+            or (module == "subprocess" and given.get("shell", "False") != "False")
+            or (name == "torch.load" and given.get("weights_only") != "True")
+            or (name == "torch.jit.load")
+            or (module in ("yaml", "ruamel.yaml") and function in ("unsafe_load", "full_load", "unsafe_load_all"))
+            or (name in ("yaml.load", "yaml.load_all") and given.get("Loader") not in SAFE_LOADERS)
+            or (module in ("np", "numpy") and given.get("allow_pickle", "False") != "False")
+            or (function == "read_pickle")
+        ):
+            found.append(f"{node.lineno} {ast.unparse(node)}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "torch.load(path, weights_only=flag)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.load(text)",
+        "yaml.full_load(text)",
+        "pickle.loads(data)",
+        "eval(text)",
+        "exec(text)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(command, shell=True)",
+        "os.system(command)",
+        "pandas.read_pickle(path)",
+    ],
+)
+def test_a_danger_would_be_found(source):
+    assert dangers(f"def read(path):\n    return {source}\n")
+
+
+def test_no_source_loads_what_could_run(repository):
+    sources = [path for folder in ("harness", "methods") for path in (repository / folder).rglob("*.py")]
+    assert len(sources) > 50
+    found = {str(path.relative_to(repository)): dangers(path.read_text(encoding="utf-8")) for path in sources}
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
+def test_the_loaders_of_yaml_are_safe_ones():
+    for loader in (_UniqueKeys, YAML_LOADER):
+        assert issubclass(loader, yaml.constructor.SafeConstructor)
+
+
+class Payload:
+    """Pickled, it would write a file when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_weights_and_checkpoints_that_hold_code_are_refused_without_running_it(tmp_path, capsys):
+    from harness.models import weights
+    from harness.training import checkpoint
+
+    marker, path = tmp_path / "ran", tmp_path / "checkpoints" / "iteration_0000001.pt"
+    path.parent.mkdir()
+    torch.save({"iteration": 1, "weight": Payload(marker)}, path)
+    with pytest.raises(UserError, match="cannot be read as a torch file of plain tensors"):
+        weights.read(path)
+    assert checkpoint.load_newest(path.parent) is None
+    assert "passed over" in capsys.readouterr().err
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()  # the payload itself works
+
+
+def test_an_experiment_file_that_names_code_is_refused_without_running_it(tmp_path):
+    marker, path = tmp_path / "ran", tmp_path / "code.yaml"
+    path.write_text(f"arms: !!python/object/apply:os.system ['touch {marker}']\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        Experiment.load(path)
+    assert not marker.exists()
+
+
+BAD_NAMES = ["..", "../up", "/tmp/up", "a/b", ".hidden", "a\x00b", "a\nb", "", "~", "a\\b"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_an_arms_name_cannot_leave_the_results_folder(experiment_file, name):
+    arms = {"cross_entropy": {}, name: {"method": "contextrast"}}
+    with pytest.raises(UserError):
+        Experiment.load(experiment_file(arms=arms))
+
+
+@pytest.mark.parametrize("stem", ["..", ".hidden", "a b"])
+def test_an_experiments_name_cannot_leave_the_results_folder(experiment_file, stem):
+    with pytest.raises(UserError):
+        Experiment.load(experiment_file(stem))
+
+
+@pytest.mark.parametrize("option", ["--arm", "--experiment", "--model", "--dataset"])
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_on_the_command_line_cannot_leave_the_results_folder(tmp_path, monkeypatch, capsys, option, name):
+    from harness import cli
+
+    before = sorted(tmp_path.rglob("*"))
+    given = {"--dataset": "scenes", "--arm": "ours", "--predictions": tmp_path / "none", "--results": tmp_path / "out"}
+    given[option] = name
+    arguments = [f"{key}={value}" for key, value in given.items()]
+    monkeypatch.setattr("harness.datasets.prepare", lambda dataset: None)
+    monkeypatch.setattr("sys.argv", ["harness", "score", *arguments])
+    assert cli.main() == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_image_list_cannot_write_predictions_outside_the_runs_folder(tiny_data, tmp_path):
+    """An image's id, by which its label map is named, never holds a separator, whatever the list of a split says."""
+    from harness import datasets
+
+    (tmp_path / "outside.png").write_bytes((tiny_data / "test" / "test_0.png").read_bytes())
+    (tiny_data / "test.txt").write_text("../outside.png testannot/test_0.png\n")
+    try:
+        samples = datasets.load("tiny", tiny_data).samples("test")
+    except UserError:
+        return
+    assert all("/" not in sample.id and ".." not in sample.id for sample in samples)
+
+
+def test_starting_over_does_not_empty_a_folder_behind_a_link(tmp_path):
+    from harness.evaluation.external import claim
+
+    outside, folder = tmp_path / "outside", tmp_path / "results" / "seed0"
+    outside.mkdir()
+    (outside / "keep").touch()
+    folder.parent.mkdir()
+    folder.symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic link"):
+        claim(folder, {}, restart=True)
+    assert (outside / "keep").exists()
