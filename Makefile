@@ -8,9 +8,10 @@ EXPERIMENT ?= config/smoke.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-all check bench clean
+.PHONY: run test test-all check bench audit soak clean
 
 run: .venv/ready
+	@$(BIN)/python -m harness.unlock
 	$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT)
 
 test: .venv/ready
@@ -27,7 +28,18 @@ check: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -q -m "not slow and not exhaustive" tests
 
 bench: .venv/ready
-	$(PYTEST) tests/benchmarks --benchmark-enable --benchmark-columns=min,median,rounds -s
+	mkdir -p .benchmarks
+	$(PYTEST) tests/benchmarks -m "not exhaustive" --benchmark-enable --benchmark-columns=min,median,rounds \
+		--benchmark-json=.benchmarks/bench.json -s
+	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
+
+# Known faults of the locked packages; says "not run" where no network answers.
+audit: .venv/ready
+	$(BIN)/python -m harness.audit requirements/lock.txt
+
+# Thirty tiny runs while random jobs are killed; fills docs/reliability.md. Ten minutes.
+soak: .venv/ready
+	OMP_NUM_THREADS=1 $(PYTEST) -q -s tests/reliability/soak.py
 
 # The lock is complete, so pip resolves nothing: no second torch and no second OpenCV can slip in.
 .venv/ready: requirements/lock.txt

@@ -1,4 +1,4 @@
-# The workflow: verify -> train -> evaluate -> tables, figures.
+# The workflow: verify -> train -> evaluate -> tables, figures, the page.
 #   snakemake --cores all                                              the default experiment, config/smoke.yaml
 #   snakemake --cores all --config experiment=config/camvid-small.yaml another one
 # Every rule calls one verb of `python -m harness`; the rules only say what depends on what.
@@ -42,6 +42,7 @@ rule train:
     threads: TRAIN_THREADS
     resources:
         gpu=GPU,
+        runtime=training_minutes,
     log:
         f"{RESULTS}/logs/{NAME}/train/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.log",
     benchmark:
@@ -136,3 +137,47 @@ rule examples:
         "Drawing the example pictures of {NAME}."
     shell:
         "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+
+
+rule page:
+    input:
+        RECORDS,
+        TABLES,
+        FIGURES,
+        EXAMPLES,
+    output:
+        PAGE,
+    params:
+        fingerprint=REPORT_FINGERPRINT,
+    log:
+        f"{RESULTS}/logs/{NAME}/page.log",
+    benchmark:
+        f"{RESULTS}/logs/{NAME}/page.tsv"
+    conda:
+        "environment.yml"
+    message:
+        "Writing the page of {NAME}."
+    shell:
+        "python -m harness report --part page --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+
+
+# A target of its own (snakemake latency --cores all): nothing may run beside it.
+rule latency:
+    output:
+        touch(f"{RESULTS}/cost/latency/{NAME}.done"),
+    params:
+        models=[f"--model {name}" for name in EXPERIMENT.models],
+        size=config.get("size", "512x1024"),
+    threads: workflow.cores
+    resources:
+        gpu=GPU,
+    log:
+        f"{RESULTS}/logs/{NAME}/latency.log",
+    benchmark:
+        f"{RESULTS}/logs/{NAME}/latency.tsv"
+    conda:
+        "environment.yml"
+    message:
+        "Timing every method's inference network; nothing else runs."
+    shell:
+        "python -m harness latency {params.models} --size {params.size} --results $RESULTS 2>&1 | tee {log}"

@@ -11,6 +11,7 @@ from harness.errors import UserError
 
 SCHEMA = 1
 Status = Literal["done", "diverged", "out_of_memory", "timeout", "skipped", "failed"]
+FINISHED = ("done", "diverged")  # of a training: the same settings would end the same way again
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,10 @@ def refuse_other_settings(folder: Path, asked: dict[str, Any], found: dict[str, 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a run's JSON file. Raises UserError if it is missing, damaged or of another schema."""
+    """Read a run's JSON file. Raises UserError if it is missing, damaged, of another schema, or changed by hand.
+
+    Its `record_hash` is checked and left out; files from before there was one have none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,12 +76,28 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: remove it and run the command that writes it again") from None
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise UserError(f"{path} has another schema than {SCHEMA}: it was written by another version of the harness")
+    if content.pop("record_hash", None) not in (None, fingerprint(content)):
+        raise UserError(f"{path} was changed after it was written: remove it and run the command that writes it again")
     return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a run's JSON file with the schema number first."""
-    atomic.write_json(path, {"schema": SCHEMA, **content})
+    """Write a run's JSON file with the schema number first and, last, the sha256 of all the rest as canonical JSON."""
+    plain = json.loads(json.dumps({"schema": SCHEMA, **content}, allow_nan=False))  # as it will be read back
+    atomic.write_json(path, plain | {"record_hash": fingerprint(plain)})
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_changed_files(folder: Path, record: dict[str, Any]) -> None:
+    """Raise UserError if a file whose hash `record` holds (its `files`) is another now."""
+    for name, known in record.get("files", {}).items():
+        if not (folder / name).is_file() or file_hash(folder / name) != known:
+            raise UserError(f"{folder / name} is not the file that its record was made with: evaluate this run again")
 
 
 def _short(value: Any) -> str:

@@ -1,16 +1,17 @@
 # Names and paths that the rules of the Snakefile share.
 
 import shlex
-import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from harness import datasets
+from harness import datasets, devices, planning
 from harness.errors import UserError
 from harness.evaluation.external import external_records
 from harness.experiment import Experiment
+from harness.reporting.figures import figure_names
 from harness.run import fingerprint
 
 EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/smoke.yaml")
@@ -27,8 +28,12 @@ ENVIRONMENT = {
     "RESULTS": RESULTS,
 }
 shell.prefix("set -euo pipefail; " + "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
-# A training or an evaluation takes one GPU where there is one; elsewhere the cores are the limit.
-GPU = 1 if shutil.which("nvidia-smi") else 0
+# A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
+# as there are here. Elsewhere the cores are the limit, and on a cluster its scheduler.
+DEVICES = len(devices.visible())
+GPU = min(DEVICES, 1)
+if DEVICES:
+    workflow.global_resources.setdefault("gpu", DEVICES)  # --resources gpu=N goes before it
 TRAIN_THREADS = int(config.get("threads", 1))
 
 try:
@@ -43,9 +48,11 @@ RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
 # Nothing makes the records of external arms; a new one draws the tables and figures again.
 RECORDS += map(str, external_records(EXPERIMENT, Path(RESULTS)))
 TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")]
-FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in ("miou", "training") for suffix in ("png", "pdf")]
+CAPTIONS = figure_names(EXPERIMENT)
+FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "pdf")]
 EXAMPLES = f"{REPORT}/figures/examples.png"
-REPORT_FILES = [*TABLES, *FIGURES, EXAMPLES]
+PAGE = f"{REPORT}/report.html"
+REPORT_FILES = [*TABLES, *FIGURES, EXAMPLES, PAGE]
 # Editing the experiment file re-runs only what its change touches: each rule has its own part as a param.
 REPORT_FINGERPRINT = fingerprint(EXPERIMENT.model_dump(mode="json"))
 
@@ -54,6 +61,19 @@ def run_fingerprint(wildcards):
     """What decides the outcome of a run; a change trains it again."""
     run = EXPERIMENT.run(wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
     return fingerprint(EXPERIMENT.settings(run))
+
+
+@cache
+def planned():
+    """{key of a run: its plan}."""
+    rows = planning.plan(EXPERIMENT, Path(RESULTS))
+    return {(row.dataset, row.model, row.arm, row.seed): row for row in rows}
+
+
+def training_minutes(wildcards):
+    """What a cluster's scheduler grants a training."""
+    key = (wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
+    return planning.time_limit(planned()[key]) if key in planned() else planning.UNKNOWN_MINUTES
 
 
 def dataset_fingerprint(name):

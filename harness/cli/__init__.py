@@ -5,11 +5,11 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from harness.cli import data, reports, runs  # each adds its verbs to the application
+from harness.cli import costs, data, reports, runs  # each adds its verbs to the application
 from harness.cli.common import app
 from harness.errors import RunFailed, UserError
 
-__all__ = ["data", "main", "reports", "runs"]
+__all__ = ["costs", "data", "main", "reports", "runs"]
 
 
 def main() -> int:

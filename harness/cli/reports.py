@@ -18,7 +18,7 @@ from harness.cli.common import (
     app,
 )
 from harness.cost import read_size
-from harness.errors import UserError
+from harness.errors import RunFailed, UserError
 
 
 @app.command()
@@ -72,29 +72,40 @@ def report(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
-    part: Annotated[str, typer.Option("--part", help="tables, figures, examples or all.")] = "all",
+    part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
 ) -> None:
-    """Draw the tables and figures from whatever records exist."""
+    """Write the tables, the figures and the page from whatever records exist."""
     from harness import discovery
     from harness.evaluation.external import with_external_arms
     from harness.experiment import Experiment
+    from harness.locking import remove_leftovers
 
-    parts = ("tables", "figures", "examples")
+    parts = ("tables", "figures", "examples", "page")
     if part not in (*parts, "all"):
         raise discovery.unknown("part", part, (*parts, "all"))
     experiment = with_external_arms(Experiment.load(config, overrides), results)
+    remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     if part in ("tables", "all"):
         from harness.reporting.tables import write_tables
 
         write_tables(experiment, results)
+    measured = None
+    if part in ("figures", "page", "all"):
+        from harness.reporting.measured import measure
+
+        measured = measure(experiment, results)
     if part in ("figures", "all"):
         from harness.reporting.figures import write_figures
 
-        write_figures(experiment, results)
+        write_figures(experiment, results, measured)
     if part in ("examples", "all"):
         from harness.reporting.examples import write_examples
 
         write_examples(experiment, results)
+    if part in ("page", "all"):
+        from harness.reporting.page import write_page
+
+        write_page(experiment, results, measured)
     typer.echo(f"written: {results / 'reports' / experiment.name}")
 
 
@@ -163,3 +174,41 @@ def cost(
     typer.echo(
         json.dumps(rows, indent=1) if as_json else csv_text(MEASURED, ([row[c] for c in MEASURED] for row in rows))
     )
+
+
+@app.command("check-record")
+def check_record(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
+) -> None:
+    """Check records that are handed in: schema, hashes, scores against counts (docs/submit-results.md)."""
+    from harness.records_check import check_records
+
+    found = check_records(folder)
+    for path, problems in found.items():
+        typer.echo(f"{path}: {'; '.join(problems) or 'ok'}")
+    if any(found.values()):
+        raise RunFailed(f"{sum(map(bool, found.values()))} of {len(found)} records are not in order")
+
+
+@app.command()
+def status(
+    config: Annotated[
+        list[Path], typer.Option("--config", help="Experiment files; default: those in config/ that have runs.")
+    ] = [],  # noqa: B006
+    retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: let these runs go again.")] = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which runs are done, running, failed and why."""
+    from dataclasses import asdict
+
+    from harness import status as of_runs
+    from harness.experiment import Experiment
+
+    files = config or [
+        path for path in sorted(DEFAULT_CONFIG.parent.glob("*.yaml")) if (results / "runs" / path.stem).is_dir()
+    ]
+    rows = of_runs.status_rows(results, [Experiment.load(path) for path in files or [DEFAULT_CONFIG]])
+    if retry:
+        print(f"{len(of_runs.retry(results, rows, retry))} runs go again with the next make run", file=sys.stderr)
+    typer.echo(json.dumps([asdict(row) for row in rows], indent=1) if as_json else of_runs.describe(rows))

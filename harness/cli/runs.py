@@ -43,6 +43,9 @@ def train(
         Literal["ram", "disk"] | None, typer.Option("--cache", help="Where to keep decoded training images.")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start over: remove what the run's folder holds.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Seconds after which training ends.")
+    ] = None,
     keep_going: KeepGoingOption = False,
 ) -> None:
     """Train one run of an experiment, continuing where it was."""
@@ -51,13 +54,22 @@ def train(
 
     experiment = Experiment.load(config, overrides)
     run = experiment.run(dataset, model, arm, seed)
-    root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
+    try:
+        root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
+    except UserError as error:
+        if not keep_going:
+            raise
+        from harness.skipped import skip
+
+        finish(skip(experiment, run, results, str(error)), run.folder(results), keep_going)
+        return
     # torch is imported when all of the above is right.
     from harness.machine import Machine
     from harness.training.train import train as train_run
 
     machine = Machine(device, workers, threads, cache)
-    record = train_run(experiment, run, results, machine, root=root, weights=weights, restart=restart)
+    options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart}
+    record = train_run(experiment, run, results, machine, **options, timeout=timeout, keep_going=keep_going)
     finish(record, run.folder(results), keep_going)
 
 
@@ -108,7 +120,8 @@ def evaluate(
     assert folder is not None
     from harness.evaluation.evaluate import evaluate as evaluate_run
 
-    record = evaluate_run(folder, machine, root=root, protocols=protocol, absent=absent)
+    options: dict[str, Any] = {"root": root, "protocols": protocol, "absent": absent}
+    record = evaluate_run(folder, machine, **options, keep_going=keep_going)
     if as_json:
         typer.echo(json.dumps(record["scores"], indent=1))
     for name, scores in record["scores"].items():

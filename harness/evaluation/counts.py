@@ -197,6 +197,8 @@ class Counts:
                 image_ids, classes = arrays.pop("image_ids").tolist(), tuple(arrays.pop("classes").tolist())
                 for name, table in arrays.items():
                     protocol, _, table_name = name.partition("/")
+                    if table.dtype.kind not in "iu" or (table < 0).any():
+                        raise ValueError("no counts")
                     tables.setdefault(protocol, {})[table_name] = table.astype(np.int64)
                 return cls(image_ids, classes, tables)
         except FileNotFoundError:

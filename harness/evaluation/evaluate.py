@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness import datasets, models
 from harness.datasets.dataset import Dataset
+from harness.ending import ending
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
+from harness.locking import hold, remove_leftovers
 from harness.machine import Machine
-from harness.models.segmenter import Segmenter
+from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
-from harness.run import read_json, write_json
+from harness.run import file_hash, read_json, write_json
 from harness.training.train import inference_weights
 
 Tables = dict[str, np.ndarray]
@@ -33,29 +36,48 @@ def evaluate(
     root: Path | None = None,
     protocols: Sequence[str] = (),
     absent: str | None = None,
+    keep_going: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the trained run in `folder` on its data set's evaluation split and return what record.json holds.
 
     Writes counts.npz, confusion.npz, the label maps of the first protocol under predictions/ and, last, record.json.
-    A run that was not trained to its end gets a record with its status and no scores.
+    A run that was not trained to its end, or whose evaluation fails, gets a record with its status and no scores.
+
+    With `keep_going`, as one run of many: data that is missing is a result too ("skipped"), and if another process
+    works on this run already, its end is waited for. Raises UserError for other mistakes.
     """
-    training = read_json(folder / "training.json")
-    protocols = list(protocols) or training["protocols"]
-    only_training = ("schema", "protocols", "absent", "root", "class_pixels")
-    record = {key: value for key, value in training.items() if key not in only_training}
-    record |= {"absent": absent or training["absent"], "split": None, "scores": {}, "per_class": {}}
-    if training["status"] == "done":
-        device = machine.use()
-        dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
-        network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
-        record["split"] = dataset.evaluation_split
-        window = window_of(training["settings"]["schedule"])
-        counts, confusions = measure(network, dataset, protocols, folder, window=window)
-        save_counts(folder, counts, confusions)
-        record |= scores_of(counts, record["absent"], training["class_pixels"])
-    record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / "record.json", record)
+    if not folder.is_dir():
+        read_json(folder / "training.json")  # refuses, with the sentence for it
+    with hold(folder, "evaluate", keep_going):
+        remove_leftovers(folder)
+        training = read_json(folder / "training.json")
+        only_training = ("schema", "protocols", "absent", "root", "class_pixels")
+        record = {key: value for key, value in training.items() if key not in only_training}
+        record |= {"absent": absent or training["absent"], "split": None, "scores": {}, "per_class": {}}
+        if training["status"] == "done":
+            with ending(missing_data=keep_going) as end:
+                chosen = list(protocols) or training["protocols"]
+                record |= _evaluated(folder, training, machine, root, chosen, record["absent"])
+            record |= end.as_record()
+        record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / "record.json", record)
     return record
+
+
+def _evaluated(
+    folder: Path, training: dict[str, Any], machine: Machine, root: Path | None, protocols: list[str], absent: str
+) -> dict[str, Any]:
+    """What an evaluation adds to the record of a run that is done."""
+    device = machine.use()
+    dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
+    network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
+    if state_hash(network.inference_state()) != training["weights_hash"]:
+        raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
+    window = window_of(training["settings"]["schedule"])
+    counts, confusions = measure(network, dataset, protocols, folder, window=window)
+    save_counts(folder, counts, confusions)
+    files = {name: file_hash(folder / name) for name in ("counts.npz", "confusion.npz")}
+    return {"split": dataset.evaluation_split, "files": files} | scores_of(counts, absent, training["class_pixels"])
 
 
 def load_network(folder: Path, model: str, num_classes: int, device: torch.device) -> Segmenter:
@@ -64,7 +86,10 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
     if not path.is_file():
         raise UserError(f"{path} is missing: train this run (with --restart) before evaluating it")
     network = models.build(model, num_classes, weights="none")
-    network.load_inference_state(load_file(path))
+    try:
+        network.load_inference_state(load_file(path))
+    except SafetensorError:
+        raise UserError(f"{path} is damaged: train this run again (with --restart)") from None
     return ready(network, device)
 
 

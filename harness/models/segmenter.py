@@ -108,7 +108,7 @@ class Segmenter(nn.Module):
         divides by all pixels, ignored ones too, which makes the loss of a crop depend on its padding). Without any
         valid pixel it is 0 with a graph.
         """
-        total = _total_weight(labels, class_weights)
+        total = total_weight(labels, class_weights)
         found = {"cross_entropy": self._cross_entropy(logits, labels, class_weights) / total}
         if auxiliary:
             heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
@@ -175,7 +175,7 @@ def _size(state: dict[str, Tensor], name: str) -> str:
     return "x".join(map(str, state[name].shape)) or "a number" if name in state else "none"
 
 
-def _total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
+def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
     """The divisor of the mean: pixels' weights, summed over this process's share of all processes' valid pixels."""
     valid = labels != IGNORE_INDEX
     if class_weights is None:

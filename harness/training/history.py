@@ -53,10 +53,13 @@ class History:
                 path, allow_pickle=False, **{str(name): np.array(table[name].to_list()) for name in table}
             )
 
-    def state_dict(self) -> list[dict[str, Any]]:
-        """The closed rows: plain values, to be saved with the checkpoint."""
-        return self.rows
+    def state_dict(self) -> dict[str, Any]:
+        """The closed rows, plain values, and what was added since: to be saved with the checkpoint."""
+        return {"history": self.rows, "open_row": {"sums": self._sums, "counts": self._counts}}
 
-    def load_state_dict(self, rows: list[dict[str, Any]]) -> None:
-        """Continue behind the rows of a checkpoint."""
-        self.rows = rows
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue where a checkpoint was, on `device`."""
+        self.rows = state["history"]
+        opened = state.get("open_row", {"sums": {}, "counts": {}})  # absent before runs could stop inside a row
+        self._sums = {name: tensor.to(device) for name, tensor in opened["sums"].items()}
+        self._counts = {name: tensor.to(device) for name, tensor in opened["counts"].items()}

@@ -10,7 +10,7 @@ from harness import discovery, models
 from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
 from harness.experiment import Schedule
-from harness.models.segmenter import Segmenter
+from harness.models.segmenter import Segmenter, total_weight
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
@@ -38,6 +38,7 @@ class Trainer:
         # A memory fills before its method counts, so the method runs from the first iteration on.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
         self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
+        self.micro_batch = self.schedule.batch  # images that go through the network at a time
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
         """One step on images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
@@ -53,14 +54,12 @@ class Trainer:
         labels = labels.to(self.device, non_blocking=True)
         if self.schedule.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"):
-            features = self.network.features(images)
-            logits, auxiliary = self.network.decode(features)
-            terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
-            terms |= self._method_terms(features, logits, labels, iteration)
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if self.micro_batch >= len(images):
+            terms, diagnostics = self._backward(images, labels, iteration)
+        else:
+            terms, diagnostics = self._accumulate(images, labels, iteration)
+        loss = terms["loss"]
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = loss.isfinite() & norm.isfinite()
@@ -68,7 +67,51 @@ class Trainer:
         for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
             group["lr"] = learning_rate * factor
         self.optimizer.step()
-        return {"loss": loss, **terms, "gradient_norm": norm, **self.method.diagnostics}
+        return {**terms, "gradient_norm": norm, **diagnostics}
+
+    def _backward(
+        self, images: Tensor, labels: Tensor, iteration: int, share: tuple[Tensor | float, float] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Add the gradients of some images; returns the loss with its terms, and the method's diagnostics.
+
+        `share` weighs the network's terms and the method's, where these images are not the whole batch.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"):
+            features = self.network.features(images)
+            logits, auxiliary = self.network.decode(features)
+            terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
+            own = self._method_terms(features, logits, labels, iteration)
+        if share is not None:
+            terms = {name: term * share[0] for name, term in terms.items()}
+            own = {name: term * share[1] for name, term in own.items()}
+        terms |= own
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        loss.backward()
+        return {"loss": loss.detach(), **terms}, self.method.diagnostics
+
+    def _accumulate(
+        self, images: Tensor, labels: Tensor, iteration: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `_backward`, a micro-batch at a time, the gradients added up.
+
+        The cross entropy is normalised by the whole batch's pixels, as without micro-batches; a method's terms, which
+        know their micro-batch alone, are averaged over the images, and its diagnostics over the micro-batches.
+        """
+        parts = math.ceil(len(images) / self.micro_batch)
+        pixels = total_weight(labels, self.class_weights)
+        sums: dict[str, Tensor] = {}
+        noted: dict[str, list[Tensor]] = {}
+        counted = torch.zeros_like(self.counted)
+        for some, their_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            share = total_weight(their_labels, self.class_weights) / pixels, len(some) / len(images)
+            terms, diagnostics = self._backward(some, their_labels, iteration, share)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+            for name, value in diagnostics.items():
+                noted.setdefault(name, []).append(value.detach())
+            counted |= self.counted
+        self.counted = counted
+        return sums, {name: torch.stack(values).double().nanmean(0) for name, values in noted.items()}
 
     def _method_terms(
         self, features: list[Tensor], logits: Tensor, labels: Tensor, iteration: int
@@ -96,14 +139,20 @@ class Trainer:
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "counted": self.counted,
+            "micro_batch": self.micro_batch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint of the same settings."""
-        self.network.load_state_dict(state["network"])
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue from a checkpoint of the same settings. Raises UserError if it is another network's."""
+        try:
+            self.network.load_state_dict(state["network"])
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"a checkpoint is another network's: start over with --restart ({said})") from None
         self.counted = state["counted"].to(self.device)
+        self.micro_batch = state.get("micro_batch", self.micro_batch)
 
 
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:

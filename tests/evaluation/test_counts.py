@@ -351,3 +351,14 @@ def test_selecting_keeps_the_given_order_and_names_what_is_missing():
 def test_a_table_of_another_size_is_refused():
     with pytest.raises(ValueError, match=r"table region of whole is \[1, 2, 3\], not \[2, 2, 3\]"):
         Counts(["a", "b"], ("x", "y"), {"whole": {"region": np.zeros((1, 2, 3), np.int64)}})
+
+
+@pytest.mark.parametrize("spoilt", [np.full((1, 2, 3), 0.5), np.full((1, 2, 3), np.nan), np.full((1, 2, 3), -1)])
+def test_a_file_of_other_numbers_than_counts_is_refused(tmp_path, spoilt):
+    path = tmp_path / "counts.npz"
+    Counts(["a"], ("x", "y"), {"whole": {"region": np.ones((1, 2, 3), np.int64)}}).save(path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(path, **arrays | {"whole/region": spoilt})
+    with pytest.raises(UserError, match=r"counts\.npz is not a whole file of counts"):
+        Counts.load(path)

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import shutil
 
 import cv2
@@ -14,7 +13,7 @@ from harness.evaluation.foreign import score_predictions
 from harness.experiment import Experiment
 from harness.reporting.records import Missing, arm_order, cells, groups, read_record
 from harness.reporting.tables import write_tables
-from harness.run import Run, read_json
+from harness.run import Run, read_json, write_json
 
 MODEL = "hrnet_tiny"
 
@@ -102,8 +101,7 @@ def filled(experiment, tiny, write_predictions, tmp_path):
             score_predictions(write_predictions(errors, seed), tiny, run=run, results=results)
             if arm == "cross_entropy":
                 path = run.folder(results) / "record.json"
-                record = json.loads(path.read_text()) | {"method": arm, "settings": experiment.settings(run)}
-                path.write_text(json.dumps(record))
+                write_json(path, read_json(path) | {"method": arm, "settings": experiment.settings(run)})
     return results
 
 

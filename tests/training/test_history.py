@@ -24,12 +24,21 @@ def test_rows_are_averages_over_the_iterations_in_which_a_value_was_defined(tmp_
         assert arrays["iteration"].tolist() == [2, 3]
 
 
-def test_a_continued_history_goes_on_behind_the_checkpoints_rows():
+def test_a_continued_history_goes_on_behind_the_checkpoints_rows_and_inside_an_open_one():
     first = History()
     first.add({"loss": torch.tensor(1.0)})
     first.close_row(1, 0.1, 1.0)
+    first.add({"loss": torch.tensor(4.0)})
     second = History()
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
     second.add({"loss": torch.tensor(2.0)})
-    second.close_row(2, 0.1, 2.0)
-    assert [row["loss"] for row in second.rows] == [1.0, 2.0]
+    second.close_row(3, 0.1, 2.0)
+    assert [row["loss"] for row in second.rows] == [1.0, 3.0]
+
+
+def test_a_history_from_before_open_rows_were_kept_is_continued():
+    history = History()
+    history.load_state_dict({"history": [{"iteration": 1, "loss": 1.0}]}, torch.device("cpu"))
+    history.add({"loss": torch.tensor(2.0)})
+    history.close_row(2, 0.1, 2.0)
+    assert [row["loss"] for row in history.rows] == [1.0, 2.0]

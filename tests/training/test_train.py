@@ -11,7 +11,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
 from harness.machine import Machine
 from harness.run import read_json
-from harness.training import train as module
+from harness.training import checkpoint
 from harness.training.train import inference_weights, train
 from harness.training.trainer import Trainer
 
@@ -107,7 +107,7 @@ def test_a_run_that_diverges_leaves_a_record_that_says_where(experiment, experim
     assert (record["status"], record["weights_hash"]) == ("diverged", None)
     assert record["reason"] == "loss or gradient is not finite at iteration 3"
     # What was saved last is from before.
-    state = module.checkpoint.load_newest(run.folder(tmp_path) / "checkpoints")
+    state = checkpoint.load_newest(run.folder(tmp_path) / "checkpoints")
     assert state is None or state["iteration"] <= 3
     evaluated = evaluate(run.folder(tmp_path), Machine("cpu"))
     assert (evaluated["status"], evaluated["scores"]) == ("diverged", {})
@@ -167,7 +167,8 @@ def test_evaluation_writes_counts_predictions_and_a_record_that_agree(experiment
     trained = fit(experiment, run, tmp_path, Machine("cpu", threads=1))
     folder = run.folder(tmp_path)
     record = evaluate(folder, Machine("cpu", threads=1), protocols=["whole", "ms_flip"])
-    assert json.loads((folder / "record.json").read_text()) == {"schema": 1, **record}
+    written = json.loads((folder / "record.json").read_text())
+    assert written == {"schema": 1, **record, "record_hash": written["record_hash"]}
     for key in ("key", "method", "options", "status", "iterations", "weights_hash", "provenance", "seconds"):
         assert record[key] == trained[key]
 

@@ -1,0 +1,61 @@
+"""The verbs that measure what methods cost."""
+
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, ThreadsOption, app
+from harness.cost import read_size
+
+
+@app.command()
+def latency(
+    model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    mode: Annotated[list[str], typer.Option("--mode", help="single_stream or offline; default: both.")] = [],  # noqa: B006
+    method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
+    baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Of offline; default: all that fits.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    channels_last: Annotated[bool, typer.Option("--channels-last")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile every network.")] = False,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Time every method's inference network, in turns, and write records and the table. Nothing else should run."""
+    from harness.cost.latency import MODES, measure_latency
+    from harness.cost.measured_tables import write_latency_table
+    from harness.machine import Machine
+
+    options: dict[str, Any] = {"dataset": dataset, "modes": mode or MODES, "baseline": baseline, "batch": batch}
+    options |= {"methods": method or None, "precision": precision, "channels_last": channels_last, "compiled": compiled}
+    for name in model:
+        measure_latency(name, read_size(size), Machine(device, threads=threads), results, **options)
+    typer.echo(f"written: {write_latency_table(results)}")
+
+
+@app.command()
+def overhead(
+    model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the crops.")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    batch: Annotated[int, typer.Option("--batch", min=1)] = 8,
+    method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
+    baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Measure time and memory of training with every method over the baseline, and write record and table."""
+    from harness.cost.measured_tables import write_training_table
+    from harness.cost.overhead import measure_overhead
+    from harness.machine import Machine
+
+    options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
+    options["precision"] = precision
+    for name in model:
+        measure_overhead(name, read_size(size), Machine(device, threads=threads), results, **options)
+    typer.echo(f"written: {write_training_table(results)}")

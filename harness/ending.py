@@ -1,0 +1,135 @@
+"""How a piece of a run's work ends: as a status with a reason and the last lines of its log."""
+
+import errno
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import torch
+
+from harness.errors import UserError
+from harness.run import Status
+
+LINES = 20  # of the log, that a record keeps
+# The file system refuses: no result of the run's, its record could not be written either, and the next try goes on.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+# What torch says of memory where it raises no OutOfMemoryError.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+class Diverged(Exception):
+    """The loss or its gradient is no longer finite."""
+
+
+class TimedOut(Exception):
+    """The work took longer than it was given."""
+
+
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM) and saved what it had. Its exit status is 143, as of any so ended."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+@dataclass
+class Ending:
+    """How a block ended; `log_tail`, its last lines on standard error, is kept where it is not done."""
+
+    status: Status = "done"
+    reason: str | None = None
+    log_tail: list[str] = field(default_factory=list)
+
+    def as_record(self) -> dict[str, Any]:
+        """The keys of training.json and record.json."""
+        return {"status": self.status, "reason": self.reason, "log_tail": self.log_tail}
+
+
+@contextmanager
+def ending(missing_data: bool = False) -> Iterator[Ending]:
+    """Turn what the block raises into its ending. Mistakes of the user's pass, and so does a file system that refuses.
+
+    With `missing_data` a UserError is an ending too: "skipped".
+    """
+    found, tail = Ending(), _Tail(sys.stderr)
+    with redirect_stderr(tail):
+        try:
+            yield found
+        except UserError as error:
+            if not missing_data:
+                raise
+            found.status, found.reason = "skipped", str(error)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in REFUSALS:
+                raise
+            found.status, found.reason = _judge(error)
+            if found.status == "failed":
+                traceback.print_exc()
+    if found.status != "done":
+        found.log_tail = tail.lines()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def noticing_sigterm() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGTERM sets; a second one ends the process as ever."""
+    noticed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield noticed
+        return
+
+    def notice(*_: object) -> None:
+        noticed.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = signal.signal(signal.SIGTERM, notice)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _judge(error: Exception) -> tuple[Status, str]:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, Diverged):
+        return "diverged", first
+    if isinstance(error, TimedOut):
+        return "timeout", first
+    if is_out_of_memory(error):
+        return "out_of_memory", first
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+class _Tail:
+    """Passes on what is written to a stream and remembers its last lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lines, self._open = stream, deque[str](maxlen=LINES), ""
+
+    def write(self, text: str) -> int:
+        *lines, self._open = (self._open + text).split("\n")
+        self._lines.extend(lines)
+        return self._stream.write(text)
+
+    def lines(self) -> list[str]:
+        return [*self._lines, self._open][-LINES:] if self._open else list(self._lines)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

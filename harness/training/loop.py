@@ -1,0 +1,160 @@
+"""The iterations of a run, from where it is to the schedule's end, with its checkpoints."""
+
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.datasets.augmentation import Augmentation
+from harness.datasets.cache import open_cache
+from harness.datasets.dataset import Dataset
+from harness.ending import Diverged, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
+from harness.locking import Lock
+from harness.machine import Machine
+from harness.progress import Progress, duration
+from harness.run import refuse_other_settings
+from harness.training import checkpoint
+from harness.training.history import History
+from harness.training.samples import TrainingSamples, batches
+from harness.training.schedule import learning_rate
+from harness.training.trainer import Trainer
+
+
+@dataclass
+class Job:
+    """A run being trained in its `folder`, with the lock of it held."""
+
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+    dataset: Dataset
+    machine: Machine
+    device: torch.device
+    weights: str
+    cache: Path  # the folder of decoded images, if they are kept on the disk
+    lock: Lock
+    trainer: Trainer
+    timeout: float | None = None  # seconds that this process may train
+
+    def __post_init__(self) -> None:
+        self.resume()
+
+    def resume(self) -> None:
+        """Load the newest checkpoint, if any, into trainer and history."""
+        self.history = History()
+        self.done, self.seconds = 0, 0.0  # iterations and their time, that before an interruption included
+        if (state := checkpoint.load_newest(self.folder / "checkpoints")) is not None:
+            refuse_other_settings(self.folder, self.settings, state["settings"])
+            self.trainer.load_state_dict(state)
+            self.history.load_state_dict(state, self.device)
+            self.done, self.seconds = state["iteration"], state["seconds"]
+
+    def finish(self) -> None:
+        """Train to the schedule's end; where memory runs out, go on from the last checkpoint with half the micro-batch.
+
+        Raises Diverged, TimedOut, Terminated (after SIGTERM), and what the last try without memory raised.
+        """
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while True:
+            micro_batch = self.trainer.micro_batch
+            try:
+                return self._loop(deadline)
+            except (RuntimeError, MemoryError) as error:
+                if micro_batch == 1 or not is_out_of_memory(error):
+                    raise
+            except ValueError as error:
+                if micro_batch == self.trainer.schedule.batch or "more than 1 value per channel" not in str(error):
+                    raise
+                raise MemoryError(
+                    f"{2 * micro_batch} images at a time do not fit, and with {micro_batch} batch norm has one value"
+                ) from None
+            # Here, since the exception holds on to what filled the memory.
+            self._halve(micro_batch)
+
+    def _halve(self, micro_batch: int) -> None:
+        smaller = (micro_batch + 1) // 2
+        print(
+            f"warning: {self.name} ran out of memory with {micro_batch} images at a time: trying {smaller}, the batch "
+            f"stays {self.trainer.schedule.batch}",
+            file=sys.stderr,
+            flush=True,
+        )
+        del self.trainer
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.trainer = Trainer(self.settings, len(self.dataset.classes), self.device, self.weights)
+        self.resume()
+        self.trainer.micro_batch = smaller
+
+    def _loop(self, deadline: float | None) -> None:
+        schedule = self.trainer.schedule
+        start, clock = self.done, time.monotonic() - self.seconds
+        with (
+            noticing_sigterm() as terminating,
+            Progress(f"train {self.name}", schedule.iterations, start) as progress,
+        ):
+            for iteration, (images, labels) in enumerate(self._batches(start), start=start):
+                rate = learning_rate(schedule, iteration)
+                self.history.add(self.trainer.step(images, labels, iteration, rate))
+                self.done, self.seconds = iteration + 1, time.monotonic() - clock
+                last = self.done == schedule.iterations
+                if self.done % schedule.log_every == 0 or last:
+                    self._log(rate)
+                if self.done % schedule.checkpoint_every == 0 or last:
+                    self._save()
+                elif terminating.is_set() or (deadline and time.monotonic() > deadline):
+                    self._refuse_divergence()
+                    self._save()
+                if not last and terminating.is_set():
+                    print(
+                        f"SIGTERM: {self.name} stops at a checkpoint after {self.done} iterations; "
+                        "the same command goes on there",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    raise Terminated
+                if not last and deadline and time.monotonic() > deadline:
+                    raise TimedOut(f"not at its end after {duration(self.timeout or 0)} (iteration {self.done})")
+                progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
+
+    def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        schedule = self.trainer.schedule
+        augmentation = Augmentation(
+            crop=schedule.crop,
+            scale=schedule.scale,
+            fit=schedule.fit,
+            flip=schedule.flip,
+            photometric=schedule.photometric.model_dump() if schedule.photometric else None,
+            pad=self.trainer.network.pad_value,
+        )
+        samples = self.dataset.samples(self.dataset.train_split)
+        reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
+        keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
+        return batches(keyed, start, schedule.iterations, self.machine.workers)
+
+    def _refuse_divergence(self) -> None:
+        if (bad := self.trainer.diverged_at()) is not None:
+            raise Diverged(f"loss or gradient is not finite at iteration {bad}")
+
+    def _log(self, rate: float) -> None:
+        self._refuse_divergence()
+        self.history.close_row(self.done, rate, round(self.seconds, 2))
+        self.history.write(self.folder)
+        self.lock.tell(self.done, self.trainer.schedule.iterations)
+
+    def _save(self) -> None:
+        state = {
+            "iteration": self.done,
+            "seconds": self.seconds,
+            "settings": self.settings,
+            **self.history.state_dict(),
+            **self.trainer.state_dict(),
+        }
+        checkpoint.save(self.folder / "checkpoints", self.done, state)

@@ -1,0 +1,136 @@
+"""SIGKILL at any moment, the same command again, and the same bits at the end."""
+
+import random
+import signal
+import time
+
+import grid
+import jobs
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import datasets
+from harness.experiment import Experiment
+from harness.run import read_json
+
+pytestmark = pytest.mark.slow
+
+KILLS = {"train": (9, 7), "evaluate": (4, 4), "report": (2, 4)}  # at random moments, at random file operations
+TIMES = ("started", "seconds", "evaluated", "record_hash", "root")
+
+
+@pytest.fixture
+def given(experiment_file, tiny_data, tmp_path):
+    path = experiment_file(datasets=["tiny"])
+    common = {"experiment": str(path), "datasets": str(datasets.FOLDER), "root": str(tiny_data), "seed": 0}
+    return common | {"arm": "contextrast"}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return jobs.context()
+
+
+def start(processes, job, given, dies_at=None):
+    process = processes.Process(target=jobs.run_job, args=(job, given, dies_at))
+    process.start()
+    return process
+
+
+def finish(processes, job, given):
+    """Run a job to its end; returns the seconds that it took."""
+    began = time.monotonic()
+    process = start(processes, job, given)
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - began
+
+
+def killed(processes, job, given, draw, seconds=None, operations=None):
+    """Start a job and kill it at a random moment, or let it die at a random file operation; whether that happened."""
+    process = start(processes, job, given, draw.randint(1, operations) if operations else None)
+    if seconds:
+        process.join(draw.uniform(0, seconds))
+        process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def plain(record):
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+def test_after_any_kills_a_run_its_evaluation_and_its_tables_end_in_the_same_bits(processes, given, tmp_path):
+    draw = random.Random(20261122)
+    whole, broken = ({**given, "results": str(tmp_path / name)} for name in ("whole", "broken"))
+    longest = {job: finish(processes, job, whole) for job in KILLS}
+    folder = Experiment.load(given["experiment"]).run("tiny", "hrnet_tiny", "contextrast", 0).folder
+    made = {"train": "training.json", "evaluate": "record.json"}
+    survived = 0
+    for job, (moments, operations) in KILLS.items():
+        for number in range(moments + operations):
+            how = {"seconds": longest[job]} if number < moments else {"operations": 40}
+            for _ in range(10):
+                if killed(processes, job, broken, draw, **how):
+                    survived += 1
+                    break
+                if job in made:  # it was at its end before: begin anew, or there would be nothing left to kill
+                    (folder(tmp_path / "broken") / made[job]).unlink()
+                    for checkpoint in (folder(tmp_path / "broken") / "checkpoints").glob("iteration_*.pt"):
+                        if job == "train":
+                            checkpoint.unlink()
+        finish(processes, job, broken)
+    assert survived >= 30
+
+    one, two = folder(tmp_path / "whole"), folder(tmp_path / "broken")
+    for name in ("training.json", "record.json"):
+        assert plain(read_json(one / name)) == plain(read_json(two / name))
+    curves = [pd.read_csv(run / "curve.csv").drop(columns="seconds") for run in (one, two)]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+    for name in ("counts.npz", "confusion.npz"):
+        with np.load(one / name) as first, np.load(two / name) as second:
+            assert first.files == second.files
+            assert all((first[key] == second[key]).all() for key in first.files)
+    for name in ("tables/miou.csv", "tables/miou.md", "tables/boundary.csv"):
+        texts = [(tmp_path / results / "reports/tiny" / name).read_text() for results in ("whole", "broken")]
+        assert texts[0] == texts[1]
+    # Nothing of the killed is left but what a report, which holds no lock, may have half written.
+    assert names(one) == names(two)
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_sigterm_ends_in_a_checkpoint_of_that_moment_and_the_run_goes_on_there(processes, given, tmp_path):
+    whole, broken = ({**given, "results": str(tmp_path / name)} for name in ("whole", "broken"))
+    finish(processes, "train", whole)
+    run = Experiment.load(given["experiment"]).run("tiny", "hrnet_tiny", "contextrast", 0)
+    process = start(processes, "train", broken)
+    while not (run.folder(tmp_path / "broken") / "curve.csv").exists() and process.is_alive():
+        time.sleep(0.002)  # its first row: two iterations of ten
+    asked = time.monotonic()
+    process.terminate()
+    process.join()
+    assert process.exitcode == 143
+    assert time.monotonic() - asked < 30
+    checkpoints = list((run.folder(tmp_path / "broken") / "checkpoints").glob("iteration_*.pt"))
+    assert checkpoints
+    assert not (run.folder(tmp_path / "broken") / "training.json").exists()
+    finish(processes, "train", broken)
+    ends = [run.folder(tmp_path / name) for name in ("whole", "broken")]
+    assert read_json(ends[0] / "training.json")["weights_hash"] == read_json(ends[1] / "training.json")["weights_hash"]
+    curves = [pd.read_csv(end / "curve.csv").drop(columns="seconds") for end in ends]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+
+
+def test_a_grid_whose_jobs_are_killed_ends_as_an_undisturbed_one(processes, experiment_file, tiny_data, tmp_path):
+    experiment = experiment_file(datasets=["tiny"], seeds=[0, 1], protocols=["whole"])
+    given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
+    undisturbed = grid.run_grid(processes, given, tmp_path / "undisturbed")
+    disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=undisturbed.seconds / 6)
+    assert disturbed.killed > 0
+    assert disturbed.hashes == undisturbed.hashes
+    assert disturbed.statuses == {"done": 4}
