@@ -53,21 +53,23 @@ def make_run(tmp_path):
         folder = tmp_path / "run"
         training = {"key": {"dataset": dataset, "model": "hrnet_tiny"}, "status": status, "root": str(root)}
         training |= {"protocols": ["whole"], "absent": "skip", "class_pixels": None}
-        write_json(folder / "training.json", training | {"settings": {"schedule": {"crop": [24, 36]}}})
+        training |= {"settings": {"schedule": {"crop": [24, 36]}}, "weights_hash": None}
         if weights:
             import torch
             from safetensors.torch import save_file
 
             from harness import models
+            from harness.models.segmenter import state_hash
             from harness.training.train import inference_weights
 
             torch.manual_seed(0)
             network = models.build("hrnet_tiny", datasets.load(dataset).num_classes, weights="none")
             torch.nn.init.normal_(network.decode_head.conv_seg.weight)
-            inference_weights(folder).parent.mkdir()
-            save_file(
-                {name: each.contiguous() for name, each in network.inference_state().items()}, inference_weights(folder)
-            )
+            inference_weights(folder).parent.mkdir(parents=True)
+            state = {name: each.contiguous() for name, each in network.inference_state().items()}
+            save_file(state, inference_weights(folder))
+            training["weights_hash"] = state_hash(state)
+        write_json(folder / "training.json", training)
         return folder
 
     return make

@@ -16,7 +16,7 @@ from harness.run import read_json
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"train": (9, 7), "evaluate": (4, 4), "report": (2, 4)}  # at random moments, at random file operations
+KILLS = {"train": (10, 8), "evaluate": (6, 6), "report": (2, 6)}  # at random moments, at random file operations
 TIMES = ("started", "seconds", "evaluated", "record_hash", "root")
 
 

@@ -10,7 +10,12 @@ from harness.run import read_json
 from harness.statistics.scores import score
 
 # The same network from its ImageNet weights and from scratch.
-INITIAL_WEIGHTS = ["models=[lite0_fpn, lite0_fpn_scratch]", "arms={cross_entropy: {}}", "seeds=[0]", "protocols=[whole]"]
+INITIAL_WEIGHTS = [
+    "models=[lite0_fpn, lite0_fpn_scratch]",
+    "arms={cross_entropy: {}}",
+    "seeds=[0]",
+    "protocols=[whole]",
+]
 
 
 def test_the_reference_tables_are_made_again_from_their_records(repository, tmp_path):
