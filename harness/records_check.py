@@ -15,7 +15,7 @@ from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts
-from harness.evaluation.external import EXTERNAL
+from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
 from harness.run import Run, Status, fingerprint, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score

@@ -155,7 +155,7 @@ def test_an_image_list_cannot_write_predictions_outside_the_runs_folder(tiny_dat
 
 
 def test_starting_over_does_not_empty_a_folder_behind_a_link(tmp_path):
-    from harness.evaluation.external import claim
+    from harness.evaluation.external_arms import claim
 
     outside, folder = tmp_path / "outside", tmp_path / "results" / "seed0"
     outside.mkdir()

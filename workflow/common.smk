@@ -9,7 +9,7 @@ sys.path.insert(0, workflow.basedir)
 
 from harness import datasets, devices, planning
 from harness.errors import UserError
-from harness.evaluation.external import external_records
+from harness.evaluation.external_arms import external_records
 from harness.experiment import Experiment
 from harness.reporting.figures import figure_names
 from harness.run import fingerprint

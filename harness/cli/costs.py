@@ -1,11 +1,38 @@
-"""The verbs that measure what methods cost."""
+"""The verbs that count and measure what methods cost."""
 
+import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, ThreadsOption, app
+from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, ThreadsOption, app
 from harness.cost import read_size
+
+
+@app.command()
+def cost(
+    model: Annotated[list[str], typer.Option("--model", help="Repeatable; default: the table of all models.")] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    results: ResultsOption = DEFAULT_RESULTS,
+    as_json: JsonOption = False,
+) -> None:
+    """Count parameters and operations of models and methods; without --model, write the cost table."""
+    if not model:
+        from harness.cost.table import write_cost_table
+        from harness.experiment import Experiment
+
+        typer.echo(f"written: {write_cost_table(Experiment.load(Path('config/paper.yaml')), results)}")
+        return
+    from harness.cost.complexity import cost_rows
+    from harness.cost.table import MEASURED
+    from harness.reporting.tables import csv_text
+
+    rows = cost_rows(model, read_size(size), dataset)
+    typer.echo(
+        json.dumps(rows, indent=1) if as_json else csv_text(MEASURED, ([row[c] for c in MEASURED] for row in rows))
+    )
 
 
 @app.command()

@@ -17,7 +17,6 @@ from harness.cli.common import (
     SetOption,
     app,
 )
-from harness.cost import read_size
 from harness.errors import RunFailed, UserError
 
 
@@ -46,8 +45,8 @@ def score(
 ) -> None:
     """Score predictions that were made elsewhere."""
     from harness import datasets
-    from harness.evaluation.external import external_run
-    from harness.evaluation.foreign import score_predictions
+    from harness.evaluation.external_arms import external_run
+    from harness.evaluation.external_predictions import score_predictions
 
     opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
     datasets.prepare(opened)
@@ -76,7 +75,7 @@ def report(
 ) -> None:
     """Write the tables, the figures and the page from whatever records exist."""
     from harness import discovery
-    from harness.evaluation.external import with_external_arms
+    from harness.evaluation.external_arms import with_external_arms
     from harness.experiment import Experiment
     from harness.locking import remove_leftovers
 
@@ -149,31 +148,6 @@ def plan(
     rows = planning.plan(Experiment.load(config, overrides), results)
     listed = {"runs": [asdict(row) for row in rows], "summary": planning.summary(rows, gpus)}
     typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus))
-
-
-@app.command()
-def cost(
-    model: Annotated[list[str], typer.Option("--model", help="Repeatable; default: the table of all models.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
-    results: ResultsOption = DEFAULT_RESULTS,
-    as_json: JsonOption = False,
-) -> None:
-    """Count parameters and operations of models and methods; without --model, write the cost table."""
-    if not model:
-        from harness.cost.table import write_cost_table
-        from harness.experiment import Experiment
-
-        typer.echo(f"written: {write_cost_table(Experiment.load(Path('config/paper.yaml')), results)}")
-        return
-    from harness.cost.complexity import cost_rows
-    from harness.cost.table import MEASURED
-    from harness.reporting.tables import csv_text
-
-    rows = cost_rows(model, read_size(size), dataset)
-    typer.echo(
-        json.dumps(rows, indent=1) if as_json else csv_text(MEASURED, ([row[c] for c in MEASURED] for row in rows))
-    )
 
 
 @app.command("check-record")

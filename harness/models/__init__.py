@@ -144,15 +144,6 @@ def published(model: str, dataset: str, sha256: str | None = None) -> list[Publi
     return facts if sha256 is None else [fact for fact in facts if fact.is_for(sha256)]
 
 
-def known_answer(model: str, dataset: str, protocol: str, sha256: str | None = None) -> tuple[float, float] | None:
-    """(mIoU, tolerance) in percent that evaluating mmsegmentation's published network must give, if one is known.
-
-    `sha256` is the checkpoint's; without it the first file that the model's YAML lists is meant.
-    """
-    facts = (fact for fact in published(model, dataset, sha256) if fact.protocol == protocol)
-    return next(((fact.miou, fact.tolerance) for fact in facts), None)
-
-
 def build(name: str, num_classes: int, weights: str | Path = "auto") -> "Segmenter":
     """Build model `name` for `num_classes` classes, on the CPU, in training mode.
 

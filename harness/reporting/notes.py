@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.evaluation.external import EXTERNAL
+from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
 from harness.reporting.markup import points
 from harness.reporting.records import Cell, display_name

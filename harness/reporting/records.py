@@ -14,7 +14,7 @@ from harness import datasets, discovery
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts
-from harness.evaluation.external import EXTERNAL
+from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
 from harness.run import Run, differences, read_json, refuse_changed_files
 from harness.statistics.comparison import Interval, Spread, compare, spread

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evaluation.external import EXTERNAL
+from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Arm, Experiment
 from harness.reporting.published import Settings
 from harness.reporting.records import method_options

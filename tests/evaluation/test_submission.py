@@ -96,7 +96,7 @@ def test_what_is_written_is_read_back_with_the_scores_of_the_record(
     request, make_run, tmp_path, name, form, protocol, encoding, pattern, values
 ):
     from harness.evaluation.evaluate import evaluate
-    from harness.evaluation.foreign import score_predictions
+    from harness.evaluation.external_predictions import score_predictions
 
     root = request.getfixturevalue("tiny_data" if name == "tiny" else f"{name}_root")
     folder, dataset = make_run(name, root), datasets.load(name, root)

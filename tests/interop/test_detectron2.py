@@ -165,7 +165,7 @@ def test_labels_are_written_once_and_anew_when_they_change(registered, tiny_data
 
 
 def test_the_scores_are_those_of_the_same_maps_scored_from_a_folder(registered, tiny_data, tmp_path):
-    from harness.evaluation.foreign import score_predictions
+    from harness.evaluation.external_predictions import score_predictions
 
     listed = registered.DatasetCatalog.get(NAME)
     evaluator = registered.Evaluator(NAME, tmp_path / "maps")

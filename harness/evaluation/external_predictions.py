@@ -22,7 +22,7 @@ from harness.discovery import unknown
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.encodings import ENCODINGS, Encoding, LabelTable, read_picture
-from harness.evaluation.external import claim, now, settings_of, write_record
+from harness.evaluation.external_arms import claim, now, settings_of, write_record
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.experiment import Absent, Protocol
 from harness.progress import track

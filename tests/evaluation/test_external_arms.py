@@ -8,8 +8,8 @@ import pytest
 from harness import datasets
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.evaluation.external import external_records, external_run, with_external_arms
-from harness.evaluation.foreign import score_predictions
+from harness.evaluation.external_arms import external_records, external_run, with_external_arms
+from harness.evaluation.external_predictions import score_predictions
 from harness.experiment import Experiment
 from harness.reporting.records import Missing, arm_order, cells, groups, read_record
 from harness.reporting.tables import write_tables

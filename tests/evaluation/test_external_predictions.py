@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness import datasets
 from harness.errors import UserError
-from harness.evaluation.foreign import score_predictions
+from harness.evaluation.external_predictions import score_predictions
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def spoil(folder, kind):
 )
 @pytest.mark.parametrize("encoding", [None, "train_ids"])
 def test_a_bad_file_is_refused_by_name_and_nothing_is_written(tiny, tmp_path, kind, words, encoding):
-    from harness.evaluation.external import external_run
+    from harness.evaluation.external_arms import external_run
 
     spoil(write(tmp_path / "theirs", guesses(tiny)), kind)
     results = tmp_path / "results"
@@ -371,5 +371,6 @@ def test_a_perfect_prediction_of_camvid_scores_100(tmp_path):
 
 
 def test_scoring_needs_no_torch():
-    code = "import sys, harness.evaluation.foreign\nassert not {'torch', 'mmseg', 'scipy'} & sys.modules.keys()"
+    module = "harness.evaluation.external_predictions"
+    code = f"import sys, {module}\nassert not {{'torch', 'mmseg', 'scipy'}} & sys.modules.keys()"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
