@@ -8,7 +8,7 @@ EXPERIMENT ?= config/smoke.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-all check bench audit soak clean
+.PHONY: run test test-all check bench verify-reference audit soak clean
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
@@ -33,6 +33,10 @@ bench: .venv/ready
 		--benchmark-json=.benchmarks/bench.json -s
 	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
 
+# Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT.
+verify-reference: .venv/ready
+	$(BIN)/python -m harness reproduce results/reference --protocol whole
+
 # Known faults of the locked packages; says "not run" where no network answers.
 audit: .venv/ready
 	$(BIN)/python -m harness.audit requirements/lock.txt
@@ -50,5 +54,5 @@ soak: .venv/ready
 	touch $@
 
 clean:
-	rm -rf results/runs results/logs results/data results/cache .snakemake
+	rm -rf results/runs results/logs results/data results/cache results/reproduced .snakemake
 	find results/reports -mindepth 1 -maxdepth 1 ! -name cost -exec rm -rf {} +

@@ -27,6 +27,7 @@ from harness.run import Run
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
 
 
 class _Strict(BaseModel):
@@ -89,11 +90,17 @@ class Schedule(_Strict):
 
 
 class Arm(_Strict):
-    """A method with its options, and when it begins to count."""
+    """A method with its options, when it begins to count, and for controls what else is different."""
 
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
+    longer: PositiveFloat = 1.0  # factor of the schedule's iterations
+    seed_offset: NonNegativeInt = 0  # added to the seeds: other luck, still paired with the baseline's seed
     options: dict[str, Any]
+
+    def is_again(self, other: "Arm") -> bool:
+        """Whether this is the other arm once more, with other luck at most: the difference of the two is noise."""
+        return self.model_copy(update={"seed_offset": other.seed_offset}) == other
 
 
 class Override(_Strict):
@@ -137,12 +144,20 @@ class Experiment(_Strict):
         narrowed = any(override.partition("=")[0] in ("datasets", "models", "only") for override in overrides or [])
         if "name" in content:
             raise UserError(f"{path}: name is taken from the file's name; remove the key")
+        return cls.of({"name": Path(path).stem, **content}, str(path), narrowed)
+
+    @classmethod
+    def of(cls, content: dict[str, Any], source: str, narrowed: bool = False) -> "Experiment":
+        """The experiment with that content; `narrowed`: some of its keys may speak of pairs that are left out.
+
+        Raises UserError, one sentence that begins with `source` and names the key.
+        """
         try:
-            return cls.model_validate({"name": Path(path).stem, **content}, context={"narrowed": narrowed})
+            return cls.model_validate(content, context={"narrowed": narrowed})
         except ValidationError as error:
-            raise UserError(f"{path}: {_first_problem(error)}") from None
+            raise UserError(f"{source}: {_first_problem(error)}") from None
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{source}: {error}") from None
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -154,13 +169,13 @@ class Experiment(_Strict):
             if not isinstance(options, dict | None):
                 raise ValueError(f"{name} must be a mapping of options, {{}} for none")
             given = dict(options or {})
-            read[name] = {key: given.pop(key) for key in ("method", "starts_at") if key in given}
+            read[name] = {key: given.pop(key) for key in ARM_KEYS if key in given}
             method = str(read[name].setdefault("method", name))
             allowed = discovery.options(method)
             for key in given:
                 if key not in allowed:
                     raise discovery.unknown(
-                        "option", key, [*allowed, "starts_at"], f" of method {method} in arm {name}"
+                        "option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}"
                     )
             read[name]["options"] = given
         return read
@@ -232,13 +247,20 @@ class Experiment(_Strict):
             if dataset in self.only.get(model, self.datasets)
         ]
 
-    def schedule_of(self, dataset: str, model: str) -> Schedule:
-        """The training settings of a pair: `schedule`, and on top, in order, the entries of `schedules` for it."""
+    def schedule_of(self, dataset: str, model: str, arm: str | None = None) -> Schedule:
+        """The training settings of a pair: `schedule`, and on top, in order, the entries of `schedules` for it.
+
+        Those of an arm differ if it trains `longer`.
+        """
         merged = self.schedule.model_dump()
         for entry in self.schedules:
             if entry.covers(dataset, model):
                 merged |= entry.settings
-        return Schedule.model_validate(merged)
+        schedule = Schedule.model_validate(merged)
+        if arm is not None and self.arms[arm].longer != 1:
+            iterations = max(1, round(self.arms[arm].longer * schedule.iterations))
+            schedule = schedule.model_copy(update={"iterations": iterations})
+        return schedule
 
     def runs(self) -> list[Run]:
         """Every run of the experiment, baseline first within each (data set, model, seed)."""
@@ -276,11 +298,13 @@ class Experiment(_Strict):
             "method": arm.method,
             "method_source": discovery.source_fingerprint(arm.method),
             "options": discovery.options(arm.method) | arm.options,
-            "seed": run.seed,
-            "schedule": self.schedule_of(run.dataset, run.model).model_dump(mode="json"),
+            "seed": run.seed + arm.seed_offset,
+            "schedule": self.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json"),
         }
         if arm.starts_at:
             settings["starts_at"] = arm.starts_at
+        if arm.seed_offset:
+            settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 

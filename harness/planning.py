@@ -77,10 +77,10 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
     """
     times, measured = measured_times(results), _Measured(results)
     costs = _Costs(cost_table)
-    schedules = {pair: experiment.schedule_of(*pair) for pair in experiment.pairs()}
     rows = []
     for run in experiment.runs():
-        schedule, method = schedules[run.dataset, run.model], experiment.arms[run.arm].method
+        schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
+        method = experiment.arms[run.arm].method
         status = _status(experiment, run, results)
         seconds, source = _seconds(times, costs, run, schedule, method)
         hours = None if seconds is None else seconds * schedule.iterations / 3600

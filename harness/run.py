@@ -36,6 +36,11 @@ class Run:
         return f"{self.dataset}/{self.model}/{self.arm}/seed{self.seed}"
 
 
+def inference_weights(folder: Path) -> Path:
+    """Where a run keeps the tensors of its inference network."""
+    return folder / "checkpoints" / "inference.safetensors"
+
+
 def fingerprint(settings: dict[str, Any]) -> str:
     """sha256 of settings in canonical JSON."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -43,7 +43,8 @@ class PixelContrast(Method):
     weight             of the loss
     variant            "paper", or "official": as released, with the differences listed below
     anchors_per_image  budget of sampled pixels, shared by the classes of an image, whatever the number of processes
-    max_views          sampled pixels per (image, class), at most; None: 100, with memory 50
+    max_views          sampled pixels per (image, class), at most; None: 100, with memory 7, which comes to the paper's
+                       50 anchors per class in a mini-batch of eight images
     min_pixels         a class takes part in an image if it has more pixels than this on the grid of the embeddings;
                        None: 0, official 100
     layers             indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the
@@ -66,7 +67,7 @@ class PixelContrast(Method):
     process. Its memory has no variant: it draws nothing, stores most pixels under a wrong class, never stores class 0,
     lets zero vectors stand for it, and loses nine of ten pixels to a pointer that moves by one.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 4.19 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
     Raises ValueError for a value outside its range.
     """
 
@@ -99,7 +100,7 @@ class PixelContrast(Method):
         official = variant == "official"
         if official and memory:
             raise ValueError("variant is 'official', but must be 'paper' with memory: the released memory is defective")
-        max_views = (50 if memory else 100) if max_views is None else max_views
+        max_views = (7 if memory else 100) if max_views is None else max_views
         min_pixels = (100 if official else 0) if min_pixels is None else min_pixels
         require_count(dim=dim, anchors_per_image=anchors_per_image, max_views=max_views)
         require_count(region_queue=region_queue, pixel_queue=pixel_queue, pixels_enqueued=pixels_enqueued)

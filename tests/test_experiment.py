@@ -38,9 +38,26 @@ def test_an_arm_may_start_to_count_later(experiment_file):
     assert "starts_at" not in runs["cross_entropy"] | runs["late"]["options"]
 
 
+def test_a_control_has_other_luck_or_more_iterations(experiment_file):
+    arms = {"cross_entropy": {}, "again": {"method": "cross_entropy", "seed_offset": 3}}
+    arms["longer"] = {"method": "cross_entropy", "longer": 2.5}
+    experiment = Experiment.load(experiment_file(arms=arms), ["seeds=[0, 2]", "schedule.iterations=7"])
+    runs = {(run.arm, run.seed): experiment.settings(run) for run in experiment.runs()}
+    assert {key: settings["seed"] for key, settings in runs.items()} == {
+        **{("cross_entropy", seed): seed for seed in (0, 2)},
+        **{("again", seed): seed + 3 for seed in (0, 2)},
+        **{("longer", seed): seed for seed in (0, 2)},
+    }
+    assert runs["again", 2] == runs["cross_entropy", 2] | {"seed": 5, "seed_offset": 3}
+    longer = runs["cross_entropy", 2]["schedule"] | {"iterations": 18}  # 17.5, rounded to the even number
+    assert runs["longer", 2] == runs["cross_entropy", 2] | {"schedule": longer}
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
+        ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "greater than 0"]),
+        ({"arms": {"contextrast": {"seed_offset": -1}}}, ["arms.contextrast.seed_offset", "-1"]),
         ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),

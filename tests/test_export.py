@@ -12,8 +12,7 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.export import export
 from harness.models.segmenter import state_hash
-from harness.run import read_json, write_json
-from harness.training.train import inference_weights
+from harness.run import inference_weights, read_json, write_json
 from harness.training.trainer import Trainer
 
 

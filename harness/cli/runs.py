@@ -163,6 +163,32 @@ def _known_answers(
 
 
 @app.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
+    protocol: Annotated[list[str], typer.Option("--protocol", help="Of the record's; default: all of them.")] = [],  # noqa: B006
+    results: ResultsOption = Path("results/reproduced"),
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: as many as the record's.")] = None,
+) -> None:
+    """Make a run again from its record alone, the shortest if there are several, and compare the scores."""
+    from harness import datasets
+    from harness.machine import Machine
+    from harness.reproduce import describe, shortest
+    from harness.reproduce import reproduce as make_again
+    from harness.run import read_json
+
+    chosen = shortest(folder)
+    record = read_json(chosen / "record.json")
+    root = datasets.resolve_root(record["key"]["dataset"], root, results)
+    machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")
+    found = make_again(chosen, results, root, machine, protocol)
+    typer.echo(describe(found))
+    if not found.passed:
+        raise RunFailed(f"{chosen} was not reproduced")
+
+
+@app.command()
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
     split: Annotated[str, typer.Option("--split")],

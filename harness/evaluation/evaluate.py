@@ -23,8 +23,7 @@ from harness.locking import hold, remove_leftovers
 from harness.machine import Machine
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
-from harness.run import file_hash, read_json, write_json
-from harness.training.train import inference_weights
+from harness.run import file_hash, inference_weights, read_json, write_json
 
 Tables = dict[str, np.ndarray]
 

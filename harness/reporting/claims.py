@@ -255,7 +255,7 @@ def _ablation_arms(experiment: Experiment, changed: dict[str, Any]) -> tuple[str
         with_options = {
             name: verdicts.plain(defaults | arm.options)
             for name, arm in experiment.arms.items()
-            if arm.method == method and not arm.starts_at
+            if arm.method == method and not arm.starts_at and arm.longer == 1 and not arm.seed_offset
         }
         arm = next((name for name, has in with_options.items() if has == verdicts.plain(defaults | changed)), None)
         full = next((name for name, has in with_options.items() if has == verdicts.plain(defaults)), None)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
 from harness.reporting.markup import points
-from harness.reporting.records import Cell, display_name
+from harness.reporting.records import Cell, display_name, is_control
 from harness.statistics.noise import ENOUGH_SEEDS
 
 PROTOCOLS = {
@@ -44,6 +44,7 @@ def notes(experiment: Experiment, found: Sequence[Cell], baseline: str | None = 
             for protocol in dict.fromkeys(cell.protocol for cell in found)
         ),
         f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
+        *_controls(experiment),
     ]
     for dataset in dict.fromkeys(cell.dataset for cell in found):
         of_set = [cell for cell in found if cell.dataset == dataset]
@@ -55,6 +56,21 @@ def notes(experiment: Experiment, found: Sequence[Cell], baseline: str | None = 
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     said += _cautions({cell.interval.seeds for cell in found if cell.interval})
     return said + _holes(found)
+
+
+def _controls(experiment: Experiment) -> list[str]:
+    """Which arms are the baseline again, and which train longer than the schedule says."""
+    said = []
+    for name, arm in experiment.arms.items():
+        if is_control(experiment, name):
+            seeds = ", ".join(str(seed + arm.seed_offset) for seed in experiment.seeds)
+            said.append(
+                f"A/A control: {display_name(name)} is {display_name(experiment.baseline)} once more (seeds {seeds}); "
+                "what it gains is noise, and its interval shows how much of it."
+            )
+        if arm.longer != 1:
+            said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
+    return said
 
 
 def _cautions(seeds: set[int]) -> list[str]:

@@ -112,8 +112,13 @@ class Group:
 
 
 def arm_order(experiment: Experiment) -> list[str]:
-    """The arms as tables list them: the baseline, then the others in the experiment's order."""
-    return sorted(experiment.arms, key=lambda arm: arm != experiment.baseline)
+    """The arms as tables list them: the baseline, A/A controls, then the others in the experiment's order."""
+    return sorted(experiment.arms, key=lambda arm: (arm != experiment.baseline, not is_control(experiment, arm)))
+
+
+def is_control(experiment: Experiment, arm: str) -> bool:
+    """Whether an arm is the baseline again, under another name and with other seeds at most: what it gains is noise."""
+    return arm != experiment.baseline and experiment.arms[arm].is_again(experiment.arms[experiment.baseline])
 
 
 def display_name(arm: str) -> str:
@@ -226,7 +231,7 @@ def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) 
         return []
     arm, found = experiment.arms[run.arm], record.get("settings", {})
     options = json.loads(json.dumps(method_options(arm.method) | arm.options))  # tuples become lists, as read back
-    schedule = experiment.schedule_of(run.dataset, run.model).model_dump(mode="json")
+    schedule = experiment.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json")
     asked: dict[str, Any] = {"method": arm.method, "options": options, "schedule": schedule}
     changed = []
     for name in ("method", "options", "schedule"):

@@ -91,7 +91,8 @@ def arm_deviations(arm: Arm) -> list[str]:
     defaults = method_options(arm.method)
     asked, ours = plain(defaults | CONSTANTS.get(arm.method, {})), plain(defaults | arm.options)
     found = [f"{name} {ours[name]}, published {asked[name]}" for name in asked if ours[name] != asked[name]]
-    return found + ([f"starts_at {arm.starts_at}"] if arm.starts_at else [])
+    found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []
+    return found + ([f"trained {arm.longer:g} times as long"] if arm.longer != 1 else [])
 
 
 def differing(experiment: Experiment, row: Settings) -> list[tuple[str, str, str]]:

@@ -18,8 +18,17 @@ from harness.locking import hold, remove_leftovers
 from harness.machine import Machine
 from harness.models.segmenter import state_hash
 from harness.provenance import provenance
-from harness.run import FINISHED, Run, fingerprint, read_json, refuse_other_settings, write_json
+from harness.run import (
+    FINISHED,
+    Run,
+    fingerprint,
+    inference_weights,
+    read_json,
+    refuse_other_settings,
+    write_json,
+)
 from harness.skipped import write_skipped
+from harness.training.borrowing import borrow
 from harness.training.loop import Job
 from harness.training.trainer import Trainer
 
@@ -63,6 +72,8 @@ def train(
             _empty(folder)
         if (finished := _finished(folder, settings)) is not None:
             return finished
+        if not restart and (borrowed := borrow(experiment, run, results, settings)) is not None:
+            return borrowed
         cache = results / "cache"
         job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer, timeout)
         del trainer  # the job's alone, which drops it when memory runs out
@@ -74,11 +85,6 @@ def open_dataset(name: str, root: Path, results: Path) -> tuple[Dataset, dict[st
     dataset = datasets.load(name, root)
     datasets.prepare(dataset)
     return dataset, verify(dataset, datasets.report_path(name, results))
-
-
-def inference_weights(folder: Path) -> Path:
-    """Where a run keeps the tensors of its inference network."""
-    return folder / "checkpoints" / "inference.safetensors"
 
 
 def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any]) -> dict[str, Any]:

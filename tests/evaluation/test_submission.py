@@ -60,7 +60,7 @@ def make_run(tmp_path):
 
             from harness import models
             from harness.models.segmenter import state_hash
-            from harness.training.train import inference_weights
+            from harness.run import inference_weights
 
             torch.manual_seed(0)
             network = models.build("hrnet_tiny", datasets.load(dataset).num_classes, weights="none")

@@ -59,6 +59,13 @@ def test_budget_of_anchors_bounds_each_image():
     assert method.diagnostics["anchors"] == 50 + 64  # one class, capped by max_views; two classes, 32 each
 
 
+def test_with_a_memory_eight_images_give_the_papers_fifty_anchors_a_class():
+    labels = torch.arange(2).repeat_interleave(32).view(1, 8, 8).repeat(8, 1, 1)
+    method = PixelContrast([4], 2, dim=4, memory=True, region_queue=8, pixel_queue=8)
+    method([torch.randn(8, 4, 8, 8)], torch.randn(8, 2, 8, 8), labels, 0)
+    assert 50 <= method.diagnostics["anchors"] / 2 < 50 + 8  # no image gives a part of a pixel
+
+
 def test_maps_are_upsampled_to_the_finest_and_concatenated():
     torch.manual_seed(0)
     features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6), torch.randn(2, 2, 2, 3)]
@@ -207,11 +214,12 @@ def test_purity_of_the_memory_is_one_after_wrapping_around():
     assert method.diagnostics["pixel_queue_fill"].tolist() == [1.0] * 6
 
 
-def test_a_memory_draws_fewer_anchors_a_class_and_as_many_keys_as_it_is_told():
+def test_a_memory_draws_as_many_keys_as_it_is_told():
     labels = torch.zeros(1, 40, 40, dtype=torch.long)
     labels[:, 20:] = 1
     z, logits = torch.randn(1, 4, 40, 40), torch.randn(1, 2, 40, 40)
-    method = PixelContrast([4], 2, dim=4, memory=True, pixels_enqueued=49, drawn_positives=3, drawn_negatives=4)
+    drawn = {"drawn_positives": 3, "drawn_negatives": 4}
+    method = PixelContrast([4], 2, dim=4, memory=True, max_views=50, pixels_enqueued=49, **drawn)
     method.loss([z], logits, labels, 0)
     method.loss([z], logits, labels, 1)
     found = method.diagnostics
@@ -237,7 +245,7 @@ class LargestTensor(TorchDispatchMode):
 def test_no_tensor_grows_with_anchors_times_memory(grow, monkeypatch):
     monkeypatch.setattr(pixel_contrast, "MAX_SCORES", 4096)
     lengths = {"pixels_enqueued": 50 * grow, "pixel_queue": 400, "region_queue": 400}
-    method = PixelContrast([4], 4, dim=8, memory=True, drawn_positives=8, drawn_negatives=8, **lengths)
+    method = PixelContrast([4], 4, dim=8, memory=True, max_views=50, drawn_positives=8, drawn_negatives=8, **lengths)
     labels = (torch.arange(40) // 10).expand(2, 40, 40)
     z, logits = torch.randn(2, 8, 40, 40, requires_grad=True), torch.randn(2, 4, 40, 40)
     for iteration in range(2):

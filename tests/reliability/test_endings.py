@@ -20,10 +20,10 @@ from harness.experiment import Experiment
 from harness.locking import hold
 from harness.machine import Machine
 from harness.models.segmenter import state_hash
-from harness.run import read_json, refuse_changed_files, write_json
+from harness.run import inference_weights, read_json, refuse_changed_files, write_json
 from harness.status import describe, retry, status_rows
 from harness.training import checkpoint
-from harness.training.train import inference_weights, train
+from harness.training.train import train
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,9 @@ from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
 from harness.machine import Machine
-from harness.run import read_json
+from harness.run import inference_weights, read_json
 from harness.training import checkpoint
-from harness.training.train import inference_weights, train
+from harness.training.train import train
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow

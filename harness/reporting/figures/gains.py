@@ -18,20 +18,9 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.records import Cell, display_name
+from harness.reporting.records import Cell, arm_order, display_name, is_control
 
 ROW = 0.17  # inches
-
-
-def control_first(experiment: Experiment, arms: Sequence[str]) -> list[str]:
-    """`arms`, those that run the baseline's method with its options (A/A controls) before the others."""
-    baseline = experiment.arms[experiment.baseline]
-    return sorted(arms, key=lambda arm: not is_control(experiment, arm) and experiment.arms[arm] != baseline)
-
-
-def is_control(experiment: Experiment, arm: str) -> bool:
-    """Whether an arm differs from the baseline in its name alone: what it gains is noise."""
-    return arm != experiment.baseline and experiment.arms[arm] == experiment.arms[experiment.baseline]
 
 
 def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
@@ -81,7 +70,7 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
     Beside each interval stand its figures and the number of seeds. A/A controls come first.
     """
     styles = arm_styles(experiment)
-    arms = control_first(experiment, [arm for arm in styles if arm != experiment.baseline])
+    arms = [arm for arm in arm_order(experiment) if arm != experiment.baseline]
     protocols = experiment.protocols
     text = (
         f"Difference to {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval with "

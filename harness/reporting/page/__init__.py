@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import atomic
-from harness.experiment import Experiment
+from harness.experiment import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
@@ -134,11 +134,7 @@ def headline(experiment: Experiment, region: Sequence[Cell]) -> str:
 
 
 def _description(experiment: Experiment) -> list[tuple[str, str]]:
-    arms = [
-        display_name(name)
-        + ("" if arm.method == name and not arm.options else f" ({_arm_text(arm.method, arm.options)})")
-        for name, arm in experiment.arms.items()
-    ]
+    arms = [display_name(name) + _arm_text(name, arm) for name, arm in experiment.arms.items()]
     return [
         ("Arms", "; ".join(arms)),
         ("Baseline", display_name(experiment.baseline)),
@@ -149,8 +145,14 @@ def _description(experiment: Experiment) -> list[tuple[str, str]]:
     ]
 
 
-def _arm_text(method: str, options: Mapping[str, Any]) -> str:
-    return ", ".join([method, *(f"{key} {value}" for key, value in options.items())])
+def _arm_text(name: str, arm: Arm) -> str:
+    """In brackets what its name does not say of an arm: its method, and what is not the default."""
+    parts = arm.model_dump(exclude_defaults=True, exclude={"method", "options"}) | arm.options
+    said = [
+        *([] if arm.method == name and not parts else [arm.method]),
+        *(f"{key} {value}" for key, value in parts.items()),
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _schedules(experiment: Experiment) -> list[tuple[str, list[tuple[str, str]]]]:

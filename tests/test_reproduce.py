@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+
+from harness import datasets, reproduce
+from harness.errors import UserError
+from harness.evaluation.evaluate import evaluate
+from harness.experiment import Experiment
+from harness.machine import Machine
+from harness.reproduce import Comparison, describe, shortest
+from harness.run import read_json, write_json
+from harness.training.train import train
+
+MACHINE = Machine("cpu", threads=1)
+COMPARISON = Comparison(
+    record="a", scores={"whole": (60.0, 62.0)}, differs=["device.name (b there, c asked)"], same_bits=False
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        ({}, True),
+        ({"scores": {"whole": (60.0, 62.0), "ms_flip": (60.0, 57.4)}}, False),
+        ({"differs": []}, False),  # the same machine: other bits are a failure however near the score
+        ({"differs": [], "same_bits": True}, True),
+    ],
+)
+def test_bits_on_the_same_machine_and_a_tolerance_elsewhere(changes, passed):
+    found = dataclasses.replace(COMPARISON, **changes)
+    assert found.passed is passed
+    assert describe(found).endswith("pass" if passed else "fail")
+
+
+@pytest.mark.slow
+def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, tmp_path):
+    arms = {"cross_entropy": {}, "late": {"method": "contextrast", "alpha": 0.2, "starts_at": 0.5, "seed_offset": 2}}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
+    root, folders = datasets.resolve_root("tiny"), {}
+    for arm in arms:
+        run = experiment.run("tiny", "hrnet_tiny", arm, 0)
+        train(experiment, run, tmp_path, MACHINE, root=root)
+        evaluate(run.folder(tmp_path), MACHINE, protocols=["whole"])
+        folders[arm] = run.folder(tmp_path)
+
+    for arm, seconds in (("cross_entropy", 9.0), ("late", 4.0)):
+        record = read_json(folders[arm] / "record.json")
+        write_json(folders[arm] / "record.json", record | {"seconds": seconds})
+    assert shortest(tmp_path) == folders["late"]
+    found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, [])
+    assert (found.differs, found.same_bits, found.passed) == ([], True, True)
+
+    record = read_json(folders["late"] / "record.json")
+    other = record["provenance"] | {"python": "3.9.1"}
+    write_json(folders["late"] / "record.json", record | {"weights_hash": "0" * 64, "provenance": other})
+    found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, ["whole"])  # not trained again
+    assert (found.same_bits, found.passed) == (False, True)
+    assert len(found.differs) == 1 and "3.9.1" in found.differs[0]
+
+
+def test_what_cannot_be_made_again_is_said(repository, tmp_path):
+    with pytest.raises(UserError, match="no record of a trained run"):
+        shortest(tmp_path)
+    reference = shortest(repository / "results" / "reference")
+    with pytest.raises(UserError, match="was not evaluated by slide"):
+        reproduce.reproduce(reference, tmp_path, tmp_path, MACHINE, ["slide"])
