@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.boundary_aware import NONE, boundary_aware
 from methods.class_means import class_means
 from methods.heads import relu_norm_head
 from methods.info_nce import masked_logsumexp
-from methods.label_distance import squared_distance_to_other_mark
 from methods.labels import nearest
 from methods.method import Method, full_precision
+from methods.negative_diagnostics import negative_diagnostics
 from methods.options import (
     require_choice,
     require_count,
@@ -30,7 +31,6 @@ from methods.unit_vectors import unit
 
 NEGATIVES = ("missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard")
 TIES = ("exact", "percentile")
-NONE = -1  # the mark of pixels outside all error regions
 
 
 class Layer(NamedTuple):
@@ -39,6 +39,7 @@ class Layer(NamedTuple):
     vectors: Tensor  # [N, d], z
     labels: Tensor  # [N], g(z)
     marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
+    edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; of no meaning outside
     hard: Tensor  # bool [N], chosen by BANE sampling
 
 
@@ -121,9 +122,10 @@ class Contextrast(Method):
         valid = labels != self.ignore_index
         wrong_class = prediction if self.negatives == "false_positives" else labels
         marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
-        hard = boundary_aware(marks, self.num_classes, self.keep, self.ties)
+        hard, edge = boundary_aware(marks, self.num_classes, self.keep, self.ties)
         vectors = embeddings.movedim(1, -1)[valid]
-        return Layer(unit(vectors) if self.normalize else vectors, labels[valid], marks[valid], hard[valid])
+        vectors = unit(vectors) if self.normalize else vectors
+        return Layer(vectors, labels[valid], marks[valid], edge[valid], hard[valid])
 
     def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
         """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
@@ -161,55 +163,25 @@ class Contextrast(Method):
 
             self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
             if i == 1:
-                self.diagnostics |= self.finest_diagnostics(layer, similarity, scores, mask)
+                opposed = self.opposed(layer.marks)
+                self.diagnostics |= negative_diagnostics(
+                    *layer[1:], similarity, scores, mask, opposed, self.temperature
+                )
         return total
 
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
         """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true."""
-        classes = torch.arange(self.num_classes, device=similarity.device)
         rows = layer.hard.nonzero().squeeze(1)
-        marks = layer.marks[rows, None]
-        if self.negatives == "missed_of_other_classes":
-            return similarity.index_select(0, rows), marks != classes
-        if self.negatives in ("as_printed", "false_positives"):
-            return similarity.index_select(0, rows), marks == classes
+        mask = self.opposed(layer.marks[rows])
+        if self.negatives not in ("random", "semi_hard"):
+            return similarity.index_select(0, rows), mask
         order = torch.rand_like(similarity) if self.negatives == "random" else similarity.detach()
+        classes = torch.arange(self.num_classes, device=similarity.device)
         order = order.masked_fill(layer.labels[:, None] == classes, -torch.inf)
-        wanted = (marks != classes).sum(0)
         drawn = order.topk(len(rows), dim=0).indices
-        return similarity.gather(0, drawn), torch.arange(len(rows), device=rows.device)[:, None] < wanted
+        return similarity.gather(0, drawn), torch.arange(len(rows), device=rows.device)[:, None] < mask.sum(0)
 
-    @torch.no_grad()
-    def finest_diagnostics(self, layer: Layer, similarity: Tensor, scores: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Of layer 1. A kept_share near 1 shows that BANE sampling takes nearly all misclassified pixels."""
-        present = torch.bincount(layer.labels, minlength=self.num_classes) > 0
-        pixels, wrong, mask = layer.labels.new_tensor(len(layer.labels)), (layer.marks != NONE).sum(), mask & present
-        own = similarity.gather(1, layer.labels[:, None])
-        return {
-            "kept_share": layer.hard.sum() / wrong.clamp(min=1),
-            "misclassified_share": wrong / pixels.clamp(min=1),
-            "anchors": present.sum(),
-            "positives": pixels,
-            "negatives": mask.sum(0),  # [K]
-            "positive_similarity": self.temperature * own.sum() / pixels.clamp(min=1),
-            "negative_similarity": self.temperature * (scores * mask).sum() / mask.sum().clamp(min=1),
-        }
-
-
-def boundary_aware(marks: Tensor, num_classes: int, keep: float, ties: str) -> Tensor:
-    """BANE sampling, equations (13) and (14): the pixels of each error region that are nearest to its edge.
-
-    marks int64 [B, H, W]: the class of the error region that a pixel belongs to, or NONE. A region is the pixels of one
-    class in one image. Returns bool [B, H, W], true at the share `keep` of each region; ties as in Contextrast.
-    """
-    inside = marks != NONE
-    distance = squared_distance_to_other_mark(marks, inside)[inside]
-    image = torch.arange(len(marks), device=marks.device)[:, None, None].expand_as(marks)
-    region = (image * num_classes + marks)[inside]
-    size = torch.bincount(region, minlength=len(marks) * num_classes)
-    quota = (keep * size.double() - 1e-9).ceil()  # the slack undoes rounding: 0.07 * 100 is above 7
-    chosen = rank_within_group(region, distance) < quota[region]
-    if ties == "percentile":
-        limit = torch.zeros_like(size).scatter_reduce(0, region, torch.where(chosen, distance, 0).long(), "amax")
-        chosen = distance <= limit[region]
-    return torch.zeros_like(inside).masked_scatter(inside, chosen)
+    def opposed(self, marks: Tensor) -> Tensor:
+        """Bool [M, K]: the classes that pixels with these marks [M] (none of them NONE) are negatives of."""
+        of_class = marks[:, None] == torch.arange(self.num_classes, device=marks.device)
+        return of_class if self.negatives in ("as_printed", "false_positives") else ~of_class

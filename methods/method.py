@@ -19,7 +19,9 @@ class Method(nn.Module, ABC):
     num_classes   K: labels are 0..K-1
     ignore_index  the label of pixels that take no part in anything
 
-    `loss` leaves in `diagnostics` what is worth plotting: detached scalars, or one value per class as a vector [K].
+    `loss` leaves in `diagnostics` what is worth plotting, detached: scalars; one value per class as a vector [K]; or,
+    named "distance_bins/...", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES and one
+    beyond them), NaN in a bin without any pixel.
     Random choices draw from torch's generator of the tensors' device; state lives in buffers.
     """
 

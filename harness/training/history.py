@@ -12,7 +12,7 @@ from harness import atomic
 
 
 class History:
-    """Collects scalars (for curve.csv and diagnostics.npz) and per-class vectors (for diagnostics.npz alone).
+    """Collects scalars (for curve.csv and diagnostics.npz) and vectors (for diagnostics.npz alone).
 
     NaN in a diagnostic means "not defined in this iteration" (no misclassified pixel, say) and is left out of averages.
     """
@@ -42,7 +42,8 @@ class History:
         """Write curve.csv and diagnostics.npz into `folder`.
 
         curve.csv: a row a log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
-        float64 [T] or, for a per-class vector, [T, K].
+        float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or that of the bins for a name that begins
+        with "distance_bins/".
         """
         table = pd.DataFrame(self.rows)
         scalar = [name for name in table if not any(isinstance(value, list) for value in table[name])]

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import discovery
 from methods.method import Method
+from methods.negative_diagnostics import DISTANCES
 
 METHODS = discovery.names()
 FOLDER = Path(discovery.FOLDER)
@@ -102,10 +103,14 @@ def check_terms(method, terms, maps):
         assert any(x.grad is not None for x in maps)
         gradients = [x.grad for x in (*maps, *method.parameters()) if x.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients)
-    for value in method.diagnostics.values():
+    for key, value in method.diagnostics.items():
         assert not value.requires_grad
-        assert value.isfinite().all()
-        assert value.shape in ((), (method.num_classes,))
+        if key.startswith("distance_bins/"):
+            assert value.shape == (len(DISTANCES) + 1,)
+            assert not value.isinf().any()
+        else:
+            assert value.isfinite().all()
+            assert value.shape in ((), (method.num_classes,))
 
 
 def test_the_methods_are_found():

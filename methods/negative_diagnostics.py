@@ -1,0 +1,71 @@
+"""What the negatives of a layer are like: how many are kept, how similar they are, and where they lie."""
+
+import torch
+from torch import Tensor
+
+from methods.boundary_aware import NONE
+
+# A misclassified pixel falls into the first bin whose edge its distance does not exceed, or into a last one. Distances
+# are those to the edge of its error region: Euclidean, in pixels of the layer's grid, 1 next to the edge.
+DISTANCES = (1, 2, 4, 8, 16)
+
+
+@torch.no_grad()
+def negative_diagnostics(
+    labels: Tensor,
+    marks: Tensor,
+    squared: Tensor,
+    hard: Tensor,
+    similarity: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    opposed: Tensor,
+    temperature: float,
+) -> dict[str, Tensor]:
+    """Of the N valid pixels of a layer. A kept_share near 1 says that the sampling takes nearly all that is wrong.
+
+    labels, marks int64 [N], squared int [N], hard bool [N]: as in contextrast.Layer
+    similarity [N, K], scores [M, K]: similarities over temperature, of the pixels and of the negatives to the anchors
+    mask bool [M, K]: the negatives of class n are those where column n is true
+    opposed bool [N, K]: the anchors that a misclassified pixel is, or if chosen would be, a negative of
+    """
+    present = torch.bincount(labels, minlength=similarity.shape[1]) > 0
+    wrong = marks != NONE
+    pixels, mask = labels.new_tensor(len(labels)), mask & present
+    own = similarity.gather(1, labels[:, None])
+    opposed = opposed[wrong] & present
+    binned = _by_distance(squared[wrong], hard[wrong], temperature * similarity[wrong], opposed)
+    return {
+        "kept_share": hard.sum() / wrong.sum().clamp(min=1),
+        "misclassified_share": wrong.sum() / pixels.clamp(min=1),
+        "anchors": present.sum(),
+        "positives": pixels,
+        "negatives": mask.sum(0),  # [K]
+        "positive_similarity": temperature * own.sum() / pixels.clamp(min=1),
+        "negative_similarity": temperature * (scores * mask).sum() / mask.sum().clamp(min=1),
+        **{f"distance_bins/{name}": value for name, value in binned.items()},
+    }
+
+
+def _by_distance(squared: Tensor, hard: Tensor, similarity: Tensor, opposed: Tensor) -> dict[str, Tensor]:
+    """By the distance of misclassified pixels: vectors [len(DISTANCES) + 1].
+
+    Their number and that of the chosen ones; and of the chosen and of the others the mean similarity to the opposed
+    anchor that a pixel is most similar to, NaN where there are none.
+    """
+    bins = torch.bucketize(squared, squared.new_tensor([distance**2 for distance in DISTANCES]))
+    nearest = similarity.masked_fill(~opposed, -torch.inf).amax(1)
+    compared = nearest.isfinite()  # false where no class but the pixel's own is there
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(len(DISTANCES) + 1).index_add(0, bins, values)
+
+    def mean(chosen: Tensor) -> Tensor:
+        return total(nearest.where(chosen, 0.0)) / total(chosen.to(nearest.dtype))
+
+    return {
+        "misclassified": total(torch.ones_like(bins)),
+        "kept": total(hard.long()),
+        "kept_similarity": mean(hard & compared),
+        "left_similarity": mean(~hard & compared),
+    }
