@@ -21,7 +21,7 @@ from harness.run import Run, Status, fingerprint, read_json, refuse_changed_file
 from harness.statistics.scores import Absent, groups, score
 
 # What is read of a run. Weights, predictions and locks stay at home and are not looked at.
-EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz")
+EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 IGNORED = ("training.json", "checkpoints", "predictions")
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 

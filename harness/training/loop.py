@@ -20,6 +20,7 @@ from harness.machine import Machine
 from harness.progress import Progress, duration
 from harness.run import refuse_other_settings
 from harness.training import checkpoint
+from harness.training.embeddings import note_embeddings
 from harness.training.history import History
 from harness.training.samples import TrainingSamples, batches
 from harness.training.schedule import learning_rate
@@ -94,8 +95,10 @@ class Job:
         self.trainer.micro_batch = smaller
 
     def _loop(self, deadline: float | None) -> None:
-        schedule = self.trainer.schedule
-        start, clock = self.done, time.monotonic() - self.seconds
+        schedule, start = self.trainer.schedule, self.done
+        if start == 0:  # never later: a continued run has what it wrote then
+            note_embeddings(self.folder, "before", self.trainer, self.dataset)
+        clock = time.monotonic() - self.seconds
         with (
             noticing_sigterm() as terminating,
             Progress(f"train {self.name}", schedule.iterations, start) as progress,
@@ -123,6 +126,7 @@ class Job:
                 if not last and deadline and time.monotonic() > deadline:
                     raise TimedOut(f"not at its end after {duration(self.timeout or 0)} (iteration {self.done})")
                 progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
+        note_embeddings(self.folder, "after", self.trainer, self.dataset)
 
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.experiment import Experiment
 
 if TYPE_CHECKING:
+    from harness.reporting.figures.embeddings import Projection
     from harness.reporting.measured import Measured
 
 # What each figure shows: captions of the report, in its order.
@@ -23,12 +24,13 @@ CAPTIONS = {
     "latency": "mIoU over the time that one image takes.",
     "training": "Losses over the iterations.",
     "diagnostics": "What the methods log of themselves over the iterations.",
-    "negatives": "Boundary-aware sampling of negatives over the iterations.",
+    "negatives": "Boundary-aware sampling: what is kept, how similar it is, and how far from the error region's edge.",
+    "embeddings": "What pixels of each class look like to each layer, before and after training.",
 }
 
 
 PER_DATASET = ("gains", "boundary", "frequency")
-PER_PAIR = ("classes", "confusion")
+PER_PAIR = ("classes", "confusion", "negatives", "embeddings")
 FIGURES_A_PROCESS = 8  # fewer are drawn sooner than a process has started
 
 
@@ -47,18 +49,32 @@ def figure_names(experiment: Experiment) -> dict[str, str]:
 
 
 def write_figures(
-    experiment: Experiment, results: Path, measured: "Sequence[Measured] | None" = None, processes: int | None = None
+    experiment: Experiment,
+    results: Path,
+    measured: "Sequence[Measured] | None" = None,
+    processes: int | None = None,
+    projection: "Projection" = "pca",
 ) -> list[Path]:
     """Write figures/<name>.{png,pdf} of `results`/reports/<experiment> for all `figure_names`; returns the PNGs.
 
     A figure without data says so. `measured` saves reading the records again; many figures are drawn by up to
-    `processes` processes, by default one a core.
+    `processes` processes, by default one a core. `projection` is that of the embeddings.
     """
-    from harness.reporting.figures import classes, confusion, edges, gains, latency, training
+    from harness.reporting.figures import (
+        classes,
+        confusion,
+        curves,
+        edges,
+        embeddings,
+        gains,
+        latency,
+        negatives,
+        training,
+    )
     from harness.reporting.measured import measure
 
     measured = measure(experiment, results) if measured is None else measured
-    curves = training.read_curves(experiment, results)
+    found = curves.read_curves(experiment, results)
     jobs: dict[str, tuple[Any, ...]] = {"miou": (gains.miou_figure, experiment, measured)}
     for dataset in experiment.datasets:
         of_set = [each for each in measured if each.dataset == dataset]
@@ -69,9 +85,13 @@ def write_figures(
         jobs[f"classes_{each.dataset}_{each.model}"] = (classes.classes_figure, experiment, each)
         jobs[f"confusion_{each.dataset}_{each.model}"] = (confusion.confusion_figure, experiment, each)
     jobs["latency"] = (latency.latency_figure, experiment, measured, latency.read_latency(results))
-    jobs["training"] = (training.training_figure, experiment, curves)
-    jobs["diagnostics"] = (training.diagnostics_figure, experiment, curves)
-    jobs["negatives"] = (training.negatives_figure, experiment, curves)
+    jobs["training"] = (training.training_figure, experiment, found)
+    jobs["diagnostics"] = (training.diagnostics_figure, experiment, found)
+    for each in measured:
+        pair = each.dataset, each.model
+        jobs[f"negatives_{'_'.join(pair)}"] = (negatives.negatives_figure, experiment, each.title, found[each.title])
+        sample = embeddings.read_embeddings(experiment, results, *pair)
+        jobs[f"embeddings_{'_'.join(pair)}"] = (embeddings.embeddings_figure, experiment, *pair, sample, projection)
 
     folder = Path(results) / "reports" / experiment.name / "figures"
     processes = min(processes or os.cpu_count() or 1, len(jobs) // FIGURES_A_PROCESS)
