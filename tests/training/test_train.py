@@ -59,6 +59,11 @@ def test_an_interrupted_run_ends_in_the_same_bits_with_any_number_of_workers(exp
         assert continued["weights_hash"] == whole["weights_hash"]
         curves = [pd.read_csv(run.folder(folder) / "curve.csv") for folder in (tmp_path / "whole", results)]
         pd.testing.assert_frame_equal(*[curve.drop(columns="seconds") for curve in curves], check_exact=True)
+        # What pixels looked like before training is that of then, not of the weights it was continued with.
+        files = [np.load(run.folder(folder) / "embeddings.npz") for folder in (tmp_path / "whole", results)]
+        assert {"before/points1", "after/points1"} <= set(files[0].files) == set(files[1].files)
+        for name in files[0].files:
+            np.testing.assert_array_equal(files[0][name], files[1][name])
 
 
 def test_the_network_starts_alike_for_every_arm_and_differs_between_seeds(experiment):

@@ -31,7 +31,7 @@ from harness.reporting.records import arm_order, display_name
 
 Projection = Literal["pca", "tsne"]
 PHASES = ("before", "after")
-SMALL = 5.5  # points
+SMALL = 6.0  # points
 ROW = 0.93  # inches
 PLATE = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6}  # behind text on points
 
@@ -129,7 +129,7 @@ def embeddings_figure(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontweight="bold", fontsize=6.5)
     for place, axis in enumerate(axes[0]):
         layer, phase = divmod(place, 2)
-        axis.set_title(f"layer {layer + 1}\n{PHASES[phase]}\n{axis.get_title()}", fontsize=6, pad=2)
+        axis.set_title(f"layer {layer + 1}\n{PHASES[phase]}\n{axis.get_title()}", fontsize=SMALL, pad=2)
     handles = [
         Line2D(
             [],
@@ -183,6 +183,7 @@ def _panel(
 ) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
+    axis.set_box_aspect(1)
     for side in axis.spines.values():
         side.set_color("0.8")
     of = each.phases.get(phase)
@@ -210,8 +211,11 @@ def _panel(
             edgecolors=_edge(color),
             linewidths=0.2,
         )
-    axis.margins(0.06)
-    axis.set_aspect("equal", adjustable="datalim")
+    if len(places):
+        low, high = places.min(0), places.max(0)
+        middle, reach = (low + high) / 2, 0.55 * max(float((high - low).max()), 1e-6)
+        axis.set_xlim(middle[0] - reach, middle[0] + reach)
+        axis.set_ylim(middle[1] - reach, middle[1] + reach)
     if project is _principal:
         share = f"{100 * points.variance[:2].sum():.0f} %"
         axis.text(0.98, 0.02, share, transform=axis.transAxes, ha="right", va="bottom", size=5, bbox=PLATE)
