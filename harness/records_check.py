@@ -155,12 +155,27 @@ def _settings_problems(record: _Record) -> list[str]:
 
 
 def _file_problems(folder: Path, record: _Record) -> list[str]:
+    """Files that are missing, strange, or not whole; counts and curve are looked at more closely elsewhere."""
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(IGNORED)
     needed = {"record.json"}
     if record.status == "done":
         needed |= {"counts.npz", "confusion.npz"} | ({"curve.csv"} if record.method != EXTERNAL else set())
     missing, strange = sorted(needed - there), sorted(there - set(EXPECTED))
-    return [f"{name} is missing" for name in missing] + [f"{name} is no file of a run: remove it" for name in strange]
+    torn = [name for name in ("diagnostics.npz", "embeddings.npz") if name in there and not _is_whole(folder / name)]
+    return [
+        *(f"{name} is missing" for name in missing),
+        *(f"{name} is no file of a run: remove it" for name in strange),
+        *(f"{name} is not a whole file: take it from where the run was made, or leave it out" for name in torn),
+    ]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every array of an .npz can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return all(file[name] is not None for name in file.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 def _data_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[str]:

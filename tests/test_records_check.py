@@ -160,6 +160,17 @@ def test_half_a_file_is_found(handed_in, name):
     assert any(f"{name} is not a whole file" in each for each in check_record(handed_in))
 
 
+def test_other_files_may_be_missing_but_not_torn(handed_in):
+    np.savez(handed_in / "embeddings.npz", kind="features")
+    assert check_record(handed_in) == []
+    for name in ("embeddings.npz", "diagnostics.npz"):
+        path = handed_in / name
+        path.write_bytes(path.read_bytes()[:-20])
+        assert any(f"{name} is not a whole file" in each for each in check_record(handed_in))
+        path.unlink()
+        assert check_record(handed_in) == []
+
+
 def test_a_curve_of_another_run_and_strange_files_are_found_and_weights_may_stay(handed_in):
     lines = (handed_in / "curve.csv").read_text().splitlines()
     (handed_in / "curve.csv").write_text("\n".join(lines[:-1]) + "\n")

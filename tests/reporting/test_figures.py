@@ -1,19 +1,18 @@
-import itertools
-
 import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from readable import assert_readable
 
 from harness.reporting.figures import figure_names, write_figures
 from harness.reporting.figures.classes import classes_figure, frequency_figure
 from harness.reporting.figures.confusion import confusion_figure
+from harness.reporting.figures.curves import read_curves
 from harness.reporting.figures.edges import boundary_figure
 from harness.reporting.figures.gains import gains_figure, miou_figure
 from harness.reporting.figures.latency import latency_figure, read_latency
 from harness.reporting.figures.style import STYLE, arm_styles, save
-from harness.reporting.figures.training import diagnostics_figure, negatives_figure, read_curves, training_figure
+from harness.reporting.figures.training import diagnostics_figure, training_figure
 from harness.reporting.measured import Measured, measure
 
 NINE = [f"a_rather_long_name_of_arm_{number}" for number in range(9)]
@@ -23,44 +22,6 @@ NINE = [f"a_rather_long_name_of_arm_{number}" for number in range(9)]
 def style():
     with mpl.rc_context(STYLE):
         yield
-
-
-def texts(figure: Figure) -> list:
-    """The visible texts of a figure, drawn, with their boxes in pixels."""
-    figure.set_dpi(60)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    shown = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text().strip()]
-    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in shown]
-    # Ticks outside an axis's limits exist, but are not drawn.
-    outside = {
-        id(label.label1)
-        for axis in figure.axes
-        for which in (axis.xaxis, axis.yaxis)
-        for label in which.get_major_ticks() + which.get_minor_ticks()
-        if not min(which.get_view_interval()) <= label.get_loc() <= max(which.get_view_interval())
-    }
-    slanted = {id(text) for text in shown if text.get_rotation() % 90}  # their boxes overlap where they do not
-    return [
-        (name, box)
-        for text, (name, box) in zip(shown, boxes, strict=True)
-        if id(text) not in outside and id(text) not in slanted
-    ]
-
-
-def assert_readable(figure: Figure) -> None:
-    """Every text lies inside the figure, none on another."""
-    drawn = texts(figure)
-    width, height = figure.get_size_inches() * figure.dpi
-    for name, box in drawn:
-        assert box.x0 >= -1, name
-        assert box.y0 >= -1, name
-        assert box.x1 <= width + 1, name
-        assert box.y1 <= height + 1, name
-    for (name, box), (other, other_box) in itertools.combinations(drawn, 2):
-        overlap_x = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
-        overlap_y = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
-        assert min(overlap_x, overlap_y) <= 2, (name, other)
 
 
 def test_figures_of_three_arms_and_one_seed_are_readable(make_experiment, write_all, tmp_path):
@@ -245,7 +206,6 @@ def test_all_figures_of_nine_arms_are_readable(make_experiment, write_all, tmp_p
     assert_readable(boundary_figure(experiment, measured))
     assert_readable(classes_figure(experiment, measured[0]))
     assert_readable(confusion_figure(experiment, measured[0]))
-    assert_readable(negatives_figure(experiment, read_curves(experiment, tmp_path)))
 
 
 def test_the_forest_plot_puts_a_control_first_and_prints_what_it_draws(make_experiment):
@@ -371,20 +331,11 @@ def test_accuracy_stands_over_the_time_of_one_image(make_experiment, tmp_path):
     assert_readable(figure)
 
 
-def test_sampling_is_drawn_for_the_arms_that_log_it(make_experiment, write_all, tmp_path):
-    experiment = make_experiment()
-    write_all(experiment, tmp_path)
-    misclassified, kept, _ = negatives_figure(experiment, read_curves(experiment, tmp_path)).axes
-    assert (len(misclassified.lines), len(kept.lines)) == (0, 1)  # the rival logs what it keeps, and nothing else
-    assert kept.get_ylim() == (0, 1)
-
-
 def test_reports_need_no_torch():
     import subprocess
     import sys
 
-    code = (
-        "import sys; import harness.reporting.figures.gains, harness.reporting.figures.training, "
-        "harness.reporting.examples, harness.reporting.page; sys.exit('torch' in sys.modules)"
-    )
+    modules = [f"harness.reporting.{name}" for name in ("examples", "figures.embeddings", "figures.gains", "page")]
+    modules += ["harness.reporting.figures.negatives", "harness.reporting.figures.training"]
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
