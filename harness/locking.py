@@ -29,12 +29,17 @@ class Lock:
     file: TextIO
     about: dict[str, Any]
 
+    def begin(self, work: str, done: int, total: int) -> None:
+        """Note that `work` of `total` steps begins, of which `done` were done before."""
+        self.about.update(work=work, begun=time.time(), done_before=done)
+        self.tell(done, total)
+
     def tell(self, done: int, total: int) -> None:
         """Note that `done` of `total` steps are done."""
         # In place: the lock belongs to this very file. Whoever reads in between sees no progress, and no harm.
         self.file.seek(0)
         self.file.truncate()
-        self.file.write(json.dumps(self.about | {"done": done, "total": total}))
+        self.file.write(json.dumps(self.about | {"done": done, "total": total, "told": time.time()}))
         self.file.flush()
 
 
@@ -63,7 +68,8 @@ def hold(folder: Path, work: str, wait: bool = False) -> Iterator[Lock]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who works on `folder` now: pid, host, work, since (seconds since 1970), done, total; None if nobody does.
 
-    A lock that its process left behind when it was killed counts as nobody's.
+    Of steps it also holds begun, done_before and told (when `done` was noted), for `seconds_left`. A lock that its
+    process left behind when it was killed counts as nobody's.
     """
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
@@ -74,6 +80,16 @@ def holder(folder: Path) -> dict[str, Any] | None:
                 return {"pid": None, "host": None, "work": "", "since": None, "done": 0, "total": 0} | _read(file)
     except FileNotFoundError:
         return None
+
+
+def seconds_left(who: dict[str, Any]) -> float | None:
+    """Seconds that the rest takes at the pace so far, of what `holder` found; None until there is a pace."""
+    try:
+        steps, spent = who["done"] - who["done_before"], who["told"] - who["begun"]
+        left = spent / steps * (who["total"] - who["done"]) - max(0.0, time.time() - who["told"])
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
+    return max(0.0, float(left)) if steps > 0 else None
 
 
 def remove_leftovers(folder: Path, seconds: float = 0) -> int:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.discovery import unknown
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.locking import hold, holder
+from harness.locking import hold, holder, seconds_left
+from harness.progress import duration
 from harness.reporting.records import Missing, read_record
 from harness.run import Run, read_json
 
@@ -25,8 +26,9 @@ class StatusRow:
 
     status: "done"; "running"; a failure ("failed", "diverged", "out_of_memory", "timeout", "skipped"); "not evaluated";
     "unfinished" (it has checkpoints and nobody works on it); "not run"; "other settings" (than the experiment's) or
-    "unreadable". reason: why, or of a running one who works on it. done, total: the steps of a running one (0, 0: not
-    known). log_tail: the last lines of a failure's log.
+    "unreadable". reason: why, or of a running one who works on it. work: what is done of a running one, "train" or
+    "evaluate whole" say; done, total: its steps (0, 0: not known); left: the seconds that the rest of them takes at the
+    pace so far. log_tail: the last lines of a failure's log.
     """
 
     experiment: str
@@ -35,10 +37,12 @@ class StatusRow:
     arm: str
     seed: int
     status: str
-    reason: str
-    done: int
-    total: int
-    log_tail: tuple[str, ...]
+    reason: str = ""
+    work: str = ""
+    done: int = 0
+    total: int = 0
+    left: float | None = None
+    log_tail: tuple[str, ...] = ()
 
     @property
     def run(self) -> Run:
@@ -53,14 +57,20 @@ def status_rows(results: Path, experiments: Sequence[Experiment]) -> list[Status
 
 def describe(rows: Sequence[StatusRow]) -> str:
     """The rows as text: a line a run, aligned, and the numbers of runs by status."""
-    lines = []
+    return "\n".join([*lines(rows), totals(rows)])
+
+
+def lines(rows: Sequence[StatusRow]) -> list[str]:
+    """A line for every row, aligned: the run, its status, how far it is, how long the rest takes, and the reason."""
     names = [f"{row.experiment}/{row.run}" for row in rows]
-    for row, name in zip(rows, names, strict=True):
-        progress = f" {row.done}/{row.total}" if row.status == "running" and row.total else ""
-        line = f"{name.ljust(max(map(len, names)))}  {row.status}{progress}"
-        lines.append(f"{line}: {row.reason}" if row.reason else line)
+    widest = max(map(len, names), default=0)
+    return [f"{name.ljust(widest)}  {_state_text(row)}" for row, name in zip(rows, names, strict=True)]
+
+
+def totals(rows: Sequence[StatusRow]) -> str:
+    """The numbers of runs by status, in a line."""
     counted = ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items())
-    return "\n".join([*lines, f"{len(rows)} runs: {counted}"])
+    return f"{len(rows)} runs: {counted}"
 
 
 def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> list[StatusRow]:
@@ -87,21 +97,28 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
     return again
 
 
+def _state_text(row: StatusRow) -> str:
+    progress = f" {row.done}/{row.total}" if row.status == "running" and row.total else ""
+    left = "" if row.left is None else f", {duration(row.left)} left"
+    return f"{row.status}{progress}{left}" + (f": {row.reason}" if row.reason else "")
+
+
 def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
     folder = run.folder(results)
-    status, reason, done, total = "done", "", 0, 0
-    tail: tuple[str, ...] = ()
     if who := holder(folder):
-        status, reason = "running", f"{who['work']}, process {who['pid']} on {who['host']}"
-        done, total = who["done"], who["total"]
-    elif isinstance(found := read_record(experiment, run, results), Missing):
-        status, reason = found.status, found.reason
-        if status == "not evaluated":
-            trained, why, tail = _state(folder / "training.json")
-            status, reason = (status, reason) if trained == "done" else (trained, why)
-        elif (folder / "record.json").exists() and status not in ("other settings", "unreadable"):
-            tail = _state(folder / "record.json")[2]
-    return StatusRow(**run.key(), status=status, reason=reason, done=done, total=total, log_tail=tail)
+        found = StatusRow(**run.key(), status="running", reason=f"{who['work']}, process {who['pid']} on {who['host']}")
+        return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
+    record = read_record(experiment, run, results)
+    if not isinstance(record, Missing):
+        return StatusRow(**run.key(), status="done")
+    status, reason = record.status, record.reason
+    tail: tuple[str, ...] = ()
+    if status == "not evaluated":
+        trained, why, tail = _state(folder / "training.json")
+        status, reason = (status, reason) if trained == "done" else (trained, why)
+    elif (folder / "record.json").exists() and status not in ("other settings", "unreadable"):
+        tail = _state(folder / "record.json")[2]
+    return StatusRow(**run.key(), status=status, reason=reason, log_tail=tail)
 
 
 def _state(path: Path) -> tuple[str, str, tuple[str, ...]]:

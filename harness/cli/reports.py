@@ -173,6 +173,7 @@ def status(
         list[Path], typer.Option("--config", help="Experiment files; default: those in config/ that have runs.")
     ] = [],  # noqa: B006
     retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: let these runs go again.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until nothing runs or waits; Ctrl-C ends it.")] = False,
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
@@ -182,10 +183,18 @@ def status(
     from harness import status as of_runs
     from harness.experiment import Experiment
 
+    if watch and as_json:
+        raise UserError("--watch shows lines: pass --json without it")
     files = config or [
         path for path in sorted(DEFAULT_CONFIG.parent.glob("*.yaml")) if (results / "runs" / path.stem).is_dir()
     ]
-    rows = of_runs.status_rows(results, [Experiment.load(path) for path in files or [DEFAULT_CONFIG]])
+    experiments = [Experiment.load(path) for path in files or [DEFAULT_CONFIG]]
+    rows = of_runs.status_rows(results, experiments)
     if retry:
         print(f"{len(of_runs.retry(results, rows, retry))} runs go again with the next make run", file=sys.stderr)
+    if watch:
+        from harness.watching import watch as watch_runs
+
+        watch_runs(results, experiments)
+        return
     typer.echo(json.dumps([asdict(row) for row in rows], indent=1) if as_json else of_runs.describe(rows))

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
-from harness.locking import hold, remove_leftovers
+from harness.locking import Lock, hold, remove_leftovers
 from harness.machine import Machine
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
@@ -47,7 +47,7 @@ def evaluate(
     """
     if not folder.is_dir():
         read_json(folder / "training.json")  # refuses, with the sentence for it
-    with hold(folder, "evaluate", keep_going):
+    with hold(folder, "evaluate", keep_going) as lock:
         remove_leftovers(folder)
         training = read_json(folder / "training.json")
         only_training = ("schema", "protocols", "absent", "root", "class_pixels")
@@ -56,7 +56,7 @@ def evaluate(
         if training["status"] == "done":
             with ending(missing_data=keep_going) as end:
                 chosen = list(protocols) or training["protocols"]
-                record |= _evaluated(folder, training, machine, root, chosen, record["absent"])
+                record |= _evaluated(folder, training, machine, root, chosen, record["absent"], lock)
             record |= end.as_record()
         record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(folder / "record.json", record)
@@ -64,7 +64,13 @@ def evaluate(
 
 
 def _evaluated(
-    folder: Path, training: dict[str, Any], machine: Machine, root: Path | None, protocols: list[str], absent: str
+    folder: Path,
+    training: dict[str, Any],
+    machine: Machine,
+    root: Path | None,
+    protocols: list[str],
+    absent: str,
+    lock: Lock,
 ) -> dict[str, Any]:
     """What an evaluation adds to the record of a run that is done."""
     device = machine.use()
@@ -73,7 +79,7 @@ def _evaluated(
     if state_hash(network.inference_state()) != training["weights_hash"]:
         raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
     window = window_of(training["settings"]["schedule"])
-    counts, confusions = measure(network, dataset, protocols, folder, window=window)
+    counts, confusions = measure(network, dataset, protocols, folder, window=window, lock=lock)
     save_counts(folder, counts, confusions)
     files = {name: file_hash(folder / name) for name in ("counts.npz", "confusion.npz")}
     return {"split": dataset.evaluation_split, "files": files} | scores_of(counts, absent, training["class_pixels"])
@@ -112,11 +118,13 @@ def measure(
     *,
     window: Window | None = None,
     fit: Size | None = None,
+    lock: Lock | None = None,
 ) -> tuple[Counts, dict[str, np.ndarray]]:
     """Predict every image of the evaluation split by every protocol and count.
 
     Counting and writing run beside the network in threads of their own. Label maps of the first protocol are written
-    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
+    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them. The
+    run's `lock` is told of the images of each protocol.
     """
     samples = dataset.samples(dataset.evaluation_split)
     num_classes = len(dataset.classes)
@@ -130,12 +138,16 @@ def measure(
     confusions: dict[str, np.ndarray] = {}
     for protocol in protocols:
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            pending = []
+            pending: list[Future[Counted]] = []
+            if lock:
+                lock.begin(f"evaluate {protocol}", 0, len(samples))
             for sample in track(samples, f"evaluate {folder or dataset.name} {protocol}", len(samples)):
                 image, label = dataset.read(sample)
                 prediction = predict(network, image, protocol, window, fit)
                 kept = map_path(folder, protocol, sample.id) if folder and protocol == protocols[0] else None
                 pending.append(pool.submit(count, prediction, label, kept))
+                if lock:
+                    lock.tell(len(pending), len(samples))
             results = [future.result() for future in pending]
         tables[protocol] = stack([counts for counts, _ in results])
         confusions[protocol] = np.sum([confusion for _, confusion in results], axis=0)

@@ -96,6 +96,7 @@ class Job:
 
     def _loop(self, deadline: float | None) -> None:
         schedule, start = self.trainer.schedule, self.done
+        self.lock.begin("train", start, schedule.iterations)
         if start == 0:  # never later: a continued run has what it wrote then
             note_embeddings(self.folder, "before", self.trainer, self.dataset)
         clock = time.monotonic() - self.seconds

@@ -1,0 +1,115 @@
+"""`status --watch`: the runs as they go on, redrawn in place on a terminal, as changed lines in a log. No torch."""
+
+import heapq
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from harness import planning
+from harness.experiment import Experiment
+from harness.progress import SECONDS_BETWEEN_LINES, duration
+from harness.run import Run
+from harness.status import StatusRow, lines, status_rows, totals
+
+SECONDS_BETWEEN_PICTURES = 2.0
+WAITING = (*planning.TO_TRAIN, "not evaluated")
+# In the order in which they are shown, with their style; whatever is not here went wrong and stands behind the first.
+STYLES = {"running": "bold", **dict.fromkeys(WAITING, "dim"), "done": "green"}
+WRONG = "red"
+
+
+def watch(results: Path, experiments: Sequence[Experiment], console: Console | None = None) -> None:
+    """Show the runs of `experiments` until none runs and none waits, or until Ctrl-C.
+
+    On a terminal all of it is drawn again every `SECONDS_BETWEEN_PICTURES`; elsewhere (a pipe, a log) every line is
+    printed once and then, every `SECONDS_BETWEEN_LINES`, those that changed in more than the time left.
+    """
+    console = console or Console(highlight=False, soft_wrap=True)
+    try:
+        if console.is_terminal:
+            with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+                for rows in _looks(results, experiments, SECONDS_BETWEEN_PICTURES):
+                    live.update(picture(rows, time_left(rows, results, experiments), console.height), refresh=True)
+        else:
+            _print_changes(_looks(results, experiments, SECONDS_BETWEEN_LINES))
+    except KeyboardInterrupt:
+        return
+
+
+def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Experiment]) -> float | None:
+    """Seconds until all runs are trained if as many train at a time as do now; evaluations are not counted.
+
+    Running ones at their pace so far, waiting ones as long as the same setting took in `results` (`planning.plan`).
+    None where one of these is not known, and where nothing trains.
+    """
+    free_at = [row.left for row in rows if _trains(row)]
+    if not free_at or None in free_at:
+        return None
+    waiting = [row.run for row in rows if row.status in planning.TO_TRAIN]
+    known = _measured_seconds(results, experiments) if waiting else {}
+    ends = [left for left in free_at if left is not None]
+    heapq.heapify(ends)
+    for run in waiting:
+        if run not in known:
+            return None
+        heapq.heapreplace(ends, ends[0] + known[run])
+    return max(ends)
+
+
+def picture(rows: Sequence[StatusRow], left: float | None, height: int) -> Text:
+    """The rows in at most `height` lines: running ones first, then what went wrong, what waits, and what is done."""
+    ranks = {status: float(rank) for rank, status in enumerate(STYLES)}
+    ordered = sorted(rows, key=lambda row: ranks.get(row.status, 0.5))
+    room = max(1, height - 2)
+    shown = ordered if len(ordered) < room else ordered[: room - 1]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for row, line in zip(shown, lines(shown), strict=True):
+        text.append(f"{line}\n", style=STYLES.get(row.status, WRONG))
+    if hidden := ordered[len(shown) :]:
+        text.append(f"and {totals(hidden)}\n")
+    return text.append(_last_line(rows, left))
+
+
+def _last_line(rows: Sequence[StatusRow], left: float | None) -> str:
+    training = sum(map(_trains, rows))
+    rest = "" if left is None else f"; about {duration(left)} of training left, {training} at a time"
+    return totals(rows) + rest
+
+
+def _trains(row: StatusRow) -> bool:
+    return row.work == "train"
+
+
+def _looks(results: Path, experiments: Sequence[Experiment], seconds: float) -> Iterator[list[StatusRow]]:
+    """The rows every `seconds`, last when nothing runs or waits any more."""
+    while True:
+        rows = status_rows(results, experiments)
+        yield rows
+        if not any(row.status in ("running", *WAITING) for row in rows):
+            return
+        time.sleep(seconds)
+
+
+def _print_changes(looks: Iterator[list[StatusRow]]) -> None:
+    before: dict[Run, tuple[str, str, int]] = {}
+    for rows in looks:
+        for row, line in zip(rows, lines(rows), strict=True):
+            now = (row.status, row.reason, row.done)
+            if before.get(row.run) != now:
+                before[row.run] = now
+                print(line, flush=True)
+    print(totals(rows), flush=True)
+
+
+def _measured_seconds(results: Path, experiments: Sequence[Experiment]) -> dict[Run, float]:
+    """What the trainings of runs take, where runs of the same setting were measured."""
+    return {
+        Run(experiment.name, row.dataset, row.model, row.arm, row.seed): row.hours * 3600
+        for experiment in experiments
+        for row in planning.plan(experiment, results)
+        if row.hours is not None and row.hours_from.startswith(planning.MEASURED)
+    }
