@@ -46,6 +46,9 @@ def train(
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Seconds after which training ends.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run's folder (tensorboard/).")
+    ] = False,
     keep_going: KeepGoingOption = False,
 ) -> None:
     """Train one run of an experiment, continuing where it was."""
@@ -68,8 +71,9 @@ def train(
     from harness.training.train import train as train_run
 
     machine = Machine(device, workers, threads, cache)
-    options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart}
-    record = train_run(experiment, run, results, machine, **options, timeout=timeout, keep_going=keep_going)
+    options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart, "timeout": timeout}
+    options |= {"keep_going": keep_going, "tensorboard": tensorboard}
+    record = train_run(experiment, run, results, machine, **options)
     finish(record, run.folder(results), keep_going)
 
 

@@ -4,6 +4,7 @@ import gc
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from harness.machine import Machine
 from harness.progress import Progress, duration
 from harness.run import refuse_other_settings
 from harness.training import checkpoint
+from harness.training.board import Board
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
 from harness.training.samples import TrainingSamples, batches
@@ -42,6 +44,8 @@ class Job:
     lock: Lock
     trainer: Trainer
     timeout: float | None = None  # seconds that this process may train
+    tensorboard: bool = False  # whether to write its event files too
+    board: Board | None = None
 
     def __post_init__(self) -> None:
         self.resume()
@@ -102,6 +106,7 @@ class Job:
         clock = time.monotonic() - self.seconds
         with (
             noticing_sigterm() as terminating,
+            self._open_board(),
             Progress(f"train {self.name}", schedule.iterations, start) as progress,
         ):
             for iteration, (images, labels) in enumerate(self._batches(start), start=start):
@@ -112,6 +117,7 @@ class Job:
                 if self.done % schedule.log_every == 0 or last:
                     self._log(rate)
                 if self.done % schedule.checkpoint_every == 0 or last:
+                    clock += self._show_predictions()
                     self._save()
                 elif terminating.is_set() or (deadline and time.monotonic() > deadline):
                     self._refuse_divergence()
@@ -144,14 +150,31 @@ class Job:
         keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
         return batches(keyed, start, schedule.iterations, self.machine.workers)
 
+    @contextmanager
+    def _open_board(self) -> Iterator[None]:
+        if not self.tensorboard:
+            yield
+            return
+        with Board(self.folder, self.dataset, self.history.rows, self.done) as self.board:
+            yield
+
+    def _show_predictions(self) -> float:
+        """Draw on the board, if there is one; returns the seconds that it took, which are none of training."""
+        before = time.monotonic()
+        if self.board:
+            self.board.show(self.trainer.network, self.done)
+        return time.monotonic() - before
+
     def _refuse_divergence(self) -> None:
         if (bad := self.trainer.diverged_at()) is not None:
             raise Diverged(f"loss or gradient is not finite at iteration {bad}")
 
     def _log(self, rate: float) -> None:
         self._refuse_divergence()
-        self.history.close_row(self.done, rate, round(self.seconds, 2))
+        row = self.history.close_row(self.done, rate, round(self.seconds, 2))
         self.history.write(self.folder)
+        if self.board:
+            self.board.add(row)
         self.lock.tell(self.done, self.trainer.schedule.iterations)
 
     def _save(self) -> None:

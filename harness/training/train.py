@@ -28,6 +28,7 @@ from harness.run import (
     write_json,
 )
 from harness.skipped import write_skipped
+from harness.training.board import require_tensorboard
 from harness.training.borrowing import borrow
 from harness.training.loop import Job
 from harness.training.trainer import Trainer
@@ -44,6 +45,7 @@ def train(
     restart: bool = False,
     timeout: float | None = None,
     keep_going: bool = False,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train `run` to its end, continuing where it was, and return what training.json holds.
 
@@ -52,8 +54,11 @@ def train(
     anything is written, and Terminated after SIGTERM, when a checkpoint is written.
 
     With `keep_going`, as one run of many: data that is missing or wrong is a result too ("skipped"), and if another
-    process trains this run already, its end is waited for.
+    process trains this run already, its end is waited for. With `tensorboard` event files are written too
+    (`board.Board`), which changes nothing of the training; raises UserError if the package is not there.
     """
+    if tensorboard:
+        require_tensorboard()
     folder = run.folder(results)
     settings = experiment.settings(run)
     with hold(folder, "train", keep_going) as lock:  # before the device, which nobody shall keep while he waits
@@ -75,7 +80,8 @@ def train(
         if not restart and (borrowed := borrow(experiment, run, results, settings)) is not None:
             return borrowed
         cache = results / "cache"
-        job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer, timeout)
+        job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer)
+        job.timeout, job.tensorboard = timeout, tensorboard
         del trainer  # the job's alone, which drops it when memory runs out
         return _run(experiment, run, job, verified)
 

@@ -13,7 +13,7 @@ from harness.datasets.images import read_label
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts, count_image
 from harness.experiment import Experiment
-from harness.reporting.examples.pictures import Pixels, Window, best_window
+from harness.reporting.pictures import Pixels, Window, best_window
 from harness.reporting.records import Missing, arm_order, display_name, read_record
 from harness.statistics.scores import miou
 

@@ -10,8 +10,8 @@ from matplotlib.patches import Patch
 
 from harness.datasets import Dataset
 from harness.reporting.examples.choice import Examples
-from harness.reporting.examples.pictures import WRONG, Pixels, errors, framed, painted
 from harness.reporting.figures.style import PAGE, letters
+from harness.reporting.pictures import WRONG, Pixels, errors, framed, painted
 from harness.reporting.records import display_name
 
 FONT = 6.5  # points

@@ -68,10 +68,15 @@ def best_window(weights: NDArray[np.bool_], share: float = 0.25) -> Window:
 
 def png(picture: Pixels, widest: int | None = None) -> bytes:
     """A picture uint8 [H, W, 3] as PNG, made smaller to be at most `widest` pixels wide."""
-    if widest is not None and picture.shape[1] > widest:
-        height = round(picture.shape[0] * widest / picture.shape[1])
-        picture = np.asarray(cv2.resize(picture, (widest, height), interpolation=cv2.INTER_AREA), np.uint8)
-    return bytes(cv2.imencode(".png", picture[..., ::-1])[1])
+    return bytes(cv2.imencode(".png", (picture if widest is None else narrowed(picture, widest))[..., ::-1])[1])
+
+
+def narrowed(picture: Pixels, widest: int) -> Pixels:
+    """A picture uint8 [H, W, 3] made smaller, if need be, to be at most `widest` pixels wide."""
+    if picture.shape[1] <= widest:
+        return picture
+    height = round(picture.shape[0] * widest / picture.shape[1])
+    return np.asarray(cv2.resize(picture, (widest, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _stripes(shape: Sequence[int]) -> Pixels:

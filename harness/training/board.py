@@ -1,0 +1,108 @@
+"""What a training run shows in TensorBoard: its curve, and what the network predicts of a few images."""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from harness.datasets.dataset import Dataset
+from harness.ending import is_out_of_memory
+from harness.errors import UserError
+from harness.evaluation.inference import predict
+from harness.models.segmenter import Segmenter
+from harness.reporting.pictures import narrowed, painted
+
+VERSION = "2.21.0"  # of tensorboard, which is in pyproject.toml and not in the lock
+FOLDER = "tensorboard"  # in a run's folder
+IMAGES = 3
+WIDEST = 512  # pixels, of each of the pictures side by side
+LAST_LOSS = "gradient_norm"  # in a row of the history losses and their terms stand before it, diagnostics behind
+UNGROUPED = ("learning_rate", "seconds")
+
+
+def require_tensorboard() -> None:
+    """Raise UserError if the package tensorboard cannot be used."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--tensorboard needs tensorboard ({error}): pip install tensorboard=={VERSION}") from None
+
+
+class Board:
+    """Event files of a run in its `folder`, from iteration `start` on.
+
+    What earlier files say of later iterations (of a process that was killed) is hidden by the new one. If there is no
+    file yet, the `rows` that the history has already come first. Pictures show `IMAGES` images of the data set's
+    evaluation split, evenly spaced over it. Neither touches the generators or the network's state.
+    """
+
+    def __init__(self, folder: Path, dataset: Dataset, rows: Sequence[dict[str, Any]], start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        is_new = not any((folder / FOLDER).glob("events.*"))
+        self._writer = SummaryWriter(str(folder / FOLDER), purge_step=start + 1)  # type: ignore[no-untyped-call]
+        self._dataset = dataset
+        samples = dataset.samples(dataset.evaluation_split)
+        places = np.linspace(0, len(samples) - 1, min(IMAGES, len(samples))).round().astype(int)
+        self._samples = [samples[place] for place in places]
+        for row in rows if is_new else []:
+            self.add(row)
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a row of the history: a scalar for every number in it, and for every class of what is per class."""
+        group, step = "losses", row["iteration"]
+        for name, value in row.items():
+            if name == "iteration":
+                continue
+            tag = name if name in UNGROUPED else f"{group}/{name}"
+            named = {tag: value}
+            if isinstance(value, list):
+                named = {f"{tag}/{each}": of_class for each, of_class in zip(self._dataset.classes, value, strict=True)}
+            for each, number in named.items():
+                if not math.isnan(number):  # not defined in these iterations
+                    self._writer.add_scalar(each, number, step)
+            if name == LAST_LOSS:
+                group = "diagnostics"
+        self._writer.flush()  # before the checkpoint: what is purged when it is loaded is what comes after it
+
+    def show(self, network: Segmenter, iteration: int) -> None:
+        """Write image, ground truth and prediction of the chosen images, side by side.
+
+        Where memory runs out there are no more pictures, and training goes on.
+        """
+        try:
+            with _evaluating(network):
+                for sample in self._samples:
+                    image, label = self._dataset.read(sample)
+                    prediction = predict(network, image, "whole")
+                    drawn = [image, painted(label, self._dataset), painted(prediction, self._dataset)]
+                    picture = np.concatenate([narrowed(each, WIDEST) for each in drawn], axis=1)
+                    self._writer.add_image(f"examples/{sample.id}", picture, iteration, dataformats="HWC")
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            print("warning: no memory for TensorBoard's pictures: there will be no more", file=sys.stderr, flush=True)
+            self._samples = []
+        self._writer.flush()
+
+
+@contextmanager
+def _evaluating(network: Segmenter) -> Iterator[None]:
+    """The network in eval mode, where it draws nothing at random and batch norm's statistics stay, and then back."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
