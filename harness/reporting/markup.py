@@ -1,23 +1,10 @@
-"""A table as Markdown, LaTeX and HTML: the same numbers in each."""
+"""A table as Markdown and HTML, the same numbers in each as in LaTeX (`latex`)."""
 
 import html as entities
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "–": "--",
-    **{character: "\\" + character for character in "&%$#_"},
-}
 
 
 @dataclass(frozen=True)
@@ -79,11 +66,6 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
 
 
-def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is, in one line."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
-
-
 def escape_html(text: str) -> str:
     """Text that HTML shows as it is, in one line, inside an element or a quoted attribute."""
     return entities.escape(" ".join(text.split()), quote=True)
@@ -115,11 +97,6 @@ def markdown_table(
     return "\n".join(lines) + "\n"
 
 
-def latex(grids: Sequence[Grid]) -> str:
-    """The tables one after the other, each with its notes under it, for booktabs."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_table, grids))
-
-
 def html(grids: Sequence[Grid]) -> str:
     """The tables one after the other as a fragment of a page, each a `<section class="grid">` with its notes.
 
@@ -147,61 +124,6 @@ def _escape_interval(text: str) -> str:
     if re.fullmatch(r"[-+.\d]+ \[[-+.\d]+, [-+.\d]+\]", text):
         return text
     return escape_markdown(text)
-
-
-def _latex_table(grid: Grid) -> str:
-    layout = "l" * grid.stubs + "c" * (len(grid.columns) - grid.stubs)
-    lines = [
-        r"\begin{table*}",
-        r"\centering",
-        rf"\caption{{{escape_latex(grid.full_title)}}}",
-        rf"\label{{tab:{grid.name}}}",
-        rf"\begin{{tabular}}{{{layout}}}",
-        r"\toprule",
-    ]
-    if grid.split:
-        spans, rules, start = [], [], 1
-        for over, columns in groupby(over for over, _ in grid.columns):
-            width = len(list(columns))
-            spans.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(over)}}}" if over else " & ".join([""] * width))
-            rules += [rf"\cmidrule(lr){{{start}-{start + width - 1}}}"] if over else []
-            start += width
-        lines += [_latex_row(spans), " ".join(rules)]
-    lines += [_latex_row([escape_latex(own) for _, own in grid.columns]), r"\midrule"]
-    for number, row in enumerate(grid.rows):
-        lines += [r"\addlinespace"] if number else []
-        lines.append(_latex_row([_latex_text(entry) for entry in row]))
-        for texts in (
-            [escape_latex(entry.aside) for entry in row],
-            [_latex_strong(entry.detail, entry.strong) for entry in row],
-        ):
-            if any(texts):
-                lines.append(_latex_row([rf"\scriptsize {text}" if text else "" for text in texts]))
-    lines += [
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\smallskip",
-        r"\begin{minipage}{\textwidth}\footnotesize",
-        *map(escape_latex, grid.notes),
-        r"\end{minipage}",
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _latex_row(texts: Sequence[str]) -> str:
-    return " & ".join(texts) + r" \\"
-
-
-def _latex_text(entry: Entry) -> str:
-    if entry.kind == "hole":
-        return rf"\textit{{{escape_latex(entry.text)}}}"
-    return _latex_strong(entry.text, entry.strong and not entry.detail)
-
-
-def _latex_strong(text: str, strong: bool) -> str:
-    text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape_latex(text))  # a minus, not a hyphen
-    return rf"\textbf{{{text}}}" if strong else text
 
 
 def _html_table(grid: Grid) -> str:

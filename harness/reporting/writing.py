@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness import atomic
-from harness.reporting.markup import Grid, html, latex, markdown
+from harness.reporting.latex import latex
+from harness.reporting.markup import Grid, html, markdown
 
 
 def write_table(

@@ -8,11 +8,10 @@ from markdown_it import MarkdownIt
 
 from harness.reporting import markup
 from harness.reporting.entries import arm_entry, cell_entry, difference_text, range_text
+from harness.reporting.latex import latex
 from harness.reporting.markup import (
     Grid,
-    escape_latex,
     escape_markdown,
-    latex,
     markdown,
     markdown_table,
     points,
@@ -65,26 +64,6 @@ def test_escaped_text_stays_in_its_markdown_cell(text):
     assert html.count("<tr") == 2
 
 
-@settings(deadline=None)  # of a busy machine
-@given(texts)
-def test_latex_finds_no_bare_special_character(text):
-    commands = ["\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", "\\textless{}", "\\textgreater{}"]
-    commands += ["\\textbar{}", *("\\" + character for character in "&%$#_{}")]
-    rest = escape_latex(text)
-    kept = ""
-    while rest:
-        command = next((each for each in commands if rest.startswith(each)), "")
-        if not command:
-            assert rest[0] not in "\\&%$#_{}~^<>|"
-            kept += rest[0]
-        rest = rest[len(command) or 1 :]
-    assert kept == "".join(character for character in " ".join(text.split()) if character not in "\\&%$#_{}~^<>|")
-
-
-def test_latex_escapes_by_name():
-    assert escape_latex("a_b & 5% <s> \\") == r"a\_b \& 5\% \textless{}s\textgreater{} \textbackslash{}"
-
-
 @pytest.mark.parametrize(
     ("value", "signed", "unsigned"),
     [(1.2349, "+1.23", "1.23"), (-0.004, "+0.00", "0.00"), (-0.006, "-0.01", "-0.01"), (0.0, "+0.00", "0.00")],
@@ -118,17 +97,6 @@ def test_nothing_in_a_name_or_a_reason_becomes_markup_in_markdown():
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert html.count("<td") == 2 * 3
     assert html.count("<th") - html.count("<thead") == 3
-
-
-def test_rows_of_a_latex_table_have_as_many_cells_as_columns():
-    lines = latex([nasty_grid()]).splitlines()
-    rows = [line for line in lines if line.endswith(r"\\") and "multicolumn" not in line]
-    assert len(rows) == 1 + 3 + 1
-    for row in rows:
-        assert row.replace(r"\&", "").count("&") == 2
-    for what in ("table*", "tabular", "minipage"):
-        assert sum(line.startswith(rf"\begin{{{what}}}") for line in lines) == 1
-        assert sum(line.startswith(rf"\end{{{what}}}") for line in lines) == 1
 
 
 def test_only_a_verdict_is_bold():

@@ -4,7 +4,6 @@ import csv
 import html.parser
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,19 +224,6 @@ def test_changed_training_settings_are_shown_as_different(tables):
     assert rows["cityscapes", "mobilenet_v2_d8", "weight_decay"]["agrees"] == "printed oddity"
     assert rows["cityscapes", "segformer_b0", "momentum"]["agrees"] == "printed oddity"
     assert rows["camvid", "hrnet_w48", "learning_rate"]["agrees"] == "yes"
-
-
-def test_latex_compiles(tables, tmp_path):
-    compiler = next((each for each in ("pdflatex", "lualatex", "xelatex", "tectonic") if shutil.which(each)), None)
-    if compiler is None:
-        pytest.skip("install a LaTeX compiler with booktabs (pdflatex, lualatex, xelatex or tectonic) to run this")
-    body = "\n".join(rf"\input{{{path}}}\clearpage" for path in sorted(tables.glob("papers_*.tex")))
-    document = rf"\documentclass[twocolumn]{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
-    (tmp_path / "all.tex").write_text(document)
-    options = [] if compiler == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]
-    result = subprocess.run([compiler, *options, "all.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-2000:]
-    assert (tmp_path / "all.pdf").is_file()
 
 
 def test_an_experiment_on_nothing_published_has_no_papers_tables(make_experiment, tmp_path):
