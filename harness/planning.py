@@ -5,6 +5,7 @@ import heapq
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from math import ceil, inf, prod
@@ -46,7 +47,7 @@ class PlannedRun:
 
     status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
     says more. hours: of its whole training, arms of a method alike, and where that comes from; kwh: that the GPU takes
-    meanwhile, without the rest of the machine; gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
+    meanwhile, without the rest of the machine (of a processor where that is measured); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
     and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
@@ -71,11 +72,12 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
     """Every run of `experiment`, in its order; what is done is read from `results`.
 
     Hours come from the records in `results` of the same model, crop, batch and precision (of the same method if there
-    are any; on a GPU if there are any), else from the multiply-adds in `cost_table` at `SUSTAINED_FLOPS`. Memory and
-    power are what measurements of the training cost found for the same setting and GPU, else `ACTIVATION_BYTES` and
-    `WATTS`.
+    are any; on a GPU if there are any), else from the multiply-adds in `cost_table` at `SUSTAINED_FLOPS`. Memory is
+    what measurements of the training cost found for the same setting, power what they and the runs' own energy say of
+    the same device, else `ACTIVATION_BYTES` and `WATTS`.
     """
-    times, measured = measured_times(results), _Measured(results)
+    trained = trained_records(results)
+    times, measured = measured_times(trained), _Measured(results, trained)
     costs = _Costs(cost_table)
     rows = []
     for run in experiment.runs():
@@ -101,7 +103,7 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
                 hours_from=source,
                 disk_bytes=costs.disk_bytes(run, schedule, method),
                 gpu_bytes=gpu_bytes,
-                kwh=None if hours is None else hours * measured.watts(source) / 1000,
+                kwh=measured.kwh(hours, source),
             )
         )
     return rows
@@ -166,22 +168,24 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
     return "\n".join(lines)
 
 
-def measured_times(results: Path) -> Times:
-    """Seconds an iteration of every run under `results`/runs that was trained to its end; odd records are left out."""
+def measured_times(trained: Iterable[dict[str, Any]]) -> Times:
+    """Seconds an iteration of the `trained_records`; odd ones are left out."""
     times: Times = defaultdict(lambda: defaultdict(list))
-    for folder in sorted((Path(results) / "runs").glob("*/*/*/*/seed*")):
-        record = _read(folder / "training.json") or _read(folder / "record.json")
-        try:
-            if not record or record["status"] != "done" or "schedule" not in record["settings"]:
-                continue  # not one that trained here
+    for record in trained:
+        with suppress(KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
             schedule, device = record["settings"]["schedule"], record["provenance"]["device"]
             key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
             seconds = float(record["seconds"] / record["iterations"])
             if 0 < seconds < inf:
                 times[key][record["method"]].append((device["type"] == "cuda", seconds, str(device["name"])))
-        except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
-            continue
     return times
+
+
+def trained_records(results: Path) -> list[dict[str, Any]]:
+    """The records of every run under `results`/runs that was trained to its end."""
+    folders = sorted((Path(results) / "runs").glob("*/*/*/*/seed*"))
+    found = [_read(folder / "training.json") or _read(folder / "record.json") for folder in folders]
+    return [record for record in found if record and record.get("status") == "done"]
 
 
 def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
@@ -254,11 +258,19 @@ class _Costs:
 
 
 class _Measured:
-    """What measurements of the training cost (`results`/cost/training) say of memory and power."""
+    """What measurements of the training cost (`results`/cost/training) say of memory and power, and runs of power."""
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, trained: Iterable[dict[str, Any]]) -> None:
         self._peaks: dict[tuple[Key, str], int] = {}
+        self._processors: set[str] = set()  # that runs were trained on without a GPU
         watts: dict[str, list[float]] = defaultdict(list)
+        for record in trained:
+            with suppress(KeyError, TypeError, AttributeError, ZeroDivisionError):
+                device = record["provenance"]["device"]
+                if device["type"] != "cuda":
+                    self._processors.add(str(device["name"]))
+                used = record["energy"]["gpu" if device["type"] == "cuda" else "processor"]
+                watts[str(device["name"])].append(used["joules"] / used["seconds"])
         for path in sorted((Path(results) / "cost" / "training").glob("*/*.json")):
             try:
                 record = json.loads(path.read_text(encoding="utf-8"))
@@ -279,9 +291,11 @@ class _Measured:
         key = (run.model, size_name(schedule.crop), schedule.batch, schedule.precision)
         return self._peaks.get((key, method))
 
-    def watts(self, source: str) -> float:
-        """The mean power of the GPU that the hours were measured on, else `WATTS`."""
-        return self._watts.get(source.removeprefix(f"{MEASURED} "), WATTS)
+    def kwh(self, hours: float | None, source: str) -> float | None:
+        """At the mean power of the device that the hours were measured on, else at `WATTS`; None for a processor's."""
+        device = source.removeprefix(f"{MEASURED} ")
+        watts = self._watts.get(device, None if device in self._processors else WATTS)
+        return None if hours is None or watts is None else hours * watts / 1000
 
 
 def _moments(schedule: Schedule) -> int:

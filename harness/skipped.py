@@ -45,6 +45,8 @@ def write_skipped(experiment: Experiment, run: Run, folder: Path, reason: str) -
         "provenance": {},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
+        "gpu_hours": None,
+        "energy": {},
     }
     write_json(folder / "training.json", record)
     return record

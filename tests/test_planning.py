@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.planning import CHECKPOINTS, COST_TABLE, PlannedRun, describe, measured_times, plan, summary, time_limit
+from harness.planning import (
+    CHECKPOINTS,
+    COST_TABLE,
+    PlannedRun,
+    describe,
+    measured_times,
+    plan,
+    summary,
+    time_limit,
+    trained_records,
+)
 from harness.run import write_json
 
 GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
@@ -34,12 +44,13 @@ def costs(tmp_path):
     return path
 
 
-def record(experiment, run, name, results, *, seconds=100.0, device=GPU, status="done", **settings):
+def record(experiment, run, name, results, *, seconds=100.0, device=GPU, status="done", energy=None, **settings):
     """Write training.json or record.json of a run as training and evaluation do."""
     made = experiment.settings(run) | settings | {"data": "x", "initial_weights": None}
     content = {"key": run.key(), "method": made["method"], "options": made["options"], "status": status}
     content |= {"reason": None, "iterations": made["schedule"]["iterations"], "settings": made, "seconds": seconds}
-    write_json(run.folder(results) / f"{name}.json", content | {"provenance": {"device": device}})
+    content |= {"energy": energy or {}, "provenance": {"device": device}}
+    write_json(run.folder(results) / f"{name}.json", content)
 
 
 def statuses(experiment, results):
@@ -128,7 +139,7 @@ def test_records_without_a_time_to_learn_from_are_passed_over(experiment, tmp_pa
     external, failed = experiment.runs()[:2]
     write_json(external.folder(tmp_path) / "record.json", {"status": "done", "settings": {"method": "external"}})
     record(experiment, failed, "training", tmp_path, status="failed")
-    assert measured_times(tmp_path) == {}
+    assert measured_times(trained_records(tmp_path)) == {}
 
 
 def test_estimates_follow_from_the_multiply_adds(experiment_file, costs, tmp_path):
@@ -190,6 +201,17 @@ def test_measured_memory_and_power_replace_the_estimates(experiment, costs, tmp_
     left = [row for row in after.values() if row.status in ("not run", "unfinished")]
     assert whole["kwh"] == pytest.approx(sum(row.kwh for row in left))
     assert whole["gpu_bytes"] == max(row.gpu_bytes for row in left)
+
+
+def test_the_power_of_earlier_runs_is_that_of_their_own_device(experiment, tmp_path):
+    one, two = experiment.runs()[:2]
+    counted = {"gpu": {"joules": 30_000.0, "seconds": 100.0}, "processor": {"joules": 1.0, "seconds": 100.0}}
+    record(experiment, one, "training", tmp_path, seconds=3600.0, energy=counted)
+    assert plan(experiment, tmp_path)[0].kwh == pytest.approx(0.3)  # an hour at 300 W
+    for energy, kwh in (({}, None), ({"processor": {"joules": 5000.0, "seconds": 100.0}}, pytest.approx(0.05))):
+        for run in (one, two):
+            record(experiment, run, "training", tmp_path, seconds=3600.0, device=CPU, energy=energy)
+        assert plan(experiment, tmp_path)[0].kwh == kwh
 
 
 def test_a_schedulers_limit_is_the_planned_time_with_a_margin():

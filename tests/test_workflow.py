@@ -38,6 +38,7 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     written = {str(path.relative_to(report)) for path in report.rglob("*") if path.is_file() and path.stat().st_size}
     assert {f"tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")} <= written
     assert {"figures/miou.png", "figures/miou.pdf", "figures/examples.png"} <= written
+    assert pd.read_csv(report / "cost/runs.csv")["arm"].tolist() == ["contextrast", "cross_entropy", "exploding"]
     table = pd.read_csv(report / "tables/miou.csv").set_index("arm")
     record = json.loads((runs / "contextrast/seed0/record.json").read_text())
     assert table.loc["contextrast", "mean"] == pytest.approx(record["scores"]["whole"]["miou"], rel=1e-9)

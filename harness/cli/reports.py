@@ -88,9 +88,11 @@ def report(
     experiment = with_external_arms(Experiment.load(config, overrides), results)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     if part in ("tables", "all"):
+        from harness.cost.runs_table import write_runs_table
         from harness.reporting.tables import write_tables
 
         write_tables(experiment, results)
+        write_runs_table(experiment.name, results)
     measured = None
     if part in ("figures", "page", "all"):
         from harness.reporting.measured import measure

@@ -1,57 +1,141 @@
 """Energy of a piece of work, where the machine counts it; absent, never zero, where it does not."""
 
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from harness.cost import nvml
 
 POWERCAP = Path("/sys/class/powercap")  # Linux: the counters of Intel's and AMD's processors (RAPL)
+PERIOD = 1.0  # seconds between two readings of `EnergyMeter.follow`
+LONGEST_GAP = 10.0  # seconds between two readings of a GPU's power, beyond which their mean says nothing
+
+Energy = Mapping[str, Mapping[str, Any]]  # as `EnergyMeter.energy` returns it
 
 
 class EnergyMeter:
     """Counts from `with EnergyMeter(device) as meter:` on; `meter.joules()` says what was used until then.
 
     {"gpu": J of the device, "processor": J of all processor packages}, each only where it is counted. Both are of the
-    whole device, whoever else uses it. A processor's counter starts over after minutes to hours: `joules` must be
-    called, or the block ended, before it has done so twice.
+    whole device, whoever else uses it. With several processes that train together the GPUs' energy is absent: each
+    process sees its own alone. Long work calls `follow` now and then: a processor's counter starts over after
+    minutes to hours and must be read before it has done so twice, and the power of a GPU whose driver has no counter
+    of energy is added up over these readings (without them such a GPU is absent).
     """
 
-    def __init__(self, device: torch.device, powercap: Path = POWERCAP) -> None:
+    def __init__(self, device: torch.device, powercap: Path | None = None) -> None:
         self.gpu = nvml.gpu(device)
-        zones = sorted(powercap.glob("intel-rapl:[0-9]*"))
+        zones = sorted((powercap or POWERCAP).glob("intel-rapl:[0-9]*"))
         self.packages = [zone for zone in zones if zone.name.count(":") == 1]  # not their parts, which they count
-        self._ended: dict[str, float] | None = None
+        self.seconds = 0.0  # from the start to the last reading
+        self._counters: dict[str, _Counter] = {}
+        self._used: dict[str, float] = {}
+        self._ended = False
 
     def __enter__(self) -> "EnergyMeter":
-        self._gpu = self.gpu.joules() if self.gpu else None
-        counters = {package: _read(package, "energy_uj") for package in self.packages}
-        self._counters = {package: before for package, before in counters.items() if before is not None}
-        self._processor = 0.0
+        self._start = time.monotonic()
+        if self.gpu is not None and _processes() == 1:
+            counts = self.gpu.joules() is not None
+            self._counters["gpu"] = _GpuCounter(self.gpu) if counts else _GpuPower(self.gpu)
+        if self.packages:
+            self._counters["processor"] = _Packages(self.packages)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended = self.joules()
+        self.joules()
+        self._ended = True
+
+    def follow(self) -> None:
+        """Read the counters if the last reading is `PERIOD` ago; cheap enough for every iteration."""
+        if time.monotonic() - self._start - self.seconds >= PERIOD:
+            self.joules()
 
     def joules(self) -> dict[str, float]:
-        """What was used since the start."""
-        if self._ended is not None:
-            return self._ended
-        used = {}
-        now = self.gpu.joules() if self.gpu else None
-        if now is not None and self._gpu is not None:
-            used["gpu"] = now - self._gpu
-        for package, before in self._counters.items():
-            after = _read(package, "energy_uj")
-            if after is None:
-                continue
+        """What was used since the start, until now or the end of the block."""
+        if not self._ended:
+            before, self.seconds = self.seconds, time.monotonic() - self._start
+            read = {part: counter.used(self.seconds - before) for part, counter in self._counters.items()}
+            self._used = {part: used for part, used in read.items() if used is not None}
+        return self._used
+
+    def energy(self, before: Energy) -> dict[str, dict[str, Any]]:
+        """`joules` with seconds and source, {part: {"joules", "seconds", "source"}}, on top of an earlier meter's."""
+        found = {part: dict(earlier) for part, earlier in before.items()}
+        for part, used in self.joules().items():
+            earlier = before.get(part, {"joules": 0.0, "seconds": 0.0})
+            found[part] = {
+                "joules": earlier["joules"] + used,
+                "seconds": earlier["seconds"] + self.seconds,
+                "source": self._counters[part].source,
+            }
+        return found
+
+
+class _Counter(Protocol):
+    source: str
+
+    def used(self, seconds: float) -> float | None:
+        """Joules since the start, `seconds` after the last call; None where they are not known."""
+
+
+class _GpuCounter:
+    source = "NVML's counter"
+
+    def __init__(self, gpu: nvml.Gpu) -> None:
+        self.gpu, self.start = gpu, gpu.joules()
+
+    def used(self, seconds: float) -> float | None:
+        now = self.gpu.joules()
+        return None if now is None or self.start is None else now - self.start
+
+
+class _GpuPower:
+    source = "NVML's power, added up"
+
+    def __init__(self, gpu: nvml.Gpu) -> None:
+        self.gpu, self.watts, self.joules = gpu, gpu.watts(), 0.0
+        self.readings = 0
+
+    def used(self, seconds: float) -> float | None:
+        before, self.watts = self.watts, self.gpu.watts()
+        if self.watts is None or before is None or seconds > LONGEST_GAP:
+            self.watts = None  # a hole: nothing is known any more
+            return None
+        self.joules += seconds * (before + self.watts) / 2
+        self.readings += 1
+        return self.joules if self.readings > 1 else None  # start and end alone are no mean
+
+
+class _Packages:
+    source = "RAPL's counters"
+
+    def __init__(self, packages: list[Path]) -> None:
+        self.counters = {package: _read(package, "energy_uj") for package in packages}
+        self.microjoules = 0
+
+    def used(self, seconds: float) -> float | None:
+        for package, before in self.counters.items():
+            after = self.counters[package] = _read(package, "energy_uj")
+            if before is None or after is None:
+                return None
             overflow = _read(package, "max_energy_range_uj") or 0
-            self._processor += (after - before + (overflow if after < before else 0)) / 1e6
-            self._counters[package] = after
-        if self._counters:
-            used["processor"] = self._processor
-        return used
+            self.microjoules += after - before + (overflow if after < before else 0)
+        return self.microjoules / 1e6
+
+
+def gpu_hours(seconds: float, device: torch.device) -> float | None:
+    """Hours of all GPUs of this training, one a process; None on a CPU."""
+    return seconds / 3600 * _processes() if device.type == "cuda" else None
+
+
+def _processes() -> int:
+    """That train together."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if several else 1
 
 
 def _read(package: Path, name: str) -> int | None:

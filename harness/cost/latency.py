@@ -142,6 +142,7 @@ def _measure(
             "torch": settings(device),
             "conditions": {"before": before, "after": conditions(device)},
             "energy_joules": energy.joules(),
+            "energy_seconds": energy.seconds,
             "started": started,
         }
     arms = {arm: costs[arm] | {"peak_bytes": peaks[arm]} for arm in networks}

@@ -27,15 +27,19 @@ class Gpu:
         millijoules = self._read("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong)
         return None if millijoules is None else millijoules / 1000
 
+    def watts(self) -> float | None:
+        """Power now."""
+        milliwatts = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint)
+        return None if milliwatts is None else milliwatts / 1000
+
     def conditions(self) -> dict[str, Any]:
         """Clocks in MHz, temperature in degrees Celsius, power in watts, and why the clock is lowered, if it is."""
-        power = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint)
         reasons = self._read("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong)
         found = {
             "clock_mhz": self._read("nvmlDeviceGetClockInfo", ctypes.c_uint, SM_CLOCK),
             "memory_clock_mhz": self._read("nvmlDeviceGetClockInfo", ctypes.c_uint, MEMORY_CLOCK),
             "celsius": self._read("nvmlDeviceGetTemperature", ctypes.c_uint, CORE_TEMPERATURE),
-            "watts": None if power is None else power / 1000,
+            "watts": self.watts(),
             "throttled": None if reasons is None else throttle_reasons(reasons),
         }
         return {name: value for name, value in found.items() if value is not None}

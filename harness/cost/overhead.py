@@ -79,6 +79,7 @@ def measure_overhead(
         "torch": settings(device),
         "conditions": {"before": before, "after": conditions(device)},
         "energy_joules": energy.joules(),
+        "energy_seconds": energy.seconds,
         "started": started,
     }
     return records.write(results, "training", name, device, content, arms, timings)

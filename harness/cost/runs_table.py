@@ -1,5 +1,6 @@
 """What the runs of an experiment took: hours of a GPU or of processor threads, and energy where it was counted."""
 
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ from harness.run import read_json
 
 COLUMNS = (
     *("dataset", "model", "arm", "seed", "status", "iterations", "seconds", "device", "threads"),
-    *("gpu_hours", "thread_hours", "energy_seconds", "joules_gpu", "joules_processor"),
+    *("gpu_hours", "thread_hours", "gpu_joules", "gpu_counted_seconds", "gpu_counted_by"),
+    *("processor_joules", "processor_counted_seconds", "processor_counted_by"),
 )
+PARTS = ("gpu", "processor")
+WHOLE = 0.99  # of a run's seconds: energy of less is not the run's
 JOULES_PER_KWH = 3.6e6
 
 Row = dict[str, Any]
 
 
-def write_runs_table(experiment: str, results: Path) -> Path:
+def write_runs_table(experiment: str, results: Path) -> Path | None:
     """Write runs.csv and runs.md into `results`/reports/`experiment`/cost from its runs' training.json.
 
-    Returns that folder. Raises UserError if no run of the experiment has been trained.
+    Returns that folder; None, and writes nothing, if no run of the experiment has been trained here.
     """
     rows = run_rows(experiment, results)
     if not rows:
-        raise UserError(f"there is no trained run in {Path(results) / 'runs' / experiment}: train first")
+        return None
     folder = Path(results) / "reports" / experiment / "cost"
     atomic.write_text(folder / "runs.csv", csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)))
     atomic.write_text(folder / "runs.md", _table(experiment, rows))
@@ -35,26 +39,34 @@ def write_runs_table(experiment: str, results: Path) -> Path:
 
 
 def run_rows(experiment: str, results: Path) -> list[Row]:
-    """A row of `COLUMNS` for every trained run, whatever its status, in order of its folder.
+    """A row of `COLUMNS` for every trained run, whatever its status, in order of its folder; odd ones are left out.
 
-    A run has gpu_hours or thread_hours (threads times hours), never both. energy_seconds: of its `seconds` those whose
-    energy was counted, fewer than all if it was continued. What was not counted is None, never 0.
+    A run has gpu_hours or thread_hours (threads times hours), never both. counted_seconds: of its `seconds` those whose
+    energy was counted, fewer than all if it went on elsewhere. What was not counted is None, never 0.
     """
     rows = []
     for path in sorted((Path(results) / "runs" / experiment).glob("*/*/*/*/training.json")):
-        training = read_json(path)
-        device, hours = training["provenance"]["device"], training["seconds"] / 3600
-        gpu = device["type"] == "cuda"
-        joules = training.get("energy_joules", {})
-        rows.append(
-            {name: training["key"][name] for name in ("dataset", "model", "arm", "seed")}
-            | {name: training[name] for name in ("status", "iterations", "seconds")}
-            | {"device": device["name"], "threads": device["threads"]}
-            | {"gpu_hours": hours if gpu else None, "thread_hours": None if gpu else hours * device["threads"]}
-            | {"energy_seconds": training.get("energy_seconds") if joules else None}
-            | {f"joules_{part}": joules.get(part) for part in ("gpu", "processor")}
-        )
+        with suppress(UserError, KeyError, TypeError, AttributeError):  # damaged or another version's
+            training = read_json(path)
+            if training["status"] != "skipped":
+                rows.append(_row(training))
     return rows
+
+
+def _row(training: dict[str, Any]) -> Row:
+    device, hours = training["provenance"]["device"], training["seconds"] / 3600
+    gpu = device["type"] == "cuda"
+    energy = training.get("energy", {})  # absent, as gpu_hours, before it was counted
+    row = {name: training["key"][name] for name in ("dataset", "model", "arm", "seed")}
+    row |= {name: training[name] for name in ("status", "iterations", "seconds")}
+    row |= {"device": device["name"], "threads": device["threads"]}
+    row["gpu_hours"] = training.get("gpu_hours", hours if gpu else None)
+    row["thread_hours"] = None if gpu else hours * device["threads"]
+    for part in PARTS:
+        counted = energy.get(part, {})
+        row |= {f"{part}_joules": counted.get("joules"), f"{part}_counted_seconds": counted.get("seconds")}
+        row[f"{part}_counted_by"] = counted.get("source")
+    return row
 
 
 def _table(experiment: str, rows: list[Row]) -> str:
@@ -69,8 +81,8 @@ def _table(experiment: str, rows: list[Row]) -> str:
                 escape_markdown(f"{model}, {dataset}, {display_name(arm)}"),
                 escape_markdown(device),
                 str(len(runs)),
-                *(_sum(runs, name, 1) for name in ("gpu_hours", "thread_hours")),
-                *(_sum(runs, name, JOULES_PER_KWH) for name in ("joules_gpu", "joules_processor")),
+                *(_sum(runs, name) for name in ("gpu_hours", "thread_hours")),
+                *(_kwh(runs, part) for part in PARTS),
             ]
         )
     return markdown_table(
@@ -79,14 +91,19 @@ def _table(experiment: str, rows: list[Row]) -> str:
         lines,
         [
             "Sums over the runs, failed and diverged ones included: time in the training loop, evaluation not counted.",
-            "Energy is the whole device's, by the driver's (NVML) or the processor's (RAPL) own counter. Empty: the "
-            "machine does not count it, or not for the whole of every run.",
+            "Energy is the whole device's, by the driver's (NVML) or the processor's (RAPL) own counter; runs.csv says "
+            "by which. Empty: the machine does not count it, or not for the whole of every run.",
         ],
     )
 
 
-def _sum(runs: list[Row], name: str, unit: float) -> str:
-    """Empty unless every run has the figure, energy for all of its seconds."""
+def _sum(runs: list[Row], name: str, unit: float = 1) -> str:
+    """Empty unless every run has the figure."""
     values = [row[name] for row in runs]
-    whole = not name.startswith("joules") or all((row["energy_seconds"] or 0) >= 0.99 * row["seconds"] for row in runs)
-    return "" if None in values or not whole else f"{sum(values) / unit:.3g}"
+    return "" if None in values else f"{sum(values) / unit:.3g}"
+
+
+def _kwh(runs: list[Row], part: str) -> str:
+    """Empty unless the whole of every run was counted."""
+    whole = all((row[f"{part}_counted_seconds"] or 0) >= WHOLE * row["seconds"] for row in runs)
+    return _sum(runs, f"{part}_joules", JOULES_PER_KWH) if whole else ""

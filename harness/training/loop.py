@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.cost.energy import Energy, EnergyMeter
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
@@ -54,11 +55,19 @@ class Job:
         """Load the newest checkpoint, if any, into trainer and history."""
         self.history = History()
         self.done, self.seconds = 0, 0.0  # iterations and their time, that before an interruption included
+        self._earlier: Energy = {}  # likewise, where it is counted
+        self._meter: EnergyMeter | None = None
         if (state := checkpoint.load_newest(self.folder / "checkpoints")) is not None:
             refuse_other_settings(self.folder, self.settings, state["settings"])
             self.trainer.load_state_dict(state)
             self.history.load_state_dict(state, self.device)
             self.done, self.seconds = state["iteration"], state["seconds"]
+            self._earlier = state.get("energy", {})  # absent before it was counted
+
+    @property
+    def energy(self) -> Energy:
+        """What the iterations used, where it is counted (`EnergyMeter.energy`)."""
+        return self._meter.energy(self._earlier) if self._meter else self._earlier
 
     def finish(self) -> None:
         """Train to the schedule's end; where memory runs out, go on from the last checkpoint with half the micro-batch.
@@ -107,12 +116,14 @@ class Job:
         with (
             noticing_sigterm() as terminating,
             self._open_board(),
+            EnergyMeter(self.device) as self._meter,
             Progress(f"train {self.name}", schedule.iterations, start) as progress,
         ):
             for iteration, (images, labels) in enumerate(self._batches(start), start=start):
                 rate = learning_rate(schedule, iteration)
                 self.history.add(self.trainer.step(images, labels, iteration, rate))
                 self.done, self.seconds = iteration + 1, time.monotonic() - clock
+                self._meter.follow()
                 last = self.done == schedule.iterations
                 if self.done % schedule.log_every == 0 or last:
                     self._log(rate)
@@ -181,6 +192,7 @@ class Job:
         state = {
             "iteration": self.done,
             "seconds": self.seconds,
+            "energy": self.energy,
             "settings": self.settings,
             **self.history.state_dict(),
             **self.trainer.state_dict(),

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from harness import atomic, datasets
+from harness.cost.energy import gpu_hours
 from harness.datasets.dataset import Dataset
 from harness.datasets.verify import verify
 from harness.ending import ending
@@ -120,6 +121,8 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any]) -
         | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
         "started": started,
         "seconds": round(job.seconds, 1),
+        "gpu_hours": gpu_hours(job.seconds, job.device),
+        "energy": job.energy,
     }
     write_json(job.folder / "training.json", record)
     return record

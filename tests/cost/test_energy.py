@@ -3,8 +3,8 @@ import ctypes
 import pytest
 import torch
 
-from harness.cost import nvml
-from harness.cost.energy import EnergyMeter
+from harness.cost import energy, nvml
+from harness.cost.energy import EnergyMeter, gpu_hours
 
 CPU = torch.device("cpu")
 
@@ -88,6 +88,67 @@ def test_a_gpu_without_a_counter_has_no_energy(monkeypatch, tmp_path):
         with EnergyMeter(CPU, tmp_path) as meter:
             pass
         assert meter.joules() == {}
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(energy.time, "monotonic", lambda: self.now)
+
+
+def test_power_is_added_up_where_the_driver_counts_no_energy(monkeypatch, tmp_path):
+    clock, device = Clock(monkeypatch), gpu(nvmlDeviceGetPowerUsage=100_000)  # mW
+    monkeypatch.setattr(nvml, "gpu", lambda _: device)
+    with EnergyMeter(CPU, tmp_path) as meter:
+        for seconds, watts in ((2.0, 200), (4.0, 400), (0.5, 900), (0.6, 400)):
+            clock.now += seconds
+            device.library.readings["nvmlDeviceGetPowerUsage"] = 1000 * watts
+            meter.follow()  # the third comes too early: what was then is not read
+    expected = 2 * 150 + 4 * 300 + 1.1 * 400  # trapezoids
+    assert meter.joules() == {"gpu": pytest.approx(expected)}
+    assert meter.energy({})["gpu"]["source"] == "NVML's power, added up"
+
+
+def test_power_with_a_hole_or_at_both_ends_alone_is_no_energy(monkeypatch, tmp_path):
+    clock, device = Clock(monkeypatch), gpu(nvmlDeviceGetPowerUsage=100_000)
+    monkeypatch.setattr(nvml, "gpu", lambda _: device)
+    for steps in ([5.0], [2.0, 11.0, 2.0, 2.0]):
+        with EnergyMeter(CPU, tmp_path) as meter:
+            for seconds in steps[:-1]:
+                clock.now += seconds
+                meter.follow()
+            clock.now += steps[-1]
+        assert meter.joules() == {}
+
+
+def test_parts_of_a_training_are_summed_with_the_seconds_that_each_was_counted(monkeypatch, tmp_path):
+    clock = Clock(monkeypatch)
+    zone(tmp_path, "intel-rapl:0", 0)
+    before = {part: {"joules": 10.0, "seconds": 60.0, "source": "an earlier one"} for part in ("gpu", "processor")}
+    with EnergyMeter(CPU, tmp_path) as meter:
+        clock.now += 20.0
+        zone(tmp_path, "intel-rapl:0", 4_000_000)
+    clock.now += 1000.0
+    found = meter.energy(before)
+    assert found["gpu"] == before["gpu"]
+    assert found["processor"] == {"joules": 14.0, "seconds": 80.0, "source": "RAPL's counters"}
+    assert meter.energy({}).keys() == {"processor"}
+
+
+def test_following_reads_a_counter_often_enough_to_see_it_start_over_twice(monkeypatch, tmp_path):
+    clock = Clock(monkeypatch)
+    zone(tmp_path, "intel-rapl:0", 0, overflow=10_000_000)
+    with EnergyMeter(CPU, tmp_path) as meter:
+        for microjoules in (8_000_000, 6_000_000, 4_000_000):  # 8 J each
+            zone(tmp_path, "intel-rapl:0", microjoules, overflow=10_000_000)
+            clock.now += 1.5
+            meter.follow()
+    assert meter.joules() == {"processor": 24.0}
+
+
+def test_gpu_hours_are_none_on_a_processor():
+    assert gpu_hours(7200, torch.device("cuda")) == 2
+    assert gpu_hours(7200, CPU) is None
 
 
 def test_a_gpus_conditions_hold_what_the_driver_gives():

@@ -3,8 +3,7 @@ import csv
 import pytest
 
 from harness.cost.runs_table import write_runs_table
-from harness.errors import UserError
-from harness.run import Run, write_json
+from harness.run import Run, read_json, write_json
 
 
 @pytest.fixture
@@ -14,10 +13,14 @@ def trained(tmp_path):
     def write(arm, seed, seconds, kind="cpu", **energy):
         run = Run("trial", "camvid", "lite0_fpn", arm, seed)
         device = {"type": kind, "name": {"cpu": "A processor", "cuda": "A GPU"}[kind], "threads": 2}
-        content = {"key": run.key(), "status": "done", "iterations": 10, "seconds": seconds}
-        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": {"device": device}} | energy)
+        content = {"key": run.key(), "status": "done", "iterations": 10, "seconds": seconds, "energy": energy}
+        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": {"device": device}})
 
     return write
+
+
+def counted(joules, seconds):
+    return {"joules": joules, "seconds": seconds, "source": "a counter"}
 
 
 def read(folder):
@@ -30,10 +33,11 @@ def read(folder):
 def test_hours_are_a_gpus_or_threads_and_energy_is_absent_where_it_was_not_counted(trained, tmp_path):
     trained("plain", 0, 1800)
     trained("plain", 1, 5400)
-    trained("contextrast", 0, 7200, "cuda", energy_joules={"gpu": 7.2e6}, energy_seconds=7200)
+    trained("contextrast", 0, 7200, "cuda", gpu=counted(7.2e6, 7200))
     rows, lines = read(write_runs_table("trial", tmp_path))
     assert (rows["plain", "0"]["thread_hours"], rows["plain", "0"]["gpu_hours"]) == ("1.0", "")
-    assert rows["plain", "0"]["joules_gpu"] == rows["plain", "0"]["joules_processor"] == ""
+    assert rows["plain", "0"]["gpu_joules"] == rows["plain", "0"]["processor_joules"] == ""
+    assert rows["contextrast", "0"]["gpu_counted_by"] == "a counter"
     assert (rows["contextrast", "0"]["gpu_hours"], rows["contextrast", "0"]["thread_hours"]) == ("2.0", "")
     assert lines == [
         ["lite0\\_fpn, camvid, contextrast", "A GPU", "1", "2", "", "2", ""],
@@ -42,15 +46,32 @@ def test_hours_are_a_gpus_or_threads_and_energy_is_absent_where_it_was_not_count
 
 
 def test_energy_of_a_part_of_a_run_is_no_sum(trained, tmp_path):
-    trained("plain", 0, 1000, energy_joules={"processor": 3.6e6}, energy_seconds=1000)
-    trained("plain", 1, 1000, energy_joules={"processor": 3.6e6}, energy_seconds=400)
+    trained("plain", 0, 1000, processor=counted(3.6e6, 1000))
+    trained("plain", 1, 1000, processor=counted(3.6e6, 400))
     rows, lines = read(write_runs_table("trial", tmp_path))
-    assert rows["plain", "1"]["energy_seconds"] == "400"
+    assert rows["plain", "1"]["processor_counted_seconds"] == "400"
     assert lines[0][-1] == ""
-    trained("plain", 1, 1000, energy_joules={"processor": 1.8e6}, energy_seconds=1000)
+    trained("plain", 1, 1000, processor=counted(1.8e6, 1000))
     assert read(write_runs_table("trial", tmp_path))[1][0][-1] == "1.5"
 
 
-def test_without_runs_there_is_no_table(tmp_path):
-    with pytest.raises(UserError, match="no trained run"):
-        write_runs_table("trial", tmp_path)
+def test_a_run_says_its_gpu_hours_itself_and_a_skipped_one_is_left_out(trained, tmp_path):
+    trained("plain", 0, 3600, "cuda")
+    run = Run("trial", "camvid", "lite0_fpn", "plain", 0)
+    content = read_json(run.folder(tmp_path) / "training.json")
+    write_json(run.folder(tmp_path) / "training.json", content | {"gpu_hours": 4.0})  # of four GPUs
+    skipped = {"key": run.key() | {"seed": 1}, "status": "skipped", "provenance": {}, "seconds": 0.0}
+    write_json(Run("trial", "camvid", "lite0_fpn", "plain", 1).folder(tmp_path) / "training.json", skipped)
+    rows, lines = read(write_runs_table("trial", tmp_path))
+    assert list(rows) == [("plain", "0")] and rows["plain", "0"]["gpu_hours"] == "4.0"
+    assert lines == [["lite0\\_fpn, camvid, plain", "A GPU", "1", "4", "", "", ""]]
+
+
+def test_without_runs_there_is_no_table_and_damaged_ones_are_left_out(trained, tmp_path):
+    folder = Run("trial", "camvid", "lite0_fpn", "plain", 0).folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text("{")
+    assert write_runs_table("trial", tmp_path) is None
+    assert not (tmp_path / "reports").exists()
+    trained("plain", 1, 1800)
+    assert list(read(write_runs_table("trial", tmp_path))[0]) == [("plain", "1")]

@@ -17,7 +17,7 @@ from harness.run import read_json
 pytestmark = pytest.mark.slow
 
 KILLS = {"train": (10, 8), "evaluate": (6, 6), "report": (2, 6)}  # at random moments, at random file operations
-TIMES = ("started", "seconds", "evaluated", "record_hash", "root")
+TIMES = ("started", "seconds", "gpu_hours", "energy", "evaluated", "record_hash", "root")
 
 
 @pytest.fixture
