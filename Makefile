@@ -8,7 +8,7 @@ EXPERIMENT ?= config/smoke.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-all check bench verify-reference audit soak clean
+.PHONY: run test test-all check bench cost gpu-evidence verify-reference audit soak clean
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
@@ -36,6 +36,10 @@ bench: .venv/ready
 # Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT.
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference --protocol whole
+
+# What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice.
+gpu-evidence: .venv/ready
+	$(BIN)/python -m harness gpu-evidence $(if $(DRY),--dry) $(if $(SLICES),--slices $(SLICES))
 
 # Known faults of the locked packages; says "not run" where no network answers.
 audit: .venv/ready

@@ -47,8 +47,9 @@ class PlannedRun:
 
     status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
     says more. hours: of its whole training, arms of a method alike, and where that comes from; kwh: that the GPU takes
-    meanwhile, without the rest of the machine (of a processor where that is measured); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
-    and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
+    meanwhile, without the rest of the machine (the processor, where that is what trains and it counts its energy);
+    gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights and checkpoints, without label maps and
+    methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str

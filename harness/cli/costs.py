@@ -1,6 +1,7 @@
 """The verbs that count and measure what methods cost."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, ThreadsOption, app
 from harness.cost import read_size
+from harness.errors import RunFailed
 
 
 @app.command()
@@ -72,6 +74,7 @@ def overhead(
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
     baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="In which each method has its turn.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -82,7 +85,36 @@ def overhead(
     from harness.machine import Machine
 
     options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
-    options["precision"] = precision
+    options |= {"precision": precision, "rounds": rounds}
     for name in model:
         measure_overhead(name, read_size(size), Machine(device, threads=threads), results, **options)
     typer.echo(f"written: {write_training_table(results)}")
+
+
+@app.command("gpu-evidence")
+def gpu_evidence(
+    most: Annotated[
+        int | None, typer.Option("--slices", min=1, help="Run so many of what is left; default: all of it.")
+    ] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Only list what would run.")] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Run everything that needs a GPU, in slices of under nine minutes; again: what is left."""
+    from harness import gpu_evidence as evidence
+
+    pieces, state = evidence.slices(results), evidence.State(results / "gpu_evidence" / "state.json")
+    left = [piece for piece in pieces if not state.done(piece)]
+    if dry or not evidence.gpus():
+        said = f"{len(left)} of {len(pieces)} slices would run"
+        typer.echo(said if evidence.gpus() else f"there is no GPU here, so nothing was run; with one {said}")
+        for piece in left:
+            typer.echo(f"{piece.name}: {shlex.join(('python', *piece.command[1:]))}")
+        return
+    evidence.work(pieces, state, evidence.start, most)
+    evidence.write_spread(results)
+    gaps = evidence.missing(pieces, state)
+    typer.echo(f"{len(pieces) - len(gaps)} of {len(pieces)} slices are done")
+    if gaps and most is None:
+        raise RunFailed(f"missing, run the same command again: {'; '.join(gaps)}")
+    for gap in gaps:
+        typer.echo(f"missing: {gap}")

@@ -1,7 +1,7 @@
 """What training with a method costs over the baseline: time of an iteration and peak memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,13 +38,15 @@ def measure_overhead(
     methods: Sequence[str] | None = None,
     precision: Precision = "float32",
     channels_last: bool = True,
+    rounds: int | None = None,
     plan: Plan | None = None,
 ) -> Path:
     """Time training steps with every method on the same inputs, write a record, and return its path.
 
-    size: (height, width) of the crops. methods: default all, with their default options and full memories. A step is
-    `Trainer.step`, all of it: forward, losses, backward, optimiser. The network starts from scratch, so that nearly
-    every pixel is misclassified, and stays so: methods that sample misclassified pixels have all they can take.
+    size: (height, width) of the crops. methods: default all, with their default options and full memories. rounds:
+    default the plan's. A step is `Trainer.step`, all of it: forward, losses, backward, optimiser. The network starts
+    from scratch, so that nearly every pixel is misclassified, and stays so: methods that sample misclassified pixels
+    have all they can take.
     peak_bytes is the most that torch held at a time in a step: parameters, buffers, the optimiser's state and what
     the step added. Raises UserError for unknown names.
     """
@@ -54,6 +56,7 @@ def measure_overhead(
     num_classes = len(datasets.load(dataset).classes)
     device = machine.use()
     plan = plan or (GPU_PLAN if device.type == "cuda" else CPU_PLAN)
+    plan = replace(plan, rounds=rounds or plan.rounds)
     given = schedule(batch, size, precision, channels_last)
     inputs = [tensor.to(device) for tensor in generated_batch(num_classes, batch, size)]
     trainers = {name: trainer(model, name, num_classes, device, given) for name in names}
