@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -45,6 +44,8 @@ class History:
         float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or that of the bins for a name that begins
         with "distance_bins/".
         """
+        import pandas as pd  # 0.2 s of an evaluation's start, which imports this module and writes no curve
+
         table = pd.DataFrame(self.rows)
         scalar = [name for name in table if not any(isinstance(value, list) for value in table[name])]
         with atomic.replacing(folder / "curve.csv") as path:
