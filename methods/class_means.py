@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from methods.processes import all_sum
+
 
 def class_sums(vectors: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Sums [K, d] and numbers [K], both floating, of the vectors [N, d] of each class; labels int64 [N], 0..K-1."""
@@ -17,10 +19,8 @@ def class_means(vectors: Tensor, labels: Tensor, num_classes: int, sync: bool = 
     `sync` takes the mean over the vectors of all processes, if there are several; gradients flow back to each of them.
     """
     sums, counts = class_sums(vectors, labels, num_classes)
-    if sync and torch.distributed.is_available() and torch.distributed.is_initialized():
-        from torch.distributed.nn.functional import all_reduce
-
-        sums, counts = all_reduce(sums), all_reduce(counts)
+    if sync:
+        sums, counts = all_sum(sums), all_sum(counts)
     return sums / counts.clamp(min=1)[:, None], counts
 
 

@@ -1,9 +1,9 @@
 """Memories of vectors of past mini-batches: a first-in, first-out queue for each class."""
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from methods.processes import all_rows
 from methods.ranking import rank_within_group
 
 MAX_SCORES = 2**25  # similarities with a memory, or elements made for them, held at a time: 128 MiB in float32
@@ -35,7 +35,7 @@ class Queues(nn.Module):
         every process must then take part in every call.
         """
         if gather:
-            vectors, classes = of_all_processes(vectors, classes)
+            vectors, classes = torch.cat(all_rows(vectors)), torch.cat(all_rows(classes))
         num_classes, length = len(self.vectors), self.length
         arrival = rank_within_group(classes, torch.arange(len(classes), device=classes.device))
         arriving = torch.bincount(classes, minlength=num_classes)
@@ -53,18 +53,3 @@ class Queues(nn.Module):
     def fill(self) -> Tensor:
         """The filled share of each queue, [K]."""
         return self.filled / self.length
-
-
-def of_all_processes(vectors: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors [N_p, d] and classes [N_p] of all processes p, in the order of their ranks; no gradient is kept."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return vectors, classes
-    numbers = [classes.new_zeros(1) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(numbers, classes.new_tensor([len(classes)]))
-    most = int(torch.cat(numbers).max())  # all_gather takes tensors of one size
-    gathered = []
-    for own in (F.pad(vectors.detach(), (0, 0, 0, most - len(vectors))), F.pad(classes, (0, most - len(classes)))):
-        parts = [torch.empty_like(own) for _ in numbers]
-        distributed.all_gather(parts, own.contiguous())
-        gathered.append(torch.cat([part[: int(number)] for part, number in zip(parts, numbers, strict=True)]))
-    return gathered[0], gathered[1]

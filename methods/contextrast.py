@@ -26,6 +26,7 @@ from methods.options import (
     require_share,
     require_switch,
 )
+from methods.processes import all_logsumexp, all_rows, all_sum
 from methods.ranking import rank_within_group
 from methods.unit_vectors import unit
 
@@ -59,8 +60,9 @@ class Contextrast(Method):
     ties            "exact": just that share, ties in distance broken at random; "percentile": all up to that distance
     normalize       make embeddings and anchors unit vectors
     detach_anchors  no gradient through the anchors
-    sync_anchors    anchors are means over the pixels of all processes
-    max_positives   use at most so many random positives a layer and class; None: all
+    sync_anchors    on several processes: anchors, positives and negatives are those of the whole batch, and each
+                    process returns the batch's loss; otherwise those of its own images
+    max_positives   use at most so many random positives a layer, class and process; None: all
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.34 GiB.
     Raises ValueError for a value outside its range.
@@ -151,26 +153,29 @@ class Contextrast(Method):
             similarity = layer.vectors @ anchor.T / self.temperature  # â.z/t, [N, K]
             scores, mask = self.negatives_of(similarity, layer)
             # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b); b, the logsumexp of the negatives, is -inf without any
-            margin = similarity - masked_logsumexp(scores, mask, dim=0)
+            repulsion = masked_logsumexp(scores, mask, dim=0)
+            margin = similarity - (all_logsumexp(repulsion) if self.sync_anchors else repulsion)
             terms = -F.logsigmoid(margin.gather(1, layer.labels[:, None]))
             labels = layer.labels
             if self.max_positives is not None:
                 drawn = rank_within_group(labels) < self.max_positives
                 terms, labels = terms[drawn], labels[drawn]
-            per_class, positives = class_means(terms, labels, self.num_classes)
+            per_class, positives = class_means(terms, labels, self.num_classes, self.sync_anchors)
             loss = per_class.sum() / (positives > 0).sum().clamp(min=1)
             total = total + weight * loss
 
             self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
             if i == 1:
                 opposed = self.opposed(layer.marks)
-                self.diagnostics |= negative_diagnostics(
-                    *layer[1:], similarity, scores, mask, opposed, self.temperature
-                )
+                shown = similarity, scores, mask, opposed, self.temperature
+                self.diagnostics |= negative_diagnostics(*layer[1:], *shown, self.of_batch)
         return total
 
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-        """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true."""
+        """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true.
+
+        They are this process's own; with `sync_anchors` those of all processes make up the batch's.
+        """
         rows = layer.hard.nonzero().squeeze(1)
         mask = self.opposed(layer.marks[rows])
         if self.negatives not in ("random", "semi_hard"):
@@ -178,10 +183,24 @@ class Contextrast(Method):
         order = torch.rand_like(similarity) if self.negatives == "random" else similarity.detach()
         classes = torch.arange(self.num_classes, device=similarity.device)
         order = order.masked_fill(layer.labels[:, None] == classes, -torch.inf)
-        drawn = order.topk(len(rows), dim=0).indices
-        return similarity.gather(0, drawn), torch.arange(len(rows), device=rows.device)[:, None] < mask.sum(0)
+        wanted, most = self.of_batch(mask.sum(0)), int(self.of_batch(rows.new_tensor(len(rows))))
+        drawn = order.topk(min(most, len(order)), dim=0)
+        return similarity.gather(0, drawn.indices), self.place_in_batch(drawn.values) < wanted
 
     def opposed(self, marks: Tensor) -> Tensor:
         """Bool [M, K]: the classes that pixels with these marks [M] (none of them NONE) are negatives of."""
         of_class = marks[:, None] == torch.arange(self.num_classes, device=marks.device)
         return of_class if self.negatives in ("as_printed", "false_positives") else ~of_class
+
+    def of_batch(self, values: Tensor) -> Tensor:
+        """Sums over this process's pixels as sums over those that the loss is about."""
+        return all_sum(values) if self.sync_anchors else values
+
+    def place_in_batch(self, scores: Tensor) -> Tensor:
+        """The place of each of the scores [M, K], falling in every column, among those that the loss is about."""
+        parts = all_rows(scores) if self.sync_anchors else [scores]
+        if len(parts) == 1:
+            return torch.arange(len(scores), device=scores.device)[:, None]
+        order = torch.cat(parts).argsort(dim=0, descending=True, stable=True)
+        own = torch.distributed.get_rank()
+        return order.argsort(dim=0).split([len(part) for part in parts])[own]

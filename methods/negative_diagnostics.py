@@ -1,5 +1,7 @@
 """What the negatives of a layer are like: how many are kept, how similar they are, and where they lie."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ def negative_diagnostics(
     mask: Tensor,
     opposed: Tensor,
     temperature: float,
+    of_batch: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> dict[str, Tensor]:
     """Of the N valid pixels of a layer. A kept_share near 1 says that the sampling takes nearly all that is wrong.
 
@@ -28,26 +31,30 @@ def negative_diagnostics(
     similarity [N, K], scores [M, K]: similarities over temperature, of the pixels and of the negatives to the anchors
     mask bool [M, K]: the negatives of class n are those where column n is true
     opposed bool [N, K]: the anchors that a misclassified pixel is, or if chosen would be, a negative of
+    of_batch: makes of a sum over these pixels that over the pixels of all processes, if the loss is about those
     """
-    present = torch.bincount(labels, minlength=similarity.shape[1]) > 0
-    wrong = marks != NONE
-    pixels, mask = labels.new_tensor(len(labels)), mask & present
-    own = similarity.gather(1, labels[:, None])
+    present = of_batch(torch.bincount(labels, minlength=similarity.shape[1])) > 0
+    wrong, mask = marks != NONE, mask & present
+    pixels, missed, kept = of_batch(torch.stack([labels.new_tensor(len(labels)), wrong.sum(), hard.sum()])).unbind()
+    negatives, repulsion = of_batch(mask.sum(0)), of_batch((scores * mask).sum())
+    attraction = of_batch(similarity.gather(1, labels[:, None]).sum())
     opposed = opposed[wrong] & present
-    binned = _by_distance(squared[wrong], hard[wrong], temperature * similarity[wrong], opposed)
+    binned = _by_distance(squared[wrong], hard[wrong], temperature * similarity[wrong], opposed, of_batch)
     return {
-        "kept_share": hard.sum() / wrong.sum().clamp(min=1),
-        "misclassified_share": wrong.sum() / pixels.clamp(min=1),
+        "kept_share": kept / missed.clamp(min=1),
+        "misclassified_share": missed / pixels.clamp(min=1),
         "anchors": present.sum(),
         "positives": pixels,
-        "negatives": mask.sum(0),  # [K]
-        "positive_similarity": temperature * own.sum() / pixels.clamp(min=1),
-        "negative_similarity": temperature * (scores * mask).sum() / mask.sum().clamp(min=1),
+        "negatives": negatives,  # [K]
+        "positive_similarity": temperature * attraction / pixels.clamp(min=1),
+        "negative_similarity": temperature * repulsion / negatives.sum().clamp(min=1),
         **{f"distance_bins/{name}": value for name, value in binned.items()},
     }
 
 
-def _by_distance(squared: Tensor, hard: Tensor, similarity: Tensor, opposed: Tensor) -> dict[str, Tensor]:
+def _by_distance(
+    squared: Tensor, hard: Tensor, similarity: Tensor, opposed: Tensor, of_batch: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
     """By the distance of misclassified pixels: vectors [len(DISTANCES) + 1].
 
     Their number and that of the chosen ones; and of the chosen and of the others the mean similarity to the opposed
@@ -58,7 +65,7 @@ def _by_distance(squared: Tensor, hard: Tensor, similarity: Tensor, opposed: Ten
     compared = nearest.isfinite()  # false where no class but the pixel's own is there
 
     def total(values: Tensor) -> Tensor:
-        return values.new_zeros(len(DISTANCES) + 1).index_add(0, bins, values)
+        return of_batch(values.new_zeros(len(DISTANCES) + 1).index_add(0, bins, values))
 
     def mean(chosen: Tensor) -> Tensor:
         return total(nearest.where(chosen, 0.0)) / total(chosen.to(nearest.dtype))

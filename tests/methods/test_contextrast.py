@@ -381,43 +381,84 @@ def test_a_wrong_option_is_named_in_a_value_error(options):
         Contextrast([4, 4, 4, 4], CLASSES, **options)
 
 
-def _loss_of_process(rank, file, seed, queue):
+SYNCHRONISED = [
+    {"ties": "percentile"},
+    {"keep": 1.0, "detach_anchors": True},
+    {"ties": "percentile", "negatives": "false_positives"},
+    {"ties": "percentile", "negatives": "as_printed"},
+    {"ties": "percentile", "negatives": "semi_hard"},
+    {"ties": "percentile", "negatives": "random"},
+]
+
+
+def uneven_cases():
+    """(embeddings, logits, labels) of two images: both alike; one without errors; one without valid pixels."""
+    for kind in ("alike", "without errors", "without pixels"):
+        embeddings, logits, labels = random_case(8, layers=2)
+        if kind == "without errors":
+            grid = F.interpolate(labels[1:, None].double(), size=SIZES[0])[0, 0].long().clamp(max=CLASSES - 1)
+            logits[1] = F.one_hot(grid, CLASSES).movedim(-1, 0).double()
+        elif kind == "without pixels":
+            labels[1] = 255
+        yield embeddings, logits, labels
+
+
+def known_random_scores(image):
+    """In place of torch's random scores: those of an image's pixels in raster order, 0 for the first image."""
+    return lambda similarity: torch.sin(torch.arange(similarity.numel()).view_as(similarity) * 12.9898 + 7.0 * image)
+
+
+def _losses_of_process(rank, file, queue):
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    embeddings, logits, labels = random_case(seed, layers=2)
-    own = [z.detach()[rank : rank + 1].requires_grad_() for z in embeddings]
-    method = Contextrast([4, 4], CLASSES, dim=DIM, sync_anchors=True, keep=1.0)
-    loss = method.loss(own, logits[rank : rank + 1], labels[rank : rank + 1], 0)["pixel_anchor"]
-    loss.backward()
-    queue.put((rank, loss.item(), [z.grad.numpy() for z in own]))
+    torch.rand_like = known_random_scores(rank)
+    found = []
+    for embeddings, logits, labels in uneven_cases():
+        for options in SYNCHRONISED:
+            own = [z.detach()[rank : rank + 1].requires_grad_() for z in embeddings]
+            method = Contextrast([4, 4], CLASSES, dim=DIM, sync_anchors=True, **options)
+            loss = method.loss(own, logits[rank : rank + 1], labels[rank : rank + 1], 0)["pixel_anchor"]
+            loss.backward()
+            diagnostics = {name: value.tolist() for name, value in method.diagnostics.items()}
+            found.append((loss.item(), [z.grad[0].numpy() for z in own], diagnostics))
+    queue.put((rank, found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_synchronised_anchors_are_means_over_both_processes_and_pass_gradients_to_both(tmp_path):
+def test_two_processes_with_synchronised_anchors_have_the_loss_and_the_gradients_of_the_whole_batch(
+    tmp_path, monkeypatch
+):
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()
-    processes = [context.Process(target=_loss_of_process, args=(r, tmp_path / "store", 8, queue)) for r in range(2)]
+    processes = [context.Process(target=_losses_of_process, args=(r, tmp_path / "store", queue)) for r in range(2)]
     for process in processes:
         process.start()
-    results = {rank: (loss, gradients) for rank, loss, gradients in (queue.get(timeout=120) for _ in processes)}
+    results = dict(queue.get(timeout=120) for _ in processes)
     for process in processes:
         process.join(timeout=60)
         assert process.exitcode == 0
 
-    # In one process: the anchors of the whole batch, the positives and negatives of one image.
-    embeddings, logits, labels = random_case(8, layers=2)
-    method = Contextrast([4, 4], CLASSES, dim=DIM, keep=1.0)
-    prediction = logits.argmax(1)
-    anchors = method.anchors([method.layer(z, prediction, labels) for z in embeddings])
-    losses = []
-    for b in range(2):
-        own = slice(b, b + 1)
-        layers = [method.layer(z[own], prediction[own], labels[own]) for z in embeddings]
-        losses.append(method.alpha * method.pixel_anchor(layers, anchors))
-    gradients = torch.autograd.grad(sum(losses), embeddings)
-    for rank in range(2):
-        loss, own_gradients = results[rank]
-        assert loss == pytest.approx(losses[rank].item(), rel=1e-10)
-        for found, expected in zip(own_gradients, gradients, strict=True):
-            np.testing.assert_allclose(found[0], expected[rank].numpy(), rtol=1e-8, atol=1e-14)
+    cases = [(*case, options) for case in uneven_cases() for options in SYNCHRONISED]
+    for number, (embeddings, logits, labels, options) in enumerate(cases):
+        pixels = [(grid_of(labels[:1], z.shape[2:]) != 255).sum().item() for z in embeddings]
+
+        def of_both(similarity, pixels=pixels):  # the first image's pixels, then the second's
+            first = pixels[[len(similarity) >= n for n in pixels].index(True)]
+            parts = similarity.split([first, len(similarity) - first])
+            return torch.cat([known_random_scores(image)(part) for image, part in enumerate(parts)])
+
+        monkeypatch.setattr(torch, "rand_like", of_both)
+        method = Contextrast([4, 4], CLASSES, dim=DIM, **options)
+        loss = method.loss(embeddings, logits, labels, 0)["pixel_anchor"]
+        assert loss > 1e-3
+        gradients = torch.autograd.grad(loss, embeddings)
+        for rank in range(2):
+            found, own_gradients, diagnostics = results[rank][number]
+            assert found == pytest.approx(loss.item(), rel=1e-10)
+            for own, expected in zip(own_gradients, gradients, strict=True):
+                # Data parallelism averages over the two processes.
+                np.testing.assert_allclose(own / 2, expected[rank].numpy(), rtol=1e-8, atol=1e-14)
+            for name, value in method.diagnostics.items():
+                assert diagnostics[name] == pytest.approx(value.tolist(), rel=1e-6, nan_ok=True), name
