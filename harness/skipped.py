@@ -34,6 +34,7 @@ def write_skipped(experiment: Experiment, run: Run, folder: Path, reason: str) -
         "reason": reason,
         "log_tail": [],
         "iterations": 0,
+        "processes": 1,
         "micro_batch": settings["schedule"]["batch"],
         "weights_hash": None,
         "protocols": list(experiment.protocols),

@@ -166,9 +166,8 @@ class Contextrast(Method):
 
             self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
             if i == 1:
-                opposed = self.opposed(layer.marks)
-                shown = similarity, scores, mask, opposed, self.temperature
-                self.diagnostics |= negative_diagnostics(*layer[1:], *shown, self.of_batch)
+                opposed, seen = self.opposed(layer.marks), (*layer[1:], similarity)
+                self.diagnostics |= negative_diagnostics(*seen, scores, mask, opposed, self.temperature, self.of_batch)
         return total
 
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:

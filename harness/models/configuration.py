@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-
 from harness.errors import UserError
 from harness.models import ModelSpec
 
@@ -23,8 +20,7 @@ def network_config(spec: ModelSpec, num_classes: int) -> Any:
     model.backbone.pop("init_cfg", None)
     for head in _heads(model):
         head.num_classes = num_classes
-    if not (dist.is_available() and dist.is_initialized() and torch.cuda.is_available()):
-        _replace_sync_bn(model)
+    _replace_sync_bn(model)
     if not model.data_preprocessor.get("bgr_to_rgb"):
         raise UserError(f"model {spec.name}: {spec.config} expects BGR images, and only RGB models are supported")
     return model
@@ -86,7 +82,7 @@ def _heads(model: Any) -> list[Any]:
 
 
 def _replace_sync_bn(config: Any) -> None:
-    """Batch norm over one process, for CPUs and single processes; the parameters' names are the same."""
+    """Batch norm over one process, since that over several has no path on a CPU; a trainer on GPUs changes it back."""
     if isinstance(config, dict):
         if config.get("type") == "SyncBN":
             config["type"] = "BN"

@@ -108,8 +108,9 @@ class Segmenter(nn.Module):
         divides by all pixels, ignored ones too, which makes the loss of a crop depend on its padding). Without any
         valid pixel it is 0 with a graph.
         """
-        total = total_weight(labels, class_weights)
-        found = {"cross_entropy": self._cross_entropy(logits, labels, class_weights) / total}
+        summed = self._cross_entropy(logits, labels, class_weights)
+        total = total_weight(labels, class_weights).to(summed.dtype)
+        found = {"cross_entropy": summed / total}
         if auxiliary:
             heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
             terms = [
@@ -176,7 +177,7 @@ def _size(state: dict[str, Tensor], name: str) -> str:
 
 
 def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The divisor of the mean: pixels' weights, summed over this process's share of all processes' valid pixels."""
+    """The divisor of the mean: the weights of all processes' valid pixels, divided by their number; float64."""
     valid = labels != IGNORE_INDEX
     if class_weights is None:
         total = valid.sum().double()
@@ -185,7 +186,7 @@ def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total)  # data parallelism averages gradients, so the processes' mean count is the divisor
         total = total / dist.get_world_size()
-    return torch.where(total > 0, total, 1).float()
+    return torch.where(total > 0, total, 1)
 
 
 @contextmanager

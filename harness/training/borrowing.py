@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.run import Run, inference_weights, read_json, write_json
 
-LOGS = ("curve.csv", "diagnostics.npz")
+LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"
 
 
 def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -29,6 +29,8 @@ def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, 
         files[inference_weights(lender)] = inference_weights(folder)
         if not all(theirs.is_file() for theirs in files):
             continue
+        if (lender / EMBEDDINGS).is_file():  # not there before it was kept
+            files[lender / EMBEDDINGS] = folder / EMBEDDINGS
         for theirs, ours in files.items():
             ours.parent.mkdir(parents=True, exist_ok=True)
             with atomic.replacing(ours) as temporary:

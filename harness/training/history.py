@@ -1,4 +1,4 @@
-"""What a training run says of itself: averages over the iterations between two log points."""
+"""What a training run says of itself: averages over the iterations between two log points and over the processes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harness import atomic
+from harness.training import distributed
 
 
 class History:
@@ -30,8 +31,9 @@ class History:
             self._counts[name] = self._counts.get(name, 0) + defined
 
     def close_row(self, iteration: int, learning_rate: float, seconds: float) -> dict[str, Any]:
-        """Average what was added since the last row and append it; returns the new row."""
-        means = {name: (self._sums[name] / self._counts[name]).tolist() for name in self._sums}
+        """Average what all processes added since the last row and append it; returns the new row."""
+        sums, counts = self._of_all_processes()
+        means = {name: (sums[name] / counts[name]).tolist() for name in sums}
         row = {"iteration": iteration, "learning_rate": learning_rate, **means, "seconds": seconds}
         self.rows.append(row)
         self._sums, self._counts = {}, {}
@@ -56,12 +58,20 @@ class History:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The closed rows, plain values, and what was added since: to be saved with the checkpoint."""
-        return {"history": self.rows, "open_row": {"sums": self._sums, "counts": self._counts}}
+        """The closed rows, plain values, and what all processes added since: to be saved with the checkpoint."""
+        sums, counts = self._of_all_processes()
+        return {"history": self.rows, "open_row": {"sums": sums, "counts": counts}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continue where a checkpoint was, on `device`."""
         self.rows = state["history"]
         opened = state.get("open_row", {"sums": {}, "counts": {}})  # absent before runs could stop inside a row
-        self._sums = {name: tensor.to(device) for name, tensor in opened["sums"].items()}
-        self._counts = {name: tensor.to(device) for name, tensor in opened["counts"].items()}
+        mine = 1 if distributed.rank() == 0 else 0  # what was added up stays added up once
+        self._sums = {name: tensor.to(device) * mine for name, tensor in opened["sums"].items()}
+        self._counts = {name: tensor.to(device) * mine for name, tensor in opened["counts"].items()}
+
+    def _of_all_processes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        sums, counts = (
+            dict(zip(own, distributed.all_sum(list(own.values())), strict=True)) for own in (self._sums, self._counts)
+        )
+        return sums, counts

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,22 +18,26 @@ from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
 from harness.ending import Diverged, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
+from harness.errors import UserError
 from harness.locking import Lock
 from harness.machine import Machine
 from harness.progress import Progress, duration
 from harness.run import refuse_other_settings
-from harness.training import checkpoint
+from harness.torchrun import is_main
+from harness.training import checkpoint, distributed
 from harness.training.board import Board
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
-from harness.training.samples import TrainingSamples, batches
+from harness.training.samples import TrainingSamples, batches, slots_of
 from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
+
+DEADLINE, SIGTERM = 1, 2  # why a training stops early, the weightier the higher
 
 
 @dataclass
 class Job:
-    """A run being trained in its `folder`, with the lock of it held."""
+    """A run being trained in its `folder`, with the lock of it held by the main process."""
 
     name: str
     folder: Path
@@ -42,7 +47,7 @@ class Job:
     device: torch.device
     weights: str
     cache: Path  # the folder of decoded images, if they are kept on the disk
-    lock: Lock
+    lock: Lock | None  # None on other processes than the main one
     trainer: Trainer
     timeout: float | None = None  # seconds that this process may train
     tensorboard: bool = False  # whether to write its event files too
@@ -52,17 +57,21 @@ class Job:
         self.resume()
 
     def resume(self) -> None:
-        """Load the newest checkpoint, if any, into trainer and history."""
+        """Load the newest checkpoint, if any, into trainer and history. Raises UserError if processes see others."""
         self.history = History()
         self.done, self.seconds = 0, 0.0  # iterations and their time, that before an interruption included
         self._earlier: Energy = {}  # likewise, where it is counted
         self._meter: EnergyMeter | None = None
+        for module in (self.trainer.network, self.trainer.method):
+            distributed.copy_from_main(module)
         if (state := checkpoint.load_newest(self.folder / "checkpoints")) is not None:
             refuse_other_settings(self.folder, self.settings, state["settings"])
             self.trainer.load_state_dict(state)
             self.history.load_state_dict(state, self.device)
             self.done, self.seconds = state["iteration"], state["seconds"]
             self._earlier = state.get("energy", {})  # absent before it was counted
+        if distributed.most(self.done) != -distributed.most(-self.done):
+            raise UserError(f"the processes see different checkpoints in {self.folder}: give --results that all share")
 
     @property
     def energy(self) -> Energy:
@@ -72,6 +81,8 @@ class Job:
     def finish(self) -> None:
         """Train to the schedule's end; where memory runs out, go on from the last checkpoint with half the micro-batch.
 
+        One of several processes does not: the others would wait for it in the middle of an iteration.
+
         Raises Diverged, TimedOut, Terminated (after SIGTERM), and what the last try without memory raised.
         """
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -80,10 +91,18 @@ class Job:
             try:
                 return self._loop(deadline)
             except (RuntimeError, MemoryError) as error:
-                if micro_batch == 1 or not is_out_of_memory(error):
+                if not is_out_of_memory(error):
+                    raise
+                if distributed.number() > 1:
+                    first = str(error).partition("\n")[0]
+                    raise MemoryError(
+                        f"process {distributed.rank()} of {distributed.number()} with {micro_batch} images at a time, "
+                        f"and several processes try no fewer: start more of them, or one ({first})"
+                    ) from None
+                if micro_batch == 1:
                     raise
             except ValueError as error:
-                if micro_batch == self.trainer.schedule.batch or "more than 1 value per channel" not in str(error):
+                if micro_batch == self.trainer.part or "more than 1 value per channel" not in str(error):
                     raise
                 raise MemoryError(
                     f"{2 * micro_batch} images at a time do not fit, and with {micro_batch} batch norm has one value"
@@ -109,8 +128,9 @@ class Job:
 
     def _loop(self, deadline: float | None) -> None:
         schedule, start = self.trainer.schedule, self.done
-        self.lock.begin("train", start, schedule.iterations)
-        if start == 0:  # never later: a continued run has what it wrote then
+        if self.lock is not None:
+            self.lock.begin("train", start, schedule.iterations)
+        if start == 0 and is_main():  # never later: a continued run has what it wrote then
             note_embeddings(self.folder, "before", self.trainer, self.dataset)
         clock = time.monotonic() - self.seconds
         with (
@@ -130,10 +150,12 @@ class Job:
                 if self.done % schedule.checkpoint_every == 0 or last:
                     clock += self._show_predictions()
                     self._save()
-                elif terminating.is_set() or (deadline and time.monotonic() > deadline):
+                # Asked once an iteration and of all processes, which stop after the same one.
+                stop = 0 if last else distributed.most(_asked_to_stop(terminating, deadline))
+                if stop and self.done % schedule.checkpoint_every:
                     self._refuse_divergence()
                     self._save()
-                if not last and terminating.is_set():
+                if stop == SIGTERM:
                     print(
                         f"SIGTERM: {self.name} stops at a checkpoint after {self.done} iterations; "
                         "the same command goes on there",
@@ -141,10 +163,11 @@ class Job:
                         flush=True,
                     )
                     raise Terminated
-                if not last and deadline and time.monotonic() > deadline:
+                if stop == DEADLINE:
                     raise TimedOut(f"not at its end after {duration(self.timeout or 0)} (iteration {self.done})")
                 progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
-        note_embeddings(self.folder, "after", self.trainer, self.dataset)
+        if is_main():
+            note_embeddings(self.folder, "after", self.trainer, self.dataset)
 
     def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
@@ -159,11 +182,12 @@ class Job:
         samples = self.dataset.samples(self.dataset.train_split)
         reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
         keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
-        return batches(keyed, start, schedule.iterations, self.machine.workers)
+        slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
+        return batches(keyed, start, schedule.iterations, self.machine.workers, slots)
 
     @contextmanager
     def _open_board(self) -> Iterator[None]:
-        if not self.tensorboard:
+        if not (self.tensorboard and is_main()):
             yield
             return
         with Board(self.folder, self.dataset, self.history.rows, self.done) as self.board:
@@ -183,10 +207,11 @@ class Job:
     def _log(self, rate: float) -> None:
         self._refuse_divergence()
         row = self.history.close_row(self.done, rate, round(self.seconds, 2))
-        self.history.write(self.folder)
+        if self.lock is not None:
+            self.history.write(self.folder)
+            self.lock.tell(self.done, self.trainer.schedule.iterations)
         if self.board:
             self.board.add(row)
-        self.lock.tell(self.done, self.trainer.schedule.iterations)
 
     def _save(self) -> None:
         state = {
@@ -197,4 +222,11 @@ class Job:
             **self.history.state_dict(),
             **self.trainer.state_dict(),
         }
-        checkpoint.save(self.folder / "checkpoints", self.done, state)
+        if is_main():
+            checkpoint.save(self.folder / "checkpoints", self.done, state)
+
+
+def _asked_to_stop(terminating: threading.Event, deadline: float | None) -> int:
+    if terminating.is_set():
+        return SIGTERM
+    return DEADLINE if deadline and time.monotonic() > deadline else 0

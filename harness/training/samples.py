@@ -4,6 +4,7 @@ Which image a slot of an iteration shows, and how it is cut, flipped and coloure
 workers or processes, nor on whether the run was interrupted.
 """
 
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -19,9 +20,15 @@ from harness.datasets.readers import Sample
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
 
 
-def iteration_seed(seed: int, iteration: int) -> int:
-    """The seed of torch's generators for one iteration: 64 bits that differ for every (seed, iteration)."""
-    return int(np.random.SeedSequence((seed, _ITERATION, iteration)).generate_state(1, np.uint64)[0])
+def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
+    """The seed of a process's generators for one iteration: 64 bits that differ for every (seed, iteration, rank)."""
+    key = (seed, _ITERATION, iteration, rank) if rank else (seed, _ITERATION, iteration)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+
+
+def slots_of(rank: int, number: int, batch: int) -> range:
+    """The slots of every iteration that process `rank` of `number` takes, which divides the batch."""
+    return range(rank * batch // number, (rank + 1) * batch // number)
 
 
 class TrainingSamples(Dataset):
@@ -45,15 +52,21 @@ class TrainingSamples(Dataset):
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
 
 
-def batches(samples: TrainingSamples, start: int, stop: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels int64 [B, h, w]."""
-    keys = ([(iteration, slot) for slot in range(samples.batch)] for iteration in range(start, stop))
+def batches(
+    samples: TrainingSamples, start: int, stop: int, workers: int, slots: range | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels int64 [B, h, w].
+
+    With `slots` those of each batch alone.
+    """
+    chosen = range(samples.batch) if slots is None else slots
+    keys = ([(iteration, slot) for slot in chosen] for iteration in range(start, stop))
     yield from DataLoader(
         samples,
         batch_sampler=keys,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         prefetch_factor=4 if workers else None,
     )
 
@@ -63,8 +76,10 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # Where SIGTERM is sent to all processes at once, as by torchrun, the training needs its workers for a checkpoint.
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

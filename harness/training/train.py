@@ -11,7 +11,7 @@ from harness import atomic, datasets
 from harness.cost.energy import gpu_hours
 from harness.datasets.dataset import Dataset
 from harness.datasets.verify import verify
-from harness.ending import ending
+from harness.ending import Ending
 from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.locking import NAME as LOCK
@@ -29,6 +29,8 @@ from harness.run import (
     write_json,
 )
 from harness.skipped import write_skipped
+from harness.torchrun import is_main
+from harness.training import distributed
 from harness.training.board import require_tensorboard
 from harness.training.borrowing import borrow
 from harness.training.loop import Job
@@ -50,6 +52,9 @@ def train(
 ) -> dict[str, Any]:
     """Train `run` to its end, continuing where it was, and return what training.json holds.
 
+    Started by torchrun on several processes, it is one run on all of them, whose main process writes; the others return
+    the same record, but for times and for what is each process's own.
+
     A failure (diverged, out of memory, `timeout` seconds of this process gone, any exception that is not the user's
     mistake) is a result: training.json is written with its status and reason. Raises UserError for mistakes, before
     anything is written, and Terminated after SIGTERM, when a checkpoint is written.
@@ -62,69 +67,100 @@ def train(
         require_tensorboard()
     folder = run.folder(results)
     settings = experiment.settings(run)
-    with hold(folder, "train", keep_going) as lock:  # before the device, which nobody shall keep while he waits
+    with (
+        distributed.joined(),
+        # Before the device, which nobody shall keep while he waits.
+        distributed.on_main(hold(folder, "train", keep_going)) as lock,
+    ):
         device = machine.use()
-        try:
-            dataset, verified = open_dataset(run.dataset, root, results)
-        except UserError as error:
-            if not keep_going:
-                raise
-            return write_skipped(experiment, run, folder, str(error))
+        distributed.start(device)
+        dataset = datasets.load(run.dataset, root)
+        verified = distributed.from_main(lambda: _verified(experiment, run, dataset, results, keep_going))
+        if "skipped" in verified:
+            return dict(verified["skipped"])
         settings["data"] = verified["fingerprint"]
-        trainer = Trainer(settings, len(dataset.classes), device, weights)
+        trainer = distributed.main_first(lambda: Trainer(settings, len(dataset.classes), device, weights))
         settings["initial_weights"] = trainer.network.initial_weights_sha256
-        remove_leftovers(folder)
-        if restart:
-            _empty(folder)
-        if (finished := _finished(folder, settings)) is not None:
+        finished = distributed.from_main(lambda: _begun(folder, settings, restart))
+        if finished is not None:
             return finished
-        if not restart and (borrowed := borrow(experiment, run, results, settings)) is not None:
+        if not restart and (borrowed := distributed.from_main(lambda: borrow(experiment, run, results, settings))):
             return borrowed
         cache = results / "cache"
         job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer)
         job.timeout, job.tensorboard = timeout, tensorboard
         del trainer  # the job's alone, which drops it when memory runs out
-        return _run(experiment, run, job, verified)
+        return _run(experiment, run, job, verified, keep_going)
 
 
-def open_dataset(name: str, root: Path, results: Path) -> tuple[Dataset, dict[str, Any]]:
-    """The data set under its root, rendered if it is a generated one, and its verify.json."""
-    dataset = datasets.load(name, root)
-    datasets.prepare(dataset)
-    return dataset, verify(dataset, datasets.report_path(name, results))
+def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path, keep_going: bool) -> dict[str, Any]:
+    """The verify.json of the data set, which is rendered if it is a generated one.
+
+    With `keep_going`, where data is missing or wrong, {"skipped": the record of the run that is not made}.
+    """
+    schedule = experiment.schedule_of(run.dataset, run.model)
+    if schedule.batch % distributed.number():
+        raise UserError(
+            f"schedule.batch is {schedule.batch} images, which {distributed.number()} processes cannot share evenly: "
+            "start a number of processes that divides it"
+        )
+    try:
+        datasets.prepare(dataset)
+        return verify(dataset, datasets.report_path(dataset.name, results))
+    except UserError as error:
+        if not keep_going:
+            raise
+        return {"skipped": write_skipped(experiment, run, run.folder(results), str(error))}
 
 
-def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any]) -> dict[str, Any]:
+def _begun(folder: Path, settings: dict[str, Any], restart: bool) -> dict[str, Any] | None:
+    """Clear a run's folder of leftovers, with `restart` of all; returns the record of a finished run, else None."""
+    remove_leftovers(folder)
+    if restart:
+        _empty(folder)
+    return _finished(folder, settings)
+
+
+def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], keep_going: bool) -> dict[str, Any]:
     started, origin = datetime.now(UTC).isoformat(timespec="seconds"), provenance(str(job.device))
     settings, dataset = job.settings, job.dataset
-    with ending() as end:
+
+    def record_of(end: Ending, weights_hash: str | None) -> dict[str, Any]:
+        return {
+            "key": run.key(),
+            "method": settings["method"],
+            "options": settings["options"],
+            **end.as_record(),
+            "iterations": job.done,
+            "processes": distributed.number(),
+            "micro_batch": job.trainer.micro_batch,
+            "weights_hash": weights_hash,
+            "protocols": list(experiment.protocols),
+            "absent": experiment.absent,
+            "root": str(dataset.folder().resolve()),
+            "class_pixels": list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
+            "settings": settings,
+            "fingerprint": fingerprint(settings),
+            "provenance": origin
+            | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
+            "started": started,
+            "seconds": round(job.seconds, 1),
+            "gpu_hours": gpu_hours(job.seconds, job.device),
+            "energy": job.energy,
+        }
+
+    def give_up(end: Ending) -> None:
+        write_json(job.folder / "training.json", record_of(end, None))
+
+    with distributed.ending_together(give_up, status=0 if keep_going else 1) as end:
         job.finish()
-        if not job.trainer.counted:
+        if not job.trainer.ever_counted():
             end.status, end.reason = "failed", f"the terms of {settings['method']} were 0 in all {job.done} iterations"
-    if job.history.rows:
-        job.history.write(job.folder)
-    record = {
-        "key": run.key(),
-        "method": settings["method"],
-        "options": settings["options"],
-        **end.as_record(),
-        "iterations": job.done,
-        "micro_batch": job.trainer.micro_batch,
-        "weights_hash": _export(job.trainer, job.folder) if end.status == "done" else None,
-        "protocols": list(experiment.protocols),
-        "absent": experiment.absent,
-        "root": str(dataset.folder().resolve()),
-        "class_pixels": list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
-        "settings": settings,
-        "fingerprint": fingerprint(settings),
-        "provenance": origin
-        | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
-        "started": started,
-        "seconds": round(job.seconds, 1),
-        "gpu_hours": gpu_hours(job.seconds, job.device),
-        "energy": job.energy,
-    }
-    write_json(job.folder / "training.json", record)
+    record = record_of(end, _export(job.trainer, job.folder) if end.status == "done" else None)
+    if is_main():
+        if job.history.rows:
+            job.history.write(job.folder)
+        write_json(job.folder / "training.json", record)
     return record
 
 
@@ -149,12 +185,13 @@ def _empty(folder: Path) -> None:
 
 
 def _export(trainer: Trainer, folder: Path) -> str:
-    """Save the network without its auxiliary heads and without the method; returns its hash."""
+    """Save the network without its auxiliary heads and without the method, on the main process; returns its hash."""
     from safetensors.torch import save_file
 
     state: dict[str, Tensor] = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.inference_state().items()
     }
-    with atomic.replacing(inference_weights(folder)) as path:
-        save_file(state, path)
+    if is_main():
+        with atomic.replacing(inference_weights(folder)) as path:
+            save_file(state, path)
     return state_hash(state)

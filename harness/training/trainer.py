@@ -11,12 +11,16 @@ from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
 from harness.experiment import Schedule
 from harness.models.segmenter import Segmenter, total_weight
+from harness.training import distributed
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
 
 class Trainer:
-    """Holds the network (kept for inference) and the method (dropped after training)."""
+    """Holds the network (kept for inference) and the method (dropped after training).
+
+    On several processes each has the same of both, and sends its part of the batch through them.
+    """
 
     def __init__(self, settings: dict[str, Any], num_classes: int, device: torch.device, weights: str = "auto") -> None:
         self.schedule = Schedule.model_validate(settings["schedule"])
@@ -25,7 +29,10 @@ class Trainer:
         torch.manual_seed(self.seed)
         self.network: Segmenter = models.build(settings["model"], num_classes, weights)
         self.method = _build_method(settings["method"], settings["options"], self.network, num_classes)
-        both = nn.ModuleList([self.network, self.method]).to(device)
+        both = nn.ModuleList([self.network, self.method])
+        if distributed.number() > 1 and device.type == "cuda":  # on a CPU it has no path
+            nn.SyncBatchNorm.convert_sync_batchnorm(both)
+        both.to(device)
         if self.schedule.channels_last:
             both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
         self.parameters = [parameter for parameter in both.parameters() if parameter.requires_grad]
@@ -38,16 +45,18 @@ class Trainer:
         # A memory fills before its method counts, so the method runs from the first iteration on.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
         self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
-        self.micro_batch = self.schedule.batch  # images that go through the network at a time
+        self.part = self.schedule.batch // distributed.number()  # images of a batch that this process has
+        self.micro_batch = self.part  # images that go through the network at a time
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
-        """One step on images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
+        """One step on this process's images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
 
-        Returns the loss, its terms, the gradient's norm and the method's diagnostics. Notes the first iteration whose
-        loss or gradient is not finite without asking the device for it (see `diverged_at`).
+        Returns the loss, its terms, the gradient's norm and the method's diagnostics: with several processes their
+        means are the batch's, for all but the norm, which is the batch's. Notes the first iteration whose loss or
+        gradient is not finite without asking the device for it (see `diverged_at`).
         """
-        # Whatever is drawn at random in a step is a function of (seed, iteration).
-        torch.manual_seed(iteration_seed(self.seed, iteration))
+        # Whatever is drawn at random in a step is a function of (seed, iteration, rank).
+        torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))
         self.network.train()
         self.method.train()
         images = images.to(self.device, non_blocking=True)
@@ -60,6 +69,7 @@ class Trainer:
         else:
             terms, diagnostics = self._accumulate(images, labels, iteration)
         loss = terms["loss"]
+        distributed.average_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = loss.isfinite() & norm.isfinite()
@@ -82,10 +92,10 @@ class Trainer:
             terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
             own = self._method_terms(features, logits, labels, iteration)
         if share is not None:
-            terms = {name: term * share[0] for name, term in terms.items()}
+            terms = {name: (term * share[0]).to(term.dtype) for name, term in terms.items()}
             own = {name: term * share[1] for name, term in own.items()}
         terms |= own
-        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        loss = torch.stack([_at_least_float32(term) for term in terms.values()]).sum()
         loss.backward()
         return {"loss": loss.detach(), **terms}, self.method.diagnostics
 
@@ -128,9 +138,13 @@ class Trainer:
         return terms
 
     def diverged_at(self) -> int | None:
-        """The first 0-based iteration whose loss or gradient was not finite, or None."""
-        iteration = int(self.first_bad)
+        """The first 0-based iteration whose loss or gradient was not finite on any process, or None."""
+        iteration = -distributed.most(-int(self.first_bad))
         return None if iteration == torch.iinfo(torch.int64).max else iteration
+
+    def ever_counted(self) -> bool:
+        """Whether any term of the method was ever other than 0 on any process."""
+        return bool(distributed.most(int(self.counted)))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of network, method (with its buffers) and optimiser."""
@@ -138,8 +152,9 @@ class Trainer:
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "counted": self.counted,
+            "counted": torch.tensor(self.ever_counted()),
             "micro_batch": self.micro_batch,
+            "processes": distributed.number(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -152,7 +167,12 @@ class Trainer:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"a checkpoint is another network's: start over with --restart ({said})") from None
         self.counted = state["counted"].to(self.device)
-        self.micro_batch = state.get("micro_batch", self.micro_batch)
+        if state.get("processes", 1) == distributed.number():
+            self.micro_batch = state.get("micro_batch", self.micro_batch)
+
+
+def _at_least_float32(term: Tensor) -> Tensor:
+    return term.to(torch.promote_types(term.dtype, torch.float32))
 
 
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
