@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.errors import RunFailed
+from harness.torchrun import is_main
 
 app = typer.Typer(
     help="Train, evaluate and compare contrastive methods for semantic segmentation.",
@@ -31,8 +32,13 @@ DEFAULT_RESULTS = Path("results")
 
 
 def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
-    """Say how a run ended that was not done: as a failure, or with `keep_going` as a line."""
+    """Say how a run ended that was not done: as a failure, or with `keep_going` as a line.
+
+    The main one of several processes says it; the others end with its exit status.
+    """
     if record["status"] != "done":
+        if not is_main():
+            raise SystemExit(0 if keep_going else 1)
         message = f"{folder} ended as {record['status']}: {record['reason']}"
         if not keep_going:
             raise RunFailed(message)

@@ -23,6 +23,7 @@ from harness.cli.common import (
 )
 from harness.cost import read_size
 from harness.errors import RunFailed, UserError
+from harness.torchrun import is_main
 
 
 @app.command()
@@ -64,7 +65,8 @@ def train(
             raise
         from harness.skipped import skip
 
-        finish(skip(experiment, run, results, str(error)), run.folder(results), keep_going)
+        if is_main():
+            finish(skip(experiment, run, results, str(error)), run.folder(results), keep_going)
         return
     # torch is imported when all of the above is right.
     from harness.machine import Machine
@@ -126,10 +128,11 @@ def evaluate(
 
     options: dict[str, Any] = {"root": root, "protocols": protocol, "absent": absent}
     record = evaluate_run(folder, machine, **options, keep_going=keep_going)
-    if as_json:
-        typer.echo(json.dumps(record["scores"], indent=1))
-    for name, scores in record["scores"].items():
-        print(f"{folder} {name}: mIoU {scores['miou']:.2f}", file=sys.stderr)
+    if is_main():
+        if as_json:
+            typer.echo(json.dumps(record["scores"], indent=1))
+        for name, scores in record["scores"].items():
+            print(f"{folder} {name}: mIoU {scores['miou']:.2f}", file=sys.stderr)
     finish(record, folder, keep_going)
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from harness import datasets, models
 from harness.datasets.dataset import Dataset
-from harness.ending import ending
+from harness.ending import Ending
 from harness.errors import UserError
-from harness.evaluation.counts import Counts, stack
+from harness.evaluation.counts import Counts
 from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.locking import Lock, hold, remove_leftovers
@@ -24,6 +24,8 @@ from harness.machine import Machine
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
 from harness.run import file_hash, inference_weights, read_json, write_json
+from harness.torchrun import is_main
+from harness.training import distributed
 
 Tables = dict[str, np.ndarray]
 
@@ -39,28 +41,55 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the trained run in `folder` on its data set's evaluation split and return what record.json holds.
 
+    Started by torchrun on several processes, each predicts its share of the images, and the main one writes the record.
     Writes counts.npz, confusion.npz, the label maps of the first protocol under predictions/ and, last, record.json.
     A run that was not trained to its end, or whose evaluation fails, gets a record with its status and no scores.
 
     With `keep_going`, as one run of many: data that is missing is a result too ("skipped"), and if another process
     works on this run already, its end is waited for. Raises UserError for other mistakes.
     """
-    if not folder.is_dir():
-        read_json(folder / "training.json")  # refuses, with the sentence for it
-    with hold(folder, "evaluate", keep_going) as lock:
-        remove_leftovers(folder)
-        training = read_json(folder / "training.json")
-        only_training = ("schema", "protocols", "absent", "root", "class_pixels")
-        record = {key: value for key, value in training.items() if key not in only_training}
-        record |= {"absent": absent or training["absent"], "split": None, "scores": {}, "per_class": {}}
-        if training["status"] == "done":
-            with ending(missing_data=keep_going) as end:
-                chosen = list(protocols) or training["protocols"]
-                record |= _evaluated(folder, training, machine, root, chosen, record["absent"], lock)
-            record |= end.as_record()
-        record["evaluated"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / "record.json", record)
+    with distributed.joined():
+        if not folder.is_dir():
+            read_json(folder / "training.json")  # refuses, with the sentence for it
+        with distributed.on_main(hold(folder, "evaluate", keep_going)) as lock:
+            return _evaluate(folder, machine, root, list(protocols), absent, keep_going, lock)
+
+
+def _evaluate(
+    folder: Path,
+    machine: Machine,
+    root: Path | None,
+    protocols: list[str],
+    absent: str | None,
+    keep_going: bool,
+    lock: Lock | None,
+) -> dict[str, Any]:
+    """As `evaluate`, where the main process holds the folder's `lock`."""
+    training = distributed.from_main(lambda: _training(folder))
+    only_training = ("schema", "protocols", "absent", "root", "class_pixels")
+    record = {key: value for key, value in training.items() if key not in only_training}
+    record |= {"absent": absent or training["absent"], "split": None, "scores": {}, "per_class": {}}
+
+    def write(end: Ending | None) -> None:
+        nonlocal record
+        record |= (end.as_record() if end else {}) | {"evaluated": datetime.now(UTC).isoformat(timespec="seconds")}
+        if is_main():
+            write_json(folder / "record.json", record)
+
+    if training["status"] != "done":
+        write(None)
+        return record
+    with distributed.ending_together(write, missing_data=keep_going, status=0 if keep_going else 1) as end:
+        chosen = protocols or training["protocols"]
+        record |= _evaluated(folder, training, machine, root, chosen, record["absent"], lock)
+    write(end)
     return record
+
+
+def _training(folder: Path) -> dict[str, Any]:
+    """What training.json of a run's folder holds, the folder cleared of leftovers."""
+    remove_leftovers(folder)
+    return read_json(folder / "training.json")
 
 
 def _evaluated(
@@ -70,19 +99,25 @@ def _evaluated(
     root: Path | None,
     protocols: list[str],
     absent: str,
-    lock: Lock,
+    lock: Lock | None,
 ) -> dict[str, Any]:
     """What an evaluation adds to the record of a run that is done."""
     device = machine.use()
+    distributed.start(device)
     dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
     network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
     if state_hash(network.inference_state()) != training["weights_hash"]:
         raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
     window = window_of(training["settings"]["schedule"])
     counts, confusions = measure(network, dataset, protocols, folder, window=window, lock=lock)
-    save_counts(folder, counts, confusions)
-    files = {name: file_hash(folder / name) for name in ("counts.npz", "confusion.npz")}
+    files = distributed.from_main(lambda: _saved(folder, counts, confusions))
     return {"split": dataset.evaluation_split, "files": files} | scores_of(counts, absent, training["class_pixels"])
+
+
+def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:
+    """Save what was counted; returns the files' hashes."""
+    save_counts(folder, counts, confusions)
+    return {name: file_hash(folder / name) for name in ("counts.npz", "confusion.npz")}
 
 
 def load_network(folder: Path, model: str, num_classes: int, device: torch.device) -> Segmenter:
@@ -123,10 +158,12 @@ def measure(
     """Predict every image of the evaluation split by every protocol and count.
 
     Counting and writing run beside the network in threads of their own. Label maps of the first protocol are written
-    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them. The
-    run's `lock` is told of the images of each protocol.
+    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
+    Each of several processes takes every so manieth image; all return the counts of all images. The run's `lock` is
+    told of the images of each protocol.
     """
     samples = dataset.samples(dataset.evaluation_split)
+    own = range(distributed.rank(), len(samples), distributed.number())
     num_classes = len(dataset.classes)
 
     def count(prediction: np.ndarray, label: np.ndarray, kept: Path | None) -> Counted:
@@ -140,15 +177,30 @@ def measure(
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             pending: list[Future[Counted]] = []
             if lock:
-                lock.begin(f"evaluate {protocol}", 0, len(samples))
-            for sample in track(samples, f"evaluate {folder or dataset.name} {protocol}", len(samples)):
+                lock.begin(f"evaluate {protocol}", 0, len(own))
+            for index in track(own, f"evaluate {folder or dataset.name} {protocol}", len(own)):
+                sample = samples[index]
                 image, label = dataset.read(sample)
                 prediction = predict(network, image, protocol, window, fit)
                 kept = map_path(folder, protocol, sample.id) if folder and protocol == protocols[0] else None
                 pending.append(pool.submit(count, prediction, label, kept))
                 if lock:
-                    lock.tell(len(pending), len(samples))
+                    lock.tell(len(pending), len(own))
             results = [future.result() for future in pending]
-        tables[protocol] = stack([counts for counts, _ in results])
-        confusions[protocol] = np.sum([confusion for _, confusion in results], axis=0)
+        tables[protocol], confusions[protocol] = _of_all_images(results, own, len(samples), num_classes)
     return Counts([sample.id for sample in samples], dataset.classes, tables), confusions
+
+
+def _of_all_images(results: list[Counted], own: range, images: int, num_classes: int) -> tuple[Tables, np.ndarray]:
+    """The tables [N, K, 3] of N images and their confusion matrix [K, K], from what each process counted of its own.
+
+    The others' rows are 0 on each process, so that the sum over the processes puts every image in its place.
+    """
+    names = distributed.from_main(lambda: list(results[0][0]))  # another process may have no image
+    counts = torch.zeros(images, len(names), num_classes, 3, dtype=torch.int64)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+    for index, (tables, matrix) in zip(own, results, strict=True):
+        counts[index] = torch.from_numpy(np.stack([tables[name] for name in names]))
+        confusion += torch.from_numpy(matrix)
+    counts, confusion = distributed.all_sum([counts, confusion])
+    return {name: counts[:, place].numpy() for place, name in enumerate(names)}, confusion.numpy()

@@ -73,7 +73,7 @@ def joined() -> Iterator[None]:
     if torchrun.number() == 1:
         yield
         return
-    store, _, _ = next(iter(dist.rendezvous("env://", timeout=FOREVER)))
+    store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))
     _meeting = _Meeting(store, count())
     try:
         with ExitStack() as stack:
