@@ -20,6 +20,7 @@ rule verify:
         f"{RESULTS}/data/{{dataset}}/verify.json",
     params:
         fingerprint=lambda wildcards: dataset_fingerprint(wildcards.dataset),
+        missing=lambda wildcards: missing(wildcards.dataset),
     log:
         f"{RESULTS}/logs/{NAME}/verify/{{dataset}}.log",
     benchmark:
@@ -29,7 +30,8 @@ rule verify:
     message:
         "Checking the data set {wildcards.dataset}."
     shell:
-        "python -m harness verify --dataset {wildcards.dataset} --config $EXPERIMENT --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness verify --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --results $RESULTS"
+        " --keep-going 2>&1 | log {log}"
 
 
 rule train:
@@ -54,7 +56,7 @@ rule train:
     shell:
         "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
         " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram --keep-going"
-        " 2>&1 | tee {log}"
+        " 2>&1 | log {log}"
 
 
 rule evaluate:
@@ -79,7 +81,7 @@ rule evaluate:
         "Evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
         "python -m harness evaluate {params.folder} {params.protocols} --absent {params.absent}"
-        " --threads {threads} --keep-going 2>&1 | tee {log}"
+        " --threads {threads} --keep-going 2>&1 | log {log}"
 
 
 rule tables:
@@ -98,7 +100,7 @@ rule tables:
     message:
         "Writing the tables of {NAME}."
     shell:
-        "python -m harness report --part tables --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness report --part tables --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
 
 
 rule figures:
@@ -117,7 +119,7 @@ rule figures:
     message:
         "Drawing the figures of {NAME}."
     shell:
-        "python -m harness report --part figures --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness report --part figures --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
 
 
 rule examples:
@@ -136,7 +138,7 @@ rule examples:
     message:
         "Drawing the example pictures of {NAME}."
     shell:
-        "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
 
 
 rule page:
@@ -158,7 +160,7 @@ rule page:
     message:
         "Writing the page of {NAME}."
     shell:
-        "python -m harness report --part page --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness report --part page --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
 
 
 # A target of its own (snakemake latency --cores all): nothing may run beside it.
@@ -168,7 +170,7 @@ rule latency:
     params:
         models=[f"--model {name}" for name in EXPERIMENT.models],
         size=config.get("size", "512x1024"),
-    threads: workflow.cores
+    threads: 1024 # more than there are: Snakemake gives it all of them
     resources:
         gpu=GPU,
     log:
@@ -180,4 +182,4 @@ rule latency:
     message:
         "Timing every method's inference network; nothing else runs."
     shell:
-        "python -m harness latency {params.models} --size {params.size} --results $RESULTS 2>&1 | tee {log}"
+        "python -m harness latency {params.models} --size {params.size} --results $RESULTS 2>&1 | log {log}"

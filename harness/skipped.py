@@ -1,13 +1,21 @@
-"""Runs that were not made, with the reason, so that tables and report can say why. Never imports torch."""
+"""Runs that were not made and data that are not there, with the reason, for tables and report. Never imports torch."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from harness import atomic
+from harness.datasets.verify import SCHEMA
 from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.locking import hold
 from harness.run import FINISHED, Run, fingerprint, read_json, write_json
+
+
+def write_missing(dataset: str, report_path: Path, reason: str) -> None:
+    """Write verify.json of a data set that is not there, which its runs will be skipped for."""
+    report = {"schema": SCHEMA, "dataset": dataset, "root": None, "fingerprint": None, "status": "missing"}
+    atomic.write_json(report_path, report | {"problems": 1, "examples": [reason], "warnings": [], "splits": {}})
 
 
 def skip(experiment: Experiment, run: Run, results: Path, reason: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness import datasets
 from harness.discovery import unknown
 from harness.errors import UserError
 from harness.experiment import Experiment
@@ -77,7 +78,8 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
     """Make the next start of the workflow run those of `rows` again that failed; returns them.
 
     which: a key of `RETRIED`. Their records are removed: record.json, and training.json where it was the training that
-    failed. Checkpoints stay, so that a training goes on at its last one. Raises UserError for another `which`.
+    failed. Checkpoints stay, so that a training goes on at its last one. Data that runs were skipped for are
+    verified again. Raises UserError for another `which`.
     """
     if which not in RETRIED:
         raise unknown("kind of failure", which, RETRIED)
@@ -94,6 +96,9 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
         except UserError:  # a process has just begun to work on it: it is being retried
             continue
         again.append(row)
+    for name in {row.dataset for row in again if row.status == "skipped"}:
+        if not datasets.is_verified(name, results):
+            datasets.report_path(name, results).unlink(missing_ok=True)
     return again
 
 

@@ -63,6 +63,47 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     assert "completed successfully" not in refused.stdout + refused.stderr
 
 
+def test_a_missing_data_set_is_a_hole_until_it_arrives_and_no_hole_when_it_leaves_again(
+    repository, experiment_file, tmp_path, monkeypatch
+):
+    from harness import datasets
+    from harness.datasets.layout_writer import write_scenes
+
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    schedule = {"iterations": 2, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+    schedule |= {"log_every": 2, "checkpoint_every": 2}
+    root, results = tmp_path / "camvid", tmp_path / "out"
+    keys = {"arms": {"cross_entropy": {}}, "datasets": ["scenes", "camvid"], "roots": {"camvid": str(root)}}
+    experiment = experiment_file(**keys, schedule=schedule, protocols=["whole"])
+
+    def record(dataset):
+        return json.loads((results / f"runs/tiny/{dataset}/hrnet_tiny/cross_entropy/seed0/record.json").read_text())
+
+    result = snakemake(repository, experiment, results)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert record("scenes")["status"] == "done"
+    assert record("camvid")["status"] == "skipped"
+    assert f"the root {root} of the data set camvid is no folder" in record("camvid")["reason"]
+    assert json.loads((results / "data/camvid/verify.json").read_text())["status"] == "missing"
+    assert "camvid" in (results / "reports/tiny/tables/miou.md").read_text()
+    for shown in ("reports/tiny/tables/miou.md", "reports/tiny/report.html"):
+        assert "skipped" in (results / shown).read_text()
+    # Asking again is of no use, and costs nothing.
+    again = snakemake(repository, experiment, results)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+    write_scenes(root, datasets.load("camvid").specs[0])
+    arrived = snakemake(repository, experiment, results, "--until", "tables")
+    assert arrived.returncode == 0, arrived.stdout + arrived.stderr
+    assert record("camvid")["status"] == "done"
+    assert "skipped" not in (results / "reports/tiny/tables/miou.md").read_text()
+
+    root.rename(tmp_path / "elsewhere")
+    again = snakemake(repository, experiment, results, "--until", "tables")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert record("camvid")["status"] == "done"
+
+
 def test_a_mistake_in_the_experiment_is_one_sentence(repository, experiment_file, tmp_path):
     result = snakemake(repository, experiment_file(models=["hrnet_w47"]), tmp_path / "out")
     assert result.returncode != 0

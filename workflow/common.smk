@@ -27,7 +27,10 @@ ENVIRONMENT = {
     "OVERRIDES": " ".join(f"--set {item}" for item in _SET),
     "RESULTS": RESULTS,
 }
-shell.prefix("set -euo pipefail; " + "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
+# A scheduler that takes a job away sends SIGTERM to all of its processes. The one that trains writes a checkpoint then;
+# the shell and its log must outlive it, or its end is taken for the job's and it is killed at its work.
+SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
+shell.prefix("set -euo pipefail; " + SURVIVE + "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
 # A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
 # as there are here. Elsewhere the cores are the limit, and on a cluster its scheduler.
 DEVICES = len(devices.visible())
@@ -79,6 +82,14 @@ def training_minutes(wildcards):
 def dataset_fingerprint(name):
     """The data set's own file: a change verifies it again."""
     return datasets.description_fingerprint(name)
+
+
+@cache
+def missing(name):
+    """Why a data set is not there: when it arrives, it is verified and its runs are made. Once it was, they stay."""
+    if datasets.is_verified(name, Path(RESULTS)):
+        return ""
+    return datasets.missing(name, EXPERIMENT.roots.get(name), Path(RESULTS))
 
 
 wildcard_constraints:

@@ -64,19 +64,36 @@ def verify(
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="An experiment whose roots are used.")] = None,
+    overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Exit 0 for missing or wrong data too: verify.json says what it is."),
+    ] = False,
 ) -> None:
     """Check a data set's pairs, sizes, counts and label values, and write verify.json."""
     from harness import datasets
     from harness.datasets.verify import verify as check
     from harness.experiment import Experiment
 
-    given = root or (Experiment.load(config).roots.get(dataset) if config else None)
+    given = root or (Experiment.load(config, overrides).roots.get(dataset) if config else None)
+    report_path = datasets.report_path(dataset, results)
+    if keep_going and (why := datasets.missing(dataset, given, results)):
+        from harness.skipped import write_missing
+
+        write_missing(dataset, report_path, why)
+        print(f"{why}: its runs are skipped", file=sys.stderr)
+        return
     opened = datasets.load(dataset, datasets.resolve_root(dataset, given, results))
     datasets.prepare(opened)
-    report_path = datasets.report_path(dataset, results)
-    report = check(opened, splits=[split] if split else None, report_path=report_path)
+    try:
+        report = check(opened, splits=[split] if split else None, report_path=report_path)
+    except UserError as error:
+        if not keep_going:
+            raise
+        print(f"{error}: its runs are skipped", file=sys.stderr)
+        return
     if as_json:
         typer.echo(json.dumps(report, indent=1))
         return

@@ -10,13 +10,16 @@ from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
 from harness.datasets.spec import IGNORE_INDEX, Spec, read_specs
 from harness.discovery import unknown
+from harness.errors import UserError
 
 __all__ = [
     "IGNORE_INDEX",
     "Dataset",
     "Sample",
     "description_fingerprint",
+    "is_verified",
     "load",
+    "missing",
     "names",
     "prepare",
     "report_path",
@@ -55,6 +58,21 @@ def resolve_root(name: str, given: Path | None = None, results: Path = Path("res
     return results / "data" / f"{name}-{_generator_fingerprint(spec)}"
 
 
+def missing(name: str, given: Path | None = None, results: Path = Path("results")) -> str:
+    """Why the files of data set `name` are not there, in a sentence; "" if they are, or can be rendered.
+
+    given, results: as of `resolve_root`. Whether the files are in order is `verify`'s to say.
+    """
+    try:
+        dataset = load(name, resolve_root(name, given, results))
+        if dataset.specs[0].generator is None and dataset.found_layout() is None:
+            dataset.folder()
+            dataset.samples(dataset.train_split)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def prepare(dataset: Dataset, *, convert: bool = False, workers: int | None = None) -> dict[str, Any] | None:
     """Do once what a data set needs before it is read.
 
@@ -77,6 +95,14 @@ def prepare(dataset: Dataset, *, convert: bool = False, workers: int | None = No
 def report_path(name: str, results: Path = Path("results")) -> Path:
     """Where verify.json of data set `name` lies."""
     return results / "data" / name / "verify.json"
+
+
+def is_verified(name: str, results: Path = Path("results")) -> bool:
+    """Whether the last check of data set `name` found all in order, wherever its files were."""
+    try:
+        return bool(json.loads(report_path(name, results).read_text(encoding="utf-8"))["status"] == "ok")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def description_fingerprint(name: str) -> str:
