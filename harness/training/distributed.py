@@ -239,7 +239,7 @@ def _word_of_failure(store: Any, seconds: float = 0) -> Ending | None:
 def _watch(store: Any, over: threading.Event, give_up: Callable[[Ending], None], status: int) -> None:
     """End this process where another one failed and it does not come to an end by itself."""
     with suppress(RuntimeError):  # the store ends with the process that holds it
-        while not over.wait(1):
+        while not over.wait(0.3):
             if not store.check([FAILURE]) or over.wait(PATIENCE):
                 continue
             try:

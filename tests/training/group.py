@@ -1,0 +1,108 @@
+"""Processes of one run on this machine, with the variables that torchrun gives them but no torchrun to end them."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+PRELOADED = ["harness.training.train", "harness.evaluation.evaluate", "mmseg.models"]
+
+
+def run(number, work, *arguments, timeout=60):
+    """`work(rank, *arguments)` in `number` processes at a time; returns their exit codes."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(PRELOADED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = [processes.Process(target=_begin, args=(rank, number, port, work, arguments)) for rank in range(number)]
+    for process in started:
+        process.start()
+    until = time.monotonic() + timeout
+    for process in started:
+        process.join(max(until - time.monotonic(), 0))
+    hanging = [process for process in started if process.is_alive()]
+    for process in hanging:
+        process.kill()
+    assert not hanging
+    return [process.exitcode for process in started]
+
+
+def _begin(rank, number, port, work, arguments):
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    work(rank, *arguments)
+
+
+def train(rank, given, happening=None, at=None, on=None):
+    """Train a run as its verb does, with what is printed in RESULTS.RANK.log.
+
+    `happening`, a function below, takes the trainer's place before iteration `at` of process `on`.
+    """
+    from harness import datasets
+    from harness.cli.common import finish
+    from harness.experiment import Experiment
+    from harness.machine import Machine
+    from harness.training import distributed, trainer
+    from harness.training.train import train
+
+    sys.stderr = Path(f"{given['results']}.{rank}.log").open("a", buffering=1)  # noqa: SIM115  as long as the process
+    datasets.FOLDER = Path(given["datasets"])
+    distributed.PATIENCE = 2.0
+    step = trainer.Trainer.step
+
+    def stepping(self, images, labels, iteration, rate):
+        if happening and iteration == at and on in (rank, None):
+            happening(self)
+        return step(self, images, labels, iteration, rate)
+
+    trainer.Trainer.step = stepping
+    experiment, results = Experiment.load(Path(given["experiment"]), given.get("set")), Path(given["results"])
+    run = experiment.run("tiny", "hrnet_tiny", given["arm"], 0)
+    machine = Machine("cpu", threads=1)
+    record = train(experiment, run, results, machine, root=Path(given["root"]), timeout=given.get("timeout"))
+    finish(record, run.folder(results), keep_going=given.get("keep_going", False))
+
+
+def out_of_memory(_):
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def a_defect(_):
+    raise ZeroDivisionError("a defect of the method")
+
+
+def a_mistake(_):
+    from harness.errors import UserError
+
+    raise UserError("a.png cannot be read: get it anew")
+
+
+def not_finite(trainer):
+    """The loss alone, on one process, which the averaged gradient does not show."""
+    import torch
+
+    losses = trainer.network.losses
+    trainer.network.losses = lambda *given: losses(*given) | {"other": torch.tensor(float("inf"))}
+
+
+def sigterm(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def sigkill(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def a_defect_where_the_main_process_hangs(trainer):
+    """As on a GPU, where a process that waits for others does not hear that they are gone."""
+    if os.environ["RANK"] == "0":
+        time.sleep(60)
+    a_defect(trainer)

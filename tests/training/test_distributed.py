@@ -1,0 +1,198 @@
+"""One run on several processes is the run that one process makes, and it ends as one."""
+
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import group
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from harness import datasets
+from harness.evaluation.evaluate import evaluate
+from harness.experiment import Experiment
+from harness.machine import Machine
+from harness.run import read_json
+from harness.training import checkpoint
+from harness.training.samples import iteration_seed, slots_of
+from harness.training.train import train
+from harness.training.trainer import Trainer
+
+pytestmark = pytest.mark.slow
+
+SYNCHRONISED = {"method": "contextrast", "sync_anchors": True, "ties": "percentile"}
+BATCH, STEPS = 4, 3
+
+
+@pytest.fixture
+def given(experiment_file, tiny_data, tmp_path):
+    """What a process needs to know to train one of the arms."""
+    schedule = {"iterations": 8, "batch": 4, "crop": [32, 32], "learning_rate": 0.1}
+    schedule |= {"log_every": 2, "checkpoint_every": 4}
+    arms = {"cross_entropy": {}, "synchronised": SYNCHRONISED, "contextrast": {}}
+    path = experiment_file(datasets=["tiny"], arms=arms, schedule=schedule)
+    common = {"experiment": str(path), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
+    return common | {"arm": "synchronised", "results": str(tmp_path / "out")}
+
+
+def folder_of(given):
+    return Experiment.load(Path(given["experiment"])).run("tiny", "hrnet_tiny", given["arm"], 0).folder(
+        Path(given["results"])
+    )
+
+
+def made_batch():
+    """Images with very different numbers of valid pixels; the last one has none."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (BATCH, 3, 32, 48), generator=random, dtype=torch.uint8)
+    labels = torch.randint(0, 3, (BATCH, 8, 12), generator=random).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    for image, rows in enumerate((0, 5, 20, 32)):
+        labels[image, :rows] = 255
+    return images, labels
+
+
+def steps(settings, micro_batch=None):
+    """Some steps in float64 with frozen statistics: what each returns, and the parameters at the end."""
+    from harness.training import distributed
+
+    trainer = Trainer(settings, 3, torch.device("cpu"))
+    for module in (trainer.network, trainer.method):
+        module.double().eval()
+        module.train = lambda: None
+    if trainer.class_weights is not None:
+        trainer.class_weights = trainer.class_weights.double()
+    trainer.micro_batch = micro_batch or trainer.micro_batch
+    slots = slots_of(distributed.rank(), distributed.number(), BATCH)
+    images, labels = (tensor[slots.start : slots.stop] for tensor in made_batch())
+    values = []
+    for iteration in range(STEPS):
+        found = trainer.step(images, labels, iteration, 0.05)
+        summed = distributed.all_sum([value.detach().double() for value in found.values()])
+        values.append({name: value / distributed.number() for name, value in zip(found, summed, strict=True)})
+    return values, [parameter.detach() for parameter in trainer.parameters]
+
+
+def steps_of_process(rank, cases, folder):
+    from harness.training import distributed
+
+    with distributed.joined():
+        distributed.start(torch.device("cpu"))
+        torch.save([steps(*case) for case in cases], f"{folder}/steps{rank}.pt")
+
+
+def test_losses_and_weights_of_two_processes_are_those_of_one(experiment_file, tiny_data, tmp_path):
+    arms = {"cross_entropy": {}, "synchronised": SYNCHRONISED}
+    path = experiment_file(datasets=["tiny"], arms=arms)
+    cases = []
+    for arm, weights, micro_batch in (
+        ("cross_entropy", "[1, 2, 3]", None),
+        ("cross_entropy", "null", 1),
+        ("synchronised", "null", None),
+    ):
+        chosen = [f"schedule.batch={BATCH}", f"schedule.class_weights={weights}"]
+        experiment = Experiment.load(path, chosen)
+        cases.append((experiment.settings(experiment.run("tiny", "hrnet_tiny", arm, 0)), micro_batch))
+    assert group.run(2, steps_of_process, cases, str(tmp_path)) == [0, 0]
+    of_processes = [torch.load(tmp_path / f"steps{rank}.pt") for rank in range(2)]
+    for number, (settings, _) in enumerate(cases):
+        values, parameters = steps(settings)
+        assert abs(values[0]["loss"] / values[-1]["loss"] - 1) > 1e-3  # the weights move
+        for found_values, found_parameters in (of_process[number] for of_process in of_processes):
+            for found, expected in zip(found_values, values, strict=True):
+                assert found.keys() == expected.keys()
+                for name, value in expected.items():
+                    torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, equal_nan=True, msg=name)
+            for found, expected in zip(found_parameters, parameters, strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture
+def ended(given):
+    """Train on two processes where something happens; returns their exit codes and what training.json holds."""
+
+    def train_two(happening, on, at=3, **more):
+        codes = group.run(2, group.train, given | more, happening, at, on)
+        path = folder_of(given) / "training.json"
+        return codes, read_json(path) if path.exists() else None
+
+    return train_two
+
+
+def said_by(given, rank):
+    return Path(f"{given['results']}.{rank}.log").read_text()
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_a_process_without_memory_ends_all_with_one_record(given, ended, on):
+    codes, record = ended(group.out_of_memory, on)
+    assert codes == [1, 1]
+    assert (record["status"], record["processes"], record["micro_batch"]) == ("out_of_memory", 2, 2)
+    assert record["reason"].startswith(f"process {on} of 2 with 2 images at a time")
+    assert "Tried to allocate 2 GiB" in record["reason"]
+    assert "out_of_memory: process" not in said_by(given, 1)
+
+
+def test_a_failing_process_ends_all_with_its_reason_and_its_log_and_the_same_command_goes_on(given, ended):
+    codes, record = ended(group.a_defect, 1, at=6, keep_going=True)
+    assert codes == [0, 0]
+    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
+    assert record["log_tail"][-1] == "ZeroDivisionError: a defect of the method"
+    codes, record = ended(None, None)
+    assert (codes, record["status"], record["iterations"]) == ([0, 0], "done", 8)
+    assert said_by(given, 1) == ""
+
+
+def test_a_main_process_that_hears_of_nothing_writes_the_record_all_the_same(given, ended):
+    codes, record = ended(group.a_defect_where_the_main_process_hangs, None)
+    assert codes == [1, 1]
+    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
+
+
+def test_a_loss_that_is_not_finite_on_one_process_ends_all_as_diverged(ended):
+    codes, record = ended(group.not_finite, 1, at=2)
+    assert codes == [1, 1]
+    assert record["reason"] == "loss or gradient is not finite at iteration 2"
+    assert record["status"] == "diverged"
+
+
+def test_a_mistake_that_one_process_meets_is_said_once_and_is_no_record(given, ended):
+    codes, record = ended(group.a_mistake, 1)
+    assert sorted(codes) == [1, 2]  # an uncaught error where it is met, which the command line would say with status 2
+    assert record is None
+
+
+def test_the_time_of_one_process_ends_all(given, ended):
+    codes, record = ended(None, None, timeout=1e-9)
+    assert codes == [1, 1]
+    assert (record["status"], record["iterations"]) == ("timeout", 1)
+
+
+def test_sigterm_at_one_process_is_a_checkpoint_of_all_and_the_run_ends_in_the_same_bits(given, ended, tmp_path):
+    _, whole = ended(None, None, results=str(tmp_path / "whole"))
+    whole = read_json(folder_of(given | {"results": str(tmp_path / "whole")}) / "training.json")
+    codes, record = ended(group.sigterm, 1, at=4)
+    assert (codes, record) == ([143, 143], None)
+    assert checkpoint.load_newest(folder_of(given) / "checkpoints")["iteration"] == 5
+    codes, record = ended(None, None)
+    assert (codes, record["weights_hash"]) == ([0, 0], whole["weights_hash"])
+    curves = [pd.read_csv(folder_of(given | {"results": str(tmp_path / name)}) / "curve.csv") for name in ("out", "whole")]
+    pd.testing.assert_frame_equal(*[curve.drop(columns="seconds") for curve in curves], rtol=1e-12)
+
+
+def test_a_killed_process_ends_the_others(given, ended):
+    codes, record = ended(group.sigkill, 1)
+    assert codes == [1, -signal.SIGKILL]
+    assert record["status"] == "failed"
+    assert "another process of this run ended" in record["reason"]
+
+
+def test_a_batch_that_the_processes_cannot_share_is_a_mistake_and_leaves_nothing(given):
+    codes = group.run(2, group.train, given | {"set": ["schedule.batch=3"]})
+    assert sorted(codes) == [1, 2]
+    assert not folder_of(given).exists()
