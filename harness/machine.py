@@ -1,8 +1,10 @@
 """Where and with what a run is computed."""
 
+import os
 import re
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +20,8 @@ class Machine:
     workers: int = 0
     threads: int | None = None
     cache: Literal["ram", "disk"] | None = None  # where decoded training images are kept
+    deterministic: bool = False  # on a GPU, the same bits from the same command, at some cost in speed
+    undetermined: set[str] = field(default_factory=set, compare=False)  # what torch has no such algorithm for
 
     def use(self) -> torch.device:
         """Set the number of threads, lease a GPU unless `device` is cpu, and return the device.
@@ -30,6 +34,8 @@ class Machine:
         asked = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", self.device)
         if asked is None:
             raise UserError(f"--device {self.device}: give auto, cpu, cuda or cuda:N")
+        if self.deterministic:
+            self._determine()
         name = self.device
         # Before torch asks CUDA anything: what is visible afterwards stays so.
         if name != "cpu" and devices.lease(int(asked[1]) if asked[1] else None):
@@ -39,3 +45,22 @@ class Machine:
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"--device {self.device}: no CUDA device was found; use --device cpu")
         return torch.device(name)
+
+    def _determine(self) -> None:
+        """Let torch choose algorithms that give the same bits every time, before CUDA starts.
+
+        Where it has none, it takes another one and warns; `undetermined` collects these warnings instead.
+        """
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # it takes time
+        torch.backends.cudnn.benchmark = False
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, *others: Any, **more: Any) -> None:
+            if (found := re.match(r"(\S+) does not have a deterministic implementation", str(message))) is not None:
+                self.undetermined.add(found[1])
+            else:
+                show(message, *others, **more)  # type: ignore[arg-type]  # as it was called
+
+        warnings.showwarning = collect  # type: ignore[assignment]  # `show` with its arguments

@@ -60,8 +60,8 @@ class Contextrast(Method):
     ties            "exact": just that share, ties in distance broken at random; "percentile": all up to that distance
     normalize       make embeddings and anchors unit vectors
     detach_anchors  no gradient through the anchors
-    sync_anchors    on several processes: anchors, positives and negatives are those of the whole batch, and each
-                    process returns the batch's loss; otherwise those of its own images
+    sync_anchors    on several processes: anchors, positives and negatives are those of the whole batch, whose loss each
+                    process returns; otherwise they are those of its own images
     max_positives   use at most so many random positives a layer, class and process; None: all
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.34 GiB.

@@ -23,7 +23,7 @@ from harness.cli.common import (
 )
 from harness.cost import read_size
 from harness.errors import RunFailed, UserError
-from harness.torchrun import is_main
+from harness.torchrun import is_main, number
 
 
 @app.command()
@@ -43,6 +43,9 @@ def train(
     cache: Annotated[
         Literal["ram", "disk"] | None, typer.Option("--cache", help="Where to keep decoded training images.")
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU too, the same bits from the same command; slower.")
+    ] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Start over: remove what the run's folder holds.")] = False,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Seconds after which training ends.")
@@ -72,7 +75,7 @@ def train(
     from harness.machine import Machine
     from harness.training.train import train as train_run
 
-    machine = Machine(device, workers, threads, cache)
+    machine = Machine(device, workers, threads, cache, deterministic)
     options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart, "timeout": timeout}
     options |= {"keep_going": keep_going, "tensorboard": tensorboard}
     record = train_run(experiment, run, results, machine, **options)
@@ -118,6 +121,8 @@ def evaluate(
 
     machine = Machine(device=device, threads=threads)
     if checkpoint is not None:
+        if number() > 1:
+            raise UserError("--checkpoint is evaluated by one process: start it without torchrun")
         if model is None or dataset is None:
             raise UserError("--checkpoint needs --model, what it is a network of, and --dataset, what to score it on")
         size = read_size(window) if window else None

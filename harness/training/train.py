@@ -142,7 +142,8 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
             "settings": settings,
             "fingerprint": fingerprint(settings),
             "provenance": origin
-            | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]},
+            | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]}
+            | {"deterministic": job.machine.deterministic, "undetermined": sorted(job.machine.undetermined)},
             "started": started,
             "seconds": round(job.seconds, 1),
             "gpu_hours": gpu_hours(job.seconds, job.device),

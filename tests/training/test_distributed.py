@@ -1,27 +1,18 @@
 """One run on several processes is the run that one process makes, and it ends as one."""
 
-
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import group
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from harness import datasets
-from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
-from harness.machine import Machine
 from harness.run import read_json
 from harness.training import checkpoint
-from harness.training.samples import iteration_seed, slots_of
-from harness.training.train import train
+from harness.training.samples import slots_of
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -42,8 +33,10 @@ def given(experiment_file, tiny_data, tmp_path):
 
 
 def folder_of(given):
-    return Experiment.load(Path(given["experiment"])).run("tiny", "hrnet_tiny", given["arm"], 0).folder(
-        Path(given["results"])
+    return (
+        Experiment.load(Path(given["experiment"]))
+        .run("tiny", "hrnet_tiny", given["arm"], 0)
+        .folder(Path(given["results"]))
     )
 
 
@@ -181,7 +174,9 @@ def test_sigterm_at_one_process_is_a_checkpoint_of_all_and_the_run_ends_in_the_s
     assert checkpoint.load_newest(folder_of(given) / "checkpoints")["iteration"] == 5
     codes, record = ended(None, None)
     assert (codes, record["weights_hash"]) == ([0, 0], whole["weights_hash"])
-    curves = [pd.read_csv(folder_of(given | {"results": str(tmp_path / name)}) / "curve.csv") for name in ("out", "whole")]
+    curves = [
+        pd.read_csv(folder_of(given | {"results": str(tmp_path / name)}) / "curve.csv") for name in ("out", "whole")
+    ]
     pd.testing.assert_frame_equal(*[curve.drop(columns="seconds") for curve in curves], rtol=1e-12)
 
 
