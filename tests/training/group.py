@@ -52,7 +52,7 @@ def train(rank, given, happening=None, at=None, on=None):
     from harness.training.train import train
 
     sys.stderr = Path(f"{given['results']}.{rank}.log").open("a", buffering=1)  # noqa: SIM115  as long as the process
-    datasets.FOLDER = Path(given["datasets"])
+    datasets.FOLDER = Path(given.get("datasets", datasets.FOLDER))
     distributed.PATIENCE = 2.0
     step = trainer.Trainer.step
 
@@ -63,10 +63,20 @@ def train(rank, given, happening=None, at=None, on=None):
 
     trainer.Trainer.step = stepping
     experiment, results = Experiment.load(Path(given["experiment"]), given.get("set")), Path(given["results"])
-    run = experiment.run("tiny", "hrnet_tiny", given["arm"], 0)
+    run = experiment.run(experiment.datasets[0], "hrnet_tiny", given["arm"], 0)
     machine = Machine("cpu", threads=1)
     record = train(experiment, run, results, machine, root=Path(given["root"]), timeout=given.get("timeout"))
     finish(record, run.folder(results), keep_going=given.get("keep_going", False))
+
+
+def evaluate(rank, folder, datasets_folder, protocols):
+    """Evaluate a run as its verb does."""
+    from harness import datasets
+    from harness.evaluation.evaluate import evaluate
+    from harness.machine import Machine
+
+    datasets.FOLDER = Path(datasets_folder)
+    evaluate(Path(folder), Machine("cpu", threads=1), protocols=protocols)
 
 
 def out_of_memory(_):

@@ -1,6 +1,10 @@
 """One run on several processes is the run that one process makes, and it ends as one."""
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import group
@@ -9,7 +13,10 @@ import pytest
 import torch
 
 from harness import datasets
+from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
+from harness.locking import holder
+from harness.machine import Machine
 from harness.run import read_json
 from harness.training import checkpoint
 from harness.training.samples import slots_of
@@ -191,3 +198,50 @@ def test_a_batch_that_the_processes_cannot_share_is_a_mistake_and_leaves_nothing
     codes = group.run(2, group.train, given | {"set": ["schedule.batch=3"]})
     assert sorted(codes) == [1, 2]
     assert not folder_of(given).exists()
+
+
+def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(given, tiny_data):
+    assert group.run(1, group.train, given) == [0]
+    folder = folder_of(given)
+    alone = evaluate(folder, Machine("cpu", threads=1), protocols=["whole", "ms_flip"])
+    made = [*folder.glob("co*.npz"), *folder.rglob("*.png")]
+    files = {path: path.read_bytes() for path in made}
+    assert len([path for path in files if path.suffix == ".png"]) == 3
+    for number in (2, 3, 4):  # of three images; the last of four processes has none
+        for path in files:
+            path.unlink()
+        arguments = (str(folder), str(datasets.FOLDER), ["whole", "ms_flip"])
+        assert group.run(number, group.evaluate, *arguments) == [0] * number
+        assert read_json(folder / "record.json") | {"evaluated": ""} == {"schema": 1, **alone, "evaluated": ""}
+        assert all(path.read_bytes() == content for path, content in files.items())
+
+
+SCHEDULE = {"iterations": 6, "batch": 4, "crop": [64, 64], "learning_rate": 0.1, "log_every": 1, "checkpoint_every": 2}
+
+
+def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(repository, experiment_file, tmp_path):
+    experiment = experiment_file(arms={"cross_entropy": {}, "contextrast": {}}, schedule=SCHEDULE)
+    root = tmp_path / "scenes"
+    whole = {"experiment": str(experiment), "root": str(root), "arm": "contextrast", "results": str(tmp_path / "whole")}
+    assert group.run(2, group.train, whole) == [0, 0]
+
+    chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", "--config", str(experiment)]
+    where = ["--root", str(root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, "-m", "harness", "train", *chosen, *where]
+    folder = tmp_path / "killed" / "runs/tiny/scenes/hrnet_tiny/contextrast/seed0"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=repository, env=environment, stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("checkpoints/*.pt")) and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(holder(folder)["pid"], signal.SIGKILL)
+    assert process.wait() != 0
+    assert not (folder / "training.json").exists()
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = [read_json(path / "training.json") for path in (folder, Path(str(folder).replace("killed", "whole")))]
+    assert records[0]["weights_hash"] == records[1]["weights_hash"]
+    assert records[0]["fingerprint"] == records[1]["fingerprint"]
+    assert records[0]["processes"] == 2
+    progress = [line for line in done.stderr.splitlines() if line.startswith("train scenes")]
+    assert len(progress) == 1  # of the main process alone

@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.training.samples import TrainingSamples, batches, iteration_seed
+from harness.training.samples import TrainingSamples, batches, iteration_seed, slots_of
 
 
 class Reader:
@@ -22,9 +23,10 @@ def samples(seed=0, batch=4) -> TrainingSamples:
     return TrainingSamples(Reader(), list(range(10)), noted, seed, batch)
 
 
-def drawn(keyed, start, stop, workers=0):
+def drawn(keyed, start, stop, workers=0, slots=None):
     return [
-        (image[:, 0, 0, 0].tolist(), label[:, 0, 0].tolist()) for image, label in batches(keyed, start, stop, workers)
+        (image[:, 0, 0, 0].tolist(), label[:, 0, 0].tolist())
+        for image, label in batches(keyed, start, stop, workers, slots)
     ]
 
 
@@ -58,3 +60,17 @@ def test_batches_hold_tensors_as_the_trainer_takes_them():
 def test_iteration_seeds_differ_for_different_keys(seed, iteration, other_seed, other_iteration):
     same = (seed, iteration) == (other_seed, other_iteration)
     assert (iteration_seed(seed, iteration) == iteration_seed(other_seed, other_iteration)) == same
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_the_parts_of_all_processes_are_the_batch(number):
+    parts = [drawn(samples(), 0, 4, slots=slots_of(rank, number, 4)) for rank in range(number)]
+    for iteration, (images, labels) in enumerate(drawn(samples(), 0, 4)):
+        assert [image for part in parts for image in part[iteration][0]] == images
+        assert [label for part in parts for label in part[iteration][1]] == labels
+
+
+def test_processes_draw_different_numbers_and_the_first_one_those_of_a_single_process():
+    seeds = [iteration_seed(1, 5, rank) for rank in range(4)]
+    assert len(set(seeds)) == 4
+    assert seeds[0] == iteration_seed(1, 5)
