@@ -164,10 +164,10 @@ class Contextrast(Method):
             loss = per_class.sum() / (positives > 0).sum().clamp(min=1)
             total = total + weight * loss
 
-            self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
             if i == 1:
                 opposed, seen = self.opposed(layer.marks), (*layer[1:], similarity)
                 self.diagnostics |= negative_diagnostics(*seen, scores, mask, opposed, self.temperature, self.of_batch)
+            self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
         return total
 
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:

@@ -34,11 +34,10 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
         "pixels of that class."
         + (f" The {CLASSES_SHOWN} classes that the baseline confuses most." if len(rows) < len(baseline) else "")
     )
-    across = min(PANELS_ACROSS, len(drawn))
-    down = -(-len(drawn) // across)
+    down = -(-len(drawn) // PANELS_ACROSS)
     panel = PAGE / PANELS_ACROSS
     figure = sheet(PAGE, 0.9 + note_height(text, PAGE) + 0.85 * down * panel)
-    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(down, PANELS_ACROSS, squeeze=False, sharex=True, sharey=True)
     names = [each.classes[row] for row in rows]
     picked = {arm: change[np.ix_(rows, rows)] for arm, change in drawn.items()}
     reach = max(0.1, *(float(np.nanpercentile(np.abs(change), 99.5)) for change in picked.values()))
@@ -52,6 +51,11 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
         axis.tick_params(length=0)
     for axis in axes.ravel()[len(picked) :]:
         axis.remove()
+    # The panels above an empty place are the last of their columns: their names hang into it.
+    for axis in axes.ravel()[max(0, len(picked) - PANELS_ACROSS) : (down - 1) * PANELS_ACROSS]:
+        for place, name in enumerate(names):
+            text = axis.text(place + 0.5, len(rows) + 0.3, name, rotation=90, ha="center", va="top", size=size)
+            text.set_in_layout(False)
     bar = figure.colorbar(axes[0, 0].collections[0], ax=list(axes.ravel()[: len(picked)]), shrink=0.5, aspect=40)
     bar.set_label("points")
     figure.suptitle(each.title, x=0.02, ha="left", fontsize=8, fontweight="bold")

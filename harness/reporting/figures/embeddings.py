@@ -190,14 +190,14 @@ def _panel(
     if of is None or layer >= max(len(of.encoder), len(of.maps)):
         axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center", va="center", size=SMALL, c="0.45")
         return
-    encoder = f"({of.encoder[layer]:.2f})" if each.own and layer < len(of.encoder) else ""
+    encoder = f"({of.encoder[layer]:z.2f})" if each.own and layer < len(of.encoder) else ""
     if layer >= len(of.maps):
         axis.set_title(encoder, fontsize=SMALL, pad=2, color="0.3")
         for side in axis.spines.values():
             side.set_visible(False)
         return
     points = of.maps[layer]
-    axis.set_title(f"{of.silhouettes[layer]:.2f} {encoder}".strip(), fontsize=SMALL, pad=2)
+    axis.set_title(f"{of.silhouettes[layer]:z.2f} {encoder}".strip(), fontsize=SMALL, pad=2)
     places = project(points)
     for label in np.unique(points.labels):
         here = places[points.labels == label]

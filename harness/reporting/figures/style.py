@@ -108,6 +108,8 @@ def legend_height(names: Sequence[str], width: float) -> float:
 
 
 def columns_that_fit(names: Sequence[str], width: float) -> int:
-    """How many columns a legend of these names may have; 8 letters are the line and the space."""
+    """How many columns a legend of these names has: as few as give the fewest rows that fit the width."""
     longest = max(map(len, names), default=1)
-    return max(1, min(len(names), letters(width, 7) // (longest + 8)))
+    most = max(1, min(len(names), letters(width, 7) // (longest + 8)))  # 8 letters are the line and the space
+    rows = max(1, -(-len(names) // most))
+    return max(1, -(-len(names) // rows))
