@@ -165,8 +165,9 @@ class Contextrast(Method):
             total = total + weight * loss
 
             if i == 1:
-                opposed, seen = self.opposed(layer.marks), (*layer[1:], similarity)
-                self.diagnostics |= negative_diagnostics(*seen, scores, mask, opposed, self.temperature, self.of_batch)
+                where = layer.labels, layer.marks, layer.edge, layer.hard
+                opposed, t = self.opposed(layer.marks), self.temperature
+                self.diagnostics |= negative_diagnostics(*where, similarity, scores, mask, opposed, t, self.of_batch)
             self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
         return total
 

@@ -253,6 +253,32 @@ def test_boundary_scores_stand_over_their_widths_in_pixels(make_experiment):
     assert ([3, 10], [4.0, 5.0]) in [(list(line.get_xdata()), list(line.get_ydata())) for line in right.lines]
 
 
+def test_a_single_arm_has_nothing_to_be_compared_with(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}}, datasets=["camvid"], seeds=[0])
+    write_all(experiment, tmp_path, classes=tuple(f"class_{index}" for index in range(11)))
+    measured = measure(experiment, tmp_path)
+    for figure in (gains_figure(experiment, measured), frequency_figure(experiment, measured)):
+        assert [" ".join(text.get_text().split()) for text in figure.texts] == [
+            "plain is the only arm: there is nothing to compare it with."
+        ]
+    figure = boundary_figure(experiment, measured)
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [[], ["no pair"]] * 2
+    assert_readable(figure)
+    assert_readable(miou_figure(experiment, measured))
+
+
+def test_class_names_stand_under_the_last_panel_of_every_column(make_experiment):
+    arms = {"plain": {"method": "cross_entropy"}} | {
+        name: {"method": "pne"} for name in ("one", "two", "three", "four")
+    }
+    experiment = make_experiment(arms=arms, baseline="plain", protocols=["whole"])
+    each = measured_of(confusion={arm: {0: np.eye(3) * 90 + 5 * index} for index, arm in enumerate(arms)})
+    figure = confusion_figure(experiment, each)
+    names = [[text.get_text() for text in axis.texts] for axis in figure.axes[:4]]
+    assert names == [[], ["a", "b", "c"], ["a", "b", "c"], []]  # under the fourth stand its tick labels
+    assert_readable(figure)
+
+
 def test_head_mid_and_tail_stand_side_by_side(make_experiment):
     experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
     frequency = []

@@ -32,6 +32,8 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
         return only_text("No run is done, or the training split's class frequencies are not known.")
     styles = arm_styles(experiment)
     arms = [arm for arm in styles if arm != experiment.baseline]
+    if not arms:
+        return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
     text = (
         f"Classes by pixel frequency in the training split, in three groups. Protocol {measured[0].protocol}. "
         f"Difference to {display_name(experiment.baseline)} in points with its 95 % interval (Holm); hollow where that "

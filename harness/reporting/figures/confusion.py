@@ -54,8 +54,8 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     # The panels above an empty place are the last of their columns: their names hang into it.
     for axis in axes.ravel()[max(0, len(picked) - PANELS_ACROSS) : (down - 1) * PANELS_ACROSS]:
         for place, name in enumerate(names):
-            text = axis.text(place + 0.5, len(rows) + 0.3, name, rotation=90, ha="center", va="top", size=size)
-            text.set_in_layout(False)
+            label = axis.text(place + 0.5, len(rows) + 0.3, name, rotation=90, ha="center", va="top", size=size)
+            label.set_in_layout(False)
     bar = figure.colorbar(axes[0, 0].collections[0], ax=list(axes.ravel()[: len(picked)]), shrink=0.5, aspect=40)
     bar.set_label("points")
     figure.suptitle(each.title, x=0.02, ha="left", fontsize=8, fontweight="bold")

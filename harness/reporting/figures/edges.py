@@ -76,9 +76,13 @@ def _by_width(left: Axes, right: Axes, found: Sequence[Cell], styles: Mapping[st
                 right.plot(
                     _pixels(cell), cell.interval.difference, marker, mfc=face, mec=color, ms=3, mew=0.8, zorder=3
                 )
+    if not any(cell.interval for cell in found):
+        right.set_yticks([0])
+        right.text(0.5, 0.6, "no pair", transform=right.transAxes, ha="center", color="0.45", size=6)
     for axis in (left, right):
         axis.set_xticks(widths, [str(width) for width in widths])
-        axis.locator_params(axis="y", nbins=5)
+        if len(axis.get_yticks()) > 1:
+            axis.locator_params(axis="y", nbins=5)
         sns.despine(ax=axis)
 
 

@@ -15,6 +15,7 @@ from harness.reporting.figures.style import (
     arm_styles,
     note,
     note_height,
+    only_text,
     sheet,
 )
 from harness.reporting.measured import Measured
@@ -72,6 +73,8 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
     styles = arm_styles(experiment)
     arms = [arm for arm in arm_order(experiment) if arm != experiment.baseline]
     protocols = experiment.protocols
+    if not arms:
+        return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
     text = (
         f"Difference to {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval with "
         "Holm's correction over the arms, and n, the number of seeds; hollow where the interval holds 0 or comes from "

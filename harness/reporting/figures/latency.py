@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from harness.experiment import Experiment
 from harness.reporting.figures.style import (
+    COLUMN,
     PAGE,
     arm_styles,
     arms_legend,
@@ -60,10 +61,11 @@ def latency_figure(experiment: Experiment, measured: Sequence[Measured], latency
         "median, the line ends at the 90th percentile. The arms of a model run the same network at inference: what "
         "differs in time is noise."
     )
-    down = -(-len(points) // PANELS_ACROSS)
-    legend = legend_height([display_name(arm) for arm in shown], PAGE)
-    figure = sheet(PAGE, 0.2 + note_height(text, PAGE) + legend + 2.1 * down)
-    axes = figure.subplots(down, PANELS_ACROSS, squeeze=False).ravel()
+    across, width = (1, COLUMN) if len(points) == 1 else (PANELS_ACROSS, PAGE)
+    down = -(-len(points) // across)
+    legend = legend_height([display_name(arm) for arm in shown], width)
+    figure = sheet(width, 0.2 + note_height(text, width) + legend + 2.1 * down)
+    axes = figure.subplots(down, across, squeeze=False).ravel()
     for axis, (title, of_panel) in zip(axes, points.items(), strict=False):
         for _, arm, median, late, score in of_panel:
             color, marker = styles[arm]
