@@ -1,5 +1,6 @@
 # make run    build .venv once and run the default experiment          make test   all tests but the exhaustive ones
 # make check  what every commit must pass, under two minutes           make bench  speed, as ratios against references
+# make cost   what methods cost at inference and in training           make gpu-evidence  all that needs a GPU, in slices
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
@@ -40,6 +41,16 @@ verify-reference: .venv/ready
 # What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice.
 gpu-evidence: .venv/ready
 	$(BIN)/python -m harness gpu-evidence $(if $(DRY),--dry) $(if $(SLICES),--slices $(SLICES))
+
+# What methods cost on this machine's processor; about a quarter of an hour on two idle cores (docs/performance.md).
+LATENCY := $(BIN)/python -m harness latency --device cpu
+OVERHEAD := $(BIN)/python -m harness overhead --device cpu --size 128x256 --rounds 8
+cost: .venv/ready
+	$(LATENCY) --model hrnet_tiny --model lite0_fpn --size 512x1024 --mode single_stream
+	$(LATENCY) --model hrnet_w48 --size 128x256 --mode single_stream
+	$(LATENCY) --model lite0_fpn --size 128x256 --mode offline --batch 8
+	$(OVERHEAD) --model lite0_fpn --batch 4
+	$(OVERHEAD) --model hrnet_w18_small --batch 2
 
 # Known faults of the locked packages; says "not run" where no network answers.
 audit: .venv/ready

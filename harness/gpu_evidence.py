@@ -90,8 +90,8 @@ def slices(results: Path, config: Path = CONFIG) -> list[Slice]:
         for mode in ("single_stream", "offline"):
             options = ("--model", MODEL, "--size", SIZE, "--precision", precision, "--mode", mode)
             pieces.append(_harness(f"latency {precision} {mode}", results, "latency", *options, "--device", "cuda"))
-    options = ("--model", MODEL, "--size", SIZE, "--batch", "8", "--rounds", "10", "--device", "cuda")
-    pieces.append(_harness("overhead", results, "overhead", *options))
+    crops = ("--model", MODEL, "--size", SIZE, "--batch", "8", "--rounds", "10", "--device", "cuda")
+    pieces.append(_harness("overhead", results, "overhead", *crops))
     for kind, extra in SPREADS.items():
         for repeat in range(REPEATS):
             settings = (*extra, "--set", f"schedule.iterations={SPREAD_ITERATIONS}")
@@ -145,7 +145,7 @@ def start(command: Sequence[str]) -> int:
 
 
 def write_spread(results: Path, config: Path = CONFIG) -> Path | None:
-    """Write `results`/gpu_evidence/spread.md: how far repeats of one seed lie apart. None if none is evaluated."""
+    """Write `results`/reports/cost/spread.md: how far repeats of one seed lie apart. None if none is evaluated."""
     run, lines = _spread_run(Experiment.load(config)), []
     for kind in SPREADS:
         records = []
@@ -166,7 +166,7 @@ def write_spread(results: Path, config: Path = CONFIG) -> Path | None:
         lines,
         ["The same command on the same GPU. Equal weights are equal in every bit (sha256)."],
     )
-    path = Path(results) / "gpu_evidence" / "spread.md"
+    path = Path(results) / "reports" / "cost" / "spread.md"
     atomic.write_text(path, text)
     return path
 

@@ -16,13 +16,18 @@ PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine_name(device: torch.device) -> str:
-    """In general terms: the GPU's name, or "2 cores of a virtual x86_64 machine"."""
+    """In general terms: the GPU's name, or "2 cores of a virtual x86_64 machine with AVX512 and 16 GB"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    virtual = ""
     with suppress(OSError):
-        virtual = re.search(r"(?m)^flags\s*:.*\bhypervisor\b", PROCESSORS.read_text(encoding="utf-8"))
-        return f"{cores()} cores of a {'virtual ' if virtual else ''}{platform.machine()} machine"
-    return f"{cores()} cores of a machine of type {platform.machine()}"
+        flags = re.search(r"(?m)^flags\s*:.*\bhypervisor\b", PROCESSORS.read_text(encoding="utf-8"))
+        virtual = "virtual " if flags else ""
+    parts = [name] if (name := torch.backends.cpu.get_cpu_capability()) != "DEFAULT" else []
+    with suppress(OSError, ValueError):  # a system without these names
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GB")
+    described = f" with {' and '.join(parts)}" if parts else ""
+    return f"{cores()} cores of a {virtual}{platform.machine()} machine{described}"
 
 
 def device_folder(device: torch.device) -> str:

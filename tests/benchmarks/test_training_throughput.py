@@ -4,8 +4,8 @@ hrnet_tiny as config/smoke.yaml trains it, where reading and overhead weigh most
 config/camvid-small.yaml does, but with batches of 4; CamVid where CAMVID_ROOT is set, else the rendered scenes. The
 Runner has the network that our models module builds, its cross entropy, the same optimiser and schedule, float32 in
 channels last, its own data loader and hooks, and mmsegmentation's data set and pipeline with our settings of
-augmentation. Ours is the verb `train` with cross entropy alone, images from files: it also computes the gradient's norm,
-tests for divergence and writes curves.
+augmentation. Ours is the verb `train` with cross entropy alone, images from files: it also computes the gradient's
+norm, tests for divergence and writes curves.
 
 Both train in turns, one thread each, a fresh training a turn; the time is from the start of a step to that of a later
 one, so that start and end are left out. The ratio is theirs over ours, of the processor's time and of the wall clock,

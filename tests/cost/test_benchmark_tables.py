@@ -68,7 +68,8 @@ def test_what_is_no_benchmarks_file_is_refused(tmp_path):
 
 def test_the_page_holds_the_committed_tables(repository):
     page = repository / "docs" / "performance.md"
-    if not (repository / "results" / "reports" / "cost" / "benchmarks.md").is_file():
-        pytest.skip("no benchmark is committed: run make bench on an idle machine")
     assert filled(page) == page.read_text(), "run python -m harness refresh docs/performance.md"
-    assert "times the floor" in page.read_text()
+    committed = (repository / "results" / "reports" / "cost" / "benchmarks.md").read_text()
+    if committed.startswith("Not measured yet"):
+        pytest.skip("no benchmark is committed: run make bench on an idle machine")
+    assert "times the floor" in committed

@@ -11,9 +11,17 @@ CPU = torch.device("cpu")
 
 def test_the_machine_is_named_in_general_terms():
     name = machine_name(CPU)
-    assert re.fullmatch(rf"\d+ cores of a (virtual |machine of type )?{platform.machine()}( machine)?", name)
+    assert re.fullmatch(rf"\d+ cores of a (virtual )?{platform.machine()} machine( with ((\w+) and )?\d+ GB)?", name)
     assert platform.node() not in name
     assert re.fullmatch(r"cpu-[a-z0-9_]+-\d+-cores", device_folder(CPU))
+
+
+def test_instruction_set_and_memory_are_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "PROCESSORS", tmp_path / "none")
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4 * 2**20}.__getitem__)
+    assert machine_name(CPU) == f"4 cores of a {platform.machine()} machine with AVX2 and 16 GB"
 
 
 def test_a_gpus_folder_is_its_name(monkeypatch):
