@@ -30,7 +30,8 @@ ENVIRONMENT = {
 # A scheduler that takes a job away sends SIGTERM to all of its processes. The one that trains writes a checkpoint then;
 # the shell and its log must outlive it, or its end is taken for the job's and it is killed at its work.
 SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
-shell.prefix("set -euo pipefail; " + SURVIVE + "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items()))
+EXPORTS = "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
+shell.prefix(f"set -euo pipefail; {SURVIVE}{EXPORTS}")
 # A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
 # as there are here. Elsewhere the cores are the limit, and on a cluster its scheduler.
 DEVICES = len(devices.visible())
