@@ -1,8 +1,10 @@
 # The workflow: verify -> train -> evaluate -> tables, figures, the page.
 #   snakemake --cores all                                              the default experiment, config/smoke.yaml
 #   snakemake --cores all --config experiment=config/camvid-small.yaml another one
+#   snakemake --report report.zip                                      afterwards: the results and how they were made
 # Every rule calls one verb of `python -m harness`; the rules only say what depends on what.
 
+report: "workflow/report/workflow.rst"
 include: "workflow/common.smk"
 
 
@@ -88,7 +90,7 @@ rule tables:
     input:
         RECORDS,
     output:
-        TABLES,
+        in_report("Tables", TABLES),
     params:
         fingerprint=REPORT_FINGERPRINT,
     log:
@@ -107,7 +109,7 @@ rule figures:
     input:
         RECORDS,
     output:
-        FIGURES,
+        in_report("Figures", FIGURES),
     params:
         fingerprint=REPORT_FINGERPRINT,
     log:
@@ -126,7 +128,7 @@ rule examples:
     input:
         RECORDS,
     output:
-        EXAMPLES,
+        in_report("Examples", [EXAMPLES]),
     params:
         fingerprint=REPORT_FINGERPRINT,
     log:
@@ -148,7 +150,7 @@ rule page:
         FIGURES,
         EXAMPLES,
     output:
-        PAGE,
+        in_report("Page", [PAGE]),
     params:
         fingerprint=REPORT_FINGERPRINT,
     log:

@@ -22,6 +22,32 @@ def snakemake(repository, experiment, results, *arguments) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
+def check_report(repository, experiment, results):
+    """The report of snakemake shows tables, figures, examples and page, each with what it shows and a caption."""
+    path = results.parent / "report.html"
+    made = snakemake(repository, experiment, results, "--report", str(path))
+    assert made.returncode == 0, made.stdout + made.stderr
+    text = path.read_text(encoding="utf-8")
+    shown, found = (
+        json.JSONDecoder().raw_decode(text, text.index(f'var {name} = {{"') + len(f"var {name} = "))[0]
+        for name in ("categories", "results")
+    )
+    report = results / "reports/tiny"
+    files = {category: {Path(path) for path in paths["Other"]} for category, paths in shown.items()}
+    assert files == {
+        "Tables": {report / f"tables/{name}.html" for name in ("miou", "per_class", "boundary")},
+        "Figures": {path for path in (report / "figures").glob("*.png") if not path.stem.startswith("examples")},
+        "Examples": {report / "figures/examples.png"},
+        "Page": {report / "report.html"},
+    }
+    for each in found.values():
+        assert each["labels"]["name"] and each["labels"]["shows"].endswith(".")
+        assert len(each["caption"]) > 60
+    for category in files.values():
+        # With two of a kind the report offers a switch of every label by itself, most of whose settings are nothing.
+        assert len({found[str(path)]["labels"]["name"] for path in category}) != 2
+
+
 def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repository, experiment_file, tmp_path):
     arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "alpha": 1e38}}
     schedule = {"iterations": 4, "batch": 2, "crop": [64, 64], "learning_rate": 0.1}
@@ -54,6 +80,8 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     assert "Nothing to be done" in again.stdout + again.stderr
     assert time.monotonic() - started < 60  # seconds on an idle machine; the limit only catches training anew
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
+
+    check_report(repository, experiment, results)
 
     # A folder of other settings is refused, and the rule fails with it although its output is piped into a log.
     other = experiment_file(arms=arms, schedule=schedule | {"learning_rate": 0.2}, protocols=["whole"])

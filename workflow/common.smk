@@ -51,14 +51,34 @@ REPORT = f"{RESULTS}/reports/{NAME}"
 RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
 # Nothing makes the records of external arms; a new one draws the tables and figures again.
 RECORDS += map(str, external_records(EXPERIMENT, Path(RESULTS)))
-TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "boundary") for suffix in ("csv", "md", "tex")]
+FORMATS = ("csv", "html", "md", "tex")
+TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "per_class", "boundary") for suffix in FORMATS]
 CAPTIONS = figure_names(EXPERIMENT)
 FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "pdf")]
 EXAMPLES = f"{REPORT}/figures/examples.png"
 PAGE = f"{REPORT}/report.html"
 REPORT_FILES = [*TABLES, *FIGURES, EXAMPLES, PAGE]
+# What `snakemake --report` shows of each file name; of its formats those that a browser shows.
+SHOWN = (".html", ".png")
+ABOUT = CAPTIONS | {
+    "per_class": "IoU of every class.",
+    "boundary": "Boundary mIoU and trimap mIoU by the width of the band.",
+    "examples": "Test images and what each arm gets wrong.",
+    "report": "Tables, figures, examples and runs.",
+}
 # Editing the experiment file re-runs only what its change touches: each rule has its own part as a param.
 REPORT_FINGERPRINT = fingerprint(EXPERIMENT.model_dump(mode="json"))
+
+
+def in_report(category, paths):
+    """Mark `paths` for the report of snakemake: where they stand, their caption, and what each shows."""
+    caption = f"{workflow.basedir}/workflow/report/{category.lower()}.rst"
+    found = []
+    for path in map(Path, paths):
+        labels = {"name": path.stem.replace("_", " "), "shows": ABOUT[path.stem]}
+        shown = path.suffix in SHOWN
+        found.append(report(str(path), caption=caption, category=category, labels=labels) if shown else str(path))
+    return found
 
 
 def run_fingerprint(wildcards):
