@@ -87,17 +87,17 @@ def report(
         raise discovery.unknown("part", part, (*parts, "all"))
     experiment = with_external_arms(Experiment.load(config, overrides), results)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
+    measured = None
+    if part != "examples":
+        from harness.reporting.measured import measure
+
+        measured = measure(experiment, results)
     if part in ("tables", "all"):
         from harness.cost.runs_table import write_runs_table
         from harness.reporting.tables import write_tables
 
-        write_tables(experiment, results)
+        write_tables(experiment, results, measured)
         write_runs_table(experiment.name, results)
-    measured = None
-    if part in ("figures", "page", "all"):
-        from harness.reporting.measured import measure
-
-        measured = measure(experiment, results)
     if part in ("figures", "all"):
         from harness.reporting.figures import write_figures
 

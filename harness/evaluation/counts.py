@@ -9,7 +9,7 @@ import math
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,11 @@ def _size(values: NDArray[Any]) -> str:
     return f"{values.shape[1]}x{values.shape[0]}"
 
 
+def _is_wanted(name: str, wanted: Container[tuple[str, str]]) -> bool:
+    protocol, is_table, table = name.partition("/")
+    return not is_table or (protocol, table) in wanted
+
+
 @dataclass(frozen=True)
 class Counts:
     """The counts of one run: {protocol: {table: int64 [N, K, 3]}} for the N images `image_ids` and K `classes`.
@@ -186,11 +191,14 @@ class Counts:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> "Counts":
-        """Read what `save` wrote. Raises UserError, naming the file, if it is missing, damaged or of another schema."""
+    def load(cls, path: Path, wanted: Container[tuple[str, str]] | None = None) -> "Counts":
+        """Read what `save` wrote; only the `wanted` (protocol, table) where given, as far as they are there.
+
+        Raises UserError, naming the file, if it is missing, damaged or of another schema.
+        """
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = {name: file[name] for name in file.files if wanted is None or _is_wanted(name, wanted)}
             schema = int(arrays.pop("schema"))
             if schema == SCHEMA:
                 tables: dict[str, dict[str, Table]] = {}

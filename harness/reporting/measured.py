@@ -1,4 +1,4 @@
-"""What figures and the page show of an experiment, read from its records once for all of them."""
+"""What tables, figures and the page show of an experiment, read from its records once for all of them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,21 +6,28 @@ from pathlib import Path
 import numpy as np
 
 from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
+from harness.evaluation.objects import SIZES
 from harness.experiment import Experiment
 from harness.reporting.records import Cell, Group, cells, frequency_cells, groups
 from harness.statistics.scores import Values, iou
 
 EDGES = ("boundary", "trimap")
+# Of `edge_protocol`: the tables of counts that are read together, and the field that takes their cells.
+PARTS = {
+    **{kind: ("edges", [f"{kind}@{width}" for width in DEFAULT_WIDTHS]) for kind in EDGES},
+    "objects": ("objects", [f"objects@{size}" for size in SIZES]),
+}
 
 
 @dataclass
 class Measured:
-    """One data set with one model: the cells of its tables, and for the experiment's first protocol what is below them.
+    """One data set with one model: the cells of its tables, and what is below them.
 
-    `region` holds the mIoU of every protocol, `frequency` head, mid and tail mIoU of every protocol, `edges` boundary
-    and trimap mIoU of `edge_protocol`. The rest is of `protocol`, the experiment's first: `class_iou` is
-    {arm: {seed: float64 [K] in percent, NaN where undefined}}; `confusion` is {arm: {seed: float64 [K, K]}}, the share
-    in percent of a true class (row) that is predicted as each class (column), NaN for a class without pixels.
+    `region` holds the mIoU of every protocol, `frequency` head, mid and tail mIoU of every protocol, whose classes are
+    `thirds`, `edges` boundary and trimap mIoU and `objects` mIoU by object size of `edge_protocol`. `class_ious` is
+    {protocol: {arm: {seed: float64 [K] in percent, NaN where undefined}}}, and `class_iou` that of `protocol`, the
+    experiment's first. Of this is also `confusion`, {arm: {seed: float64 [K, K]}}: the share in percent of a true class
+    (row) that is predicted as each class (column), NaN for a class without pixels.
     """
 
     dataset: str
@@ -30,6 +37,9 @@ class Measured:
     region: list[Cell] = field(default_factory=list)
     edges: list[Cell] = field(default_factory=list)
     frequency: list[Cell] = field(default_factory=list)
+    objects: list[Cell] = field(default_factory=list)
+    thirds: dict[str, list[int]] = field(default_factory=dict)
+    class_ious: dict[str, dict[str, dict[int, Values]]] = field(default_factory=dict)
     class_iou: dict[str, dict[int, Values]] = field(default_factory=dict)
     confusion: dict[str, dict[int, Values]] = field(default_factory=dict)
 
@@ -47,27 +57,31 @@ class Measured:
 
 
 def measure(experiment: Experiment, results: Path) -> list[Measured]:
-    """All that figures need of every (data set, model), from whatever records exist."""
+    """All that is shown of every (data set, model), from whatever records exist."""
     found = []
-    protocol = edge_protocol(experiment)
     for group in groups(experiment, results, [REGION]):
-        each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes)
+        each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes, thirds=group.thirds)
         each.region = cells(experiment, group)
-        for arm in experiment.arms:
-            tables = group.tables(each.protocol, REGION, arm)
-            each.class_iou[arm] = {seed: iou(table.sum(0), experiment.absent) for seed, table in tables.items()}
+        for protocol in experiment.protocols:
+            tables = {arm: group.tables(protocol, REGION, arm) for arm in experiment.arms}
+            each.class_ious[protocol] = {
+                arm: {seed: iou(table.sum(0), experiment.absent) for seed, table in of_arm.items()}
+                for arm, of_arm in tables.items()
+            }
+        each.class_iou = each.class_ious[each.protocol]
         each.frequency = frequency_cells(experiment, group)
         each.confusion = _confusions(experiment, results, group)
         found.append(each)
-    for kind in EDGES:
-        names = [f"{kind}@{width}" for width in DEFAULT_WIDTHS]
-        for each, group in zip(found, groups(experiment, results, names, [protocol]), strict=True):
-            each.edges += cells(experiment, group)
+    for name, tables_of_counts in PARTS.values():  # one after the other, since all of them are much memory
+        for each, group in zip(
+            found, groups(experiment, results, tables_of_counts, [edge_protocol(experiment)]), strict=True
+        ):
+            getattr(each, name).extend(cells(experiment, group))
     return found
 
 
 def edge_protocol(experiment: Experiment) -> str:
-    """The protocol of boundary figures: label maps themselves, not an average over scales, show edges."""
+    """The protocol of boundaries and sizes: label maps themselves, not an average over scales, show edges."""
     return "whole" if "whole" in experiment.protocols else experiment.protocols[0]
 
 

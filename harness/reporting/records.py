@@ -163,7 +163,7 @@ def groups(
         group = Group(dataset, model)
         for run in experiment.runs():
             if (run.dataset, run.model) == (dataset, model):
-                _add(group, run, _counts(experiment, run, results, group), wanted, results)
+                _add(group, run, _counts(experiment, run, results, group, wanted), wanted, results)
         yield group
 
 
@@ -244,8 +244,10 @@ def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) 
     return changed
 
 
-def _counts(experiment: Experiment, run: Run, results: Path, group: Group) -> Counts | Missing:
-    """The counts of one run; the first that names its data says what the group's data are."""
+def _counts(
+    experiment: Experiment, run: Run, results: Path, group: Group, wanted: Sequence[tuple[str, str]]
+) -> Counts | Missing:
+    """The `wanted` counts of one run; the first that names its data says what the group's data are."""
     record = read_record(experiment, run, results)
     if isinstance(record, Missing):
         return record
@@ -255,7 +257,7 @@ def _counts(experiment: Experiment, run: Run, results: Path, group: Group) -> Co
         return Missing("other data", "its data fingerprint is not that of the group's first run")
     try:
         refuse_changed_files(run.folder(results), record)
-        return Counts.load(run.folder(results) / "counts.npz")
+        return Counts.load(run.folder(results) / "counts.npz", wanted)
     except UserError as error:
         return Missing("unreadable", str(error))
 

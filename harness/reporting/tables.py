@@ -5,26 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
-from harness.evaluation.objects import SIZES
 from harness.experiment import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry
 from harness.reporting.markup import Entry, Grid, points
+from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
 from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS, detectable, notes
 from harness.reporting.papers import write_paper_tables
-from harness.reporting.records import (
-    Cell,
-    Group,
-    arm_order,
-    cells,
-    display_name,
-    frequency_cells,
-    groups,
-)
+from harness.reporting.records import Cell, arm_order, display_name
 from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table
 from harness.statistics.comparison import spread
-from harness.statistics.scores import iou, metric_name
+from harness.statistics.scores import metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
 CSV_COLUMNS = (
@@ -37,54 +28,44 @@ THIRDS = ("head", "mid", "tail")
 BOUNDARY_TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 
 
-def write_tables(experiment: Experiment, results: Path) -> None:
+def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measured] | None = None) -> None:
     """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md, tex and html.
 
     miou, boundary, frequency (head, mid, tail), objects (by size) and per_class; and, where the experiment trains what
-    the papers report, theirs with a verdict (`papers.write_paper_tables`).
+    the papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again.
     """
     folder = Path(results) / "reports" / experiment.name / "tables"
-    region: list[Cell] = []
-    frequency: list[Cell] = []
-    classes: list[_ClassRow] = []
-    thirds: list[str] = []
-    for group in groups(experiment, results, [REGION]):
-        region += cells(experiment, group)
-        frequency += frequency_cells(experiment, group)
-        classes += _class_rows(experiment, group)
-        thirds += _thirds(group)
+    measured = measure(experiment, results) if measured is None else measured
+    region = [cell for each in measured for cell in each.region]
     columns = [(str(protocol), "miou", str(protocol)) for protocol in experiment.protocols]
     write_table(folder / "miou", *_cell_table(_grids(experiment, region, "mIoU", "region", columns), region))
-    _write_classes(experiment, folder / "per_class", classes)
+    _write_classes(
+        experiment, folder / "per_class", [row for each in measured for row in _class_rows(experiment, each)]
+    )
+    frequency = [cell for each in measured for cell in each.frequency]
     if frequency:
         columns = [(p, f"miou_{third}", f"{p}, {third}") for p in experiment.protocols for third in THIRDS]
-        remarks = list(dict.fromkeys(thirds))
+        remarks = list(dict.fromkeys(remark for each in measured for remark in _thirds(each)))
         grids = _grids(experiment, frequency, "mIoU by class frequency", "frequency", columns, remarks)
         write_table(folder / "frequency", *_cell_table(grids, frequency))
 
     protocol = edge_protocol(experiment)
     found, grids = [], []
     for kind, title in BOUNDARY_TITLES.items():
-        tables = [f"{kind}@{width}" for width in DEFAULT_WIDTHS]
-        of_kind = _all_cells(experiment, results, tables, protocol)
-        columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in tables]
+        columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in PARTS[kind][1]]
+        metrics = {metric for _, metric, _ in columns}
+        of_kind = [cell for each in measured for cell in each.edges if cell.metric in metrics]
         found += of_kind
         grids += _grids(experiment, of_kind, title, kind, columns)
     write_table(folder / "boundary", *_cell_table(grids, found))
 
-    tables = [f"objects@{size}" for size in SIZES]
-    found = _all_cells(experiment, results, tables, protocol)
+    found = [cell for each in measured for cell in each.objects]
     if any(cell.values for cell in found):  # counts from before there were objects have none
-        columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in tables]
+        columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in PARTS["objects"][1]]
         grids = _grids(experiment, found, "mIoU by object size", "objects", columns)
         write_table(folder / "objects", *_cell_table(grids, found))
 
     write_paper_tables(experiment, results, [*region, *frequency])
-
-
-def edge_protocol(experiment: Experiment) -> str:
-    """The protocol of tables of boundaries and sizes: label maps themselves, not an average over scales, show edges."""
-    return "whole" if "whole" in experiment.protocols else experiment.protocols[0]
 
 
 def csv_row(cell: Cell) -> list[object]:
@@ -97,10 +78,6 @@ def csv_row(cell: Cell) -> list[object]:
         *(cell.note, cell.status),
         *((interval.detectable, interval.further_seeds) if interval else (None, None)),
     ]
-
-
-def _all_cells(experiment: Experiment, results: Path, tables: Sequence[str], protocol: str) -> list[Cell]:
-    return [cell for group in groups(experiment, results, tables, [protocol]) for cell in cells(experiment, group)]
 
 
 def _cell_table(
@@ -142,25 +119,24 @@ def _grids(
     return grids
 
 
-def _thirds(group: Group) -> list[str]:
+def _thirds(each: Measured) -> list[str]:
     """Which classes of a data set are head, mid and tail, in one line; none where that is not known."""
-    named = [f"{name}: {', '.join(group.classes[place] for place in places)}" for name, places in group.thirds.items()]
-    return [f"{group.dataset}: {'; '.join(named)}."] if named else []
+    named = [f"{name}: {', '.join(each.classes[place] for place in places)}" for name, places in each.thirds.items()]
+    return [f"{each.dataset}: {'; '.join(named)}."] if named else []
 
 
 _ClassRow = tuple[str, str, str, str, str, list[float]]  # data set, model, protocol, arm, class, IoU a seed
 
 
-def _class_rows(experiment: Experiment, group: Group) -> list[_ClassRow]:
-    """IoU in percent of every class of a group's runs, without the seeds for which it is undefined."""
+def _class_rows(experiment: Experiment, each: Measured) -> list[_ClassRow]:
+    """IoU in percent of every class of a data set's and model's runs, without the seeds for which it is undefined."""
     rows = []
-    for protocol, table in group.entries:
+    for protocol, arms in each.class_ious.items():
         for arm in arm_order(experiment):
-            tables = group.tables(protocol, table, arm).values()
-            values = np.array([iou(counts.sum(0), experiment.absent) for counts in tables])
-            for index, name in enumerate(group.classes):
+            values = np.array(list(arms[arm].values()))
+            for index, name in enumerate(each.classes):
                 seeds = [float(value) for value in values[:, index] if not np.isnan(value)] if len(values) else []
-                rows.append((group.dataset, group.model, protocol, arm, name, seeds))
+                rows.append((each.dataset, each.model, protocol, arm, name, seeds))
     return rows
 
 
