@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from harness import cli
+from harness import cli, datasets
 
 
 def call(repository, *arguments, **environment):
@@ -94,6 +94,36 @@ def test_verify_names_a_missing_pair(tiny_data, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert "testannot/test_1.png" in error
+
+
+def test_with_keep_going_missing_and_wrong_data_are_written_down_and_no_mistake(
+    tiny_data, tmp_path, monkeypatch, capsys
+):
+    def verify():
+        status = run_main(monkeypatch, "verify", "--dataset", "tiny", "--results", tmp_path / "out", "--keep-going")
+        report = json.loads((tmp_path / "out/data/tiny/verify.json").read_text())
+        assert report["fingerprint"] is None or report["status"] == "ok"
+        return status, report["status"], capsys.readouterr().err
+
+    tiny_data.rename(tmp_path / "elsewhere")
+    assert datasets.missing("tiny") == f"the root {tiny_data} of the data set tiny is no folder: pass --root DIR"
+    assert verify() == (0, "missing", f"{datasets.missing('tiny')}: its runs are skipped\n")
+    tiny_data.mkdir()  # a disk that is not mounted
+    assert "train.txt" in datasets.missing("tiny")
+    assert verify()[:2] == (0, "missing")
+    tiny_data.rmdir()
+    (tmp_path / "elsewhere").rename(tiny_data)
+    assert datasets.missing("tiny") == ""
+    label = tiny_data / "testannot" / "test_1.png"
+    label.rename(tmp_path / "label.png")
+    status, said, error = verify()
+    assert (status, said) == (0, "failed")
+    assert "testannot/test_1.png" in error
+    assert datasets.missing("tiny") == ""  # it is there, and wrong
+    assert not datasets.is_verified("tiny", tmp_path / "out")
+    (tmp_path / "label.png").rename(label)
+    assert verify()[:2] == (0, "ok")
+    assert datasets.is_verified("tiny", tmp_path / "out")
 
 
 @pytest.mark.slow

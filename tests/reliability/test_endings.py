@@ -1,5 +1,6 @@
 """One bad run is a record with a reason, and does not stop the others."""
 
+import json
 import os
 import resource
 import shutil
@@ -191,6 +192,11 @@ def test_missing_data_is_a_mistake_of_one_run_and_a_record_of_one_of_many(experi
     assert evaluate(folder, CPU)["status"] == "skipped"
     row = rows_by_arm(experiment, tmp_path)["cross_entropy"]
     assert (row.status, row.reason) == ("skipped", " ".join(record["reason"].split()))
+    # Snakemake verifies again when verify.json is gone.
+    report = datasets.report_path("tiny", tmp_path)
+    assert json.loads(report.read_text())["status"] == "failed"
+    assert retry(tmp_path, [row]) == [row]
+    assert not report.exists()
     shutil.move(tiny_data / "elsewhere", tiny_data / "train")
     assert fit(experiment, tmp_path)[0]["status"] == "done"
     # A finished run is not lost when its data goes.
