@@ -166,6 +166,31 @@ def test_a_waiting_process_says_so_once(machine, holders):
     assert second.stderr.read() == ""
 
 
+@pytest.mark.slow
+def test_a_measurement_of_latency_has_its_device_for_itself(machine, holders, repository, tmp_path):
+    """It waits for the device, and then holds it."""
+    machine("fake0")
+    first = holders()
+    assert leased([first], 1)
+    arguments = ["--model", "hrnet_tiny", "--size", "32x64", "--method", "cross_entropy", "--results", str(tmp_path)]
+    command = [sys.executable, "-m", "harness", "latency", *arguments, "--mode", "single_stream", "--threads", "1"]
+    measurement = subprocess.Popen(
+        command, cwd=repository, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert measurement.stderr.readline() == "waiting for a device: other runs use fake0\n"
+        assert not list((tmp_path / "cost").rglob("*.json"))
+        first.kill()
+        first.wait()
+        while (free := devices._lock("fake0")) is not None:  # the measurement has not looked yet
+            os.close(free)
+            assert measurement.poll() is None, measurement.stderr.read()
+            time.sleep(devices.SECONDS_BETWEEN_TRIES)
+    finally:
+        measurement.kill()
+        measurement.wait()
+
+
 CROWD = """
 import os, sys, time
 from pathlib import Path
