@@ -69,7 +69,7 @@ def sheet(width: float, height: float) -> Figure:
 
 def only_text(text: str, width: float = COLUMN) -> Figure:
     """A figure that says why there is none."""
-    lines = textwrap.wrap(text, letters(width))
+    lines = _lines(text, width)
     figure = Figure(figsize=(width, 0.4 + 0.13 * len(lines)))
     figure.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=7, color="0.3")
     return figure
@@ -77,13 +77,17 @@ def only_text(text: str, width: float = COLUMN) -> Figure:
 
 def note(figure: Figure, text: str) -> None:
     """Say under a figure how to read it."""
-    wrapped = textwrap.fill(text, letters(float(figure.get_size_inches()[0])))
+    wrapped = "\n".join(_lines(text, float(figure.get_size_inches()[0])))
     figure.supxlabel(wrapped, fontsize=NOTE, x=0.02, ha="left")
 
 
 def note_height(text: str, width: float) -> float:
     """The inches that `note` takes in a figure of that width."""
-    return 0.1 * len(textwrap.wrap(text, letters(width))) + 0.08
+    return 0.1 * len(_lines(text, width)) + 0.08
+
+
+def _lines(text: str, width: float) -> list[str]:
+    return textwrap.wrap(text, letters(width), break_on_hyphens=False)  # "python -m" is one thing
 
 
 def letters(inches: float, size: float = NOTE) -> int:

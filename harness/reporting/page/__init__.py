@@ -35,7 +35,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page: a data URI with its size in pixels, or why there is none."""
+    """A figure of the page: a data URI with the size that it is shown at in pixels, or why there is none."""
 
     caption: str
     source: str = ""
@@ -190,4 +190,5 @@ def _figure(path: Path, caption: str) -> Figure:
         return Figure(caption, missing=f"{path.name} was not drawn; python -m harness report --part figures draws it.")
     content = path.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # of the PNG's header
-    return Figure(caption, data_uri(content), width, height)
+    # At half its dots, so that text has one size in figures of one column and of two, and is sharp on any screen.
+    return Figure(caption, data_uri(content), width // 2, height // 2)
