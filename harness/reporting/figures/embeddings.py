@@ -67,27 +67,27 @@ class Embedded:
 
 def read_embeddings(experiment: Experiment, results: Path, dataset: str, model: str) -> list[Embedded]:
     """Of every arm the embeddings of its lowest seed that has any; damaged files are passed over."""
-    found = []
+    found, classes = [], datasets.load(dataset).num_classes
     for arm in arm_order(experiment):
         for seed in sorted(experiment.seeds):
             path = experiment.run(dataset, model, arm, seed).folder(results) / "embeddings.npz"
-            if (read := _read(path, arm, seed)) is not None:
+            if (read := _read(path, arm, seed, classes)) is not None:
                 found.append(read)
                 break
     return found
 
 
-def _read(path: Path, arm: str, seed: int) -> Embedded | None:
+def _read(path: Path, arm: str, seed: int, classes: int) -> Embedded | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-        phases = {phase: _phase(content, phase) for phase in PHASES if f"{phase}/silhouette" in content}
+        phases = {phase: _phase(content, phase, classes) for phase in PHASES if f"{phase}/silhouette" in content}
         return Embedded(arm, seed, str(content["kind"]) == "embeddings", len(content["images"]), phases)
     except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
         return None
 
 
-def _phase(content: dict[str, NDArray[Any]], phase: str) -> Phase:
+def _phase(content: dict[str, NDArray[Any]], phase: str, classes: int) -> Phase:
     """Raises KeyError, ValueError or TypeError if something is missing or has another shape."""
     silhouettes, encoder = (
         content[f"{phase}/{name}"].astype(float).tolist() for name in ("silhouette", "encoder_silhouette")
@@ -95,7 +95,7 @@ def _phase(content: dict[str, NDArray[Any]], phase: str) -> Phase:
     maps = []
     for number in range(1, len(silhouettes) + 1):
         labels, points, variance = (content[f"{phase}/{name}{number}"] for name in ("labels", "points", "variance"))
-        if labels.ndim != 1 or points.shape != (len(labels), len(variance)) or len(variance) < 2:
+        if points.shape != (len(labels), len(variance)) or len(variance) < 2 or labels.max(initial=0) >= classes:
             raise ValueError
         maps.append(Points(labels.astype(np.uint8), points.astype(np.float64), variance.astype(np.float64)))
     return Phase(maps, silhouettes, encoder)
