@@ -81,7 +81,7 @@ def joined() -> Iterator[None]:
                 stack.enter_context(redirect_stderr(stack.enter_context(Path(os.devnull).open("w"))))
             yield
     except UserError:
-        if store.add("mistakes", 1) > 1:
+        if not _is_first_mistake(store):
             raise SystemExit(2) from None
         raise
     finally:
@@ -253,6 +253,13 @@ def _watch(store: Any, over: threading.Event, give_up: Callable[[Ending], None],
                 if is_main():
                     _part(store)
                 os._exit(status)
+
+
+def _is_first_mistake(store: Any) -> bool:
+    try:
+        return bool(store.add("mistakes", 1) == 1)
+    except RuntimeError:  # the store ended with the process that held it, which was before
+        return False
 
 
 def _part(store: Any) -> None:
