@@ -126,6 +126,13 @@ def test_with_keep_going_missing_and_wrong_data_are_written_down_and_no_mistake(
     assert datasets.is_verified("tiny", tmp_path / "out")
 
 
+def test_verify_takes_roots_that_are_set_for_one_call(experiment_file, tiny_data, tmp_path, monkeypatch):
+    experiment = experiment_file(datasets=["tiny"], roots={"tiny": "/nowhere"})
+    given = ["verify", "--dataset", "tiny", "--results", tmp_path / "out", "--config", experiment]
+    assert run_main(monkeypatch, *given) == 2
+    assert run_main(monkeypatch, *given, "--set", f"roots.tiny={tiny_data}") == 0
+
+
 @pytest.mark.slow
 def test_train_evaluate_and_a_failed_run_by_the_command_line(experiment_file, tiny_data, tmp_path, monkeypatch, capsys):
     from harness.training.trainer import Trainer
