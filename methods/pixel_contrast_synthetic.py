@@ -27,7 +27,7 @@ class PixelContrastSynthetic(PixelContrast):
     anchor_mixes   mixtures of one of them with the anchor, per anchor; not verified
     anchor_share   the anchor's largest weight in these, 0.5 at most; not verified
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.21 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     Other options as in PixelContrast; the memory cannot be left out. Raises ValueError for a value outside its range.
     """
 
