@@ -220,17 +220,6 @@ class Experiment(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _arms_differ(self) -> "Experiment":
-        seen: dict[str, Arm] = {}
-        for name, arm in self.arms.items():
-            full = arm.model_copy(update={"options": discovery.options(arm.method) | arm.options})
-            alike = next((other for other, its in seen.items() if its == full), None)
-            if alike is not None:
-                raise ValueError(f"arms {alike} and {name} are alike and would train the same: remove one of them")
-            seen[name] = full
-        return self
-
-    @model_validator(mode="after")
     def _pairs_have_schedules(self, info: ValidationInfo) -> "Experiment":
         pairs = self.pairs()
         if not pairs:

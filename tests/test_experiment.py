@@ -71,10 +71,6 @@ def test_a_control_has_other_luck_or_more_iterations(experiment_file):
         ({"seeds": [0, 0]}, ["seeds", "twice"]),
         ({"arms": {"../up": {"method": "contextrast"}}}, ["../up"]),
         ({"arms": []}, ["arms"]),
-        (
-            {"arms": {"cross_entropy": {}, "contextrast": {}, "ours": {"method": "contextrast", "keep": 0.5}}},
-            ["arms contextrast and ours are alike", "remove one"],
-        ),
         ({"datasets": []}, ["datasets"]),
         ({"name": "other"}, ["name"]),
         ({"schedule": {"iterations": 5}}, ["schedule.batch"]),
@@ -93,12 +89,6 @@ def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_fi
 def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
     with pytest.raises(UserError, match=r"unknown key 'iteration' in schedule: did you mean iterations"):
         Experiment.load(experiment_file(), ["schedule.iteration=3"])
-
-
-def test_arms_with_other_luck_or_length_are_not_alike(experiment_file):
-    again = {"method": "cross_entropy", "seed_offset": 3}
-    arms = {"cross_entropy": {}, "again": again, "longer": {"method": "cross_entropy", "longer": 2}}
-    assert list(Experiment.load(experiment_file(arms=arms)).arms) == list(arms)
 
 
 def test_a_key_given_twice_is_refused(tmp_path):
