@@ -45,7 +45,7 @@ def save(figure: Figure, path: Path) -> None:
     for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
         with atomic.replacing(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
-        figure.set_layout_engine("none")  # it is laid out now; once is enough
+        figure.set_layout_engine(None)  # it is laid out now; once is enough
 
 
 def arm_styles(experiment: Experiment) -> dict[str, tuple[str, str]]:
