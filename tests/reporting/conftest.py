@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 
-from harness.evaluation.counts import DEFAULT_WIDTHS, Counts
+from harness import datasets
+from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, count_image, stack
 from harness.experiment import Experiment
 from harness.run import write_json
 from harness.statistics.scores import score
@@ -66,6 +68,33 @@ def write_all() -> Callable[..., dict[tuple[str, str, str, int], Counts]]:
             )
             for run in experiment.runs()
         }
+
+    return write
+
+
+@pytest.fixture
+def write_predictions(tiny_data: Path, write_run: Callable[..., Counts]) -> Callable[..., None]:
+    """`write_predictions(experiment, results, arm, ...)`: runs of the data set `tiny` with label maps and their counts.
+
+    The first arm predicts the ground truth, with class 1 where it is ignored, the others class 0 everywhere.
+    """
+
+    def write(experiment: Experiment, results: Path, *arms: str) -> None:
+        dataset = datasets.load("tiny", tiny_data)
+        samples = dataset.samples("test")
+        for arm in arms:
+            write_run(experiment, results, arm, 0, dataset="tiny", classes=dataset.classes)
+            folder = experiment.run("tiny", "lite0_fpn", arm, 0).folder(results)
+            counts = []
+            for sample in samples:
+                label = dataset.read_label(sample)
+                prediction = np.where(label == 255, 1, label) if arm == arms[0] else np.zeros_like(label)
+                counts.append(count_image(prediction.astype(np.uint8), label, 3))
+                path = folder / "predictions" / experiment.protocols[0] / f"{sample.id}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), prediction.astype(np.uint8))
+            tables = {protocol: stack(counts) for protocol in experiment.protocols}
+            Counts([sample.id for sample in samples], dataset.classes, tables).save(folder / "counts.npz")
 
     return write
 

@@ -87,8 +87,9 @@ def page(
     for key, title, found in (
         ("frequency", "mIoU of frequent, middling and rare classes", [c for each in measured for c in each.frequency]),
         ("boundary", "Boundary and trimap mIoU", [c for each in measured for c in each.edges]),
+        ("objects", "mIoU by object size", [c for each in measured for c in each.objects]),
     ):
-        if found:
+        if any(cell.values for cell in found):
             tables.append(cell_table(key, title, found, facts))
     tables += [class_table(experiment, each, f"classes-{number}") for number, each in enumerate(measured)]
     return environment.get_template("page.html").render(

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,19 @@ class PageTable:
     headings: list[Heading]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+
+    def compact(self, *columns: int) -> "PageTable":
+        """Without those of the columns in which all rows say the same: what they say goes into the title."""
+        told = {place: {row.cells[place].text for row in self.rows} for place in columns}
+        alike = {place: texts.pop() for place, texts in told.items() if len(texts) == 1}
+        kept = [place for place in range(len(self.headings)) if place not in alike]
+        said = [text for text in alike.values() if text.lower() not in self.title.lower()]
+        return replace(
+            self,
+            title=f"{self.title}: {', '.join(said)}" if said else self.title,
+            headings=[self.headings[place] for place in kept],
+            rows=[replace(row, cells=[row.cells[place] for place in kept]) for row in self.rows],
+        )
 
 
 def number(value: float | None, sign: bool = False) -> Entry:
@@ -122,7 +135,7 @@ def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, 
                 hole=not cell.values,
             )
         )
-    return PageTable(key, title, headings, rows)
+    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3)
 
 
 def noise_text(cell: Cell) -> tuple[str, str]:
@@ -177,7 +190,7 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
                 hole=not done,
             )
         )
-    return PageTable("runs-all", "Every run", headings, rows)
+    return PageTable("runs-all", "Every run", headings, rows).compact(0, 1)
 
 
 def hover(runs: Sequence[Mapping[str, str]]) -> str:

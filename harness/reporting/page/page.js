@@ -8,7 +8,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     headings.forEach((other) => other.removeAttribute("aria-sort"));
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     const numeric = heading.classList.contains("number");
-    const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+    const value = (row) => row.cells[column].dataset.value ?? (numeric ? "" : row.cells[column].textContent.trim());
     const compare = (a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === "" || y === "") return (x === "") - (y === "");
