@@ -9,8 +9,8 @@ import jobs
 from harness import atomic, datasets
 
 ARMS = {"cross_entropy": {}, "contextrast": {}, "pixel_contrast": {"memory": True}}
-SCHEDULE = {"iterations": 20, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
-SCHEDULE |= {"log_every": 2, "checkpoint_every": 4}
+SCHEDULE = {"iterations": 200, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+SCHEDULE |= {"log_every": 10, "checkpoint_every": 20}
 KILL_EVERY = 2  # seconds
 BEGIN, END = "<!-- soak: begin, written by make soak -->\n", "<!-- soak: end -->"
 
