@@ -68,6 +68,11 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def image_widths(self) -> list[int]:
+        """The width in pixels of every image of the page, once all are decoded; fails if one cannot be."""
+        self.run("document.querySelectorAll('[hidden]').forEach((each) => each.hidden = false)")
+        return self.run("Promise.all([...document.images].map((each) => each.decode().then(() => each.naturalWidth)))")
+
     def press(self, *keys: str) -> None:
         """Press keys as a person does: names of `KEYS`, or letters."""
         for key in keys:

@@ -83,10 +83,9 @@ def test_the_body_is_no_wider_than_the_window(browser, page, width):
 
 def test_every_image_loads(browser, page):
     browser.open(page)
-    browser.run("document.querySelectorAll('[hidden]').forEach((each) => each.hidden = false)")
-    sizes = browser.run("Promise.all([...document.images].map((each) => each.decode().then(() => each.naturalWidth)))")
-    assert len(sizes) > 2 + 3 * 4  # two figures, and of three examples image and truth with their windows, and more
-    assert all(width > 0 for width in sizes)
+    widths = browser.image_widths()
+    assert len(widths) > 2 + 3 * 4  # two figures, and of three examples image and truth with their windows, and more
+    assert all(width > 0 for width in widths)
 
 
 def test_names_are_text(browser, page):

@@ -1,13 +1,26 @@
-"""The committed tables follow from the committed records."""
+"""The committed tables and figures follow from the committed records, by the command that the README names."""
 
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
+import pytest
+from browser import CHROMIUM, browsing
 
 from harness.experiment import Experiment
 from harness.reporting.tables import write_tables
 from harness.run import read_json
 from harness.statistics.scores import score
+
+REPOSITORY = Path(__file__).parents[2]
+REFERENCE = REPOSITORY / "results" / "reference"
+DIGITS = ' data-value="[^"]*"'  # what HTML sorts by has all its digits, and the last are the processor's
+NAMES = sorted(path.parent.name for path in REFERENCE.glob("*/runs"))
 
 # The same network from its ImageNet weights and from scratch.
 INITIAL_WEIGHTS = [
@@ -18,31 +31,75 @@ INITIAL_WEIGHTS = [
 ]
 
 
-def test_the_reference_tables_are_made_again_from_their_records(repository, tmp_path):
-    reference = repository / "results" / "reference" / "camvid-small"
-    experiment = Experiment.load(repository / "config" / "camvid-small.yaml")
-    shutil.copytree(reference / "runs", tmp_path / "runs")
-    write_tables(experiment, tmp_path)
-    for name in ("miou", "boundary", "per_class"):
-        made, committed = (folder / "reports/camvid-small/tables" / name for folder in (tmp_path, reference))
-        assert made.with_suffix(".md").read_text() == committed.with_suffix(".md").read_text()
-        tables = [pd.read_csv(path.with_suffix(".csv")) for path in (made, committed)]
-        pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-9)
+@pytest.fixture(scope="module", params=NAMES)
+def reports(request, tmp_path_factory) -> tuple[Path, Path]:
+    """The committed report of an experiment, and the one that is made now from its records."""
+    name, results = request.param, tmp_path_factory.mktemp("results")
+    shutil.copytree(REFERENCE / name / "runs", results / "runs")
+    command = [sys.executable, "-m", "harness", "report", "--config", f"config/{name}.yaml", "--results", str(results)]
+    made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return REFERENCE / name / "reports" / name, results / "reports" / name
 
 
-def test_the_table_of_initial_weights_is_made_again_from_the_records(repository, tmp_path):
-    reference = repository / "results" / "reference" / "camvid-small"
-    experiment = Experiment.load(repository / "config" / "camvid-small.yaml", INITIAL_WEIGHTS)
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_reference_tables_are_made_again_from_their_records(reports):
+    committed, made = (report / "tables" for report in reports)
+    assert files(committed) == files(made)
+    for path in committed.iterdir():
+        if path.suffix == ".csv":
+            tables = [pd.read_csv(folder / path.name) for folder in (made, committed)]
+            pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-9)
+        else:
+            texts = [
+                re.sub(' data-value="[^"]*"', "", (folder / path.name).read_text()) for folder in (made, committed)
+            ]
+            assert texts[0] == texts[1], path.name
+
+
+@pytest.mark.slow
+def test_the_reference_figures_are_made_again_from_their_records(reports):
+    committed, made = (report / "figures" for report in reports)
+    assert files(committed) == files(made) - {"examples.png"}  # without label maps it only says so
+    for path in committed.glob("*.png"):
+        theirs, ours = (cv2.imread(str(folder / path.name)).astype(int) for folder in (committed, made))
+        assert theirs.shape == ours.shape, path.name
+        assert np.abs(theirs - ours).max() <= 8, path.name  # of 255: a coordinate's last digit moves no pixel
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+def test_the_reference_page_shows_tables_and_figures(reports, tmp_path):
+    _, made = reports
+    with browsing(tmp_path) as browser:
+        browser.open(made / "report.html")
+        shown = browser.run("[...document.querySelectorAll('#miou tbody td')].map((each) => each.textContent.trim())")
+        widths = browser.image_widths()
+        assert browser.complaints == []
+    means = pd.read_csv(made / "tables" / "miou.csv")["mean"].dropna()
+    assert len(means) > 1
+    assert {f"{mean:.2f}" for mean in means} <= set(shown)
+    assert len(widths) == len(list((made / "figures").glob("*.png"))) - 1
+    assert min(widths) > 0
+
+
+def test_the_table_of_initial_weights_is_made_again_from_the_records(tmp_path):
+    reference = REFERENCE / "camvid-small"
+    experiment = Experiment.load(REPOSITORY / "config" / "camvid-small.yaml", INITIAL_WEIGHTS)
     shutil.copytree(reference / "runs", tmp_path / "runs")
     write_tables(experiment, tmp_path)
     made = (tmp_path / "reports/camvid-small/tables/miou.md").read_text()
     assert made == (reference / "reports" / "initial_weights.md").read_text()
 
 
-def test_the_reference_records_scores_follow_from_their_counts(repository):
+def test_the_reference_records_scores_follow_from_their_counts():
     from harness.evaluation.counts import Counts
 
-    folders = [path.parent for path in (repository / "results" / "reference").rglob("record.json")]
+    folders = [path.parent for path in REFERENCE.rglob("record.json")]
     assert folders
     for folder in folders:
         record, counts = read_json(folder / "record.json"), Counts.load(folder / "counts.npz")
