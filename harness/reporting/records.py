@@ -73,7 +73,10 @@ class Cell:
         notes = [self.interval.note] if self.interval and self.interval.note else []
         if self.values and not self.is_baseline and not self.interval:
             notes.append("no seed in common with the baseline")
-        return "; ".join(notes + [f"seed {seed} {missing}" for seed, missing in self.missing.items()])
+        alike: dict[str, list[str]] = {}
+        for seed, missing in self.missing.items():
+            alike.setdefault(str(missing), []).append(str(seed))
+        return "; ".join(notes + [f"seed {', '.join(seeds)} {missing}" for missing, seeds in alike.items()])
 
     @property
     def verdict(self) -> bool:
@@ -292,6 +295,8 @@ def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tupl
             entry = counts
         elif table in counts.tables.get(protocol, {}):
             entry = counts.tables[protocol][table]
+        elif protocol in counts.tables:
+            entry = Missing("not evaluated", f"no {table} was counted by {protocol}")
         else:
-            entry = Missing("not evaluated", f"its counts hold no {table} for the protocol {protocol}")
+            entry = Missing("not evaluated", f"{protocol} was left out")
         group.entries.setdefault((protocol, table), {}).setdefault(run.arm, {})[run.seed] = entry

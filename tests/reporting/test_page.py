@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured
 from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, noise_text, number
@@ -114,6 +115,21 @@ def test_every_mean_and_difference_of_the_records_is_in_the_table(written):
         assert row[1] == f"{min(scores):.2f} to {max(scores):.2f}, n 2"
         assert row[3] == "no verdict: 2 of 3 seeds"
         assert rows[protocol, "plain (baseline)"][2:4] == ["", "the baseline"]
+
+
+def test_the_summary_shows_the_gains_and_no_figure_stands_twice(make_experiment, write_all, tmp_path):
+    experiment = make_experiment()
+    write_all(experiment, tmp_path)
+    folder = tmp_path / "reports" / "little" / "figures"
+    folder.mkdir(parents=True)
+    for value, name in enumerate(figure_names(experiment)):
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((30, 40, 3), value, np.uint8))
+    text = write_page(experiment, tmp_path, mious(experiment, tmp_path)).read_text(encoding="utf-8")
+    summary, rest = text.split('<section id="run">')
+    assert [found["alt"] for found in Reader(summary).all("img")] == [figure_names(experiment)["gains_scenes"]]
+    images = [found["src"] for found in Reader(text).all("img")]
+    assert len(images) == len(set(images)) == len(figure_names(experiment))
+    assert figure_names(experiment)["gains_scenes"] not in rest
 
 
 def test_numbers_name_the_runs_they_were_made_of(written):

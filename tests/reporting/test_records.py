@@ -189,6 +189,14 @@ def test_a_protocol_that_was_not_evaluated_is_a_hole_of_that_protocol_alone(make
     found = all_cells(experiment, tmp_path)
     assert found[*RUN, "whole", "miou", "plain"].status == "done"
     assert found[*RUN, "ms_flip", "miou", "plain"].status == "not evaluated"
+    assert found[*RUN, "ms_flip", "miou", "plain"].note == "seed 0 not evaluated: ms_flip was left out"
+
+
+def test_a_note_says_each_reason_once(make_experiment, write_run, tmp_path):
+    experiment = make_experiment(seeds=[0, 1, 2, 3])
+    write_run(experiment, tmp_path, "rival_one", 2, status="diverged", reason="the loss is not finite")
+    found = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
+    assert found.note == "seed 0, 1, 3 not run; seed 2 diverged: the loss is not finite"
 
 
 def test_images_of_a_video_are_resampled_in_blocks(make_experiment, write_all, tmp_path):

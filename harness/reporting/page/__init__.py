@@ -92,6 +92,10 @@ def page(
         if any(cell.values for cell in found):
             tables.append(cell_table(key, title, found, facts))
     tables += [class_table(experiment, each, f"classes-{number}") for number, each in enumerate(measured)]
+    figures = {
+        name: _figure(folder / "figures" / f"{name}.png", caption) for name, caption in figure_names(experiment).items()
+    }
+    gains = [name for name in figures if name.startswith("gains_")]  # what was found, at a glance
     return environment.get_template("page.html").render(
         name=experiment.name,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -106,9 +110,8 @@ def page(
         schedules=_schedules(experiment),
         reading=_reading(experiment),
         tables=tables,
-        figures=[
-            _figure(folder / "figures" / f"{name}.png", caption) for name, caption in figure_names(experiment).items()
-        ],
+        gains=[figures[name] for name in gains],
+        figures=[figure for name, figure in figures.items() if name not in gains],
         examples=galleries,
         no_examples=reasons,
         run_table=run_table(experiment, facts),
