@@ -38,9 +38,10 @@ bench: .venv/ready
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference --protocol whole
 
-# What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice.
+# What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice,
+# SCRATCH=1 trains HRNet-W48 without ImageNet weights, where there is no network to fetch them from.
 gpu-evidence: .venv/ready
-	$(BIN)/python -m harness gpu-evidence $(if $(DRY),--dry) $(if $(SLICES),--slices $(SLICES))
+	$(BIN)/python -m harness gpu-evidence $(if $(DRY),--dry) $(if $(SLICES),--slices $(SLICES)) $(if $(SCRATCH),--from-scratch)
 
 # What methods cost on this machine's processor; about a quarter of an hour on two idle cores (docs/performance.md).
 LATENCY := $(BIN)/python -m harness latency --device cpu

@@ -20,7 +20,9 @@ from harness.run import FINISHED, Run, read_json
 
 CONFIG = Path("config/camvid.yaml")
 FIRST_ARMS = ("cross_entropy", "contextrast", "multiscale_contrast")  # before the others
+FIRST_MODEL = "lite0_fpn"  # trains in a fraction of the other's time
 MODEL, SIZE = "hrnet_w48", "512x1024"
+SCRATCH = f"{MODEL}_scratch"
 REPORT = "report"
 TRAIN_SECONDS = 420  # that a slice trains, without its start, its checkpoint and the reading of the data
 LIMIT_SECONDS = 540
@@ -82,9 +84,18 @@ class State:
         atomic.write_json(self.path, self._slices)
 
 
-def slices(results: Path, config: Path = CONFIG) -> list[Slice]:
-    """All that is to run, in order. Raises UserError for an experiment file that cannot be read."""
+def slices(results: Path, config: Path = CONFIG, from_scratch: bool = False) -> list[Slice]:
+    """All that is to run, in order. Raises UserError for an experiment file that cannot be read.
+
+    `from_scratch`: train HRNet-W48 as a model of its own without ImageNet weights, where those cannot be had.
+    """
     experiment = Experiment.load(config)
+    overrides: list[str] = []
+    if from_scratch:
+        models = [SCRATCH if name == MODEL else name for name in experiment.models]
+        overrides = [f"models=[{', '.join(models)}]"]
+        experiment = Experiment.load(config, overrides)
+    chosen = [argument for override in overrides for argument in ("--set", override)]
     pieces = [Slice("tests", (sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"))]
     for precision in ("float32", "bfloat16"):
         for mode in ("single_stream", "offline"):
@@ -98,8 +109,8 @@ def slices(results: Path, config: Path = CONFIG) -> list[Slice]:
             folder = _spread_folder(results, kind, repeat)
             pieces += _run(f"spread {kind} {repeat}: ", _spread_run(experiment), folder, config, settings)
     for run in sorted(experiment.runs(), key=lambda run: _turn(run, experiment)):
-        pieces += _run("", run, results, config)
-    return [*pieces, _harness(REPORT, results, "report", "--config", str(config))]
+        pieces += _run("", run, results, config, chosen)
+    return [*pieces, _harness(REPORT, results, "report", "--config", str(config), *chosen)]
 
 
 def work(pieces: Sequence[Slice], state: State, start: Start, most: int | None = None) -> int:
@@ -197,7 +208,9 @@ def _run(prefix: str, run: Run, results: Path, config: Path, settings: Sequence[
 def _turn(run: Run, experiment: Experiment) -> tuple[Any, ...]:
     arms = [arm for arm in FIRST_ARMS if arm in experiment.arms]
     later = run.arm not in arms
-    return later, experiment.models.index(run.model), run.arm if later else arms.index(run.arm), run.seed
+    # All arms of a seed before the next seed: whenever it ends, there are pairs to compare.
+    place = run.arm if later else arms.index(run.arm)
+    return later, run.model != FIRST_MODEL, experiment.models.index(run.model), run.seed, place
 
 
 def _spread_run(experiment: Experiment) -> Run:

@@ -56,13 +56,25 @@ def test_one_call_runs_everything_and_the_next_one_nothing(evidence):
     assert work(*evidence(), machine) == 0 and missing(*evidence()) == []
 
 
-def test_the_papers_arms_come_first_with_all_their_seeds(evidence):
+def test_the_first_arms_come_in_pairs_on_the_fast_model_and_the_others_last(evidence):
     order = [piece.name.split("/")[1:] for piece in evidence()[0] if piece.name.startswith("train")]
-    assert order[:4] == [["hrnet_tiny", "cross_entropy", f"seed{seed}"] for seed in (0, 1)] + [
-        ["hrnet_tiny", "contextrast", f"seed{seed}"] for seed in (0, 1)
+    first = ("cross_entropy", "contextrast", "multiscale_contrast")
+    assert order[:12] == [
+        [model, arm, f"seed{seed}"] for model in ("lite0_fpn", "hrnet_tiny") for seed in (0, 1) for arm in first
     ]
     assert [arm for _, arm, _ in order[12:]] == ["pixel_contrast"] * 4
     assert len(order) == 16
+
+
+def test_without_imagenet_weights_the_network_from_scratch_has_its_own_name(repository, tmp_path):
+    config = repository / "config" / "camvid.yaml"
+    usual, scratch = (slices(tmp_path, config, from_scratch=chosen) for chosen in (False, True))
+    trained = [{piece.command for piece in pieces if piece.name.startswith("train")} for pieces in (usual, scratch)]
+    swapped = "models=[hrnet_w48_scratch, lite0_fpn]"
+    assert not any("--set" in command for command in trained[0])
+    assert all(swapped in command for command in trained[1])
+    assert [piece.name.replace("hrnet_w48_scratch", "hrnet_w48") for piece in scratch] == [each.name for each in usual]
+    assert not any("camvid/hrnet_w48/" in piece.name for piece in scratch)
 
 
 @pytest.mark.parametrize("dies", [1, 4, 9, 20])

@@ -97,12 +97,16 @@ def gpu_evidence(
         int | None, typer.Option("--slices", min=1, help="Run so many of what is left; default: all of it.")
     ] = None,
     dry: Annotated[bool, typer.Option("--dry", help="Only list what would run.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train HRNet-W48 without ImageNet weights, if they cannot be had.")
+    ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Run everything that needs a GPU, in slices of under nine minutes; again: what is left."""
     from harness import gpu_evidence as evidence
 
-    pieces, state = evidence.slices(results), evidence.State(results / "gpu_evidence" / "state.json")
+    pieces = evidence.slices(results, from_scratch=from_scratch)
+    state = evidence.State(results / "gpu_evidence" / "state.json")
     left = [piece for piece in pieces if not state.done(piece)]
     if dry or not evidence.gpus():
         said = f"{len(left)} of {len(pieces)} slices would run"

@@ -16,6 +16,7 @@ TAPS = {  # channels and strides, from the papers
     "hrnet_tiny": ((16, 24, 32, 48), (4, 8, 16, 32)),
     "hrnet_w18_small": ((18, 36, 72, 144), (4, 8, 16, 32)),
     "hrnet_w48": ((48, 96, 192, 384), (4, 8, 16, 32)),
+    "hrnet_w48_scratch": ((48, 96, 192, 384), (4, 8, 16, 32)),
     "lite0_fpn": ((24, 40, 112, 320), (4, 8, 16, 32)),
     "lite0_fpn_scratch": ((24, 40, 112, 320), (4, 8, 16, 32)),
     "mobilenet_v2_d8": ((24, 32, 96, 320), (4, 8, 8, 8)),
@@ -104,11 +105,13 @@ def test_a_configuration_that_mmsegmentation_lacks_is_named():
         from_spec(load_spec("hrnet_tiny").model_copy(update={"config": "hrnet/none.py"}), 5)
 
 
-def test_the_scratch_model_is_the_pretrained_one_without_weights():
-    pretrained, scratch = load_spec("lite0_fpn"), load_spec("lite0_fpn_scratch")
-    assert pretrained.weights.package
+@pytest.mark.parametrize("name", ["lite0_fpn", "hrnet_w48"])
+def test_the_scratch_model_is_the_pretrained_one_without_weights(name):
+    pretrained, scratch = load_spec(name), load_spec(f"{name}_scratch")
+    assert pretrained.weights.package or pretrained.weights.url
     assert not scratch.weights.package
     assert not scratch.weights.url
+    assert scratch.published == ()
     assert scratch.model_dump(exclude={"name", "weights"}) == pretrained.model_dump(exclude={"name", "weights"})
 
 
