@@ -1,6 +1,7 @@
 """Learned fusions of a class's anchor at one layer with its anchor at the coarsest layer, for Contextrast++."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 FUSIONS = (
@@ -21,7 +22,9 @@ class ChannelAttention(nn.Module):
     """Attention over the channels of single vectors: every channel is a token of one value.
 
     With q, k, v linear maps of the channels (197,376 parameters with d = 256): out_i = sum_j softmax_j(q_i k_j) v_j.
-    With several heads the channels of a head attend to each other alone.
+    With several heads the channels of a head attend to each other alone. Vectors are scaled to channels with a mean
+    square of 1 first, of which the paper says nothing: the channels of unit vectors are about 1/sqrt(d), so that with
+    d = 256 every softmax is flat, every channel of the output the same number, and no gradient reaches q and k.
     """
 
     def __init__(self, dim: int, heads: int = 1) -> None:
@@ -34,6 +37,7 @@ class ChannelAttention(nn.Module):
     def forward(self, vectors: Tensor, context: Tensor) -> Tensor:
         """The channels of the vectors [N, d] ask those of the context [N, d] -> [N, d]."""
         shape = (len(vectors), self.heads, vectors.shape[1] // self.heads)
+        vectors, context = (F.rms_norm(x, x.shape[-1:]) for x in (vectors, context))
         query, key, value = (f(x).view(shape) for f, x in zip(self.maps, (vectors, context, context), strict=True))
         weights = (query[..., :, None] * key[..., None, :]).softmax(-1)
         return (weights @ value[..., None]).flatten(1)

@@ -17,7 +17,7 @@ from methods.heads import relu_norm_head
 from methods.info_nce import masked_logsumexp
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.negative_diagnostics import negative_diagnostics
+from methods.negative_diagnostics import negative_diagnostics, shares_by_layer
 from methods.options import (
     require_choice,
     require_count,
@@ -57,6 +57,7 @@ class Contextrast(Method):
                     chooses among the missed pixels of n itself; "random" and "semi_hard": as many as the first rule
                     gives, from all valid pixels of other classes, at random or the most similar to the anchor
     keep            K_s, the share of an error region that is chosen
+    by_distance     choose what is nearest to the region's edge; false: at random, a control of boundary-awareness
     ties            "exact": just that share, ties in distance broken at random; "percentile": all up to that distance
     normalize       make embeddings and anchors unit vectors
     detach_anchors  no gradient through the anchors
@@ -81,6 +82,7 @@ class Contextrast(Method):
         low_weight: float = 0.5,
         negatives: str = "missed_of_other_classes",
         keep: float = 0.5,
+        by_distance: bool = True,
         ties: str = "exact",
         normalize: bool = True,
         detach_anchors: bool = False,
@@ -94,14 +96,15 @@ class Contextrast(Method):
         require_positive(temperature=temperature, keep=keep)
         require_share(keep=keep, low_weight=low_weight)
         require_not_negative(alpha=alpha, **{f"layer_weights[{i}]": w for i, w in enumerate(layer_weights)})
-        require_switch(normalize=normalize, detach_anchors=detach_anchors, sync_anchors=sync_anchors)
+        require_switch(by_distance=by_distance, normalize=normalize)
+        require_switch(detach_anchors=detach_anchors, sync_anchors=sync_anchors)
         require_choice("negatives", negatives, NEGATIVES)
         require_choice("ties", ties, TIES)
         if max_positives is not None:
             require_count(max_positives=max_positives)
         self.dim, self.temperature, self.alpha, self.low_weight = dim, temperature, alpha, low_weight
         self.layer_weights = tuple(layer_weights)[-len(channels) :]
-        self.negatives, self.keep, self.ties = negatives, keep, ties
+        self.negatives, self.keep, self.by_distance, self.ties = negatives, keep, by_distance, ties
         self.normalize, self.detach_anchors, self.sync_anchors = normalize, detach_anchors, sync_anchors
         self.max_positives = max_positives
         self.heads = nn.ModuleList(relu_norm_head(c, dim) for c in channels)
@@ -124,7 +127,7 @@ class Contextrast(Method):
         valid = labels != self.ignore_index
         wrong_class = prediction if self.negatives == "false_positives" else labels
         marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
-        hard, edge = boundary_aware(marks, self.num_classes, self.keep, self.ties)
+        hard, edge = boundary_aware(marks, self.num_classes, self.keep, self.ties, self.by_distance)
         vectors = embeddings.movedim(1, -1)[valid]
         vectors = unit(vectors) if self.normalize else vectors
         return Layer(vectors, labels[valid], marks[valid], edge[valid], hard[valid])
@@ -146,7 +149,8 @@ class Contextrast(Method):
 
     def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
         """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
-        self.diagnostics = {}
+        regions = [(layer.marks, layer.edge, layer.hard) for layer in layers]
+        self.diagnostics = shares_by_layer(regions, self.of_batch)
         total = torch.zeros((), device=layers[0].vectors.device)
         for i, (layer, anchor, weight) in enumerate(zip(layers, anchors, self.layer_weights, strict=True), start=1):
             anchor = anchor.detach() if self.detach_anchors else anchor

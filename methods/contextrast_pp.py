@@ -18,6 +18,7 @@ from methods.method import full_precision
 from methods.options import require_choice, require_count
 from methods.ranking import rank_within_group
 
+WEIGHTED = ("static", "self_attention_weighted_sum")  # fusions that low_weight is for
 STORED = ("class_prioritized", "earliest_layer", "deepest_layer", "all_layers")
 
 
@@ -34,7 +35,9 @@ class ContextrastPP(Contextrast):
     anchors after their own loss; it holds no gradient, and each process has its own; "the same number drawn for each
     class" is the number that the class with the fewest stored anchors has, classes with none left aside; the loss is
     the mean over the classes with stored anchors. `detach_anchors` does not reach the AA loss, which has no other
-    gradient, and leaves a learned fusion untrained: it needs "static". There is no released code, so no `variant`.
+    gradient, and takes from a learned fusion the PA loss, all that trains it by default: it needs "static".
+    `low_weight` is for the fusions that have it, "static" and "self_attention_weighted_sum". There is no released code,
+    so no `variant`.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.35 GiB.
     Raises ValueError for a value outside its range.
@@ -56,7 +59,9 @@ class ContextrastPP(Contextrast):
         require_choice("stored", stored, STORED)
         require_count(memory=memory)
         if self.detach_anchors and fusion != "static":
-            raise ValueError(f"detach_anchors is True, but must be false with fusion {fusion!r}, which would not learn")
+            raise ValueError(f"detach_anchors is True, but must be false with fusion {fusion!r}, which learns by them")
+        if self.low_weight != 0.5 and fusion not in WEIGHTED:
+            raise ValueError(f"low_weight is {self.low_weight}, but fusion {fusion!r} has no such weight")
         modules = 0 if fusion == "static" else len(channels) - 1
         self.fusions = nn.ModuleList(AnchorFusion(fusion, self.dim, self.low_weight) for _ in range(modules))
         self.stored = stored

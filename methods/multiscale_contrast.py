@@ -47,6 +47,8 @@ class MultiscaleContrast(Method):
     max_views      sampled pixels per (image, class) and scale, at most
     min_pixels     a class takes part in an image at a scale if it has that many pixels there
 
+    Every map that a model gives is a scale; of DeepLabV3 the paper takes layers 1 and 4, or 1, 3 and 4.
+
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
     Raises ValueError for a value outside its range.
     """

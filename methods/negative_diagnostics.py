@@ -1,6 +1,6 @@
 """What the negatives of a layer are like: how many are kept, how similar they are, and where they lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def negative_diagnostics(
     temperature: float,
     of_batch: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> dict[str, Tensor]:
-    """Of the N valid pixels of a layer. A kept_share near 1 says that the sampling takes nearly all that is wrong.
+    """Of the N valid pixels of a layer.
 
     labels, marks int64 [N], squared int [N], hard bool [N]: as in contextrast.Layer
     similarity [N, K], scores [M, K]: similarities over temperature, of the pixels and of the negatives to the anchors
@@ -50,6 +50,23 @@ def negative_diagnostics(
         "negative_similarity": temperature * repulsion / negatives.sum().clamp(min=1),
         **{f"distance_bins/{name}": value for name, value in binned.items()},
     }
+
+
+@torch.no_grad()
+def shares_by_layer(
+    layers: Sequence[tuple[Tensor, Tensor, Tensor]], of_batch: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> dict[str, Tensor]:
+    """Of the misclassified pixels of each of I layers, given as (marks, squared, hard): two shares [I], 0 without any.
+
+    `kept`: a share near 1 says that the sampling takes nearly all that is wrong, as where many regions are of one
+    pixel. `next_to_edge`, at a distance of 1: near 1, the distances tie, and chance decides what is kept.
+    """
+    counts = [
+        torch.stack([(marks != NONE).sum(), hard.sum(), ((marks != NONE) & (squared == 1)).sum()])
+        for marks, squared, hard in layers
+    ]
+    missed, kept, edge = of_batch(torch.stack(counts)).unbind(1)
+    return {"by_layer/kept": kept / missed.clamp(min=1), "by_layer/next_to_edge": edge / missed.clamp(min=1)}
 
 
 def _by_distance(

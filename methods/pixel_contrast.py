@@ -56,7 +56,8 @@ class PixelContrast(Method):
     gather_queues      the memory holds the vectors of all processes
     drawn_positives    positives drawn at random per anchor, at most
     drawn_negatives    negatives drawn at random per anchor, at most
-    semi_hard          the share they are drawn from: the positives least and the negatives most similar to the anchor
+    semi_hard          the share they are drawn from: the positives least and the negatives most similar to the anchor.
+                       With the queues' lengths here 400 positives, fewer than 1024: all of them are taken
 
     What the released code does otherwise, and `variant: official` too:
     - the loss is multiplied by temperature / 0.07;

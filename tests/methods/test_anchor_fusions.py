@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from methods.anchor_fusions import FUSIONS, AnchorFusion, ChannelAttention
+from methods.unit_vectors import unit
 
 DIM, LOW = 8, 0.3
 PUBLISHED = 526_080  # a module: (67.82 M - 66.24 M) / 3, rounded there
@@ -17,8 +18,15 @@ def linear(layer, x):
     ]
 
 
+def scaled(x):
+    """To a mean square of 1."""
+    size = math.sqrt(sum(v * v for v in x) / len(x))
+    return [v / size for v in x]
+
+
 def attend(attention, x, context, heads=1):
-    """out_i = sum_j softmax_j(q_i k_j) v_j over the channels j of i's head."""
+    """out_i = sum_j softmax_j(q_i k_j) v_j over the channels j of i's head, of scaled vectors."""
+    x, context = scaled(x), scaled(context)
     query, key, value = (linear(layer, v) for layer, v in zip(attention.maps, (x, context, context), strict=True))
     width = len(x) // heads
     out = []
@@ -68,7 +76,6 @@ def test_gradient_is_right(kind):
     fusion = AnchorFusion(kind, DIM, LOW).double()
     own, coarsest = (torch.randn(2, DIM, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(fusion, (own, coarsest))
-    assert all(p.grad is not None or p.requires_grad for p in fusion.parameters())
     fusion(own, coarsest).sum().backward()
     assert all(p.grad is not None for p in fusion.parameters())
 
@@ -90,6 +97,23 @@ def test_channels_attend_inside_their_head_only():
         for layer in attention.maps:  # the identity, so that channels keep their place
             layer.weight.copy_(torch.eye(DIM))
             layer.bias.zero_()
-    x = torch.randn(1, DIM, requires_grad=True)
-    attention(x, x)[0, 2].backward()
-    assert x.grad[0].nonzero().flatten().tolist() == [2, 3]
+    x = torch.randn(1, DIM)
+    others, own = x[:, [5, 0, 2, 3, 7, 6, 1, 4]], x[:, [0, 1, 3, 2, 4, 5, 6, 7]]  # the same length, another order
+    torch.testing.assert_close(attention(others, others)[0, 2:4], attention(x, x)[0, 2:4])
+    torch.testing.assert_close(attention(own, own)[0, 2:4], attention(x, x)[0, [3, 2]])
+    assert not torch.allclose(attention(own, own)[0, 2:4], attention(x, x)[0, 2:4])
+
+
+@pytest.mark.parametrize("kind", ["adaptive", "cross_attention", "multi_head_self_attention", "self_attention_sum_mlp"])
+def test_attention_tells_the_anchors_of_classes_apart(kind):
+    # Anchors are means of unit vectors, whose channels are small: without a scale every softmax is flat, every channel
+    # of the attention's output the same number, and the fused anchors of all classes are one vector.
+    torch.manual_seed(3)
+    fusion = AnchorFusion(kind, 256, LOW)
+    own, coarsest = 0.7 * unit(torch.randn(2, 19, 256))
+    fused = fusion(own, coarsest)
+    similarity = unit(fused) @ unit(fused).T
+    assert similarity[~torch.eye(19, dtype=torch.bool)].mean() < 0.8  # it was 0.99
+    fused[:, 0].sum().backward()
+    queries, _, values = (layer.weight.grad.norm() for layer in fusion.own_attention.maps)
+    assert queries > 0.1 * values  # it was 1/500

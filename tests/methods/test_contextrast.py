@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from methods.boundary_aware import NONE, boundary_aware
-from methods.contextrast import NEGATIVES, Contextrast
+from methods.contextrast import NEGATIVES, TIES, Contextrast
 
 CLASSES = 6
 SIZES = [(16, 20), (8, 10), (4, 5), (2, 3)]
@@ -230,6 +230,33 @@ def test_bane_chooses_the_pixels_that_brute_force_chooses(seed, negatives, regio
             assert found == set(expected[n])
 
 
+def test_without_distance_any_pixel_of_a_region_is_as_likely():
+    labels = torch.zeros(1, 6, 6, dtype=torch.long)
+    marks = labels.clone()
+    marks[:, :, 0] = NONE
+    nearest, _ = boundary_aware(marks, 1, 0.2, "exact")
+    assert nearest[0, :, 1].all() and nearest.sum() == 6  # of 30: the column along the edge
+    for ties in TIES:
+        times = sum(boundary_aware(marks, 1, 0.2, ties, by_distance=False)[0].long() for _ in range(500))[0]
+        assert times.sum() == 500 * 6 and not times[:, 0].any()
+        assert (abs(times[:, 1:] - 100) < 4.5 * math.sqrt(500 * 0.2 * 0.8)).all()
+
+
+def test_the_control_of_boundary_awareness_takes_as_many_negatives_from_the_same_regions():
+    embeddings, logits, labels = random_case(4)
+    wrong = (labels + 1) % CLASSES  # everywhere, so that regions have an inside
+    logits = F.one_hot(wrong, CLASSES).movedim(-1, 1).double()
+    found = {}
+    for by_distance in (True, False):
+        torch.manual_seed(0)
+        method = Contextrast([4] * 4, CLASSES, dim=DIM, by_distance=by_distance)
+        loss = method.loss(embeddings, logits, labels, 0)["pixel_anchor"]
+        found[by_distance] = loss.item(), method.diagnostics["negatives"].tolist(), method.diagnostics["by_layer/kept"]
+    assert found[True][0] != found[False][0]
+    assert found[True][1] == found[False][1]
+    assert found[True][2].tolist() == found[False][2].tolist()
+
+
 @pytest.mark.parametrize("keep", [0.01, 0.07, 0.3, 0.5, 1.0])
 def test_exact_ties_choose_the_nearest_share_of_every_region(keep):
     generator = torch.Generator().manual_seed(0)
@@ -345,6 +372,8 @@ def test_diagnostics_describe_the_finest_layer():
     assert found == {
         "pixel_anchor/layer1": pytest.approx(loss),
         "pixel_anchor/layer2": pytest.approx(loss),
+        "by_layer/kept": pytest.approx([2 / 3, 2 / 3]),
+        "by_layer/next_to_edge": [1, 1],
         "kept_share": pytest.approx(2 / 3),  # one of the two missed pixels of class 0, the one of class 1
         "misclassified_share": pytest.approx(3 / 6),
         "anchors": 2,

@@ -191,6 +191,7 @@ def test_hrnet_w48_adds_the_published_number_of_parameters():
         {"stored": "class_prioritised"},
         {"memory": 0},
         {"detach_anchors": True},
+        {"low_weight": 0.3},
         {"temperature": 0},
         {"dim": 12, "fusion": "multi_head_self_attention"},
     ],

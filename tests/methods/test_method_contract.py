@@ -108,6 +108,9 @@ def check_terms(method, terms, maps):
         if key.startswith("distance_bins/"):
             assert value.shape == (len(DISTANCES) + 1,)
             assert not value.isinf().any()
+        elif key.startswith("by_layer/"):
+            assert value.shape == (len(maps),)
+            assert ((value >= 0) & (value <= 1)).all()
         else:
             assert value.isfinite().all()
             assert value.shape in ((), (method.num_classes,))
@@ -133,7 +136,8 @@ def test_loss_under_bfloat16_autocast_is_a_finite_float32_scalar(name, edge):
     maps, logits, labels, classes = case(edge)
     method = build(name, classes)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = method(maps, logits.bfloat16(), labels, 0)
+        for iteration in range(3):  # a memory is empty at first
+            terms = method(maps, logits.bfloat16(), labels, iteration)
     assert all(term.dtype == torch.float32 for term in terms.values())
     check_terms(method, terms, maps)
 

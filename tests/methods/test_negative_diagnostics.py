@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch.nn.functional as F
 
 from methods.contextrast import NEGATIVES, Contextrast
 from methods.contextrast_pp import ContextrastPP
+from methods.labels import nearest
 from methods.negative_diagnostics import DISTANCES
 
 CLASSES, DIM, SIZE = 5, 4, (44, 50)
@@ -47,6 +50,26 @@ def plain(z, labels, prediction, hard, negatives):
         nearest = max((float(anchors[n] @ u[b, :, y, x]) for n in opposed), default=np.nan)
         found["kept" if hard[b, y, x] else "left"][place].append(nearest)
     return found
+
+
+def test_shares_of_every_layer_equal_those_of_one_pixel_at_a_time():
+    z, labels, prediction = case(5)
+    maps = [z, z[..., ::4, ::4], z[..., ::9, ::9]]
+    method = Contextrast([4] * 3, CLASSES, dim=DIM, keep=0.3)
+    method.loss(maps, F.one_hot(prediction, CLASSES).movedim(-1, 1).double(), labels, 0)
+    for layer, found in enumerate(maps):
+        y, p = (nearest(each, found.shape[2:]).numpy() for each in (labels, prediction))
+        marks = np.where((y != 255) & (y != p), y, -1)
+        kept = edge = 0
+        for b in range(len(y)):
+            for n in range(CLASSES):
+                region = np.argwhere(marks[b] == n)
+                outside = np.argwhere(marks[b] != n)
+                kept += math.ceil(round(0.3 * len(region), 6))
+                edge += sum(((outside - pixel) ** 2).sum(1).min() == 1 for pixel in region)
+        missed = (marks >= 0).sum()
+        assert method.diagnostics["by_layer/kept"][layer].item() == pytest.approx(kept / missed)
+        assert method.diagnostics["by_layer/next_to_edge"][layer].item() == pytest.approx(edge / missed)
 
 
 @pytest.mark.parametrize("negatives", NEGATIVES)
