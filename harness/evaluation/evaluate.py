@@ -108,8 +108,9 @@ def _evaluated(
     network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
     if state_hash(network.inference_state()) != training["weights_hash"]:
         raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
-    window = window_of(training["settings"]["schedule"])
-    counts, confusions = measure(network, dataset, protocols, folder, window=window, lock=lock)
+    schedule = training["settings"]["schedule"]
+    window, fit = window_of(schedule), fit_of(schedule)
+    counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
     return {"split": dataset.evaluation_split, "files": files} | scores_of(counts, absent, training["class_pixels"])
 
@@ -143,6 +144,12 @@ def window_of(schedule: Mapping[str, Any]) -> Window:
     """The window of the protocol `slide` in a run's schedule: its own, or the crop."""
     size, stride = schedule.get("slide_window") or schedule["crop"], schedule.get("slide_stride")
     return Window.of((size[0], size[1]), (stride[0], stride[1]) if stride else None)
+
+
+def fit_of(schedule: Mapping[str, Any]) -> Size | None:
+    """The box that images are scaled into, in training and, as in mmsegmentation, in tests alike; None: as they are."""
+    box = schedule.get("fit")
+    return (box[0], box[1]) if box else None
 
 
 def measure(

@@ -17,7 +17,7 @@ from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
 from harness.discovery import unknown
 from harness.errors import UserError
 from harness.evaluation.encodings import raw_values
-from harness.evaluation.evaluate import load_network, window_of
+from harness.evaluation.evaluate import fit_of, load_network, window_of
 from harness.evaluation.inference import predict
 from harness.evaluation.record import write_map
 from harness.experiment import FOLDER_NAME, Protocol
@@ -65,7 +65,8 @@ def write_predictions(
         raise UserError(f"{out} exists already: remove it, or pass another folder as --out")
     paths = _images(dataset, split, images)
     network = load_network(folder, key["model"], dataset.num_classes, machine.use())
-    window = window_of(training["settings"]["schedule"])
+    schedule = training["settings"]["schedule"]
+    window, fit = window_of(schedule), fit_of(schedule)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -73,7 +74,7 @@ def write_predictions(
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             written = []
             for path in track(paths, f"predict {folder} {split} {protocol}", len(paths)):
-                labels = stored[predict(network, read_image(path), protocol, window)]
+                labels = stored[predict(network, read_image(path), protocol, window, fit)]
                 written.append(pool.submit(write_map, temporary / f"{path.stem}.png", labels))
             for each in written:
                 each.result()

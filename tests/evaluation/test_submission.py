@@ -49,11 +49,11 @@ def ade20k_root(tmp_path):
 def make_run(tmp_path):
     """A run's folder as training leaves it, with a network whose random weights see many classes."""
 
-    def make(dataset, root, status="done", weights=True):
+    def make(dataset, root, status="done", weights=True, **schedule):
         folder = tmp_path / "run"
         training = {"key": {"dataset": dataset, "model": "hrnet_tiny"}, "status": status, "root": str(root)}
         training |= {"protocols": ["whole"], "absent": "skip", "class_pixels": None}
-        training |= {"settings": {"schedule": {"crop": [24, 36]}}, "weights_hash": None}
+        training |= {"settings": {"schedule": {"crop": [24, 36]} | schedule}, "weights_hash": None}
         if weights:
             import torch
             from safetensors.torch import save_file
@@ -116,6 +116,24 @@ def test_what_is_written_is_read_back_with_the_scores_of_the_record(
 
 
 @pytest.mark.slow
+def test_images_are_tested_in_the_box_that_they_were_trained_in(tiny_data, make_run):
+    from harness.evaluation.evaluate import evaluate, load_network
+    from harness.evaluation.inference import predict
+    from harness.evaluation.record import map_path
+
+    folder = make_run("tiny", tiny_data, fit=[24, 20])
+    evaluate(folder, CPU, protocols=["whole"])
+    written = write_predictions(folder, CPU, split="test", form="train_ids", protocol="whole", root=tiny_data)
+    dataset = datasets.load("tiny", tiny_data)
+    network = load_network(folder, "hrnet_tiny", 3, CPU.use())
+    for sample in dataset.samples("test"):
+        image, _ = dataset.read(sample)
+        boxed, whole = (predict(network, image, "whole", fit=box) for box in ((24, 20), None))
+        assert (boxed != whole).any()
+        np.testing.assert_array_equal(read_label(map_path(folder, "whole", sample.id)), boxed)
+        np.testing.assert_array_equal(read_label(written / f"{sample.id.split('/')[-1]}.png"), boxed)
+
+
 def test_a_split_without_labels_is_predicted_by_its_images(cityscapes_root, make_run, tmp_path):
     from harness.datasets.images import read_image
     from harness.evaluation.evaluate import load_network
