@@ -220,6 +220,18 @@ class Experiment(_Strict):
         return self
 
     @model_validator(mode="after")
+    def _controls_have_other_luck(self) -> "Experiment":
+        baseline = self.arms[self.baseline]
+        for name, arm in self.arms.items():
+            offset = arm.seed_offset - baseline.seed_offset
+            if offset and arm.is_again(baseline) and {seed + offset for seed in self.seeds} & set(self.seeds):
+                raise ValueError(
+                    f"arms.{name}.seed_offset is {arm.seed_offset}, so that {name} would train with seeds of "
+                    f"{self.baseline} and show too little noise: make it {baseline.seed_offset + max(self.seeds) + 1}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _pairs_have_schedules(self, info: ValidationInfo) -> "Experiment":
         pairs = self.pairs()
         if not pairs:

@@ -58,6 +58,13 @@ def test_a_control_has_other_luck_or_more_iterations(experiment_file):
     [
         ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "greater than 0"]),
         ({"arms": {"contextrast": {"seed_offset": -1}}}, ["arms.contextrast.seed_offset", "-1"]),
+        (
+            {
+                "arms": {"cross_entropy": {}, "again": {"method": "cross_entropy", "seed_offset": 3}},
+                "seeds": [0, 1, 2, 3],
+            },
+            ["arms.again.seed_offset is 3", "seeds of cross_entropy", "make it 4"],
+        ),
         ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),
