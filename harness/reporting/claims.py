@@ -14,7 +14,7 @@ from harness.reporting.records import Cell, cells, frequency_cells, groups, meth
 from harness.reporting.verdicts import Verdict
 from harness.statistics.scores import metric_name
 
-Key = tuple[str, str, str, str, str, str]  # baseline, data set, model, protocol, metric, arm
+Key = tuple[str, str, str, str, str, str, str]  # baseline, family, data set, model, protocol, metric, arm
 THIRDS = ("miou_head", "miou_mid", "miou_tail")
 # What is called boundary mIoU can be read in two ways; the tables of counts that say the same as a published metric.
 READINGS = {"boundary": "boundary IoU", "trimap": "trimap"}
@@ -51,6 +51,11 @@ class Claim:
     def over(self) -> str | None:
         """The arm that cells are compared with."""
         return self.baseline or self.arm
+
+    @property
+    def family(self) -> str:
+        """Whose arms are corrected for their number together: an ablation's; "" for all of the experiment."""
+        return self.setting.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def claims(experiment: Experiment, rows: list[Figure], settings: dict[tuple[str,
                     metric=figure.metric if figure.metric in THIRDS else metric_name(table),
                     reading=reading,
                     gap=gap,
-                    deviations=() if gap or not arm else _deviations(experiment, figure, arm, over, row),
+                    deviations=() if gap or not arm else _deviations(experiment, figure, base, arm, over, row),
                 )
             )
     return found
@@ -121,11 +126,12 @@ def ablation_claims(
     """
     full = max(row.miou for row in rows)  # every ablation ends with the full method
     found = []
+    methods = {row.ablation: _ablated_method(experiment, rows, row.ablation) for row in rows}
     for dataset, model in experiment.pairs():
         for row in rows:
             figure = Figure(ABLATED[0], "val", ABLATED[1], "contextrast_pp", "miou", row.miou, row.source)
             is_full = row.miou == full
-            arm, over = _ablation_arms(experiment, _ablation_options(row))
+            arm, over = _ablation_arms(experiment, methods[row.ablation], _ablation_options(row))
             gap = None
             if arm is None:
                 gap = Verdict(verdicts.NOT_RUN, f"no arm of {experiment.name} has this setting alone")
@@ -161,32 +167,34 @@ def measure(experiment: Experiment, results: Path, found: Sequence[Claim], known
 
     `known` are cells that were computed already, with differences to the experiment's baseline.
     """
-    board = {_key(experiment.baseline, cell): cell for cell in known}
-    needed: dict[tuple[str, str, str], list[str]] = {}
+    board = {_key(experiment.baseline, "", cell): cell for cell in known}
+    families: dict[str, set[str]] = {}
+    needed: dict[tuple[str, str, str, str], list[str]] = {}
     for claim in found:
         if claim.arm and claim.over:
-            key = (claim.over, claim.dataset, claim.model)
+            families.setdefault(claim.family, set()).add(claim.arm)
+            key = (claim.over, claim.family, claim.dataset, claim.model)
             if any((*key, protocol, claim.metric, claim.arm) not in board for protocol in experiment.protocols):
                 tables = needed.setdefault(key, [])
                 tables += [] if claim.table in tables else [claim.table]
-    for (over, dataset, model), tables in needed.items():
+    for (over, family, dataset, model), tables in needed.items():
         for group in groups(experiment, results, tables, pairs=[(dataset, model)]):
-            computed = cells(experiment, group, over)
+            computed = cells(experiment, group, over, families[family] if family else None)
             if any(claim.metric in THIRDS for claim in found):
                 computed += frequency_cells(experiment, group, over)
-            board |= {_key(over, cell): cell for cell in computed}
+            board |= {_key(over, family, cell): cell for cell in computed}
     protocols = list(dict.fromkeys([*experiment.protocols, verdicts.PROTOCOL]))
     return [_finding(claim, protocol, board) for claim in found for protocol in protocols]
 
 
-def _key(baseline: str, cell: Cell) -> Key:
-    return (baseline, cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm)
+def _key(baseline: str, family: str, cell: Cell) -> Key:
+    return (baseline, family, cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm)
 
 
 def _finding(claim: Claim, protocol: str, board: dict[Key, Cell]) -> Finding:
     if claim.gap or not claim.arm or not claim.over:
         return Finding(claim, protocol, None, claim.gap or Verdict(verdicts.NOT_RUN))
-    cell = board.get((claim.over, claim.dataset, claim.model, protocol, claim.metric, claim.arm))
+    cell = board.get((claim.over, claim.family, claim.dataset, claim.model, protocol, claim.metric, claim.arm))
     if cell is None:
         return Finding(claim, protocol, None, Verdict(verdicts.NOT_RUN, f"nothing was evaluated by {protocol}"))
     if not cell.values:
@@ -207,9 +215,10 @@ def _table(metric: str) -> str:
 
 
 def _arm(experiment: Experiment, method: str) -> str | None:
-    """The arm that stands for a published method: the one with its name."""
-    arm = experiment.arms.get(method)
-    return method if arm is not None and arm.method == method else None
+    """The arm that stands for a published method: one with the published options, else the one with its name."""
+    of_method = {name: arm for name, arm in experiment.arms.items() if arm.method == method and not arm.seed_offset}
+    as_published = (name for name, arm in of_method.items() if not verdicts.arm_deviations(arm))
+    return next(as_published, method if method in of_method else None)
 
 
 def _gap(experiment: Experiment, figure: Figure, over: str | None, measured_split: str) -> Verdict | None:
@@ -226,9 +235,12 @@ def _gap(experiment: Experiment, figure: Figure, over: str | None, measured_spli
 
 
 def _deviations(
-    experiment: Experiment, figure: Figure, arm: str, over: str | None, row: Settings | None
+    experiment: Experiment, figure: Figure, base: Figure | None, arm: str, over: str | None, row: Settings | None
 ) -> tuple[str, ...]:
     found = verdicts.deviations(experiment, arm, figure.dataset, figure.model, row)
+    if quoted := [each.value for each in (figure, base) if each and each.quoted]:
+        figures = " and ".join(f"{value:g}" for value in dict.fromkeys(quoted))
+        found.append(f"{figures} seem quoted from another paper (one decimal), trained under settings not known here")
     of_baseline = verdicts.arm_deviations(experiment.arms[over]) if over else []
     return (*found, *(f"{over}: {each}" for each in of_baseline))
 
@@ -246,19 +258,26 @@ def _ablation_options(row: Ablation) -> dict[str, Any]:
     return {ABLATION_OPTIONS[row.ablation]: ABLATION_NAMES.get(row.setting, row.setting)}
 
 
-def _ablation_arms(experiment: Experiment, changed: dict[str, Any]) -> tuple[str | None, str | None]:
-    """The arm with these options and otherwise the defaults, and the arm of the same method with all defaults."""
-    for method in ("contextrast_pp", "contextrast"):
-        defaults = method_options(method)
-        if not changed.keys() <= defaults.keys():
-            continue
-        with_options = {
-            name: verdicts.plain(defaults | arm.options)
-            for name, arm in experiment.arms.items()
-            if arm.method == method and not arm.starts_at and arm.longer == 1 and not arm.seed_offset
-        }
-        arm = next((name for name, has in with_options.items() if has == verdicts.plain(defaults | changed)), None)
-        full = next((name for name, has in with_options.items() if has == verdicts.plain(defaults)), None)
-        if arm is not None and full is not None:
-            return arm, full
-    return None, None
+def _ablated_method(experiment: Experiment, rows: Sequence[Ablation], ablation: str) -> str:
+    """The method whose arms stand for the rows of an ablation: the one of which more settings are there."""
+    settings = [_ablation_options(row) for row in rows if row.ablation == ablation]
+
+    def there(method: str) -> int:
+        return sum(_ablation_arms(experiment, method, changed)[0] is not None for changed in settings)
+
+    return max(("contextrast_pp", "contextrast"), key=there)
+
+
+def _ablation_arms(experiment: Experiment, method: str, changed: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The arm of the method with these options and otherwise the defaults, and the one with all defaults."""
+    defaults = method_options(method)
+    if not changed.keys() <= defaults.keys():
+        return None, None
+    with_options = {
+        name: verdicts.plain(defaults | arm.options)
+        for name, arm in experiment.arms.items()
+        if arm.method == method and not arm.starts_at and arm.longer == 1 and not arm.seed_offset
+    }
+    arm = next((name for name, has in with_options.items() if has == verdicts.plain(defaults | changed)), None)
+    full = next((name for name, has in with_options.items() if has == verdicts.plain(defaults)), None)
+    return (arm, full) if arm is not None and full is not None else (None, None)

@@ -6,6 +6,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
 from harness.reporting.markup import points
 from harness.reporting.records import Cell, display_name, is_control
+from harness.reporting.verdicts import NOT_VERIFIED
 from harness.statistics.noise import ENOUGH_SEEDS
 
 PROTOCOLS = {
@@ -30,15 +31,18 @@ MEANING = {
     "of a class) of a size, FP over the predicted ones; tiny up to 16x16 pixels, small 32x32, medium 96x96, large "
     "above.",
 }
+# Of the intervals in a column; the others can have no verdict.
+CORRECTION = f"with Holm's correction over the arms of a column with {ENOUGH_SEEDS} seeds or more, A/A controls aside"
 
 
-def notes(experiment: Experiment, found: Sequence[Cell], baseline: str | None = None) -> list[str]:
-    """What must be said under a table of these cells; their differences are to `baseline`, else the experiment's."""
+def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str] = ()) -> list[str]:
+    """What must be said under a table of these cells; their differences are to `baselines`, else the experiment's."""
+    baseline = " or ".join(map(display_name, baselines or [experiment.baseline]))
     said = [
         "In percent: the mean over seeds, with its range and n, the number of seeds (asked for: "
         f"{', '.join(map(str, experiment.seeds))}).",
-        f"With a sign: the difference to {display_name(baseline or experiment.baseline)} in percentage points, paired "
-        "by seed and by image, and its 95 % interval, with Holm's correction over the arms of a column.",
+        f"With a sign: the difference to {baseline} in percentage points, paired "
+        f"by seed and by image, and its 95 % interval, {CORRECTION}.",
         *(
             f"Protocol {protocol}: {PROTOCOLS[protocol]}."
             for protocol in dict.fromkeys(cell.protocol for cell in found)
@@ -51,9 +55,15 @@ def notes(experiment: Experiment, found: Sequence[Cell], baseline: str | None = 
         images = max(cell.images for cell in of_set)
         units = dict.fromkeys(cell.interval.unit for cell in of_set if cell.interval)
         drawn = f"; the interval resamples them by {' or '.join(units)}" if units else ""
+        fits = (experiment.schedule_of(dataset, cell.model).fit for cell in of_set)
+        boxes = sorted({"x".join(map(str, fit)) for fit in fits if fit})
+        drawn += f"; they are scaled into {' or '.join(boxes)} first" if boxes else ""
         said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
     if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
+    for name, arm in experiment.arms.items():
+        if arm.method in NOT_VERIFIED:
+            said.append(f"{display_name(name)}: {NOT_VERIFIED[arm.method]}.")
     said += _cautions({cell.interval.seeds for cell in found if cell.interval})
     return said + _holes(found)
 

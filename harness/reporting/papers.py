@@ -35,8 +35,9 @@ READING = (
     "Published: the figure and, under it, its gain over the table's baseline. Gain: the measured gain less the "
     "published one and, in brackets, the measured level less the published one, by the published protocol.",
     "Verdicts, on the gain: reproduced (its interval leaves out 0 and contains the published gain), not reproduced (it "
-    "leaves out the published gain), inconclusive (otherwise, and always below three seeds; with the seeds that would "
-    "settle it), not run, not measurable here. Only where data set, model, training settings, method's options and "
+    "leaves out the published gain; luck of one pair: the mean is another, but 95 % of single pairs of runs spread as "
+    "far), inconclusive (otherwise, and always below three seeds; with the seeds that would settle it), not run, not "
+    "measurable here. Only where data set, model, training settings, method's options and "
     "protocol are the published ones; anything else has no verdict.",
 )
 
@@ -120,7 +121,7 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
             ]
         )
         sources.append(claim.figure.source)
-    baseline = next((finding.claim.baseline for finding in found if finding.claim.baseline), None)
+    baselines = list(dict.fromkeys(finding.claim.baseline for finding in found if finding.claim.baseline))
     first = ("setting", "arm") if found[0].claim.setting else ("model", "method")
     return Grid(
         name=name,
@@ -136,7 +137,7 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
         notes=[
             *remarks,
             *READING,
-            *notes(experiment, [finding.cell for finding in found if finding.cell], baseline),
+            *notes(experiment, [finding.cell for finding in found if finding.cell], baselines),
             *_reasons([finding for finding in found if finding.protocol == verdicts.PROTOCOL]),
             f"Published: {', '.join(dict.fromkeys(sources))}.",
         ],
@@ -175,9 +176,11 @@ def _verdict(finding: Finding) -> Entry:
     if verdict.kind == verdicts.NOT_COMPARED and finding.claim.published_gain is None:
         return Entry("baseline")
     seeds = verdict.further_seeds
-    needed = f"{seeds} more seed{'' if seeds == 1 else 's'}" if seeds else ""
+    detail = f"{seeds} more seed{'' if seeds == 1 else 's'}" if seeds else ""
+    if verdict.kind == verdicts.NOT_REPRODUCED:
+        detail = "luck of one pair" if verdict.luck else "beyond luck"
     return Entry(
-        verdict.kind, needed, strong=verdict.kind == verdicts.REPRODUCED, kind=verdict.kind, note=verdict.reason
+        verdict.kind, detail, strong=verdict.kind == verdicts.REPRODUCED, kind=verdict.kind, note=verdict.reason
     )
 
 

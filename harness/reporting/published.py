@@ -10,6 +10,16 @@ from harness.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 BASELINES = ("cross_entropy", "multiscale_contrast")  # the first that a published table has
+# (data set, model, method) of figures with one decimal among those with two, of methods with such figures alone or for
+# this network alone: they look quoted from the methods' own papers, trained under settings of their own.
+QUOTED = {
+    *(("cityscapes", "hrnet_w48", f"{name}_contrast") for name in ("pixel", "region", "multiscale")),
+    ("cityscapes", "hrnet_w48", "pixel_contrast_synthetic"),
+    *(
+        ("cityscapes", "mobilenet_v2_d8", name)
+        for name in ("cross_entropy", "pixel_contrast", "pixel_contrast_synthetic")
+    ),
+}
 FIGURE_COLUMNS = ("dataset", "split", "model", "method", "metric", "value", "source")
 ABLATION_COLUMNS = ("ablation", "setting", "miou", "source")
 ZOO_COLUMNS = ("dataset", "split", "model", "protocol", "metric", "value", "source")
@@ -30,6 +40,12 @@ class Figure:
     metric: str
     value: float
     source: str
+
+    @property
+    def quoted(self) -> bool:
+        """Whether it seems to be taken from another paper than its source, of mIoU on the split val (see `QUOTED`)."""
+        quoted = (self.dataset, self.model, self.method) in QUOTED
+        return quoted and (self.split, self.metric) == ("val", "miou")
 
 
 @dataclass(frozen=True)

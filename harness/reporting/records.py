@@ -1,7 +1,7 @@
 """What the runs of an experiment left behind, and the numbers that tables and figures show of it."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -170,18 +170,22 @@ def groups(
         yield group
 
 
-def cells(experiment: Experiment, group: Group, baseline: str | None = None) -> list[Cell]:
+def cells(
+    experiment: Experiment, group: Group, baseline: str | None = None, family: Collection[str] | None = None
+) -> list[Cell]:
     """A group's cells: for every table and protocol that was asked for, one for each arm, the baseline first.
 
-    Differences are to `baseline`, by default the experiment's.
+    Differences are to `baseline`, by default the experiment's. `family`: the arms that are corrected for their number
+    together; by default all but controls.
     """
     found = []
     baseline = baseline or experiment.baseline
     arms = arm_order(experiment)
+    alone = [arm for arm in arms if is_control(experiment, arm) or (family is not None and arm not in family)]
     for protocol, table in group.entries:
         tables = {arm: group.tables(protocol, table, arm) for arm in arms}
         rivals = {arm: tables[arm] for arm in arms if arm != baseline}
-        intervals = compare(rivals, tables[baseline], group.clusters, experiment.absent)
+        intervals = compare(rivals, tables[baseline], group.clusters, experiment.absent, alone=alone)
         for arm in arms:
             scores = {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in tables[arm].items()}
             undefined = {seed: Missing("undefined", "no class is there") for seed, x in scores.items() if np.isnan(x)}

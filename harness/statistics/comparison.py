@@ -5,7 +5,7 @@ experiments, whichever noise dominates, and tables of arms that equal the baseli
 most. With one seed only the images' noise can be seen, and the interval is about that pair of networks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.statistics.bootstrap import RESAMPLES, bootstrap_miou, resampling_units
 from harness.statistics.noise import ENOUGH_SEEDS, Noise, estimate
-from harness.statistics.scores import Values, miou
+from harness.statistics.scores import miou
 
 ONE_SEED = "images only, one seed"
 TWO_SEEDS = "two seeds, too few for a verdict"
@@ -24,7 +24,7 @@ class Interval:
     """A difference to the baseline in percentage points, and the interval around it.
 
     `low`, `high` and `p` are None where no noise can be seen (the test set is a single unit). The interval leaves out
-    zero if and only if `p`, corrected by Holm's rule over the arms of the table, is below 1 - the table's confidence;
+    zero if and only if `p`, corrected by Holm's rule if it takes part in that, is below 1 - the table's confidence;
     `confidence` is what that makes of this interval alone. `seeds` is the number of pairs, `unit` what was resampled,
     `noise` what the interval was made from.
     """
@@ -106,13 +106,17 @@ def compare(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    alone: Collection[str] = (),
 ) -> dict[str, Interval]:
     """The mIoU of every arm less the baseline's, as `Interval`s with Holm's correction over the arms.
 
+    Over those that can have a verdict: arms `alone` (controls) and arms with fewer than `ENOUGH_SEEDS` pairs are not
+    corrected, and do not widen the intervals of the others.
+
     `arms` holds {arm: {seed: int64 [N, K, 3]}} and `baseline` {seed: int64 [N, K, 3]}, all for the same images in the
     same order: any one table ("region", "boundary@3px", ...) of the counts. `clusters` as in `resampling_units`.
-    An arm without a seed in common with the baseline, or whose score is undefined, is left out. The same input gives
-    the same intervals: `seed` seeds the resampling. Raises ValueError if two tables differ in shape.
+    Pairs whose score is undefined are left out, and arms without any pair. The same input gives the same intervals:
+    `seed` seeds the resampling. Raises ValueError if two tables differ in shape.
     """
     _same_shape([*baseline.values(), *(table for tables in arms.values() for table in tables.values())])
     paired = {arm: sorted(tables.keys() & baseline.keys()) for arm, tables in arms.items()}
@@ -129,21 +133,30 @@ def compare(
     whole = dict(zip(runs, (float(miou(table.sum(0), absent)) for table in tables), strict=True))
     resampled = dict(zip(runs, bootstrap_miou(tables, unit, resamples, seed, absent), strict=True))
 
-    differences: dict[str, Values] = {}
+    paired = {
+        arm: [each for each in seeds if np.isfinite(whole[arm, each] - whole["", each])]
+        for arm, seeds in paired.items()
+    }
+
+    mean: dict[str, float] = {}
     noises: dict[str, Noise | None] = {}
     for arm, seeds in paired.items():
-        found = np.array([whole[arm, each] - whole["", each] for each in seeds])
-        if len(found) and np.isfinite(found).all():
-            differences[arm] = found
+        if seeds:
+            found = np.array([whole[arm, each] - whole["", each] for each in seeds])
             again = np.stack([resampled[arm, each] - resampled["", each] for each in seeds])
+            mean[arm] = float(found.mean())
             noises[arm] = estimate(found, again, units) if units > 1 else None
 
-    mean = {arm: float(found.mean()) for arm, found in differences.items()}
-    shares, p_values = _holm({arm: each.p(mean[arm]) if each else 1.0 for arm, each in noises.items()}, 1 - confidence)
+    p_values = {arm: each.p(mean[arm]) if each else 1.0 for arm, each in noises.items()}
+    shares = dict.fromkeys(noises, 1 - confidence)
+    family = [arm for arm in noises if arm not in alone and len(paired[arm]) >= ENOUGH_SEEDS]
+    shares_of_family, corrected = _holm({arm: p_values[arm] for arm in family}, 1 - confidence)
+    shares |= shares_of_family
+    p_values |= corrected
     intervals = {}
     for arm, noise in noises.items():
         margin = noise.margin(shares[arm]) if noise else None
-        lonely = len(arms[arm].keys() ^ baseline.keys())
+        lonely = len(arms[arm].keys() | baseline.keys()) - len(paired[arm])
         notes = [
             *([ONE_SEED] if len(paired[arm]) == 1 else [TWO_SEEDS] if len(paired[arm]) == 2 else []),
             *([f"runs without a pair left out: {lonely}"] if lonely else []),

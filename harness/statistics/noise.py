@@ -103,6 +103,16 @@ class Noise:
                 return pairs - self.pairs
         return None
 
+    def one_pair(self, alpha: float) -> float | None:
+        """How far from the mean difference that of one more pair on these images lies, but for the share `alpha`.
+
+        Half the width in points of a prediction interval; the images are the same and add nothing. None for a single
+        pair, from which nobody knows.
+        """
+        if self.spread is None:
+            return None
+        return critical(alpha, self.pairs - 1) * math.sqrt(self.spread * (1 + 1 / self.pairs))
+
     def _variances(self, pairs: int, units: int) -> tuple[float, float]:
         """What seeds and images add to the variance of the mean difference."""
         scale = self.units / units

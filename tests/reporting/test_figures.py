@@ -11,7 +11,7 @@ from harness.reporting.figures.curves import read_curves
 from harness.reporting.figures.edges import boundary_figure
 from harness.reporting.figures.gains import gains_figure, miou_figure
 from harness.reporting.figures.latency import latency_figure, read_latency
-from harness.reporting.figures.style import STYLE, arm_styles, save
+from harness.reporting.figures.style import STYLE, arm_styles, only_text, save
 from harness.reporting.figures.training import diagnostics_figure, training_figure
 from harness.reporting.measured import Measured, measure
 
@@ -84,7 +84,7 @@ def test_an_interval_far_wider_than_the_others_is_cut_with_arrows(make_experimen
         arm: Interval(1.0, 1.0 - half, 1.0 + half, 3, "image", "", 0.5, 0.95)
         for arm, half in zip(NINE[1:4], (0.5, 0.6, 80.0), strict=True)
     }
-    monkeypatch.setattr(records, "compare", lambda *arguments: intervals)
+    monkeypatch.setattr(records, "compare", lambda *arguments, **options: intervals)
     _, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
     assert right.get_xlim()[1] - right.get_xlim()[0] < 10
     assert [line.get_marker() for line in right.lines if line.get_marker() in ("<", ">")] == ["<", ">"]
@@ -142,6 +142,11 @@ def test_without_records_there_are_figures_that_say_so(make_experiment, tmp_path
     assert [text.get_text() for text in training_figure(experiment, read_curves(experiment, tmp_path)).texts] == [
         "no run has a training curve yet"
     ]
+
+
+@pytest.mark.parametrize("times", [1, 3, 9])
+def test_a_reason_stays_inside_its_figure(times):
+    assert_readable(only_text("Most of the measured latencies are missing: python -m harness latency " * times))
 
 
 def test_colours_and_markers_tell_nine_arms_apart(make_experiment):

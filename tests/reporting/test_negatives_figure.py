@@ -70,6 +70,21 @@ def test_what_is_logged_over_the_iterations_and_by_distance_is_drawn(experiment)
         np.testing.assert_allclose(kept_shares, 3 / 20)  # 1 and 2 in 10
 
 
+def test_shares_of_every_layer_are_those_of_the_last_row(experiment):
+    curves = [curve("contextrast", 0), curve("contextrast", 1), curve("contextrast_pp")]
+    rows = np.linspace(0, 1, 5)[:, None]
+    for number, each in enumerate(curves):
+        each.vectors["by_layer/kept"] = rows * [0.5, 0.6, 0.7, 0.1 * number]
+        each.vectors["by_layer/next_to_edge"] = rows * [0.9, 0.92, 0.94, 1.0]
+    figure = negatives_figure(experiment, TITLE, curves)
+    assert_readable(figure)
+    kept, edge = figure.axes[-2:]
+    np.testing.assert_allclose(drawn(kept), [[0.5, 0.6, 0.7, 0.05], [0.5, 0.6, 0.7, 0.2]])
+    np.testing.assert_allclose(drawn(edge), [[0.9, 0.92, 0.94, 1.0]] * 2)
+    assert [label.get_text() for label in kept.get_xticklabels()] == list("1234")
+    assert len(figure.axes) == 4 + 6 + 2
+
+
 def test_the_bins_are_those_that_methods_log(repository):
     source = (repository / "methods" / "negative_diagnostics.py").read_text()  # to import it would take torch
     (found,) = re.findall(r"^DISTANCES = \((.*)\)$", source, re.MULTILINE)

@@ -152,6 +152,15 @@ def test_the_note_names_protocol_rule_images_seeds_and_unit(make_experiment, wri
         assert "the difference to plain in percentage points, paired by seed and by image" in text
 
 
+def test_the_note_names_the_box_that_images_are_scaled_into(make_experiment, write_all, tmp_path):
+    schedule = {"iterations": 50, "batch": 2, "crop": [32, 32], "learning_rate": 0.1, "fit": [80, 60]}
+    experiment = make_experiment(schedule=schedule, seeds=[0])
+    write_all(experiment, tmp_path)
+    write_tables(experiment, tmp_path)
+    text = (folder(experiment, tmp_path) / "miou.md").read_text()
+    assert "resamples them by image; they are scaled into 80x60 first." in text
+
+
 def test_a_wide_table_is_split_between_models(make_experiment, tmp_path):
     experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"])
     write_tables(experiment, tmp_path)

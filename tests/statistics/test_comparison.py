@@ -113,9 +113,32 @@ def test_a_single_unit_gives_a_difference_without_an_interval():
     assert image_noise(arm[0], ["one"] * 8) is None
 
 
+def test_arms_that_can_have_no_verdict_are_not_corrected_and_widen_no_interval():
+    baseline, arm, other, control = (tables_of_runs(3, seed=seed) for seed in (3, 1, 2, 4))
+    few = {"one": {0: other[0]}, "two": {0: other[0], 1: other[1]}}
+    by_itself = {name: compare({name: tables}, baseline)[name] for name, tables in few.items()}
+    by_itself |= {
+        "arm": compare({"arm": arm}, baseline)["arm"],
+        "again": compare({"again": control}, baseline)["again"],
+    }
+    together = compare({"arm": arm, "again": control} | few, baseline, alone=["again"])
+    for name, each in by_itself.items():
+        assert (together[name].low, together[name].high) == pytest.approx((each.low, each.high), rel=1e-12)
+        assert together[name].p == pytest.approx(each.p)
+        assert together[name].confidence == 0.95
+    corrected = compare({"arm": arm, "other": other} | few, baseline)
+    assert corrected["arm"].high - corrected["arm"].low > by_itself["arm"].high - by_itself["arm"].low
+    assert {corrected["arm"].confidence, corrected["other"].confidence} <= {0.95, 0.975}
+
+
 def test_an_undefined_score_is_left_out():
     nothing = {0: np.zeros((5, 2, 3), np.int64)}
     assert compare({"arm": nothing}, nothing) == {}
+    arm, baseline = tables_of_runs(3, seed=1), tables_of_runs(3, seed=2)
+    lacking = compare({"arm": arm | {1: 0 * arm[1]}}, baseline)["arm"]  # of one seed alone
+    rest = compare({"arm": {0: arm[0], 2: arm[2]}}, baseline)["arm"]
+    assert asdict(lacking) == asdict(rest)
+    assert lacking.note.endswith("runs without a pair left out: 1")
     assert image_noise(nothing[0]) is None
 
 

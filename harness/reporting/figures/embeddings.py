@@ -110,9 +110,7 @@ def embeddings_figure(
     """
     title = f"{dataset}, {model}"
     if not found:
-        return only_text(
-            f"{title}: no run has embeddings: those of runs made before they were kept are gone with the heads."
-        )
+        return only_text(f"{title}: no run has embeddings; records of earlier versions have none.")
     opened = datasets.load(dataset)
     text = _explained(experiment, title, found, projection)
     shown = sorted({int(label) for each in found for of in each.phases.values() for m in of.maps for label in m.labels})

@@ -76,9 +76,9 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
     if not arms:
         return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
     text = (
-        f"Difference to {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval with "
-        "Holm's correction over the arms, and n, the number of seeds; hollow where the interval holds 0 or comes from "
-        "fewer than three seeds. With one seed the interval knows the noise of the test images alone."
+        f"Difference to {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval "
+        "(Holm, over arms with three seeds or more) and n, the number of seeds; hollow where the interval holds 0 or "
+        "comes from fewer than three seeds. With one seed the interval knows the noise of the test images alone."
     )
     if any(is_control(experiment, arm) for arm in arms):
         text += " A/A: the baseline once more under another name; what it gains is noise."

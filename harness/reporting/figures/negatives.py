@@ -33,6 +33,11 @@ OVER_TIME = {
 BINS = ("1", "2", "4", "8", "16", "more")
 PREFIX = "distance_bins/"
 MOMENTS = {"at the start": 0.0, "in the middle": 0.5, "at the end": 1.0}  # of the logged rows
+# Of the misclassified pixels of each layer, at the end.
+BY_LAYER = {
+    "kept share of each layer, at the end": "by_layer/kept",
+    "share next to the edge, at the end": "by_layer/next_to_edge",
+}
 MEASURED = ("misclassified", "kept", "kept_similarity", "left_similarity")
 
 Styles = Mapping[str, tuple[str, str]]
@@ -44,6 +49,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
     Over the iterations: how much is misclassified, how much of that is kept, how many negatives a class has, how
     similar they are. By the distance from the edge of the error region, at three moments: how similar the kept and the
     other misclassified pixels are to an anchor, how the misclassified ones are spread, and what share of them is kept.
+    For every layer at the end: what share is kept, and what share lies next to the edge, where distances tie.
     """
     curves = [with_negatives(each) for each in curves if "kept_share" in each.table]
     if not curves:
@@ -52,6 +58,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
         )
     styles, shown = arm_styles(experiment), sorted({curve.arm for curve in curves})
     binned = [curve for curve in curves if all(_has_bins(curve, name) for name in MEASURED)]
+    layered = [curve for curve in curves if all(name in curve.vectors for name in BY_LAYER.values())]
     text = (
         f"{title}, at the finest layer; mean over seeds, band: their range. Similarity over the iterations: positives "
         "solid, negatives dashed, to their class's anchor or to those that they are contrasted with. The kept share is "
@@ -66,8 +73,13 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
         )
     else:
         text += " These runs were made before the distance from the edge was logged."
+    if layered:
+        text += (
+            " Of each layer, fine to coarse: where nearly all misclassified pixels lie next to the edge, their "
+            "distances tie, and chance decides which are kept."
+        )
     height = note_height(text, PAGE) + legend_height([display_name(arm) for arm in shown], PAGE)
-    rows = 3 if binned else 1
+    rows = 1 + 2 * bool(binned) + bool(layered)
     figure = sheet(PAGE, 0.2 + height + 1.3 * rows)
     grid = figure.add_gridspec(rows, 12)
     for place, (name, quantities) in enumerate(OVER_TIME.items()):
@@ -92,7 +104,11 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
         if place == 0:
             above.set_ylabel("similarity to an anchor")
             below.set_ylabel("share")
-    arms_legend(figure, styles, shown, markers=bool(binned))
+    for place, (name, quantity) in enumerate(BY_LAYER.items() if layered else ()):
+        axis = figure.add_subplot(grid[rows - 1, 6 * place : 6 * place + 6])
+        _of_layers(axis, quantity, layered, styles)
+        axis.set_title(name, pad=3)
+    arms_legend(figure, styles, shown, markers=bool(binned or layered))
     note(figure, text)
     return figure
 
@@ -128,6 +144,21 @@ def _moment(above: Axes, below: Axes, curves: Sequence[Curve], styles: Styles, w
         axis.locator_params(axis="y", nbins=5)
         sns.despine(ax=axis)
     below.set_ylim(-0.04, 1.04)
+
+
+def _of_layers(axis: Axes, quantity: str, curves: Sequence[Curve], styles: Styles) -> None:
+    number = 0
+    for arm, (color, marker) in styles.items():
+        last = [curve.vectors[quantity][-1] for curve in curves if curve.arm == arm]
+        if last:
+            mean = _mean(last)
+            axis.plot(range(1, len(mean) + 1), mean, "-", color=color, marker=marker, ms=3, lw=1)
+            number = max(number, len(mean))
+    axis.set_xticks(range(1, number + 1))
+    axis.set_xlim(0.7, number + 0.3)
+    axis.set_ylim(-0.04, 1.04)
+    axis.set_xlabel("layer, fine to coarse")
+    sns.despine(ax=axis)
 
 
 def _has_bins(curve: Curve, name: str) -> bool:

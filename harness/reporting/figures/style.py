@@ -69,9 +69,10 @@ def sheet(width: float, height: float) -> Figure:
 
 def only_text(text: str, width: float = COLUMN) -> Figure:
     """A figure that says why there is none."""
-    lines = _lines(text, width)
+    size = 7.0
+    lines = _lines(text, 0.95 * width, size)
     figure = Figure(figsize=(width, 0.4 + 0.13 * len(lines)))
-    figure.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=7, color="0.3")
+    figure.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=size, color="0.3")
     return figure
 
 
@@ -86,8 +87,8 @@ def note_height(text: str, width: float) -> float:
     return 0.1 * len(_lines(text, width)) + 0.08
 
 
-def _lines(text: str, width: float) -> list[str]:
-    return textwrap.wrap(text, letters(width), break_on_hyphens=False)  # "python -m" is one thing
+def _lines(text: str, width: float, size: float = NOTE) -> list[str]:
+    return textwrap.wrap(text, letters(width, size), break_on_hyphens=False)  # "python -m" is one thing
 
 
 def letters(inches: float, size: float = NOTE) -> int:

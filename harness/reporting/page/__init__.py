@@ -15,7 +15,7 @@ from harness.experiment import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
-from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS
+from harness.reporting.notes import ABSENT, CORRECTION, MEANING, PROTOCOLS
 from harness.reporting.page.content import cell_table, class_table, data_uri, run_facts, run_key, run_table
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
@@ -177,7 +177,7 @@ def _reading(experiment: Experiment) -> list[str]:
         MEANING["boundary"],
         MEANING["trimap"],
         f"A difference is an arm less {display_name(experiment.baseline)}, in percentage points, paired by seed and by "
-        "image, with its 95 % interval, corrected by Holm's rule over the arms of a column.",
+        f"image, with its 95 % interval, {CORRECTION}.",
         "Better and worse: the interval leaves out 0, with three seeds or more. Anything else is inside the noise, or "
         "has too few seeds to say. With one seed the interval knows the noise of the test images and not that of "
         "training.",
