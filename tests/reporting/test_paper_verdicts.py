@@ -309,6 +309,21 @@ def test_single_pairs_of_runs_lie_as_far_from_the_mean_as_is_said():
     assert Noise(1, 20, None, 0.0, 0.3).one_pair(0.05) is None
 
 
+def test_the_page_tells_what_becomes_of_honest_papers(repository):
+    lines = (repository / "docs/metrics.md").read_text().splitlines()
+    start = lines.index("<!-- honest papers: a test recomputes it -->")
+    rows = [[int(cell) for cell in line.split("|")[2:-1]] for line in (lines[start + i] for i in (2, 4, 5))]
+    rng = np.random.default_rng(11)
+    for seeds, refused, beyond in zip(*rows, strict=True):
+        found = []
+        for gains in rng.normal(1.0, 0.5, (4000, seeds + 1)):
+            noise = Noise(seeds, 60, gains[:-1].var(ddof=1), 0.0, 1e-12)
+            mean, half = gains[:-1].mean(), noise.margin(0.05)
+            verdict = verdicts.judge(interval(mean - half, mean + half, seeds, noise), gains[-1])
+            found.append((verdict.kind == "not reproduced", verdict.kind == "not reproduced" and not verdict.luck))
+        assert 100 * np.mean(found, axis=0) == pytest.approx([refused, beyond], abs=1.5)
+
+
 def test_seeds_that_cannot_settle_it_are_not_promised():
     hopeless = interval(-10.0, 10.2, noise=Noise(3, 20, 50.0, 0.0, 100.0))
     verdict = verdicts.judge(hopeless, 0.5)
