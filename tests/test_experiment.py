@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness import discovery
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment import Experiment, Schedule
 
 
 def test_runs_are_the_product_with_the_baseline_first(experiment_file):
@@ -143,3 +143,14 @@ def test_any_value_for_any_key_loads_or_is_refused_in_one_sentence(experiment_fi
 def test_the_experiments_that_come_with_the_project_load(repository, name):
     experiment = Experiment.load(repository / "config" / f"{name}.yaml")
     assert {"cross_entropy", "contextrast"} <= set(experiment.arms)
+
+
+def test_the_example_of_the_page_loads_and_shows_every_key(repository, tmp_path):
+    page = (repository / "config" / "README.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "example.yaml").write_text(example)
+    experiment = Experiment.load(tmp_path / "example.yaml")
+    assert experiment.pairs() == [("camvid", "lite0_fpn"), ("camvid", "hrnet_w48"), ("cityscapes", "lite0_fpn")]
+    assert [experiment.schedule_of(*pair).iterations for pair in experiment.pairs()] == [1500, 6000, 1500]
+    assert yaml.safe_load(example).keys() == Experiment.model_fields.keys() - {"name"}
+    assert yaml.safe_load(example)["schedule"].keys() == Schedule.model_fields.keys()
