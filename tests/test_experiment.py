@@ -154,3 +154,14 @@ def test_the_example_of_the_page_loads_and_shows_every_key(repository, tmp_path)
     assert [experiment.schedule_of(*pair).iterations for pair in experiment.pairs()] == [1500, 6000, 1500]
     assert yaml.safe_load(example).keys() == Experiment.model_fields.keys() - {"name"}
     assert yaml.safe_load(example)["schedule"].keys() == Schedule.model_fields.keys()
+
+
+def test_the_page_says_which_methods_an_experiment_leaves_out(repository):
+    def methods(name):
+        return {arm.method for arm in Experiment.load(repository / "config" / f"{name}.yaml").arms.values()}
+
+    page = (repository / "config" / "README.md").read_text().splitlines()
+    for name in ("camvid-small", "camvid", "paper"):
+        (row,) = [line for line in page if line.startswith(f"| `{name}.yaml`")]
+        names = sorted(methods("smoke") - methods(name))  # the default experiment has every method
+        assert f"all methods but {' and '.join(f'`{each}`' for each in names)}" in row
