@@ -78,6 +78,31 @@ def test_help_imports_nothing_heavy(repository):
         assert verb in result.stdout
 
 
+@pytest.mark.parametrize("package", ["typer", "torch"])
+def test_a_python_without_the_packages_is_told_where_they_are(repository, tmp_path, package):
+    """The first that is missed in a bare Python, and one that a verb needs."""
+    verb = ["latency", "--device", "cpu", "--model", "hrnet_tiny", "--size", "32x32", "--results", str(tmp_path)]
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['harness', *{verb}]\n"
+        "runpy.run_module('harness', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    for words in (f"no package {package}:", "make .venv/ready", ".venv/bin/python", ". .venv/bin/activate"):
+        assert words in result.stderr
+
+
+def test_a_module_of_the_project_that_is_missing_is_a_fault_and_shows_where(repository):
+    code = (
+        "import runpy, sys; sys.modules['harness.cli'] = None; sys.argv = ['harness', '--help']\n"
+        "runpy.run_module('harness', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
 def test_list_shows_methods_with_their_options_as_json(repository, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     assert run_main(monkeypatch, "list", "methods", "--json") == 0
