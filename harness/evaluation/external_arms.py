@@ -65,10 +65,10 @@ def settings_of(run: Run, split: str, protocol: str, encoding: str, sha256: str)
 def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:
     """Make sure that a run's folder may take this arm's record; with `restart` what it holds of another is removed.
 
-    Raises UserError if a run was trained there or, without `restart`, if it holds the record of other predictions.
+    Raises UserError if it holds a trained run or, without `restart`, if it holds the record of other predictions.
     """
-    if (folder / "training.json").exists() or (folder / "checkpoints").exists():
-        raise UserError(f"{folder} holds a run that was trained here: choose another name for --arm")
+    if _is_trained(folder):
+        raise UserError(f"{folder} holds a trained run: choose another name for --arm")
     if restart and folder.exists():
         rmtree(folder)
     if (folder / "record.json").exists():
@@ -125,6 +125,16 @@ def _is_external(record: Path) -> bool:
     try:
         return read_json(record).get("method") == EXTERNAL
     except UserError:  # damaged: no reason to show an arm that the experiment does not name
+        return False
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder holds a run that was trained, here or elsewhere: handed in records come without weights."""
+    if any((folder / name).exists() for name in ("training.json", "checkpoints", "curve.csv")):
+        return True
+    try:
+        return read_json(folder / "record.json").get("method") != EXTERNAL
+    except UserError:  # there is none, or a damaged one without anything of a training beside it
         return False
 
 

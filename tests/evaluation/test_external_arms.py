@@ -158,9 +158,28 @@ def test_a_trained_runs_folder_is_refused_even_with_restart(tiny, write_predicti
     run.folder(tmp_path).mkdir(parents=True)
     (run.folder(tmp_path) / "training.json").write_text("{}")
     for restart in (False, True):
-        with pytest.raises(UserError, match=r"contextrast/seed0 holds a run that was trained here.*--arm"):
+        with pytest.raises(UserError, match=r"contextrast/seed0 holds a trained run.*--arm"):
             score_predictions(folder, tiny, run=run, results=tmp_path, restart=restart)
     assert [path.name for path in run.folder(tmp_path).iterdir()] == ["training.json"]
+
+
+@pytest.mark.parametrize("left", ["record.json counts.npz curve.csv", "record.json counts.npz", "curve.csv"])
+def test_a_record_that_was_handed_in_without_weights_is_refused_even_with_restart(
+    tiny, write_predictions, experiment, tmp_path, left
+):
+    run, folder = experiment.run("tiny", MODEL, "contextrast", 0), write_predictions(0.1)
+    for name in left.split():
+        run.folder(tmp_path).mkdir(parents=True, exist_ok=True)
+        (run.folder(tmp_path) / name).write_text("")
+        if name == "record.json":
+            settings = experiment.settings(run)
+            write_json(run.folder(tmp_path) / name, {"method": "contextrast", "settings": settings, "status": "done"})
+    before = {path.name: path.read_bytes() for path in run.folder(tmp_path).iterdir()}
+    for restart in (False, True):
+        with pytest.raises(UserError, match=r"contextrast/seed0 holds a trained run") as refusal:
+            score_predictions(folder, tiny, run=run, results=tmp_path, restart=restart)
+        assert "--restart" not in str(refusal.value)
+    assert {path.name: path.read_bytes() for path in run.folder(tmp_path).iterdir()} == before
 
 
 def test_other_predictions_replace_a_record_only_with_restart(tiny, write_predictions, tmp_path):
