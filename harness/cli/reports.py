@@ -91,7 +91,14 @@ def report(
     parts = ("tables", "figures", "examples", "page")
     if part not in (*parts, "all"):
         raise discovery.unknown("part", part, (*parts, "all"))
-    experiment = with_external_arms(Experiment.load(config, overrides), results)
+    experiment = Experiment.load(config, overrides)
+    if not results.is_dir():
+        raise UserError(f"there is no results folder {results}: pass --results with the one that holds runs/")
+    experiment = with_external_arms(experiment, results)
+    if not any(run.folder(results).is_dir() for run in experiment.runs()):
+        where = f"{results / 'runs' / experiment.name} holds no run of {config}"
+        todo = f"`make run EXPERIMENT={config}` makes them, --results names another folder"
+        print(f"warning: {where}, so every table is empty: {todo}", file=sys.stderr)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     measured = None
     if part != "examples":
