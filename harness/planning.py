@@ -16,7 +16,7 @@ from typing import Any
 from harness.cost import read_size, size_name
 from harness.errors import UserError
 from harness.experiment import Experiment, Schedule
-from harness.reporting.records import Missing, read_record
+from harness.reporting.records import Missing, left_out, read_record
 from harness.run import Run, differences, read_json
 
 COST_TABLE = Path(__file__).parent.parent / "results" / "reports" / "cost" / "cost.csv"
@@ -47,10 +47,10 @@ class PlannedRun:
     """A run of an experiment with its settings in short.
 
     status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
-    says more. hours: of its whole training, arms of a method alike, and where that comes from; kwh: that the GPU takes
-    meanwhile, without the rest of the machine (the processor, where that is what trains and it counts its energy);
-    gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights and checkpoints, without label maps and
-    methods' memories. None where the model is in no cost table and no record.
+    says more, of one that is done which protocols were left out. hours: of its whole training, arms of a method alike,
+    and where that comes from; kwh: that the GPU takes meanwhile, without the rest of the machine (the processor, where
+    that is what trains and it counts its energy); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
+    and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str
@@ -156,7 +156,8 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
     for row in rows:
         time = "?" if row.hours is None else _time(row.hours)
         numbers = (str(row.seed), str(row.iterations), str(row.batch))
-        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, row.status))
+        status = f"done: {row.reason}" if row.status == "done" and row.reason else row.status
+        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
     whole = summary(rows, gpus)
@@ -199,7 +200,7 @@ def trained_records(results: Path) -> list[dict[str, Any]]:
 def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
     found = read_record(experiment, run, results)
     if not isinstance(found, Missing):
-        return Missing("done")
+        return Missing("done", left_out(experiment, found))
     if found.status == "not evaluated":  # trained, with these settings?
         training = _read(run.folder(results) / "training.json")
         if training is None:
