@@ -16,7 +16,7 @@ from typing import Any
 from harness.cost import read_size, size_name
 from harness.errors import UserError
 from harness.experiment import Experiment, Schedule
-from harness.reporting.records import Missing, read_record
+from harness.reporting.records import Missing, left_out, read_record
 from harness.run import Run, differences, read_json
 
 COST_TABLE = Path(__file__).parent.parent / "results" / "reports" / "cost" / "cost.csv"
@@ -25,7 +25,8 @@ COST_TABLE = Path(__file__).parent.parent / "results" / "reports" / "cost" / "co
 SUSTAINED_FLOPS = 11.2e12
 PASSES = 3  # forwards, and twice as much backwards
 MEASURED = "measured on"
-ESTIMATED = f"estimated at {SUSTAINED_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
+ESTIMATED = f"estimated for a GPU of {SUSTAINED_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
+NOT_MEASURED = "no such run was measured here yet, and a processor takes many times as long"
 # Kept for backward by each multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
 # the same network, data set and batch (table XVI) without its weights, gradients and momenta. bfloat16 takes less.
 ACTIVATION_BYTES = 0.0181
@@ -46,10 +47,10 @@ class PlannedRun:
     """A run of an experiment with its settings in short.
 
     status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
-    says more. hours: of its whole training, arms of a method alike, and where that comes from; kwh: that the GPU takes
-    meanwhile, without the rest of the machine (the processor, where that is what trains and it counts its energy);
-    gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights and checkpoints, without label maps and
-    methods' memories. None where the model is in no cost table and no record.
+    says more, of one that is done which protocols were left out. hours: of its whole training, arms of a method alike,
+    and where that comes from; kwh: that the GPU takes meanwhile, without the rest of the machine (the processor, where
+    that is what trains and it counts its energy); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
+    and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str
@@ -150,22 +151,29 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
 
 def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
     """The plan as text: a line a run, and the summary."""
-    header = ("data set", "model", "arm", "seed", "iterations", "batch", "crop", "hours", "status")
+    header = ("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")
     table = [header]
     for row in rows:
-        hours = "?" if row.hours is None else f"{row.hours:.1f}"
+        time = "?" if row.hours is None else _time(row.hours)
         numbers = (str(row.seed), str(row.iterations), str(row.batch))
-        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, hours, row.status))
+        status = f"done: {row.reason}" if row.status == "done" and row.reason else row.status
+        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
     whole = summary(rows, gpus)
     lines += ["", f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
     for source, hours in whole["hours"].items():
-        lines.append(f"to train: {hours:.0f} h {source}" if source else "to train: some runs of unknown length")
-    lines.append(f"wall time, {gpus} at a time: {whole['wall_hours']:.0f} h")
-    lines.append(f"energy of the GPUs: {whole['kwh']:.0f} kWh")
-    lines.append(f"memory of a GPU, for the run that needs most: {whole['gpu_bytes'] / 1e9:.0f} GB")
-    lines.append(f"disk, without label maps and methods' memories: {whole['disk_bytes'] / 1e9:.0f} GB")
+        why = f" ({NOT_MEASURED})" if source == ESTIMATED else ""
+        lines.append(f"to train: {_time(hours)} {source}{why}" if source else "to train: some runs of unknown length")
+    estimated = ""
+    if ESTIMATED in whole["hours"]:
+        estimated = " (estimated)" if len(whole["hours"]) == 1 else " (estimated in part)"
+    lines.append(f"wall time, {gpus} at a time: {_time(whole['wall_hours'])}{estimated}")
+    if any(row.kwh is not None for row in rows if row.status in TO_TRAIN):  # of a processor nothing is known
+        lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
+    memory, disk = (_amount(whole[key] / 1e6, "MB", "GB") for key in ("gpu_bytes", "disk_bytes"))
+    lines.append(f"memory of a GPU, for the run that needs most: {memory}")
+    lines.append(f"disk, without label maps and methods' memories: {disk}")
     return "\n".join(lines)
 
 
@@ -192,7 +200,7 @@ def trained_records(results: Path) -> list[dict[str, Any]]:
 def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
     found = read_record(experiment, run, results)
     if not isinstance(found, Missing):
-        return Missing("done")
+        return Missing("done", left_out(experiment, found))
     if found.status == "not evaluated":  # trained, with these settings?
         training = _read(run.folder(results) / "training.json")
         if training is None:
@@ -297,6 +305,20 @@ class _Measured:
         device = source.removeprefix(f"{MEASURED} ")
         watts = self._watts.get(device, None if device in self._processors else WATTS)
         return None if hours is None or watts is None else hours * watts / 1000
+
+
+def _time(hours: float) -> str:
+    """Such as "12 h", "1.5 h" or "8 min": what is short must not look like nothing."""
+    if hours >= 1:
+        return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
+    return f"{60 * hours:.0f} min" if 60 * hours >= 1 or hours == 0 else "under 1 min"
+
+
+def _amount(number: float, unit: str, thousands: str) -> str:
+    """`number` in its unit, or in that of a thousand of them."""
+    if number >= 1000:
+        return f"{number / 1000:.0f} {thousands}"
+    return f"{number:.0f} {unit}" if number >= 1 or number == 0 else f"under 1 {unit}"
 
 
 def _moments(schedule: Schedule) -> int:

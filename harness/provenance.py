@@ -6,17 +6,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent
+TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmcv", "onedl-mmengine", "numpy", "opencv-python-headless")
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """The commit and whether tracked files differ from it, versions of the packages that matter, and the device."""
+    """The commit, whether the code is another, versions of the packages that matter, and the device.
+
+    `dirty`: a tracked file differs from the commit, or one in `TAKES_PART` is not tracked. Results and notes do not
+    count, and neither does what .gitignore names.
+    """
     import torch
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(
+            _git("status", "--porcelain", "--untracked-files=no")
+            or _git("ls-files", "--others", "--exclude-standard", "--", *TAKES_PART)
+        ),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
         "device": {"type": device.split(":")[0], "name": name, "threads": torch.get_num_threads()},
@@ -25,7 +34,7 @@ def provenance(device: str) -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None  # not a checkout, or no git

@@ -20,9 +20,9 @@ from harness.evaluation.objects import SIZES
 from harness.run import Run, Status, fingerprint, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score
 
-# What is read of a run. Weights, predictions and locks stay at home and are not looked at.
+# What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
-IGNORED = ("training.json", "checkpoints", "predictions")
+IGNORED = ("training.json", "checkpoints", "predictions", "submissions", "export", "tensorboard")
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

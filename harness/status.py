@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.locking import hold, holder, seconds_left
 from harness.progress import duration
-from harness.reporting.records import Missing, read_record
+from harness.reporting.records import Missing, left_out, read_record
 from harness.run import Run, read_json
 
 # What `--retry` takes, and the statuses that it means. A diverged run would diverge again unless something changed.
@@ -27,9 +27,9 @@ class StatusRow:
 
     status: "done"; "running"; a failure ("failed", "diverged", "out_of_memory", "timeout", "skipped"); "not evaluated";
     "unfinished" (it has checkpoints and nobody works on it); "not run"; "other settings" (than the experiment's) or
-    "unreadable". reason: why, or of a running one who works on it. work: what is done of a running one, "train" or
-    "evaluate whole" say; done, total: its steps (0, 0: not known); left: the seconds that the rest of them takes at the
-    pace so far. log_tail: the last lines of a failure's log.
+    "unreadable". reason: why, of a running one who works on it, of one that is done which protocols were left out.
+    work: what is done of a running one, "train" or "evaluate whole" say; done, total: its steps (0, 0: not known);
+    left: the seconds that the rest of them takes at the pace so far. log_tail: the last lines of a failure's log.
     """
 
     experiment: str
@@ -115,7 +115,7 @@ def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
         return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
     record = read_record(experiment, run, results)
     if not isinstance(record, Missing):
-        return StatusRow(**run.key(), status="done")
+        return StatusRow(**run.key(), status="done", reason=left_out(experiment, record))
     status, reason = record.status, record.reason
     tail: tuple[str, ...] = ()
     if status == "not evaluated":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,8 @@ def test_training_without_a_root_says_in_one_sentence_what_to_do(repository, tmp
         (["evaluate", "nowhere"], ["nowhere"]),
         (["evaluate", "nowhere", "--protocol", "hole"], ["did you mean whole"]),
         (["report", "--part", "figure"], ["did you mean figures"]),
+        (["report", "--results", "nowhere"], ["no results folder nowhere", "--results"]),
+        (["report", "--results", "README.md"], ["no results folder README.md"]),
         (["verify", "--dataset", "camvid", "--root", "nowhere"], ["nowhere"]),
         (["verify", "--dataset", "camvit"], ["did you mean camvid"]),
         (["prepare"], ["--dataset", "--rendered"]),
@@ -63,6 +66,21 @@ def test_a_mistake_ends_with_status_2_and_one_line(repository, monkeypatch, caps
     assert captured.err.count("\n") == 1
     for word in words:
         assert word in captured.err
+    assert not Path("nowhere").exists()
+
+
+def test_a_report_of_no_runs_is_written_with_a_warning(experiment_file, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "out"
+    results.mkdir()
+    given = ["report", "--part", "tables", "--config", experiment_file(), "--results", results]
+    assert run_main(monkeypatch, *given) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {results / 'runs' / 'tiny'} holds no run of ")
+    assert "--results" in line
+    assert (results / "reports" / "tiny" / "tables" / "miou.md").is_file()
+    (results / "runs" / "tiny" / "scenes" / "hrnet_tiny" / "contextrast" / "seed0").mkdir(parents=True)
+    assert run_main(monkeypatch, *given) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_help_imports_nothing_heavy(repository):
@@ -76,6 +94,31 @@ def test_help_imports_nothing_heavy(repository):
     assert "heavy: []" in result.stdout
     for verb in ("list", "verify", "train", "evaluate", "report"):
         assert verb in result.stdout
+
+
+@pytest.mark.parametrize("package", ["typer", "torch"])
+def test_a_python_without_the_packages_is_told_where_they_are(repository, tmp_path, package):
+    """The first that is missed in a bare Python, and one that a verb needs."""
+    verb = ["latency", "--device", "cpu", "--model", "hrnet_tiny", "--size", "32x32", "--results", str(tmp_path)]
+    code = (
+        f"import runpy, sys; sys.modules[{package!r}] = None; sys.argv = ['harness', *{verb}]\n"
+        "runpy.run_module('harness', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    for words in (f"no package {package}:", "make .venv/ready", ".venv/bin/python", ". .venv/bin/activate"):
+        assert words in result.stderr
+
+
+def test_a_module_of_the_project_that_is_missing_is_a_fault_and_shows_where(repository):
+    code = (
+        "import runpy, sys; sys.modules['harness.cli'] = None; sys.argv = ['harness', '--help']\n"
+        "runpy.run_module('harness', run_name='__main__')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
 
 
 def test_list_shows_methods_with_their_options_as_json(repository, monkeypatch, capsys):

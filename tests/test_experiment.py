@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import yaml
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness import discovery
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment import Experiment, Schedule
 
 
 def test_runs_are_the_product_with_the_baseline_first(experiment_file):
@@ -150,3 +151,36 @@ def test_any_value_for_any_key_loads_or_is_refused_in_one_sentence(experiment_fi
 def test_the_experiments_that_come_with_the_project_load(repository, name):
     experiment = Experiment.load(repository / "config" / f"{name}.yaml")
     assert {"cross_entropy", "contextrast"} <= set(experiment.arms)
+
+
+def test_the_example_of_the_page_loads_and_shows_every_key(repository, tmp_path):
+    page = (repository / "config" / "README.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "example.yaml").write_text(example)
+    experiment = Experiment.load(tmp_path / "example.yaml")
+    assert experiment.pairs() == [("camvid", "lite0_fpn"), ("camvid", "hrnet_w48"), ("cityscapes", "lite0_fpn")]
+    assert [experiment.schedule_of(*pair).iterations for pair in experiment.pairs()] == [1500, 6000, 1500]
+    assert yaml.safe_load(example).keys() == Experiment.model_fields.keys() - {"name"}
+    assert yaml.safe_load(example)["schedule"].keys() == Schedule.model_fields.keys()
+
+
+def test_the_page_says_which_methods_an_experiment_leaves_out(repository):
+    def methods(name):
+        return {arm.method for arm in Experiment.load(repository / "config" / f"{name}.yaml").arms.values()}
+
+    page = (repository / "config" / "README.md").read_text().splitlines()
+    for name in ("camvid-small", "camvid", "paper"):
+        (row,) = [line for line in page if line.startswith(f"| `{name}.yaml`")]
+        names = sorted(methods("smoke") - methods(name))  # the default experiment has every method
+        assert f"all methods but {' and '.join(f'`{each}`' for each in names)}" in row
+
+
+def test_the_single_run_of_the_readme_is_one_of_the_small_setting(repository):
+    part = (repository / "README.md").read_text().partition("## Your data")[2].partition("\n## ")[0]
+    train = next(line for line in part.splitlines() if "harness train" in line).split()
+    evaluate = next(line for line in part.splitlines() if "harness evaluate" in line).split()
+    given = dict(itertools.pairwise(train))
+    assert f"make run EXPERIMENT={given['--config']}" in part  # that of the lines above, which needs no GPU
+    experiment = Experiment.load(repository / given["--config"])
+    run = experiment.run(given["--dataset"], given["--model"], given["--arm"], int(given["--seed"]))
+    assert evaluate[-1] == str(run.folder(Path("results")))

@@ -1,4 +1,5 @@
 import importlib
+import shutil
 import subprocess
 import sys
 
@@ -10,22 +11,34 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.new_method import write_new_method
 
+NAME = "my_method"  # README's example, so whoever follows it has a file of that name
+
+
+@pytest.fixture(params=["fresh", "followed"])
+def checkout(request, tmp_path, monkeypatch):
+    """The folder of methods as it is committed, or after README's example was followed."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(discovery.FOLDER, folder, ignore=shutil.ignore_patterns(f"{NAME}.py", "__pycache__"))
+    if request.param == "followed":
+        (folder / f"{NAME}.py").write_text("raise RuntimeError('not the method that the test has written')\n")
+    monkeypatch.setattr(discovery, "FOLDER", folder)
+
 
 @pytest.fixture
-def written(tmp_path, monkeypatch, repository):
+def written(checkout, tmp_path, monkeypatch, repository):
     """A new method in a folder of methods of its own, which borrows the project's parts."""
     import methods
 
     folder, config = tmp_path / "methods", tmp_path / "config"
     config.mkdir()
-    for source in discovery.FOLDER.glob("*.py"):
-        (folder / source.name).parent.mkdir(exist_ok=True)
-        (folder / source.name).write_text(source.read_text())
+    shutil.copytree(discovery.FOLDER, folder, ignore=shutil.ignore_patterns(f"{NAME}.py"))
     monkeypatch.setattr(discovery, "FOLDER", folder)
     monkeypatch.setattr(methods, "__path__", [str(folder)])
-    paths = write_new_method("my_method", config, repository / "config" / "smoke.yaml")
+    monkeypatch.delitem(sys.modules, f"methods.{NAME}", raising=False)  # theirs, if another test has imported it
+    importlib.invalidate_caches()
+    paths = write_new_method(NAME, config, repository / "config" / "smoke.yaml")
     yield paths
-    sys.modules.pop("methods.my_method", None)
+    sys.modules.pop(f"methods.{NAME}", None)
     importlib.invalidate_caches()
 
 

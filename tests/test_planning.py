@@ -87,7 +87,7 @@ def test_the_estimate_gives_the_published_time_of_the_network_it_was_made_from(r
         published = {(row["model"], row["method"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
     found = next(row for row in rows if (row.dataset, row.model, row.arm) == ("cityscapes", "hrnet_w48", "contextrast"))
     assert found.hours == pytest.approx(published["hrnet_w48", "cross_entropy", "training_time_h"], rel=0.01)
-    assert found.hours_from.startswith("estimated at 11.2 TFLOPS")
+    assert found.hours_from.startswith("estimated for a GPU of 11.2 TFLOPS")
 
 
 def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_path):
@@ -219,7 +219,7 @@ def test_the_power_of_earlier_runs_is_that_of_their_own_device(experiment, tmp_p
 
 def test_a_schedulers_limit_is_the_planned_time_with_a_margin():
     assert time_limit(replace(ROW, hours=2.0, hours_from="measured on GPU")) == 30 + 180
-    assert time_limit(replace(ROW, hours=2.0, hours_from="estimated at 11.2 TFLOPS")) == 30 + 480
+    assert time_limit(replace(ROW, hours=2.0, hours_from="estimated for a GPU of 11.2 TFLOPS")) == 30 + 480
     assert time_limit(replace(ROW, hours=0.001, hours_from="measured on GPU")) == 31  # whole minutes, rounded up
     assert time_limit(replace(ROW, hours=None, hours_from="")) == 24 * 60
 
@@ -249,10 +249,38 @@ def test_what_is_done_needs_no_more_time_or_room():
 
 
 def test_the_text_lists_every_run_with_its_settings():
-    text = describe([ROW, replace(ROW, arm="b", seed=7, status="done")], gpus=3)
-    assert text.splitlines()[1].split() == ["scenes", "hrnet_tiny", "a", "0", "1", "1", "8x8", "1.0", "not", "run"]
+    text = describe([replace(ROW, kwh=2.5), replace(ROW, arm="b", seed=7, status="done")], gpus=3)
+    assert text.splitlines()[1].split() == ["scenes", "hrnet_tiny", "a", "0", "1", "1", "8x8", "1.0", "h", "not", "run"]
     assert text.splitlines()[2].split()[2:4] == ["b", "7"]
-    assert "1 h here" in text
+    assert "1.0 h here" in text
     assert "3 at a time" in text
-    assert "kWh" in text
+    assert "energy of the GPUs: 2 kWh\n" in text
+    assert "energy" not in describe([ROW])  # nothing is known of a processor's
     assert "memory of a GPU" in text
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [(0, "0 min"), (0.01, "under 1 min"), (0.2, "12 min"), (0.99, "59 min"), (1.54, "1.5 h"), (31.4, "31 h")],
+)
+def test_a_short_time_does_not_look_like_none(hours, said):
+    lines = describe([replace(ROW, hours=hours)]).splitlines()
+    assert lines[1].split("8x8")[1].rpartition("not run")[0].strip() == said
+    assert f"to train: {said} here" in lines
+    assert f"wall time, 1 at a time: {said}" in lines
+
+
+def test_an_estimate_says_beside_its_figure_that_it_is_a_gpus_and_nothing_was_measured(experiment, costs, tmp_path):
+    def lines(beginning):
+        return [line for line in describe(plan(experiment, tmp_path, costs)).splitlines() if line.startswith(beginning)]
+
+    (line,) = lines("to train")
+    for words in ("estimated for a GPU of 11.2 TFLOPS", "no such run was measured", "a processor takes many times"):
+        assert words in line
+    assert all("estimated" in line for line in lines("wall time") + lines("energy"))
+    assert lines("energy") == ["energy of the GPUs: under 1 Wh (estimated)"]
+    assert not any(" 0 " in line for line in lines("disk") + lines("memory"))
+    record(experiment, experiment.runs()[0], "training", tmp_path, device=CPU)
+    (line,) = lines("to train")
+    assert "measured on CPU" in line
+    assert "estimated" not in describe(plan(experiment, tmp_path, costs))

@@ -11,6 +11,7 @@ from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.records_check import check_record, check_records
 from harness.run import read_json, write_json
+from harness.training import board
 
 
 @pytest.fixture
@@ -180,6 +181,18 @@ def test_a_curve_of_another_run_and_strange_files_are_found_and_weights_may_stay
         "notes.txt is no file of a run: remove it",
         "curve.csv does not lead to iteration 1500",
     ]
+
+
+def test_what_other_verbs_leave_in_a_run_is_passed_over_and_stays_at_home(handed_in, repository):
+    page = (repository / "docs" / "submit-results.md").read_text()
+    ignored = (repository / ".gitignore").read_text()
+    for name in ("checkpoints", "predictions", "submissions", "export", board.FOLDER):
+        (handed_in / name).mkdir()
+        (handed_in / name / "a.bin").write_text("1")
+        assert f"`{name}`" in page
+        assert f"results/reference/**/{name}/" in ignored
+    (handed_in / "training.json").write_text("{}")
+    assert check_record(handed_in) == []
 
 
 def test_a_folder_without_records_is_a_users_mistake(tmp_path):

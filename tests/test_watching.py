@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import locking, watching
+from harness import locking, planning, watching
 from harness.experiment import Experiment
 from harness.locking import hold, holder, seconds_left
 from harness.run import write_json
-from harness.status import StatusRow, status_rows
+from harness.status import StatusRow, describe, status_rows
 
 WATCH = (
     "import sys; sys.argv = ['harness', 'status', '--watch', '--config', {config!r}, '--results', {results!r}]\n"
@@ -36,12 +36,13 @@ def experiment(config):
     return Experiment.load(config)
 
 
-def finish(experiment, results, arm, status="done", seconds=30.0):
+def finish(experiment, results, arm, status="done", seconds=30.0, **more):
     """Write what a training and an evaluation leave of a run."""
     run = experiment.run("scenes", "hrnet_tiny", arm, 0)
     settings = experiment.settings(run)
     record = {"key": run.key(), "method": settings["method"], "status": status, "reason": None, "settings": settings}
     record |= {"iterations": 10, "seconds": seconds, "provenance": {"device": {"type": "cpu", "name": "CPU"}}}
+    record |= more
     for name in ("training.json", "record.json"):
         write_json(run.folder(results) / name, record)
 
@@ -177,6 +178,19 @@ def test_on_a_terminal_it_redraws_in_place_until_ctrl_c(repository, experiment, 
     assert "3 runs: 1 done, 2 not run" in seen
     for words in ("Traceback", "error", "interrupted"):
         assert words not in seen
+
+
+def test_a_run_that_lacks_a_protocol_is_done_and_says_so(experiment_file, tmp_path):
+    experiment = Experiment.load(experiment_file(protocols=["whole", "slide", "ms_flip"]))
+    finish(experiment, tmp_path, "cross_entropy", scores={"whole": {}, "slide": {}, "ms_flip": {}})
+    finish(experiment, tmp_path, "contextrast", scores={"whole": {}})
+    described = describe(status_rows(tmp_path, [experiment])).splitlines()
+    assert described[0].endswith("cross_entropy/seed0  done")
+    assert described[1].endswith("done: slide and ms_flip were left out")
+    assert described[2] == "2 runs: 2 done"
+    planned = planning.describe(planning.plan(experiment, tmp_path)).splitlines()
+    assert planned[1].endswith("  done")
+    assert planned[2].endswith("  done: slide and ms_flip were left out")
 
 
 def test_watching_and_json_do_not_go_together(monkeypatch, capsys):

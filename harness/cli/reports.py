@@ -1,6 +1,7 @@
 """The verbs about experiments as a whole."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,7 +46,7 @@ def score(
 ) -> None:
     """Score predictions that were made elsewhere."""
     from harness import datasets
-    from harness.evaluation.external_arms import external_run
+    from harness.evaluation.external_arms import external_run, why_not_shown
     from harness.evaluation.external_predictions import score_predictions
 
     opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
@@ -54,7 +55,9 @@ def score(
     options: dict[str, Any] = {"run": run, "results": results, "restart": restart}
     options |= {"split": split, "encoding": encoding, "absent": absent, "protocol": protocol}
     found = score_predictions(predictions, opened, **options)
-    for warning in found["warnings"]:
+    config = DEFAULT_CONFIG.parent / f"{run.experiment}.yaml" if run else DEFAULT_CONFIG
+    hidden = why_not_shown(run, protocol, config) if run else ""
+    for warning in [*found["warnings"], *([f"no report shows {found['record']}: {hidden}"] if hidden else [])]:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -64,6 +67,9 @@ def score(
         typer.echo(f"{metric}  {'undefined' if value is None else f'{value:.2f}'}")
     if found["record"]:
         typer.echo(f"written: {found['record']}")
+    if run and not hidden:
+        place = "" if results == DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
+        typer.echo(f"in the tables of: python -m harness report --config {config}{place}")
 
 
 @app.command()
@@ -85,7 +91,14 @@ def report(
     parts = ("tables", "figures", "examples", "page")
     if part not in (*parts, "all"):
         raise discovery.unknown("part", part, (*parts, "all"))
-    experiment = with_external_arms(Experiment.load(config, overrides), results)
+    experiment = Experiment.load(config, overrides)
+    if not results.is_dir():
+        raise UserError(f"there is no results folder {results}: pass --results with the one that holds runs/")
+    experiment = with_external_arms(experiment, results)
+    if not any(run.folder(results).is_dir() for run in experiment.runs()):
+        where = f"{results / 'runs' / experiment.name} holds no run of {config}"
+        todo = f"`make run EXPERIMENT={config}` makes them, --results names another folder"
+        print(f"warning: {where}, so every table is empty: {todo}", file=sys.stderr)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     measured = None
     if part != "examples":

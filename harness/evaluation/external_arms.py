@@ -5,12 +5,14 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from harness import models
 from harness.datasets.dataset import Dataset
+from harness.discovery import unknown
 from harness.errors import UserError
 from harness.experiment import FOLDER_NAME, Arm, Experiment
 from harness.run import Run, fingerprint, read_json, refuse_other_settings, write_json
 
-EXTERNAL = "external"  # the method of such an arm
+EXTERNAL = "external"  # the method of such an arm, and its experiment and model where it stands beside no runs
 
 
 def external_run(
@@ -20,11 +22,13 @@ def external_run(
 
     An experiment or a model that is not given is that of the only ones with runs on the data set in `results`, so that
     the arm stands beside them; "external" if there are no runs. Raises UserError if there are several to choose from,
-    and for a name that cannot be a folder's.
+    for a model that the project does not have, and for a name that cannot be a folder's.
     """
     for name in (arm, experiment, model):
         if name is not None and not FOLDER_NAME.fullmatch(name):
             raise UserError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
+    if model is not None and model not in (known := [*models.names(), EXTERNAL]):
+        raise unknown("model", model, known)
     if seed < 0:
         raise UserError(f"--seed must be 0 or larger, not {seed}")
     if experiment is None or model is None:
@@ -56,6 +60,28 @@ def with_external_arms(experiment: Experiment, results: Path) -> Experiment:
     return experiment.model_copy(update={"arms": experiment.arms | arms})
 
 
+def why_not_shown(run: Run, protocol: str, config: Path) -> str:
+    """Why no report shows the record of an external arm, and what to do; "" if the one of the file `config` does."""
+    if not config.is_file():
+        if run.experiment == EXTERNAL:
+            return f"no experiment has runs on {run.dataset} yet: pass --experiment and --model, whose tables are meant"
+        return f"there is no experiment file {config}: pass --experiment with the name of one that is there"
+    try:
+        experiment = Experiment.load(config)
+    except UserError as error:
+        return str(error)
+    if (run.dataset, run.model) not in experiment.pairs():
+        there = [model for dataset, model in experiment.pairs() if dataset == run.dataset]
+        what = f"pass --model {' or '.join(there)}" if there else f"its data sets are {', '.join(experiment.datasets)}"
+        return f"{config} runs no {run.model} on {run.dataset}: {what}"
+    if run.arm in experiment.arms:
+        return f"{run.arm} is an arm of {config} itself: choose another name for --arm"
+    for key, value, shown in (("seed", run.seed, experiment.seeds), ("protocol", protocol, experiment.protocols)):
+        if value not in shown:
+            return f"{config} shows --{key} {', '.join(map(str, shown))} and not {value}"
+    return ""
+
+
 def settings_of(run: Run, split: str, protocol: str, encoding: str, sha256: str) -> dict[str, Any]:
     """What decides the scores of an external arm; plain JSON values."""
     named = {"dataset": run.dataset, "model": run.model, "method": EXTERNAL, "seed": run.seed}
@@ -65,10 +91,10 @@ def settings_of(run: Run, split: str, protocol: str, encoding: str, sha256: str)
 def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:
     """Make sure that a run's folder may take this arm's record; with `restart` what it holds of another is removed.
 
-    Raises UserError if a run was trained there or, without `restart`, if it holds the record of other predictions.
+    Raises UserError if it holds a trained run or, without `restart`, if it holds the record of other predictions.
     """
-    if (folder / "training.json").exists() or (folder / "checkpoints").exists():
-        raise UserError(f"{folder} holds a run that was trained here: choose another name for --arm")
+    if _is_trained(folder):
+        raise UserError(f"{folder} holds a trained run: choose another name for --arm")
     if restart and folder.exists():
         rmtree(folder)
     if (folder / "record.json").exists():
@@ -125,6 +151,16 @@ def _is_external(record: Path) -> bool:
     try:
         return read_json(record).get("method") == EXTERNAL
     except UserError:  # damaged: no reason to show an arm that the experiment does not name
+        return False
+
+
+def _is_trained(folder: Path) -> bool:
+    """Whether a folder holds a run that was trained, here or elsewhere: handed in records come without weights."""
+    if any((folder / name).exists() for name in ("training.json", "checkpoints", "curve.csv")):
+        return True
+    try:
+        return read_json(folder / "record.json").get("method") != EXTERNAL
+    except UserError:  # there is none, or a damaged one without anything of a training beside it
         return False
 
 

@@ -153,6 +153,13 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, An
     return record if status == "done" else Missing(status, " ".join(reason.split()))
 
 
+def left_out(experiment: Experiment, record: dict[str, Any]) -> str:
+    """What the experiment asks for and the record of a run that is done lacks, in a few words; "" if it has all."""
+    scores = record.get("scores")
+    missing = [each for each in experiment.protocols if isinstance(scores, dict) and each not in scores]
+    return _left_out(*missing) if missing else ""
+
+
 def groups(
     experiment: Experiment,
     results: Path,
@@ -269,6 +276,10 @@ def _counts(
         return Missing("unreadable", str(error))
 
 
+def _left_out(*protocols: str) -> str:
+    return f"{' and '.join(protocols)} {'was' if len(protocols) == 1 else 'were'} left out"
+
+
 def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:
     """Head, mid and tail by pixels of the training split, verified in `results` or as the data set's file says."""
     try:
@@ -302,5 +313,5 @@ def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tupl
         elif protocol in counts.tables:
             entry = Missing("not evaluated", f"no {table} was counted by {protocol}")
         else:
-            entry = Missing("not evaluated", f"{protocol} was left out")
+            entry = Missing("not evaluated", _left_out(protocol))
         group.entries.setdefault((protocol, table), {}).setdefault(run.arm, {})[run.seed] = entry

@@ -1,14 +1,17 @@
+import dataclasses
 import hashlib
+import re
 import shutil
+import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from harness import datasets
+from harness import cli, datasets
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.evaluation.external_arms import external_records, external_run, with_external_arms
+from harness.evaluation.external_arms import external_records, external_run, why_not_shown, with_external_arms
 from harness.evaluation.external_predictions import score_predictions
 from harness.experiment import Experiment
 from harness.reporting.records import Missing, arm_order, cells, groups, read_record
@@ -158,9 +161,28 @@ def test_a_trained_runs_folder_is_refused_even_with_restart(tiny, write_predicti
     run.folder(tmp_path).mkdir(parents=True)
     (run.folder(tmp_path) / "training.json").write_text("{}")
     for restart in (False, True):
-        with pytest.raises(UserError, match=r"contextrast/seed0 holds a run that was trained here.*--arm"):
+        with pytest.raises(UserError, match=r"contextrast/seed0 holds a trained run.*--arm"):
             score_predictions(folder, tiny, run=run, results=tmp_path, restart=restart)
     assert [path.name for path in run.folder(tmp_path).iterdir()] == ["training.json"]
+
+
+@pytest.mark.parametrize("left", ["record.json counts.npz curve.csv", "record.json counts.npz", "curve.csv"])
+def test_a_record_that_was_handed_in_without_weights_is_refused_even_with_restart(
+    tiny, write_predictions, experiment, tmp_path, left
+):
+    run, folder = experiment.run("tiny", MODEL, "contextrast", 0), write_predictions(0.1)
+    for name in left.split():
+        run.folder(tmp_path).mkdir(parents=True, exist_ok=True)
+        (run.folder(tmp_path) / name).write_text("")
+        if name == "record.json":
+            settings = experiment.settings(run)
+            write_json(run.folder(tmp_path) / name, {"method": "contextrast", "settings": settings, "status": "done"})
+    before = {path.name: path.read_bytes() for path in run.folder(tmp_path).iterdir()}
+    for restart in (False, True):
+        with pytest.raises(UserError, match=r"contextrast/seed0 holds a trained run") as refusal:
+            score_predictions(folder, tiny, run=run, results=tmp_path, restart=restart)
+        assert "--restart" not in str(refusal.value)
+    assert {path.name: path.read_bytes() for path in run.folder(tmp_path).iterdir()} == before
 
 
 def test_other_predictions_replace_a_record_only_with_restart(tiny, write_predictions, tmp_path):
@@ -188,7 +210,62 @@ def test_the_key_defaults_to_the_only_place_with_runs_on_the_data_set(tmp_path):
     with pytest.raises(UserError, match=r"--experiment camvid-small --model hrnet_w48; .*--model lite0_fpn"):
         external_run(tmp_path, "tiny", "theirs")
     assert external_run(tmp_path, "tiny", "theirs", model="hrnet_w48").experiment == "camvid-small"
-    assert external_run(tmp_path, "tiny", "theirs", "new", "net") == Run("new", "tiny", "net", "theirs", 0)
+    asked = external_run(tmp_path, "tiny", "theirs", "new", "segformer_b1")
+    assert asked == Run("new", "tiny", "segformer_b1", "theirs", 0)
+    assert external_run(tmp_path, "tiny", "theirs", "external", "external").model == "external"
+
+
+def test_a_model_that_is_none_of_the_projects_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match=r"unknown model 'lite0fpn': did you mean lite0_fpn\?"):
+        external_run(tmp_path, "tiny", "theirs", "camvid-small", "lite0fpn")
+
+
+@pytest.mark.parametrize(
+    ("changed", "protocol", "said"),
+    [
+        ({}, "whole", ""),
+        ({"experiment": "nosuch"}, "whole", r"no experiment file .*nosuch\.yaml: pass --experiment"),
+        ({"experiment": "external"}, "whole", "no experiment has runs on tiny yet: pass --experiment"),
+        ({"model": "lite0_fpn"}, "whole", r"mine\.yaml runs no lite0_fpn on tiny: pass --model hrnet_tiny"),
+        ({"dataset": "scenes"}, "whole", r"mine\.yaml runs no hrnet_tiny on scenes: its data sets are tiny"),
+        ({"arm": "contextrast"}, "whole", r"contextrast is an arm of .*mine\.yaml itself: .* --arm"),
+        ({"seed": 3}, "whole", r"shows --seed 0, 1, 2 and not 3"),
+        ({}, "ms_flip", r"shows --protocol whole and not ms_flip"),
+    ],
+)
+def test_an_arm_that_no_report_shows_is_known_with_the_reason(experiment, tmp_path, changed, protocol, said):
+    run = dataclasses.replace(Run("mine", "tiny", MODEL, "theirs", 0), **changed)
+    why = why_not_shown(run, protocol, tmp_path / f"{run.experiment}.yaml")
+    assert re.fullmatch(f".*{said}.*", why) if said else why == ""
+
+
+def test_an_experiment_file_with_a_mistake_shows_no_arm(tmp_path):
+    (tmp_path / "mine.yaml").write_text("arms: 1\n")
+    assert "mine.yaml: arms" in why_not_shown(Run("mine", "tiny", MODEL, "theirs", 0), "whole", tmp_path / "mine.yaml")
+
+
+def test_the_command_ends_with_the_report_that_shows_the_arm_or_says_that_none_does(
+    experiment, write_predictions, tmp_path, monkeypatch, capsys
+):
+    def score(*more):
+        given = ["score", "--predictions", str(predictions), "--dataset", "tiny", "--arm", "theirs", "--results", "out"]
+        monkeypatch.setattr(sys, "argv", ["harness", *given, *more])
+        assert cli.main() == 0
+        return capsys.readouterr()
+
+    predictions = write_predictions(0.1)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "mine.yaml").rename(tmp_path / "config" / "mine.yaml")
+    monkeypatch.chdir(tmp_path)
+    shown = score("--experiment", "mine", "--model", MODEL)
+    assert "warning" not in shown.err
+    last = shown.out.splitlines()[-1]
+    assert last == "in the tables of: python -m harness report --config config/mine.yaml --results out"
+    assert score("--experiment", "mine", "--model", MODEL, "--json").out.startswith("{")
+    hidden = score("--experiment", "nosuch", "--model", MODEL)
+    path = "out/runs/nosuch/tiny/hrnet_tiny/theirs/seed0/record.json"
+    assert f"warning: no report shows {path}: there is no experiment file config/nosuch.yaml" in hidden.err
+    assert "harness report" not in hidden.out
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "a*", ".hidden"])

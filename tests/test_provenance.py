@@ -1,0 +1,52 @@
+"""Whether a record's commit is all of the code that ran."""
+
+import subprocess
+
+import pytest
+
+from harness import provenance
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with one committed method."""
+    folder = tmp_path / "checkout"
+    for name in ("methods", "harness", "config", "results", "docs"):
+        (folder / name).mkdir(parents=True)
+    (folder / "methods" / "mine.py").write_text("1\n")
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    monkeypatch.setattr(provenance, "ROOT", folder)
+    return folder
+
+
+def is_dirty():
+    return provenance.provenance("cpu")["dirty"]
+
+
+@pytest.mark.parametrize("name", ["methods/new.py", "harness/models/new.yaml", "config/try_new.yaml"])
+def test_a_file_that_takes_part_and_is_in_no_commit_makes_the_code_another(checkout, name):
+    assert not is_dirty()
+    (checkout / name).parent.mkdir(exist_ok=True)
+    (checkout / name).write_text("1\n")
+    assert is_dirty()
+
+
+def test_a_changed_file_makes_the_code_another(checkout):
+    (checkout / "methods" / "mine.py").write_text("2\n")
+    assert is_dirty()
+
+
+def test_results_notes_and_what_is_ignored_do_not(checkout):
+    for name in ("results/record.json", "docs/notes.md", "todo.txt", "methods/__pycache__/mine.pyc"):
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text("1\n")
+    assert not is_dirty()
+
+
+def test_without_a_repository_nothing_is_known_of_the_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    found = provenance.provenance("cpu")
+    assert (found["commit"], found["dirty"]) == (None, False)
