@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,11 @@ def training(left):
 def start(repository, config, results, **streams) -> subprocess.Popen:
     code = WATCH.format(config=str(config), results=str(results))
     env = os.environ | {"COLUMNS": "120", "LINES": "24", "TERM": "xterm"}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=repository, env=env, text=True, **streams)
+    # Tests that were started in the background ignore Ctrl-C, and so would what they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=repository, env=env, text=True, preexec_fn=heed, **streams
+    )
 
 
 def test_the_rest_takes_as_long_as_the_pace_since_work_began(tmp_path, monkeypatch):
