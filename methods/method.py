@@ -21,7 +21,7 @@ class Method(nn.Module, ABC):
 
     `loss` leaves in `diagnostics` what is worth plotting, detached: scalars; one value per class as a vector [K]; or,
     named "distance_bins/...", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES and one
-    beyond them), NaN in a bin without any pixel.
+    beyond them), NaN in a bin without any pixel; or, named "by_layer/...", one per map, fine to coarse.
     Random choices draw from torch's generator of the tensors' device; state lives in buffers.
     """
 

@@ -60,7 +60,7 @@ class Board:
         self._writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write a row of the history: a scalar for every number, and for every class or bin of what is a vector."""
+        """Write a row of the history: a scalar for every number, and for every class, bin or map of a vector."""
         group, step = "losses", row["iteration"]
         for name, value in row.items():
             if name == "iteration":
@@ -68,8 +68,8 @@ class Board:
             tag = name if name in UNGROUPED else f"{group}/{name}"
             named = {tag: value}
             if isinstance(value, list):
-                binned = name.startswith("distance_bins/")  # Method says what they are
-                places = range(1, len(value) + 1) if binned else self._dataset.classes
+                numbered = name.startswith(("distance_bins/", "by_layer/"))  # Method says what they are
+                places = range(1, len(value) + 1) if numbered else self._dataset.classes
                 named = {f"{tag}/{place}": number for place, number in zip(places, value, strict=True)}
             for each, number in named.items():
                 if not math.isnan(number):  # not defined in these iterations

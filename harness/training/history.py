@@ -43,8 +43,8 @@ class History:
         """Write curve.csv and diagnostics.npz into `folder`.
 
         curve.csv: a row a log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
-        float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or that of the bins for a name that begins
-        with "distance_bins/".
+        float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or for names that begin with
+        "distance_bins/" and "by_layer/" that of the bins and of the maps.
         """
         import pandas as pd  # 0.2 s of an evaluation's start, which imports this module and writes no curve
 

@@ -132,7 +132,8 @@ def test_training_ends_in_the_same_bits_and_the_curve_is_in_the_events(experimen
     assert per_class
     for name, values in per_class.items():
         for row, step in zip(values, curve.index, strict=True):
-            places = range(1, 7) if name.startswith("distance_bins/") else ("Sky", "Building", "Pole")
+            numbered = {"distance_bins": range(1, 7), "by_layer": range(1, 5)}
+            places = numbered.get(name.partition("/")[0], ("Sky", "Building", "Pole"))
             for value, each in zip(row, places, strict=True):
                 assert told.get((f"diagnostics/{name}/{each}", step), np.nan) == pytest.approx(value, nan_ok=True)
 
