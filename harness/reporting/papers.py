@@ -139,10 +139,20 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
             *READING,
             *notes(experiment, [finding.cell for finding in found if finding.cell], baselines),
             *_reasons([finding for finding in found if finding.protocol == verdicts.PROTOCOL]),
+            *_quoted(found),
             f"Published: {', '.join(dict.fromkeys(sources))}.",
         ],
         stubs=3 if metrics else 2,
     )
+
+
+def _quoted(found: Sequence[Finding]) -> list[str]:
+    """Which published figures seem to come from elsewhere than their source."""
+    figures = dict.fromkeys(finding.claim.figure for finding in found if finding.claim.figure.quoted)
+    if not figures:
+        return []
+    named = ", ".join(f"{display_name(each.method)} with {each.model} {each.value:.1f}" for each in figures)
+    return [f"One decimal, as if quoted from other papers, whose training settings are others: {named}."]
 
 
 def _reasons(found: Sequence[Finding]) -> list[str]:

@@ -181,6 +181,12 @@ def test_published_gains_are_over_the_published_baseline(forty):
     assert gains["hrnet_w48", "region_contrast"] == pytest.approx(3.42)
 
 
+def test_a_note_names_the_figures_that_seem_quoted(forty):
+    text = (forty / "reports/paper/tables/papers_main.md").read_text()
+    said = "as if quoted from other papers, whose training settings are others: pixel contrast with hrnet\\_w48 81.0, "
+    assert text.count(said) == 1
+
+
 def test_there_is_no_verdict_by_another_protocol(forty):
     whole = [row for row in rows_of(forty, "main") if row["protocol"] == "whole" and row["seeds"] != "0"]
     assert {row["verdict"] for row in whole} == {"no verdict"}
