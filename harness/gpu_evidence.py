@@ -90,12 +90,10 @@ def slices(results: Path, config: Path = CONFIG, from_scratch: bool = False) -> 
     `from_scratch`: train HRNet-W48 as a model of its own without ImageNet weights, where those cannot be had.
     """
     experiment = Experiment.load(config)
-    overrides: list[str] = []
+    chosen: list[str] = []
     if from_scratch:
-        models = [SCRATCH if name == MODEL else name for name in experiment.models]
-        overrides = [f"models=[{', '.join(models)}]"]
-        experiment = Experiment.load(config, overrides)
-    chosen = [argument for override in overrides for argument in ("--set", override)]
+        models = f"models=[{', '.join(SCRATCH if name == MODEL else name for name in experiment.models)}]"
+        experiment, chosen = Experiment.load(config, [models]), ["--set", models]
     pieces = [Slice("tests", (sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"))]
     for precision in ("float32", "bfloat16"):
         for mode in ("single_stream", "offline"):

@@ -60,7 +60,7 @@ class ContextrastPP(Contextrast):
         require_count(memory=memory)
         if self.detach_anchors and fusion != "static":
             raise ValueError(f"detach_anchors is True, but must be false with fusion {fusion!r}, which learns by them")
-        if self.low_weight != 0.5 and fusion not in WEIGHTED:
+        if self.low_weight != 0.5 and fusion not in WEIGHTED:  # not its default
             raise ValueError(f"low_weight is {self.low_weight}, but fusion {fusion!r} has no such weight")
         modules = 0 if fusion == "static" else len(channels) - 1
         self.fusions = nn.ModuleList(AnchorFusion(fusion, self.dim, self.low_weight) for _ in range(modules))

@@ -35,10 +35,10 @@ READING = (
     "Published: the figure and, under it, its gain over the table's baseline. Gain: the measured gain less the "
     "published one and, in brackets, the measured level less the published one, by the published protocol.",
     "Verdicts, on the gain: reproduced (its interval leaves out 0 and contains the published gain), not reproduced (it "
-    "leaves out the published gain; luck of one pair: the mean is another, but 95 % of single pairs of runs spread as "
-    "far), inconclusive (otherwise, and always below three seeds; with the seeds that would settle it), not run, not "
-    "measurable here. Only where data set, model, training settings, method's options and "
-    "protocol are the published ones; anything else has no verdict.",
+    "leaves out the published gain; luck of one pair: 95 % of single pairs of runs spread as far; beyond luck: they do "
+    "not), inconclusive (otherwise, and always below three seeds; with the seeds that would settle it), not run, not "
+    "measurable here. Only where data set, model, training settings, method's options and protocol are the published "
+    "ones; anything else has no verdict.",
 )
 
 

@@ -10,8 +10,8 @@ from harness.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "results" / "published"
 BASELINES = ("cross_entropy", "multiscale_contrast")  # the first that a published table has
-# (data set, model, method) of figures with one decimal among those with two, of methods with such figures alone or for
-# this network alone: they look quoted from the methods' own papers, trained under settings of their own.
+# (data set, model, method) of mIoU with one decimal in tables of two: by the look of it quoted from the methods' own
+# papers. No source says so. A last digit that is a nought by chance (42.1 of Contextrast itself) is not among them.
 QUOTED = {
     *(("cityscapes", "hrnet_w48", f"{name}_contrast") for name in ("pixel", "region", "multiscale")),
     ("cityscapes", "hrnet_w48", "pixel_contrast_synthetic"),
