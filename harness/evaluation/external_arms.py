@@ -147,21 +147,22 @@ def _arm(record: Path) -> str:
     return record.parent.parent.name
 
 
-def _is_external(record: Path) -> bool:
+def _method(record: Path) -> Any:
+    """What a record names as its method; "" if there is no record or a damaged one."""
     try:
-        return read_json(record).get("method") == EXTERNAL
-    except UserError:  # damaged: no reason to show an arm that the experiment does not name
-        return False
+        return read_json(record).get("method")
+    except UserError:
+        return ""
+
+
+def _is_external(record: Path) -> bool:
+    return _method(record) == EXTERNAL
 
 
 def _is_trained(folder: Path) -> bool:
     """Whether a folder holds a run that was trained, here or elsewhere: handed in records come without weights."""
-    if any((folder / name).exists() for name in ("training.json", "checkpoints", "curve.csv")):
-        return True
-    try:
-        return read_json(folder / "record.json").get("method") != EXTERNAL
-    except UserError:  # there is none, or a damaged one without anything of a training beside it
-        return False
+    left = any((folder / name).exists() for name in ("training.json", "checkpoints", "curve.csv"))
+    return left or _method(folder / "record.json") not in ("", EXTERNAL)
 
 
 def _provenance(dataset: Dataset, split: str) -> dict[str, Any]:
