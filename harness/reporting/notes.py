@@ -64,6 +64,7 @@ def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str
     for name, arm in experiment.arms.items():
         if arm.method in NOT_VERIFIED:
             said.append(f"{display_name(name)}: {NOT_VERIFIED[arm.method]}.")
+    said += _origins(found)
     said += _cautions({cell.interval.seeds for cell in found if cell.interval})
     return said + _holes(found)
 
@@ -80,6 +81,33 @@ def _controls(experiment: Experiment) -> list[str]:
             )
         if arm.longer != 1:
             said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
+    return said
+
+
+def _origins(found: Sequence[Cell]) -> list[str]:
+    """On what machines the runs were trained, and which arms mix several versions of their method's code."""
+    by_pair: dict[str, dict[str, list[str]]] = {}
+    mixed: dict[str, list[str]] = {}
+    for cell in found:
+        machines = by_pair.setdefault(f"{cell.dataset} with {cell.model}", {})
+        for origin in cell.origins.values():
+            arms = machines.setdefault(origin.machine, [])
+            arms += [display_name(cell.arm)] if display_name(cell.arm) not in arms else []
+        if len({origin.source for origin in cell.origins.values()}) > 1:
+            mixed[display_name(cell.arm)] = list(dict.fromkeys(each.commit for each in cell.origins.values()))
+    alike: dict[str, list[str]] = {}
+    said = []
+    for pair, machines in by_pair.items():
+        if len(machines) == 1:
+            alike.setdefault(next(iter(machines)), []).append(pair)
+        elif machines:
+            listed = "; ".join(f"{machine} ({', '.join(arms)})" for machine, arms in machines.items())
+            said.append(f"Not all trained on one kind of machine, {pair}: {listed}.")
+    for machine, pairs in alike.items():
+        where = "" if len(alike) == 1 and not said else f": {', '.join(pairs)}"
+        said.append(f"Trained on {machine}{where}.")
+    for arm, commits in mixed.items():
+        said.append(f"{arm}: the source of its method was not the same for all seeds (commits {', '.join(commits)}).")
     return said
 
 

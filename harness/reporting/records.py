@@ -37,11 +37,21 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a run was trained with: processor or GPU with torch's version, and its method's source (sha256, commit)."""
+
+    machine: str
+    source: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell of a table: an arm's metric on a data set with a model and a protocol, in percent over the seeds.
 
     `values` are by seed; `missing` says for the other seeds why they are not there. `interval` is the difference to the
-    baseline, None for the baseline itself and where no pair exists. `images` is the number of test images.
+    baseline, None for the baseline itself and where no pair exists. `images` is the number of test images. `origins`
+    holds, by seed, what is known of the runs' training.
     """
 
     dataset: str
@@ -54,6 +64,7 @@ class Cell:
     missing: dict[int, Missing]
     is_baseline: bool
     images: int
+    origins: dict[int, Origin] = field(default_factory=dict)
 
     @property
     def spread(self) -> Spread | None:
@@ -91,7 +102,8 @@ class Group:
 
     `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
     image's cluster, None where images are independent; `thirds` are the places of head, mid and tail in `classes`, {}
-    where class frequencies are not known; `data` is the fingerprint of the data that was evaluated on.
+    where class frequencies are not known; `data` is the fingerprint of the data that was evaluated on; `origins` are
+    {arm: {seed: what is known of its training}}.
     """
 
     dataset: str
@@ -101,6 +113,7 @@ class Group:
     clusters: list[str] | None = None
     thirds: dict[str, list[int]] = field(default_factory=dict)
     data: str | None = None
+    origins: dict[str, dict[int, Origin]] = field(default_factory=dict)
     entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
 
     def tables(self, protocol: str, table: str, arm: str) -> dict[int, Table]:
@@ -207,6 +220,7 @@ def cells(
                 missing=group.missing(protocol, table, arm) | undefined,
                 is_baseline=arm == baseline,
                 images=len(group.image_ids),
+                origins=group.origins.get(arm, {}),
             )
             found.append(cell)
     return found
@@ -271,9 +285,22 @@ def _counts(
         return Missing("other data", "its data fingerprint is not that of the group's first run")
     try:
         refuse_changed_files(run.folder(results), record)
-        return Counts.load(run.folder(results) / "counts.npz", wanted)
+        counts = Counts.load(run.folder(results) / "counts.npz", wanted)
     except UserError as error:
         return Missing("unreadable", str(error))
+    if (origin := _origin(record)) is not None:
+        group.origins.setdefault(run.arm, {})[run.seed] = origin
+    return counts
+
+
+def _origin(record: dict[str, Any]) -> Origin | None:
+    """None where the training was elsewhere, or the record does not say."""
+    made, source = record.get("provenance", {}), record.get("settings", {}).get("method_source")
+    device, torch_version = made.get("device") or {}, (made.get("packages") or {}).get("torch")
+    name = device.get("name") or device.get("type")
+    if not (name and torch_version and source):
+        return None
+    return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7])
 
 
 def _left_out(*protocols: str) -> str:

@@ -113,6 +113,8 @@ def _write_run(
     images: int = 30,
     classes: tuple[str, ...] = CLASSES,
     curve: bool = True,
+    device: str = "",
+    source: str | None = None,
 ) -> Counts:
     run = experiment.run(dataset, model, arm, seed)
     folder = run.folder(results)
@@ -132,6 +134,11 @@ def _write_run(
         "scores": {},
         "per_class": {},
     }
+    if device:
+        packages = {"torch": "2.13.0"}
+        record["provenance"] = {"commit": "c0ffee" * 7, "packages": packages, "device": {"type": "cpu", "name": device}}
+    if source is not None:
+        record["settings"]["method_source"] = source
     own_skill = skill + luck.normal(0, 0.01)
     tables = {
         protocol: {

@@ -89,6 +89,51 @@ def test_the_csv_keeps_every_digit(make_experiment, write_all, tmp_path):
     assert rows["plain"]["difference"] == rows["plain"]["low"] == ""
 
 
+@pytest.mark.parametrize(
+    ("devices", "sources", "expected"),
+    [
+        (["A", "A", "A", "A"], "ssss", ["Trained on A with torch 2.13.0."]),
+        (
+            ["A", "A", "A", "B"],
+            "ssss",
+            [
+                "Not all trained on one kind of machine, scenes with lite0\\_fpn: A with torch 2.13.0 (plain, "
+                "rival one); B with torch 2.13.0 (rival one)."
+            ],
+        ),
+        (
+            ["A", "A", "A", "A"],
+            "ssst",
+            [
+                "Trained on A with torch 2.13.0.",
+                "rival one: the source of its method was not the same for all seeds (commits c0ffeec).",
+            ],
+        ),
+        (["", "", "", ""], "ssss", []),
+    ],
+)
+def test_a_table_says_where_its_runs_were_trained_and_whether_by_one_code(
+    make_experiment, write_run, tmp_path, devices, sources, expected
+):
+    experiment = make_experiment(protocols=["whole"])
+    runs = [(arm, seed) for arm in ("plain", "rival_one") for seed in (0, 1)]
+    for (arm, seed), device, source in zip(runs, devices, sources, strict=True):
+        write_run(experiment, tmp_path, arm, seed, device=device, source=source)
+    write_tables(experiment, tmp_path)
+    lines = (folder(experiment, tmp_path) / "miou.md").read_text().splitlines()
+    assert [line[2:] for line in lines if "rained on" in line or "source of its method" in line] == expected
+
+
+def test_tables_of_several_models_say_which_was_trained_where(make_experiment, write_run, tmp_path):
+    experiment = make_experiment(models=["lite0_fpn", "hrnet_w48"], seeds=[0], protocols=["whole"])
+    for model, device in (("lite0_fpn", "A"), ("hrnet_w48", "B")):
+        write_run(experiment, tmp_path, "plain", 0, model=model, device=device)
+    write_tables(experiment, tmp_path)
+    text = (folder(experiment, tmp_path) / "miou.md").read_text()
+    assert "- Trained on A with torch 2.13.0: scenes with lite0\\_fpn.\n" in text
+    assert "- Trained on B with torch 2.13.0: scenes with hrnet\\_w48.\n" in text
+
+
 def test_a_partial_grid_gives_a_partial_table_that_shows_its_holes(make_experiment, write_run, tmp_path):
     experiment = make_experiment(models=["lite0_fpn", "hrnet_w48"], seeds=[0], protocols=["whole"])
     write_run(experiment, tmp_path, "plain", 0)
