@@ -35,8 +35,9 @@ bench: .venv/ready
 	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
 
 # Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT.
+# ITERATIONS=50 trains only so many, of every committed run (a minute or two each), and compares the curves.
 verify-reference: .venv/ready
-	$(BIN)/python -m harness reproduce results/reference --protocol whole
+	$(BIN)/python -m harness reproduce results/reference $(if $(ITERATIONS),--iterations $(ITERATIONS),--protocol whole)
 
 # What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice,
 # SCRATCH=1 trains HRNet-W48 without ImageNet weights, where there is no network to fetch them from.

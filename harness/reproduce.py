@@ -1,8 +1,9 @@
-"""Makes a committed run again, from its record alone, and holds its scores against the record's."""
+"""Makes a committed run again, or its first iterations, from its record alone, and holds the two side by side."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
 from harness.evaluation.external_arms import EXTERNAL
@@ -10,10 +11,14 @@ from harness.experiment import ARM_KEYS, Experiment
 from harness.machine import Machine
 from harness.run import Run, differences, read_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NAME = "reproduced"  # the experiment that such runs belong to
 # On another machine, other package versions or another number of threads the last digits differ from the first step on,
 # and training makes of that what another seed makes: see the A/A control in results/reference.
 TOLERANCE = 2.5  # points of mIoU
+EARLY_TOLERANCE = 0.01  # of the loss, relative, in the first iterations
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,38 @@ class Comparison:
         )
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The first `iterations` of a run made again, beside the rows of its curve.csv.
+
+    names: the scalars that both log. other: the first that differs, with its iteration; None: all are the same to the
+    bit. distance: the largest difference of the loss, relative to the record's. differs: as in `Comparison`.
+    """
+
+    record: Path
+    iterations: int
+    names: list[str]
+    other: str | None
+    distance: float
+    differs: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Equal to the bit where it is due, else the loss within `EARLY_TOLERANCE`."""
+        return self.other is None or (bool(self.differs) and self.distance <= EARLY_TOLERANCE)
+
+
 def shortest(folder: Path) -> Path:
     """The folder of the run in or below `folder` that took the least time to train, of those that are done.
+
+    Raises UserError if there is none.
+    """
+    done = trained(folder)
+    return min(done, key=lambda run: done[run])
+
+
+def trained(folder: Path) -> dict[Path, float]:
+    """The folders of the runs in or below `folder` that were trained to their end, with the seconds that they took.
 
     Raises UserError if there is none.
     """
@@ -47,7 +82,7 @@ def shortest(folder: Path) -> Path:
     done = {run: record["seconds"] for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")
-    return min(done, key=lambda run: done[run])
+    return done
 
 
 def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protocols: list[str]) -> Comparison:
@@ -58,9 +93,7 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
     from harness.evaluation.evaluate import evaluate
     from harness.training.train import train
 
-    record = read_json(folder / "record.json")
-    if record["method"] == EXTERNAL or record["status"] != "done":
-        raise UserError(f"{folder} holds no run that was trained to its end here: there is nothing to make again")
+    record = _record_of_training(folder)
     chosen = protocols or list(record["scores"])
     if lacking := [name for name in chosen if name not in record["scores"]]:
         raise UserError(
@@ -74,9 +107,57 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
     return Comparison(
         record=folder,
         scores={name: (record["scores"][name]["miou"], again["scores"][name]["miou"]) for name in chosen},
-        differs=[*_differing_settings(record, training), *_differing_machine(record, training)],
+        differs=[
+            *_differing_settings(record, training["settings"]),
+            *_differing_machine(record, training["provenance"]),
+        ],
         same_bits=again["weights_hash"] == record["weights_hash"]
         and all(again["scores"][name]["miou"] == record["scores"][name]["miou"] for name in chosen),
+    )
+
+
+def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations: int) -> Beginning:
+    """Train the run in `folder` again for some iterations, a multiple of its `log_every`; keeps nothing of it.
+
+    Raises UserError if the record is no trained run's, or for another number of iterations.
+    """
+    import pandas as pd
+
+    from harness import datasets
+    from harness.datasets.verify import verify
+    from harness.provenance import provenance
+    from harness.training.loop import Job
+    from harness.training.trainer import Trainer
+
+    record = _record_of_training(folder)
+    experiment, run = experiment_of(record, list(record["scores"]))
+    settings = experiment.settings(run)
+    schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
+    if iterations % schedule.log_every or iterations > schedule.iterations:
+        raise UserError(
+            f"--iterations {iterations}: {folder} logged every {schedule.log_every} of {schedule.iterations} "
+            "iterations; give a multiple of that"
+        )
+    device = machine.use()
+    dataset = datasets.load(run.dataset, root)
+    datasets.prepare(dataset)
+    settings["data"] = verify(dataset, datasets.report_path(dataset.name, results))["fingerprint"]
+    trainer = Trainer(settings, len(dataset.classes), device)
+    settings["initial_weights"] = trainer.network.initial_weights_sha256
+    with tempfile.TemporaryDirectory() as scratch:
+        job = Job(str(run), Path(scratch), settings, dataset, machine, device, "auto", results / "cache", None, trainer)
+        job.until = iterations
+        job.finish()
+    now = pd.DataFrame(job.history.rows).set_index("iteration")
+    then = pd.read_csv(folder / "curve.csv", index_col="iteration").loc[:iterations]
+    names = [name for name in then if name in now and now[name].dtype == float and name != "seconds"]
+    return Beginning(
+        record=folder,
+        iterations=iterations,
+        names=names,
+        other=_first_difference(then[names], now[names]),
+        distance=float((now["loss"] / then["loss"] - 1).abs().max()),
+        differs=[*_differing_settings(record, settings), *_differing_machine(record, provenance(str(device)))],
     )
 
 
@@ -99,28 +180,52 @@ def experiment_of(record: dict[str, Any], protocols: list[str]) -> tuple[Experim
     return experiment, experiment.runs()[0]
 
 
-def describe(found: Comparison) -> str:
+def describe(found: Comparison | Beginning) -> str:
     """The comparison in a few lines."""
-    lines = [f"{found.record}"]
-    for protocol, (then, now) in found.scores.items():
-        lines.append(f"  {protocol}: mIoU {now:.4f}, in the record {then:.4f} ({now - then:+.4f})")
-    if found.same_bits:
-        lines.append("  the same to the bit: weights and scores")
-    elif found.differs:
-        lines.append(f"  {TOLERANCE} points are allowed, since it was not the same: {'; '.join(found.differs)}")
+    if isinstance(found, Beginning):
+        what = f"the {len(found.names)} logged values of the first {found.iterations} iterations"
+        same, allowed = found.other is None, f"{EARLY_TOLERANCE:.0%} of the loss is"
+        shown = [] if same else [str(found.other), f"loss at most {found.distance:.2e} of it away"]
     else:
-        lines.append("  settings, code, versions and machine are the record's, so that the same bits were due")
-    return "\n".join([*lines, "  pass" if found.passed else "  fail"])
+        what, same, allowed = "weights and scores", found.same_bits, f"{TOLERANCE} points are"
+        shown = [
+            f"{protocol}: mIoU {now:.4f}, in the record {then:.4f} ({now - then:+.4f})"
+            for protocol, (then, now) in found.scores.items()
+        ]
+    if same:
+        shown.append(f"the same to the bit: {what}" + (", though not made alike" if found.differs else ""))
+    elif found.differs:
+        shown.append(f"not made alike, so that {allowed} allowed")
+    else:
+        shown.append("settings, code, versions and machine are the record's, so that the same bits were due")
+    shown += [f"not the record's: {each}" for each in found.differs]
+    return "\n  ".join([str(found.record), *shown, "pass" if found.passed else "fail"])
 
 
-def _differing_settings(record: dict[str, Any], training: dict[str, Any]) -> list[str]:
+def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:
+    """The first value of `then` that is another in `now`, NaN being the same as NaN; None if there is none."""
+    differ = ((then != now) & ~(then.isna() & now.isna())).stack()
+    if not differ.any():
+        return None
+    iteration, name = differ.idxmax()
+    return f"{name} at iteration {iteration}: {now.loc[iteration, name]}, in the record {then.loc[iteration, name]}"
+
+
+def _record_of_training(folder: Path) -> dict[str, Any]:
+    record = read_json(folder / "record.json")
+    if record["method"] == EXTERNAL or record["status"] != "done":
+        raise UserError(f"{folder} holds no run that was trained to its end here: there is nothing to make again")
+    return record
+
+
+def _differing_settings(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Settings that both know and that are not the same; a later version may know more of them."""
-    theirs, ours = record["settings"], training["settings"]
-    both = theirs.keys() & ours.keys()
-    return differences({key: ours[key] for key in both}, {key: theirs[key] for key in both})
+    theirs = record["settings"]
+    both = theirs.keys() & settings.keys()
+    return differences({key: settings[key] for key in both}, {key: theirs[key] for key in both})
 
 
-def _differing_machine(record: dict[str, Any], training: dict[str, Any]) -> list[str]:
-    theirs, ours = record["provenance"], training["provenance"]
+def _differing_machine(record: dict[str, Any], origin: dict[str, Any]) -> list[str]:
+    theirs = record["provenance"]
     names = ("python", "packages", "device")
-    return differences({name: ours[name] for name in names}, {name: theirs[name] for name in names})
+    return differences({name: origin[name] for name in names}, {name: theirs[name] for name in names})

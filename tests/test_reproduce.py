@@ -7,7 +7,7 @@ from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
 from harness.machine import Machine
-from harness.reproduce import Comparison, describe, shortest
+from harness.reproduce import Beginning, Comparison, begin, describe, shortest
 from harness.run import read_json, write_json
 from harness.training.train import train
 
@@ -28,6 +28,28 @@ COMPARISON = Comparison(
 )
 def test_bits_on_the_same_machine_and_a_tolerance_elsewhere(changes, passed):
     found = dataclasses.replace(COMPARISON, **changes)
+    assert found.passed is passed
+    assert describe(found).endswith("pass" if passed else "fail")
+
+
+BEGINNING = Beginning(
+    record="a", iterations=50, names=["loss"], other="loss at iteration 50: 1.0, in the record 1.1", distance=0.009,
+    differs=["device.name (b there, c asked)"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "passed"),
+    [
+        ({}, True),
+        ({"distance": 0.011}, False),
+        ({"distance": float("nan")}, False),
+        ({"differs": []}, False),
+        ({"differs": [], "other": None, "distance": 0.0}, True),
+    ],
+)
+def test_a_beginning_is_held_to_the_same_rule(changes, passed):
+    found = dataclasses.replace(BEGINNING, **changes)
     assert found.passed is passed
     assert describe(found).endswith("pass" if passed else "fail")
 
@@ -56,6 +78,24 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, ["whole"])  # not trained again
     assert (found.same_bits, found.passed) == (False, True)
     assert len(found.differs) == 1 and "3.9.1" in found.differs[0]
+
+    # Its first iterations alone, beside its curve.
+    found = begin(folders["late"], tmp_path / "begun", root, MACHINE, 2)
+    assert (found.other, found.distance, found.passed) == (None, 0.0, True)
+    assert {"loss", "cross_entropy", "gradient_norm", "learning_rate"} <= set(found.names)
+    assert sorted(path.name for path in (tmp_path / "begun").rglob("*.*")) == ["verify.json"]  # it keeps nothing
+    curve = (folders["late"] / "curve.csv").read_text().splitlines()
+    first = curve[1].split(",")
+    place = curve[0].split(",").index("gradient_norm")
+    first[place] = repr(float(first[place]) * (1 + 1e-12))
+    (folders["late"] / "curve.csv").write_text("\n".join([curve[0], ",".join(first), *curve[2:]]))
+    found = begin(folders["late"], tmp_path / "begun", root, MACHINE, 2)
+    assert found.other.startswith("gradient_norm at iteration 2: ")
+    assert found.distance == 0.0
+    assert found.passed  # the record's Python was said to be another
+    assert not dataclasses.replace(found, differs=[]).passed
+    with pytest.raises(UserError, match=r"--iterations 7: .* logged every 2 of 10 iterations"):
+        begin(folders["late"], tmp_path / "begun", root, MACHINE, 7)
 
 
 def test_what_cannot_be_made_again_is_said(repository, tmp_path):

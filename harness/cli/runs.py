@@ -182,22 +182,34 @@ def reproduce(
     root: RootOption = None,
     device: DeviceOption = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: as many as the record's.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations", min=1, help="Train so many alone, of every run in DIR, and compare with their curves."
+        ),
+    ] = None,
 ) -> None:
     """Make a run again from its record alone, the shortest if there are several, and compare the scores."""
     from harness import datasets
     from harness.machine import Machine
-    from harness.reproduce import describe, shortest
+    from harness.reproduce import begin, describe, shortest, trained
     from harness.reproduce import reproduce as make_again
     from harness.run import read_json
 
-    chosen = shortest(folder)
-    record = read_json(chosen / "record.json")
-    root = datasets.resolve_root(record["key"]["dataset"], root, results)
-    machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")
-    found = make_again(chosen, results, root, machine, protocol)
-    typer.echo(describe(found))
-    if not found.passed:
-        raise RunFailed(f"{chosen} was not reproduced")
+    missed = []
+    for chosen in trained(folder) if iterations else [shortest(folder)]:
+        record = read_json(chosen / "record.json")
+        where = datasets.resolve_root(record["key"]["dataset"], root, results)
+        machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")
+        found = (
+            begin(chosen, results, where, machine, iterations)
+            if iterations
+            else make_again(chosen, results, where, machine, protocol)
+        )
+        typer.echo(describe(found))
+        missed += [] if found.passed else [str(chosen)]
+    if missed:
+        raise RunFailed(f"not reproduced: {', '.join(missed)}")
 
 
 @app.command()

@@ -50,6 +50,7 @@ class Job:
     lock: Lock | None  # None on other processes than the main one
     trainer: Trainer
     timeout: float | None = None  # seconds that this process may train
+    until: int | None = None  # iterations after which it stops; None: at the schedule's end
     tensorboard: bool = False  # whether to write its event files too
     board: Board | None = None
 
@@ -79,7 +80,7 @@ class Job:
         return self._meter.energy(self._earlier) if self._meter else self._earlier
 
     def finish(self) -> None:
-        """Train to the schedule's end; where memory runs out, go on from the last checkpoint with half the micro-batch.
+        """Train to the end; where memory runs out, go on from the last checkpoint with half the micro-batch.
 
         One of several processes does not: the others would wait for it in the middle of an iteration.
 
@@ -128,8 +129,9 @@ class Job:
 
     def _loop(self, deadline: float | None) -> None:
         schedule, start = self.trainer.schedule, self.done
+        end = schedule.iterations if self.until is None else self.until
         if self.lock is not None:
-            self.lock.begin("train", start, schedule.iterations)
+            self.lock.begin("train", start, end)
         if start == 0 and is_main():  # never later: a continued run has what it wrote then
             note_embeddings(self.folder, "before", self.trainer, self.dataset)
         clock = time.monotonic() - self.seconds
@@ -137,9 +139,9 @@ class Job:
             noticing_sigterm() as terminating,
             self._open_board(),
             EnergyMeter(self.device) as self._meter,
-            Progress(f"train {self.name}", schedule.iterations, start) as progress,
+            Progress(f"train {self.name}", end, start) as progress,
         ):
-            for iteration, (images, labels) in enumerate(self._batches(start), start=start):
+            for iteration, (images, labels) in enumerate(self._batches(start, end), start=start):
                 rate = learning_rate(schedule, iteration)
                 self.history.add(self.trainer.step(images, labels, iteration, rate))
                 self.done, self.seconds = iteration + 1, time.monotonic() - clock
@@ -166,10 +168,10 @@ class Job:
                 if stop == DEADLINE:
                     raise TimedOut(f"not at its end after {duration(self.timeout or 0)} (iteration {self.done})")
                 progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
-        if is_main():
+        if end == schedule.iterations and is_main():
             note_embeddings(self.folder, "after", self.trainer, self.dataset)
 
-    def _batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
         augmentation = Augmentation(
             crop=schedule.crop,
@@ -183,7 +185,7 @@ class Job:
         reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
         keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
         slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
-        return batches(keyed, start, schedule.iterations, self.machine.workers, slots)
+        return batches(keyed, start, end, self.machine.workers, slots)
 
     @contextmanager
     def _open_board(self) -> Iterator[None]:
