@@ -1,6 +1,8 @@
 """Where and with what a run is computed."""
 
+import ctypes
 import os
+import platform
 import re
 import warnings
 from dataclasses import dataclass, field
@@ -10,6 +12,10 @@ import torch
 
 from harness import devices
 from harness.errors import UserError
+
+# glibc's numbers of what mallopt sets (malloc.h), and to what, in bytes but for the first: no block of memory is mapped
+# for itself, nothing free is returned to the system, and the heap grows by so much at a time.
+_KEEPING = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**28)}
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Machine:
 
     def use(self) -> torch.device:
         """Set the number of threads, lease a GPU unless `device` is cpu, and return the device.
+
+        On a CPU this process keeps from now on what memory it frees (`keep_freed_memory`).
 
         Waits while all GPUs are leased by other processes (`devices.lease`); a leased one is the only one that CUDA
         shows, so "cuda" is what "cuda:3" gives too. Raises UserError if there is no such device.
@@ -44,6 +52,8 @@ class Machine:
             name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"--device {self.device}: no CUDA device was found; use --device cpu")
+        if name == "cpu":
+            keep_freed_memory()
         return torch.device(name)
 
     def _determine(self) -> None:
@@ -64,3 +74,15 @@ class Machine:
                 show(message, *others, **more)  # type: ignore[arg-type]  # as it was called
 
         warnings.showwarning = collect  # type: ignore[assignment]  # `show` with its arguments
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next tensor, where it is the C library; nothing elsewhere.
+
+    By default it returns the memory of large tensors to the system at once, which clears every page of it again for the
+    next iteration: a tenth of a training step (tests/benchmarks/test_kept_memory_speed.py).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in _KEEPING.values():
+            mallopt(option, value)
