@@ -3,6 +3,9 @@
 Snakemake hands out numbers of GPUs, not GPUs, and tells no job which one it has. So every training, evaluation and
 latency measurement leases a device of its own: it locks the device's file (flock) and hides the other devices from
 CUDA. The kernel lifts the lock when the process ends, however it ends, so a killed run leaves nothing to clean up.
+
+Small networks leave most of a large GPU idle. With CONTEXTRAST_BENCH_SHARE=N up to N trainings or evaluations are on a
+device at a time; measurements of cost still have it alone.
 """
 
 import fcntl
@@ -17,10 +20,11 @@ from pathlib import Path
 from harness.errors import UserError
 
 NAMED = "CONTEXTRAST_BENCH_DEVICES"  # devices by name, separated by commas, instead of those that nvidia-smi lists
+SHARE = "CONTEXTRAST_BENCH_SHARE"  # how many processes may be on a device at a time; default 1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SECONDS_BETWEEN_TRIES = 0.2
 
-_held: tuple[str, int] | None = None  # this process's device and the descriptor that holds its lock
+_held: tuple[str, list[int]] | None = None  # this process's device and the descriptors that hold its locks
 
 
 def visible() -> list[str]:
@@ -48,13 +52,27 @@ def visible() -> list[str]:
     return chosen
 
 
-def lease(number: int | None = None) -> str | None:
+def share() -> int:
+    """How many processes may be on a device at a time. Raises UserError unless it is a whole number from 1 on."""
+    asked = os.environ.get(SHARE, "1")
+    if not asked.isdecimal() or int(asked) < 1:
+        raise UserError(f"{SHARE} is {asked!r}: give the number of processes that may share a GPU, 1 or more")
+    return int(asked)
+
+
+def sharers() -> int:
+    """How many processes may be on the device that this process leased, itself included; 1 if it has it alone."""
+    return share() if _held is not None and len(_held[1]) > 1 else 1
+
+
+def lease(number: int | None = None, alone: bool = False) -> str | None:
     """Take a device for this process until it ends, wait for one if all are taken, and show CUDA no other.
 
-    number: which of the visible devices to take; default: the first that becomes free. A process of torchrun takes the
-    one of its local rank and does not wait for it, since two groups that wait would hold each other up. Call it before
-    torch asks CUDA anything. Returns the device's name, the same at every further call, or None on a machine without.
-    Raises UserError for a number that no device has and for a taken device under torchrun.
+    number: which of the visible devices to take; default: the first that becomes free. alone: share it with nobody,
+    whatever `share` says. A process of torchrun has its device alone, takes the one of its local rank and does not wait
+    for it, since two groups that wait would hold each other up. Call it before torch asks CUDA anything. Returns the
+    device's name, the same at every further call, or None on a machine without. Raises UserError for a number that no
+    device has, for a taken device under torchrun and for a wrong `SHARE`.
     """
     global _held
     if _held is not None:
@@ -69,18 +87,20 @@ def lease(number: int | None = None) -> str | None:
         devices = devices[number : number + 1]
     if not devices:
         return None
-    _held = _first_free(devices, wait=rank is None)
+    _held = _first_free(devices, 1 if alone or rank is not None else share(), wait=rank is None)
     os.environ[VISIBLE] = _held[0]
     return _held[0]
 
 
-def _first_free(devices: list[str], wait: bool) -> tuple[str, int]:
+def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list[int]]:
     said = False
     while True:
-        for name in devices:
-            descriptor = _lock(name)
-            if descriptor is not None:
-                return name, descriptor
+        # The first place on every device before the second on any, so that few runs spread over many GPUs.
+        for place in range(sharers):
+            for name in devices:
+                descriptors = _take(name, place if sharers > 1 else None)
+                if descriptors:
+                    return name, descriptors
         if not wait:
             raise UserError(f"another run uses the device {devices[0]}: wait for its end, or name others in {VISIBLE}")
         if not said:
@@ -89,9 +109,20 @@ def _first_free(devices: list[str], wait: bool) -> tuple[str, int]:
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def _lock(name: str) -> int | None:
-    """Lock the device's file; returns a descriptor that holds the lock while it is open, or None if another does."""
-    path = lock_path(name)
+def _take(name: str, place: int | None) -> list[int]:
+    """Lock a device, or one of its places among those who share it; returns what holds the locks, nothing if taken."""
+    if place is None:
+        return _lock(lock_path(name), fcntl.LOCK_EX)
+    held = _lock(lock_path(name), fcntl.LOCK_SH)  # shuts out those who want it alone, and is shut out by them
+    mine = held and _lock(lock_path(f"{name}-{place}"), fcntl.LOCK_EX)
+    if not mine:
+        for descriptor in held:
+            os.close(descriptor)
+    return [*held, *mine] if mine else []
+
+
+def _lock(path: Path, how: int) -> list[int]:
+    """Lock a file; returns a descriptor that holds the lock while it is open, or nothing if another does."""
     # Opened for reading alone, so that users of one machine can lock the same file; never through a link.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -102,11 +133,11 @@ def _lock(name: str) -> int | None:
         except FileExistsError:  # another process was faster
             descriptor = os.open(path, flags)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return None
-    return descriptor
+        return []
+    return [descriptor]
 
 
 def lock_path(name: str) -> Path:
@@ -135,10 +166,11 @@ def _listed() -> list[list[str]]:
 
 
 def _forget() -> None:
-    """In a forked child: its copy of the descriptor must not outlive the process that has the lease."""
+    """In a forked child: its copies of the descriptors must not outlive the process that has the lease."""
     global _held
     if _held is not None:
-        os.close(_held[1])
+        for descriptor in _held[1]:
+            os.close(descriptor)
         _held = None
 
 

@@ -27,6 +27,7 @@ class Machine:
     threads: int | None = None
     cache: Literal["ram", "disk"] | None = None  # where decoded training images are kept
     deterministic: bool = False  # on a GPU, the same bits from the same command, at some cost in speed
+    alone: bool = False  # on a GPU that no other process uses, even where some may share it
     undetermined: set[str] = field(default_factory=set, compare=False)  # what torch has no such algorithm for
 
     def use(self) -> torch.device:
@@ -46,7 +47,7 @@ class Machine:
             self._determine()
         name = self.device
         # Before torch asks CUDA anything: what is visible afterwards stays so.
-        if name != "cpu" and devices.lease(int(asked[1]) if asked[1] else None):
+        if name != "cpu" and devices.lease(int(asked[1]) if asked[1] else None, self.alone):
             name = "cuda" if name != "auto" else name
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"

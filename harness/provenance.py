@@ -6,6 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness import devices
+
 ROOT = Path(__file__).parent.parent
 TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmcv", "onedl-mmengine", "numpy", "opencv-python-headless")
@@ -19,7 +21,10 @@ def provenance(device: str) -> dict[str, Any]:
     """
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name(device) if gpu else _processor()
+    # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
+    shared = {"sharers": devices.sharers()} if gpu else {}
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(
@@ -28,7 +33,7 @@ def provenance(device: str) -> dict[str, Any]:
         ),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "device": {"type": device.split(":")[0], "name": name, "threads": torch.get_num_threads()},
+        "device": {"type": device.split(":")[0], "name": name, "threads": torch.get_num_threads()} | shared,
     }
 
 

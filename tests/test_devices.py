@@ -29,7 +29,7 @@ HOLD = "from harness import devices; print(devices.lease(), flush=True); input()
 @pytest.fixture
 def machine(repository, tmp_path, monkeypatch):
     """A machine whose nvidia-smi lists LISTING, with lock files of its own; returns a function that names devices."""
-    for variable in (devices.NAMED, devices.VISIBLE, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+    for variable in (devices.NAMED, devices.SHARE, devices.VISIBLE, "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "nvidia-smi"
@@ -41,8 +41,7 @@ def machine(repository, tmp_path, monkeypatch):
     monkeypatch.setattr(devices.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(devices, "_held", None)
     yield lambda *names: monkeypatch.setenv(devices.NAMED, ",".join(names))
-    if devices._held is not None:
-        os.close(devices._held[1])
+    devices._forget()
 
 
 @pytest.fixture
@@ -182,8 +181,8 @@ def test_a_measurement_of_latency_has_its_device_for_itself(machine, holders, re
         assert not list((tmp_path / "cost").rglob("*.json"))
         first.kill()
         first.wait()
-        while (free := devices._lock("fake0")) is not None:  # the measurement has not looked yet
-            os.close(free)
+        while free := devices._take("fake0", None):  # the measurement has not looked yet
+            os.close(free[0])
             assert measurement.poll() is None, measurement.stderr.read()
             time.sleep(devices.SECONDS_BETWEEN_TRIES)
     finally:
@@ -207,6 +206,68 @@ def test_a_crowd_of_processes_never_meets_on_a_device(machine, tmp_path):
     crowd = [subprocess.Popen([sys.executable, "-c", CROWD, str(tmp_path)]) for _ in range(12)]
     assert [process.wait(120) for process in crowd] == [0] * 12
     assert len(list(tmp_path.glob("*.lock"))) <= 3
+
+
+def test_as_many_share_a_device_as_may_and_they_spread_before_they_crowd(machine, holders, monkeypatch):
+    machine("fake0", "fake1")
+    monkeypatch.setenv(devices.SHARE, "2")
+    first = [holders()]
+    assert leased(first, 1)[first[0]] == "fake0"
+    second = [holders()]
+    assert leased(second, 1)[second[0]] == "fake1"
+    others = [holders() for _ in range(3)]
+    found = leased(others, 3, seconds=5.0)
+    assert sorted(found.values()) == ["fake0", "fake1"]  # one of three waits
+    first[0].kill()
+    assert len(leased(others, 3)) == 3
+
+
+def test_who_wants_a_device_alone_shares_it_with_nobody(machine, holders, monkeypatch):
+    machine("fake0")
+    monkeypatch.setenv(devices.SHARE, "3")
+    sharing = [holders(), holders()]
+    assert len(leased(sharing, 2)) == 2
+    rank = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    alone = holders(**rank)  # a process of torchrun
+    assert alone.stderr.read().strip().splitlines()[-1].endswith("name others in CUDA_VISIBLE_DEVICES")
+    for process in sharing:
+        process.kill()
+        process.wait()
+    assert devices.lease(alone=True) == "fake0"
+    assert devices.sharers() == 1
+    late = [holders()]
+    assert not leased(late, 1, seconds=10 * devices.SECONDS_BETWEEN_TRIES)
+    devices._forget()
+    assert leased(late, 1)
+
+
+def test_energy_of_a_shared_device_is_nobodys_and_its_hours_are_shared(machine, monkeypatch):
+    import torch
+
+    from harness.cost import energy
+
+    class Gpu:
+        def joules(self):
+            return 1.0
+
+    machine("fake0")
+    monkeypatch.setattr(energy.nvml, "gpu", lambda device: Gpu())
+    cuda = torch.device("cuda")
+    for share, counted in (("1", {"gpu"}), ("4", set())):
+        devices._forget()
+        monkeypatch.setenv(devices.SHARE, share)
+        assert devices.lease() == "fake0"
+        with energy.EnergyMeter(cuda) as meter:
+            assert set(meter.joules()) & {"gpu"} == counted
+        assert energy.gpu_hours(3600.0, cuda) == 1 / int(share)
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5", ""])
+def test_a_wrong_number_of_sharers_is_refused(machine, monkeypatch, wrong):
+    machine("fake0")
+    monkeypatch.setenv(devices.SHARE, wrong)
+    with pytest.raises(UserError, match=f"{devices.SHARE} is '{wrong}': give the number"):
+        devices.lease()
 
 
 def _hold_with_a_child(pipe):

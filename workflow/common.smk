@@ -33,17 +33,17 @@ SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
 EXPORTS = "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
 shell.prefix(f"set -euo pipefail; {SURVIVE}{EXPORTS}")
 # A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
-# as there are here. Elsewhere the cores are the limit, and on a cluster its scheduler.
-DEVICES = len(devices.visible())
-GPU = min(DEVICES, 1)
-if DEVICES:
-    workflow.global_resources.setdefault("gpu", DEVICES)  # --resources gpu=N goes before it
+# as there are here, or that may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
 
 try:
+    PLACES = len(devices.visible()) * devices.share()
     EXPERIMENT = Experiment.load(Path(EXPERIMENT_FILE), _SET)
 except UserError as error:
     sys.exit(f"error: {error}")
+GPU = min(PLACES, 1)
+if PLACES:
+    workflow.global_resources.setdefault("gpu", PLACES)  # --resources gpu=N goes before it
 
 NAME = EXPERIMENT.name
 RUNS = f"{RESULTS}/runs/{NAME}"

@@ -61,7 +61,7 @@ def latency(
     options: dict[str, Any] = {"dataset": dataset, "modes": mode or MODES, "baseline": baseline, "batch": batch}
     options |= {"methods": method or None, "precision": precision, "channels_last": channels_last, "compiled": compiled}
     for name in model:
-        measure_latency(name, read_size(size), Machine(device, threads=threads), results, **options)
+        measure_latency(name, read_size(size), Machine(device, threads=threads, alone=True), results, **options)
     typer.echo(f"written: {write_latency_table(results)}")
 
 
@@ -87,7 +87,7 @@ def overhead(
     options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
     options |= {"precision": precision, "rounds": rounds}
     for name in model:
-        measure_overhead(name, read_size(size), Machine(device, threads=threads), results, **options)
+        measure_overhead(name, read_size(size), Machine(device, threads=threads, alone=True), results, **options)
     typer.echo(f"written: {write_training_table(results)}")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from harness import devices
 from harness.cost import nvml
 
 POWERCAP = Path("/sys/class/powercap")  # Linux: the counters of Intel's and AMD's processors (RAPL)
@@ -38,7 +39,7 @@ class EnergyMeter:
 
     def __enter__(self) -> "EnergyMeter":
         self._start = time.monotonic()
-        if self.gpu is not None and _processes() == 1:
+        if self.gpu is not None and _processes() == 1 and devices.sharers() == 1:
             counts = self.gpu.joules() is not None
             self._counters["gpu"] = _GpuCounter(self.gpu) if counts else _GpuPower(self.gpu)
         if self.packages:
@@ -128,8 +129,8 @@ class _Packages:
 
 
 def gpu_hours(seconds: float, device: torch.device) -> float | None:
-    """Hours of all GPUs of this training, one a process; None on a CPU."""
-    return seconds / 3600 * _processes() if device.type == "cuda" else None
+    """Hours of all GPUs of this training, one a process or, where several may share one, its part; None on a CPU."""
+    return seconds / 3600 * _processes() / devices.sharers() if device.type == "cuda" else None
 
 
 def _processes() -> int:

@@ -1,0 +1,61 @@
+"""That training and prediction on a GPU do what they do on the CPU. Where nothing is drawn at random, values agree."""
+
+import pytest
+import torch
+
+from harness import discovery
+from harness.cost.arms import generated_batch, schedule, trainer
+from harness.evaluation.inference import predict
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CLASSES, BATCH, SIZE = 5, 2, (64, 128)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+# Methods that take no pixel at random: their terms are the same on both devices. The others draw from each device's own
+# generator.
+DRAWS_NOTHING = {"cross_entropy", "car"}
+
+
+def _trainer(method, device):
+    return trainer("hrnet_tiny", method, CLASSES, device, schedule(BATCH, SIZE, channels_last=True))
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Convolutions and products in float32, not in its short form TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.mark.parametrize("method", discovery.names())
+def test_a_step_of_every_method(method, exact):
+    images, labels = generated_batch(CLASSES, BATCH, SIZE)
+    found = {}
+    for device in (CPU, CUDA):
+        made = _trainer(method, device)
+        found[device] = made.step(images, labels, 0, 0.01)
+        for iteration in (1, 2):
+            made.step(images, labels, iteration, 0.01)
+        assert made.diverged_at() is None
+        assert made.ever_counted()
+    assert list(found[CUDA]) == list(found[CPU])
+    same = [name for name in found[CPU] if method in DRAWS_NOTHING or name.startswith("cross_entropy")]
+    assert same
+    for name in same:
+        torch.testing.assert_close(found[CUDA][name].double().cpu(), found[CPU][name].double(), rtol=1e-3, atol=1e-5)
+
+
+def test_label_maps_are_those_of_the_cpu_but_for_ties(exact):
+    images, labels = generated_batch(CLASSES, BATCH, SIZE)
+    made = _trainer("cross_entropy", CPU)
+    for iteration in range(20):
+        made.step(images, labels, iteration, 0.05)
+    image = images[0].permute(1, 2, 0).numpy()
+    network = made.network.eval()
+    for protocol in ("whole", "ms_flip"):
+        ours = predict(network.to(CPU), image, protocol)
+        theirs = predict(network.to(CUDA), image, protocol)
+        assert len(set(ours.flatten().tolist())) > 1
+        assert (ours == theirs).mean() > 0.999
