@@ -66,25 +66,27 @@ class Beginning:
         return self.other is None or (bool(self.differs) and self.distance <= EARLY_TOLERANCE)
 
 
-def shortest(folder: Path) -> Path:
-    """The folder of the run in or below `folder` that took the least time to train, of those that are done.
+def shortest(folder: Path, device: str) -> Path:
+    """The folder of the run that took the least time to train, of those that `trained` gives.
 
     Raises UserError if there is none.
     """
-    done = trained(folder)
+    done = trained(folder, device)
     return min(done, key=lambda run: done[run])
 
 
-def trained(folder: Path) -> dict[Path, float]:
+def trained(folder: Path, device: str) -> dict[Path, float]:
     """The folders of the runs in or below `folder` that were trained to their end, with the seconds that they took.
 
-    Raises UserError if there is none.
+    Of those the ones trained on a `device` of that type (cpu or cuda), which may come out the same to the bit; all
+    where there are none. Raises UserError if there is no run at all.
     """
     found = {path.parent: read_json(path) for path in sorted(Path(folder).rglob("record.json"))}
-    done = {run: record["seconds"] for run, record in found.items() if record["status"] == "done" and record["seconds"]}
+    done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")
-    return done
+    alike = {run for run, record in done.items() if record["provenance"]["device"]["type"] == device}
+    return {run: record["seconds"] for run, record in done.items() if run in (alike or done)}
 
 
 def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protocols: list[str]) -> Comparison:
@@ -230,4 +232,9 @@ def _differing_settings(record: dict[str, Any], settings: dict[str, Any]) -> lis
 def _differing_machine(record: dict[str, Any], origin: dict[str, Any]) -> list[str]:
     theirs = record["provenance"]
     names = ("python", "packages", "device")
-    return differences({name: origin[name] for name in names}, {name: theirs[name] for name in names})
+    found = differences({name: origin[name] for name in names}, {name: theirs[name] for name in names})
+    if origin["device"]["type"] == "cuda":
+        found.append(
+            "the order in which a GPU adds, another at every call unless both are trained with --deterministic"
+        )
+    return found

@@ -68,7 +68,13 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
     for arm, seconds in (("cross_entropy", 9.0), ("late", 4.0)):
         record = read_json(folders[arm] / "record.json")
         write_json(folders[arm] / "record.json", record | {"seconds": seconds})
-    assert shortest(tmp_path) == folders["late"]
+    assert shortest(tmp_path, "cpu") == shortest(tmp_path, "cuda") == folders["late"]
+    record = read_json(folders["late"] / "record.json")
+    gpu = record["provenance"] | {"device": record["provenance"]["device"] | {"type": "cuda"}}
+    write_json(folders["late"] / "record.json", record | {"provenance": gpu})
+    assert shortest(tmp_path, "cpu") == folders["cross_entropy"]  # of those that were trained on such a device
+    assert shortest(tmp_path, "cuda") == folders["late"]
+    write_json(folders["late"] / "record.json", record)
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, [])
     assert (found.differs, found.same_bits, found.passed) == ([], True, True)
 
@@ -98,9 +104,17 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
         begin(folders["late"], tmp_path / "begun", root, MACHINE, 7)
 
 
+def test_on_a_gpu_the_same_bits_are_not_due():
+    settings = {"python": "3.12.3", "packages": {"torch": "2.11.0"}, "device": {"type": "cuda", "name": "H100"}}
+    [said] = reproduce._differing_machine({"provenance": settings}, settings)
+    assert "the order in which a GPU adds" in said
+    settings |= {"device": {"type": "cpu", "name": "EPYC"}}
+    assert reproduce._differing_machine({"provenance": settings}, settings) == []
+
+
 def test_what_cannot_be_made_again_is_said(repository, tmp_path):
     with pytest.raises(UserError, match="no record of a trained run"):
-        shortest(tmp_path)
-    reference = shortest(repository / "results" / "reference")
+        shortest(tmp_path, "cpu")
+    reference = shortest(repository / "results" / "reference", "cpu")
     with pytest.raises(UserError, match="was not evaluated by slide"):
         reproduce.reproduce(reference, tmp_path, tmp_path, MACHINE, ["slide"])

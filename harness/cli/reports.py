@@ -137,6 +137,22 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
 
 
 @app.command()
+def repeats(
+    first: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
+    second: Annotated[Path, typer.Argument(metavar="RESULTS", help="Another, of the same runs made elsewhere.")],
+    protocol: Annotated[str, typer.Option("--protocol", help="whole, slide or ms_flip.")] = "whole",
+    out: Annotated[Path | None, typer.Option("--out", help="Default: repeats.md in the second's reports.")] = None,
+) -> None:
+    """Write a table of the runs that two results folders share: what the same seed gives on another machine."""
+    from harness.reporting.repeats import write_repeats
+
+    for folder in (first, second):
+        if not (folder / "runs").is_dir():
+            raise UserError(f"there are no runs in {folder}: give a results folder, the one that holds runs/")
+    typer.echo(f"written: {write_repeats(first, second, protocol, out or second / 'reports' / 'repeats.md')}")
+
+
+@app.command()
 def refresh(
     documents: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- begin FILE --> blocks.")],
 ) -> None:

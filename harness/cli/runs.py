@@ -189,15 +189,16 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Make a run again from its record alone, the shortest if there are several, and compare the scores."""
-    from harness import datasets
+    """Make a run again from its record alone, the shortest of this device's if there are several, and compare."""
+    from harness import datasets, devices
     from harness.machine import Machine
     from harness.reproduce import begin, describe, shortest, trained
     from harness.reproduce import reproduce as make_again
     from harness.run import read_json
 
+    kind = "cuda" if device.startswith("cuda") or (device == "auto" and devices.visible()) else "cpu"
     missed = []
-    for chosen in trained(folder) if iterations else [shortest(folder)]:
+    for chosen in trained(folder, kind) if iterations else [shortest(folder, kind)]:
         record = read_json(chosen / "record.json")
         where = datasets.resolve_root(record["key"]["dataset"], root, results)
         machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")

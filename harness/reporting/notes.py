@@ -134,11 +134,14 @@ def _holes(found: Sequence[Cell]) -> list[str]:
     for cell in found:
         for seed, missing in cell.missing.items():
             if missing.reason or cell.values:
-                listed = seeds.setdefault((cell.dataset, cell.model, cell.arm, str(missing)), [])
+                listed = seeds.setdefault((cell.dataset, cell.model, str(missing), cell.arm), [])
                 listed += [seed] if seed not in listed else []
+    arms: dict[tuple[str, str, str, str], list[str]] = {}
+    for (dataset, model, reason, arm), listed in seeds.items():
+        arms.setdefault((dataset, model, reason, ", ".join(map(str, listed))), []).append(display_name(arm))
     return [
-        f"Missing: {display_name(arm)} on {dataset} with {model}, seed {', '.join(map(str, listed))}: {reason}."
-        for (dataset, model, arm, reason), listed in seeds.items()
+        f"Missing: {', '.join(names)} on {dataset} with {model}, seed {numbers}: {reason}."
+        for (dataset, model, reason, numbers), names in arms.items()
     ]
 
 

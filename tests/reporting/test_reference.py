@@ -13,6 +13,7 @@ import pytest
 from browser import CHROMIUM, browsing
 
 from harness.experiment import Experiment
+from harness.reporting.repeats import write_repeats
 from harness.reporting.tables import write_tables
 from harness.run import read_json
 from harness.statistics.scores import score
@@ -20,7 +21,7 @@ from harness.statistics.scores import score
 REPOSITORY = Path(__file__).parents[2]
 REFERENCE = REPOSITORY / "results" / "reference"
 DIGITS = ' data-value="[^"]*"'  # what HTML sorts by has all its digits, and the last are the processor's
-NAMES = sorted(path.parent.name for path in REFERENCE.glob("*/runs"))
+REPORTS = sorted(path for path in REFERENCE.glob("*/reports/*") if path.is_dir())  # of a machine's experiment
 
 # The same network from its ImageNet weights and from scratch.
 INITIAL_WEIGHTS = [
@@ -31,15 +32,16 @@ INITIAL_WEIGHTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=REPORTS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
 def reports(request, tmp_path_factory) -> tuple[Path, Path]:
     """The committed report of an experiment, and the one that is made now from its records."""
-    name, results = request.param, tmp_path_factory.mktemp("results")
-    shutil.copytree(REFERENCE / name / "runs", results / "runs")
+    committed, results = request.param, tmp_path_factory.mktemp("results")
+    name = committed.name
+    shutil.copytree(committed.parents[1] / "runs", results / "runs")
     command = [sys.executable, "-m", "harness", "report", "--config", f"config/{name}.yaml", "--results", str(results)]
     made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    return REFERENCE / name / "reports" / name, results / "reports" / name
+    return committed, results / "reports" / name
 
 
 def files(folder: Path) -> set[str]:
@@ -88,12 +90,17 @@ def test_the_reference_page_shows_tables_and_figures(reports, tmp_path):
 
 
 def test_the_table_of_initial_weights_is_made_again_from_the_records(tmp_path):
-    reference = REFERENCE / "camvid-small"
+    reference = REFERENCE / "cpu"
     experiment = Experiment.load(REPOSITORY / "config" / "camvid-small.yaml", INITIAL_WEIGHTS)
     shutil.copytree(reference / "runs", tmp_path / "runs")
     write_tables(experiment, tmp_path)
     made = (tmp_path / "reports/camvid-small/tables/miou.md").read_text()
     assert made == (reference / "reports" / "initial_weights.md").read_text()
+
+
+def test_the_table_of_same_seeds_is_made_again_from_the_records(tmp_path):
+    made = write_repeats(REFERENCE / "cpu", REFERENCE / "h100", "whole", tmp_path / "same_seed.md")
+    assert made.read_text() == (REFERENCE / "same_seed.md").read_text()
 
 
 def test_the_reference_records_scores_follow_from_their_counts():

@@ -5,7 +5,7 @@ import torch
 
 from harness import discovery
 from harness.cost.arms import generated_batch, schedule, trainer
-from harness.evaluation.inference import predict
+from harness.evaluation.inference import scores
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,10 +23,10 @@ def _trainer(method, device):
 
 
 @pytest.fixture
-def exact(monkeypatch):
-    """Convolutions and products in float32, not in its short form TF32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+def exact():
+    """Convolutions in float32, not in its short form TF32, which torch lets cuDNN take by default."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 @pytest.mark.parametrize("method", discovery.names())
@@ -47,15 +47,16 @@ def test_a_step_of_every_method(method, exact):
         torch.testing.assert_close(found[CUDA][name].double().cpu(), found[CPU][name].double(), rtol=1e-3, atol=1e-5)
 
 
-def test_label_maps_are_those_of_the_cpu_but_for_ties(exact):
+@pytest.mark.parametrize("protocol", ["whole", "ms_flip"])
+def test_predictions_are_those_of_the_cpu(protocol, exact):
     images, labels = generated_batch(CLASSES, BATCH, SIZE)
     made = _trainer("cross_entropy", CPU)
-    for iteration in range(20):
-        made.step(images, labels, iteration, 0.05)
+    for iteration in range(3):  # with more it knows one class alone
+        made.step(images, labels, iteration, 0.01)
     image = images[0].permute(1, 2, 0).numpy()
     network = made.network.eval()
-    for protocol in ("whole", "ms_flip"):
-        ours = predict(network.to(CPU), image, protocol)
-        theirs = predict(network.to(CUDA), image, protocol)
-        assert len(set(ours.flatten().tolist())) > 1
-        assert (ours == theirs).mean() > 0.999
+    ours = scores(network.to(CPU), image, protocol)
+    theirs = scores(network.to(CUDA), image, protocol).cpu()
+    assert len(ours.argmax(1).unique()) > 1
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4)
+    assert (theirs.argmax(1) == ours.argmax(1)).double().mean() > 0.99

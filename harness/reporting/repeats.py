@@ -1,0 +1,107 @@
+"""A table of the runs that two results folders share: what the same seed gives on another machine."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness import atomic
+from harness.errors import UserError
+from harness.reporting.markup import escape_markdown, markdown_table, points
+from harness.run import Run, read_json
+from harness.statistics.repeats import Repeats
+from harness.statistics.repeats import repeats as measure
+
+Place = tuple[str, str, str, str]  # experiment, data set, network, arm
+
+SOURCES = ("method_source", "model_spec")  # of code that may have changed without changing what a run does
+
+
+def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
+    """Write the mIoU of every run that both folders hold, by `protocol`, as Markdown; returns `out`.
+
+    A run is the same if experiment, data set, network, arm and seed are, and all options and settings that both records
+    know; notes say where the method's source was another. Raises UserError if they share no run.
+    """
+    ours, theirs = _records(first, protocol), _records(second, protocol)
+    shared = [run for run in ours if run in theirs and _same(ours[run], theirs[run])]
+    if not shared:
+        raise UserError(f"{first} and {second} share no run that was evaluated by {protocol}: give two results folders")
+    scores = {run: tuple(records[run]["scores"][protocol]["miou"] for records in (ours, theirs)) for run in shared}
+    places = list(dict.fromkeys(place for place, _ in shared))
+    arms = {place: [scores[run] for run in shared if run[0] == place] for place in places}
+    found = measure({str(place): pairs for place, pairs in arms.items()})
+    rows = [
+        [
+            escape_markdown(" ".join(_shown(place, places))),
+            str(len(pairs)),
+            *(points(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)),
+            ", ".join(points(after - before, sign=True) for before, after in pairs),
+        ]
+        for place, pairs in arms.items()
+    ]
+    names = [_machines(records[run] for run in shared) for records in (ours, theirs)]
+    sources = sum(
+        len({records[run]["settings"].get("method_source") for records in (ours, theirs)}) > 1 for run in shared
+    )
+    text = markdown_table(
+        f"The same runs on two machines: mIoU, {protocol}",
+        ["", "seeds", first.name, second.name, f"{second.name} minus {first.name}, seed by seed"],
+        rows,
+        [f"{first.name}: {names[0]}. {second.name}: {names[1]}.", *_notes(found, first.name, second.name, sources)],
+    )
+    atomic.write_text(out, text)
+    return out
+
+
+def _notes(found: Repeats, first: str, second: str, sources: int) -> list[str]:
+    notes = [
+        "Equal seeds: the same initial weights, images and crops. What differs is rounding, and what methods draw at "
+        "random on the device."
+    ]
+    if found.shift_interval is not None and found.same_seed is not None:
+        low, high = (points(bound, sign=True) for bound in found.shift_interval)
+        notes += [
+            f"{second} minus {first}: {points(found.shift, sign=True)} points on average over {found.n} runs, 95 % "
+            f"interval [{low}, {high}] by Student's t.",
+            f"Standard deviation of a run with its seed fixed: {points(found.same_seed)} points (of the differences, "
+            "over the square root of 2).",
+        ]
+    if found.across_seeds is not None:
+        related = "" if found.correlation is None else f"; correlation of a seed's two runs: {found.correlation:.2f}"
+        notes.append(f"Over seeds, within an arm and a machine: {points(found.across_seeds)} points{related}.")
+    if sources:
+        notes.append(f"Of {found.n} runs {sources} had another version of their method's source on the two machines.")
+    return notes
+
+
+def _records(results: Path, protocol: str) -> dict[tuple[Place, int], dict[str, Any]]:
+    """The records with a score by `protocol`, in the order of their paths, by (place, seed)."""
+    found = {}
+    for path in sorted((results / "runs").rglob("record.json")):
+        record = read_json(path)
+        if protocol in (record.get("scores") or {}) and record["scores"][protocol].get("miou") is not None:
+            run = Run(**record["key"])
+            found[(run.experiment, run.dataset, run.model, run.arm), run.seed] = record
+    return found
+
+
+def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether all that both records know of settings and options is equal, `SOURCES` aside."""
+    for part in ("options", "settings"):
+        known = (ours[part].keys() & theirs[part].keys()) - {"options", *SOURCES}
+        if any(ours[part][name] != theirs[part][name] for name in known):
+            return False
+    return True
+
+
+def _machines(records: Iterable[dict[str, Any]]) -> str:
+    """The devices that runs were trained on, with torch's version, each once."""
+    made = [record["provenance"] for record in records]
+    return ", ".join(dict.fromkeys(f"{one['device']['name']} with torch {one['packages']['torch']}" for one in made))
+
+
+def _shown(place: Place, places: Iterable[Place]) -> list[str]:
+    """What tells a place from the others: its arm, and whatever of experiment, data set and network is not one."""
+    *outer, _ = zip(*places, strict=True)
+    kept = [own for own, names in zip(place, outer, strict=False) if len(set(names)) > 1]
+    return [*kept, place[-1].replace("_", " ")]

@@ -1,0 +1,76 @@
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import UserError
+from harness.reporting.repeats import write_repeats
+from harness.run import write_json
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Writes a record with the few keys that are read."""
+
+    def write(results, arm, seed, miou, *, settings=None, options=None, protocol="whole", experiment="e", device="CPU"):
+        key = {"experiment": experiment, "dataset": "d", "model": "m", "arm": arm, "seed": seed}
+        folder = tmp_path / results / "runs" / experiment / "d" / "m" / arm / f"seed{seed}"
+        content = {
+            "key": key,
+            "scores": {protocol: {"miou": miou}},
+            "settings": {"batch": 8, "method_source": "abc"} | (settings or {}),
+            "options": options or {},
+            "provenance": {"device": {"name": device}, "packages": {"torch": "2.13.0"}},
+        }
+        folder.mkdir(parents=True)
+        write_json(folder / "record.json", content)
+
+    return write
+
+
+def test_runs_of_both_folders_stand_side_by_side_with_their_differences(record, tmp_path):
+    for seed, (here, there) in enumerate([(50.0, 51.0), (52.0, 51.5), (51.0, 51.0)]):
+        record("cpu", "cross_entropy", seed, here)
+        record("gpu", "cross_entropy", seed, there, device="GPU", settings={"method_source": "def"})
+    record("cpu", "contextrast", 0, 40.0)
+    record("gpu", "contextrast", 1, 41.0)  # another seed
+    text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
+    assert "| cross entropy | 3 | 51.00 | 51.17 | +1.00, -0.50, +0.00 |" in text
+    assert "contextrast" not in text
+    assert "cpu: CPU with torch 2.13.0. gpu: GPU with torch 2.13.0." in text
+    # Differences 1, -0.5, 0: mean 1/6, sd 0.7638; t(2) 4.3027.
+    assert "+0.17 points on average over 3 runs, 95 % interval \\[-1.73, +2.06\\]" in text
+    assert "with its seed fixed: 0.54 points" in text
+    assert "Of 3 runs 3 had another version" in text
+
+
+def test_only_what_is_one_run_counts_as_one(record, tmp_path):
+    record("cpu", "cross_entropy", 0, 50.0, options={"a": 1})
+    record("gpu", "cross_entropy", 0, 51.0, options={"a": 1, "new": 2}, settings={"data": "z", "later": 0})
+    for place, batch in (("cpu", 8), ("gpu", 16)):
+        record(place, "other_batch", 0, 50.0, settings={"batch": batch})
+        record(place, "other_option", 0, 50.0, options={"a": batch})
+        record(place, "same", 0, 50.0, experiment="another")
+    record("cpu", "other_protocol", 0, 50.0)
+    record("gpu", "other_protocol", 0, 50.0, protocol="ms_flip")
+    text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
+    assert "| e cross entropy | 1 | 50.00 | 51.00 | +1.00 |" in text
+    assert "| another same | 1 |" in text
+    assert "other" not in text.replace("another", "")
+
+
+def test_folders_without_a_shared_run_are_refused(record, tmp_path):
+    record("cpu", "cross_entropy", 0, 50.0)
+    record("gpu", "cross_entropy", 1, 50.0)
+    with pytest.raises(UserError, match="share no run that was evaluated by whole"):
+        write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md")
+    outcome = CliRunner().invoke(app, ["repeats", str(tmp_path), str(tmp_path / "gpu")])
+    assert isinstance(outcome.exception, UserError)
+    assert "there are no runs in" in str(outcome.exception)
+
+
+def test_by_default_the_table_stands_among_the_second_folders_reports(record, tmp_path):
+    record("cpu", "cross_entropy", 0, 50.0)
+    record("gpu", "cross_entropy", 0, 50.5)
+    outcome = CliRunner().invoke(app, ["repeats", str(tmp_path / "cpu"), str(tmp_path / "gpu")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "+0.50" in (tmp_path / "gpu" / "reports" / "repeats.md").read_text()
