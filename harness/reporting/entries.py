@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from harness.reporting.markup import Entry, points
 from harness.reporting.records import Cell, display_name
 from harness.statistics.comparison import Spread
+from harness.statistics.pooled import Bounds
 
 ABSENT_ENTRY = Entry("–")
 
@@ -39,6 +40,14 @@ def cell_entry(cell: Cell) -> Entry:
     if mean is None:
         return hole(cell.status, cell.note)
     return Entry(points(mean.mean), range_text(mean), difference_text(cell), mean.mean, cell.verdict, note=cell.note)
+
+
+def bounds_entry(bounds: Bounds | None) -> Entry:
+    """A difference with its pooled interval and its number of seeds, bold where the interval leaves out 0."""
+    if bounds is None:
+        return ABSENT_ENTRY
+    text = f"{points(bounds.difference, True)} [{points(bounds.low, True)}, {points(bounds.high, True)}]"
+    return Entry(text, f"n {bounds.seeds}", value=bounds.difference, strong=bounds.excludes_zero)
 
 
 def hole(text: str, why: str = "") -> Entry:

@@ -1,6 +1,6 @@
 """What is said under a table: protocols, rules, noise, what it could have shown, and what is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
@@ -8,6 +8,7 @@ from harness.reporting.markup import points
 from harness.reporting.records import Cell, display_name, is_control
 from harness.reporting.verdicts import NOT_VERIFIED
 from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.pooled import Pooled
 
 PROTOCOLS = {
     "whole": "the image as it is, one scale",
@@ -67,6 +68,25 @@ def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str
     said += _origins(found)
     said += _cautions({cell.interval.seeds for cell in found if cell.interval})
     return said + _holes(found)
+
+
+def pooled_notes(pools: Mapping[str, Pooled]) -> list[str]:
+    """What must be said under the table of pooled differences, {protocol: of its column}."""
+    said = [
+        "The differences of the table above, whose intervals take each arm's own scatter over its seeds; here all arms "
+        "have one, estimated from all of them (as Dunnett, 1955). Narrower, and right as long as no arm scatters "
+        "several times as much as the others (docs/metrics.md).",
+        "95 % intervals, with Holm's correction over the arms of a column, from n seeds in common with the baseline, "
+        "two at least. A/A controls, whose seeds are others, are left out. Bold: the interval leaves out 0.",
+    ]
+    for protocol, each in pools.items():
+        least, most = (choose(bounds.detectable for bounds in each.bounds.values()) for choose in (min, max))
+        said.append(
+            f"{protocol}: standard deviation of a run beside its seed {points(each.deviation)} points, {each.freedom} "
+            f"degrees of freedom (by single arms {points(each.smallest)} to {points(each.largest)}); detectable "
+            f"{points(least)} to {points(most)} points."
+        )
+    return said
 
 
 def _controls(experiment: Experiment) -> list[str]:

@@ -19,6 +19,7 @@ from harness.experiment import Experiment
 from harness.run import Run, differences, read_json, refuse_changed_files
 from harness.statistics.comparison import Interval, Spread, compare, spread
 from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.pooled import Bounds, Pooled, pool
 from harness.statistics.scores import groups as frequency_groups
 from harness.statistics.scores import metric_name, miou
 
@@ -65,6 +66,7 @@ class Cell:
     is_baseline: bool
     images: int
     origins: dict[int, Origin] = field(default_factory=dict)
+    pool: Pooled | None = None  # of its column: the differences if every arm's luck is of one size
 
     @property
     def spread(self) -> Spread | None:
@@ -88,6 +90,11 @@ class Cell:
         for seed, missing in self.missing.items():
             alike.setdefault(str(missing), []).append(str(seed))
         return "; ".join(notes + [f"seed {', '.join(seeds)} {missing}" for missing, seeds in alike.items()])
+
+    @property
+    def pooled(self) -> Bounds | None:
+        """Its difference with the scatter of all arms' seeds, None without two seeds in common with the baseline."""
+        return self.pool.bounds.get(self.arm) if self.pool else None
 
     @property
     def verdict(self) -> bool:
@@ -206,21 +213,28 @@ def cells(
         tables = {arm: group.tables(protocol, table, arm) for arm in arms}
         rivals = {arm: tables[arm] for arm in arms if arm != baseline}
         intervals = compare(rivals, tables[baseline], group.clusters, experiment.absent, alone=alone)
+        scores = {
+            arm: {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in of_arm.items()}
+            for arm, of_arm in tables.items()
+        }
+        defined = {arm: {seed: x for seed, x in of_arm.items() if not np.isnan(x)} for arm, of_arm in scores.items()}
+        noises = {arm: each.noise for arm, each in intervals.items() if each.noise and arm not in alone}
+        pooled = pool(defined[baseline], {arm: defined[arm] for arm in noises}, noises)
         for arm in arms:
-            scores = {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in tables[arm].items()}
-            undefined = {seed: Missing("undefined", "no class is there") for seed, x in scores.items() if np.isnan(x)}
+            undefined = {seed: Missing("undefined", "no class is there") for seed in scores[arm].keys() - defined[arm]}
             cell = Cell(
                 dataset=group.dataset,
                 model=group.model,
                 protocol=protocol,
                 arm=arm,
                 metric=metric_name(table),
-                values={seed: score for seed, score in scores.items() if seed not in undefined},
+                values=defined[arm],
                 interval=intervals.get(arm),
                 missing=group.missing(protocol, table, arm) | undefined,
                 is_baseline=arm == baseline,
                 images=len(group.image_ids),
                 origins=group.origins.get(arm, {}),
+                pool=pooled,
             )
             found.append(cell)
     return found

@@ -6,21 +6,23 @@ from pathlib import Path
 import numpy as np
 
 from harness.experiment import Experiment
-from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry
+from harness.reporting.entries import ABSENT_ENTRY, arm_entry, bounds_entry, cell_entry
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
-from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS, detectable, notes
+from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS, detectable, notes, pooled_notes
 from harness.reporting.papers import write_paper_tables
 from harness.reporting.records import Cell, arm_order, display_name
 from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table
 from harness.statistics.comparison import spread
+from harness.statistics.pooled import is_shared
 from harness.statistics.scores import metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
 CSV_COLUMNS = (
     *("dataset", "model", "protocol", "arm", "metric", "seeds", "mean", "min", "max"),
     *("difference", "low", "high", "unit", "note", "status", "detectable", "further_seeds"),
+    *("pooled_low", "pooled_high"),
 )
 CLASS_COLUMNS = ("dataset", "model", "protocol", "arm", "class", "metric", "seeds", "mean", "min", "max")
 
@@ -38,7 +40,8 @@ def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measu
     measured = measure(experiment, results) if measured is None else measured
     region = [cell for each in measured for cell in each.region]
     columns = [(str(protocol), "miou", str(protocol)) for protocol in experiment.protocols]
-    write_table(folder / "miou", *_cell_table(_grids(experiment, region, "mIoU", "region", columns), region))
+    grids = [*_grids(experiment, region, "mIoU", "region", columns), *_pooled_grids(experiment, region)]
+    write_table(folder / "miou", *_cell_table(grids, region))
     _write_classes(
         experiment, folder / "per_class", [row for each in measured for row in _class_rows(experiment, each)]
     )
@@ -70,13 +73,14 @@ def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measu
 
 def csv_row(cell: Cell) -> list[object]:
     """A cell as a row of `CSV_COLUMNS`."""
-    mean, interval = cell.spread, cell.interval
+    mean, interval, pooled = cell.spread, cell.interval, cell.pooled
     return [
         *(cell.dataset, cell.model, cell.protocol, cell.arm, cell.metric, len(cell.values)),
         *((mean.mean, mean.low, mean.high) if mean else (None, None, None)),
         *((interval.difference, interval.low, interval.high, interval.unit) if interval else (None, None, None, None)),
         *(cell.note, cell.status),
         *((interval.detectable, interval.further_seeds) if interval else (None, None)),
+        *((pooled.low, pooled.high) if pooled else (None, None)),
     ]
 
 
@@ -114,6 +118,33 @@ def _grids(
                 columns=[("", ""), *over],
                 rows=[[arm_entry(row[0]), *map(cell_entry, row)] for row in rows],
                 notes=[MEANING[kind], *remarks, *notes(experiment, shown), *detectable(shown)],
+            )
+        )
+    return grids
+
+
+def _pooled_grids(experiment: Experiment, found: Sequence[Cell]) -> list[Grid]:
+    """For every data set and model the differences once more, if every arm's luck is of one size.
+
+    Of protocols with two such arms at least: of one alone they are what stands above.
+    """
+    grids = []
+    for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in found):
+        of_pair = [cell for cell in found if (cell.dataset, cell.model) == (dataset, model)]
+        pools = {cell.protocol: cell.pool for cell in of_pair if cell.pool and is_shared(cell.pool)}
+        arms = [arm for arm in arm_order(experiment) if any(arm in each.bounds for each in pools.values())]
+        if not pools:
+            continue
+        grids.append(
+            Grid(
+                name=f"pooled-{experiment.name}-{dataset}-{model}",
+                title=f"mIoU, differences to {display_name(experiment.baseline)} with the seeds' scatter pooled",
+                columns=[("", ""), *((f"{dataset}, {model}", protocol) for protocol in pools)],
+                rows=[
+                    [Entry(display_name(arm)), *(bounds_entry(each.bounds.get(arm)) for each in pools.values())]
+                    for arm in arms
+                ],
+                notes=pooled_notes(pools),
             )
         )
     return grids

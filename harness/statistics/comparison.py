@@ -150,7 +150,7 @@ def compare(
     p_values = {arm: each.p(mean[arm]) if each else 1.0 for arm, each in noises.items()}
     shares = dict.fromkeys(noises, 1 - confidence)
     family = [arm for arm in noises if arm not in alone and len(paired[arm]) >= ENOUGH_SEEDS]
-    shares_of_family, corrected = _holm({arm: p_values[arm] for arm in family}, 1 - confidence)
+    shares_of_family, corrected = holm({arm: p_values[arm] for arm in family}, 1 - confidence)
     shares |= shares_of_family
     p_values |= corrected
     intervals = {}
@@ -176,7 +176,7 @@ def compare(
     return intervals
 
 
-def _holm(p_values: Mapping[str, float], alpha: float) -> tuple[dict[str, float], dict[str, float]]:
+def holm(p_values: Mapping[str, float], alpha: float) -> tuple[dict[str, float], dict[str, float]]:
     """The share of `alpha` left to each arm's interval, and the corrected p-values (Holm, 1979).
 
     The smallest p-value is held against alpha / m, the next against alpha / (m - 1), until one fails. From there on all

@@ -56,6 +56,7 @@ class Noise:
     spread: float | None
     own: float
     images: float
+    freedom: int | None = None  # degrees of freedom of `spread`; None: pairs - 1. More where arms are pooled (`pooled`)
 
     def margin(self, alpha: float, pairs: int | None = None, units: int | None = None) -> float:
         """Half the width in points of the interval that misses with probability `alpha`.
@@ -67,7 +68,7 @@ class Noise:
         t_images = critical(alpha, (units or self.units) - 1)
         if of_seeds == 0:
             return t_images * math.sqrt(of_images)
-        t_seeds = critical(alpha, (pairs or self.pairs) - 1)
+        t_seeds = critical(alpha, self._freedom(pairs or self.pairs))
         share = of_seeds / (of_seeds + of_images)
         t = t_images + share**2 * (t_seeds - t_images)
         return max(t * math.sqrt(of_seeds + of_images), t_seeds * math.sqrt(of_seeds))
@@ -78,7 +79,7 @@ class Noise:
         if difference == 0 or error == 0:
             return 1.0 if difference == 0 else SMALLEST_P
         t = abs(difference) / error
-        freedoms = (self.units - 1, max(self.pairs, 2) - 1)
+        freedoms = (self.units - 1, self._freedom(max(self.pairs, 2)))
         either = [math.log(max(two_sided(t, freedom), SMALLEST_P)) for freedom in freedoms]
         return math.exp(_root(lambda x: self.margin(math.exp(x)) - abs(difference), min(either), max(either)))
 
@@ -111,7 +112,13 @@ class Noise:
         """
         if self.spread is None:
             return None
-        return critical(alpha, self.pairs - 1) * math.sqrt(self.spread * (1 + 1 / self.pairs))
+        return critical(alpha, self._freedom(self.pairs)) * math.sqrt(self.spread * (1 + 1 / self.pairs))
+
+    def _freedom(self, pairs: int) -> int:
+        """The degrees of freedom of the seeds' part, with so many pairs instead of `self.pairs` and as many arms."""
+        if self.freedom is None:
+            return pairs - 1
+        return max(1, round(self.freedom * (pairs - 1) / (self.pairs - 1)))
 
     def _variances(self, pairs: int, units: int) -> tuple[float, float]:
         """What seeds and images add to the variance of the mean difference."""

@@ -242,3 +242,43 @@ def test_the_per_class_table_is_the_iou_of_every_class(make_experiment, write_al
 def test_csv_fields_survive_commas_quotes_and_nothing():
     text = csv_text(("a", "b", "c"), [('x, "y"', None, 0.1 + 0.2)])
     assert list(csv.reader(text.splitlines())) == [["a", "b", "c"], ['x, "y"', "", "0.30000000000000004"]]
+
+
+def test_differences_with_pooled_scatter_stand_under_the_mious(make_experiment, write_run, tmp_path):
+    arms = {
+        "plain": {"method": "cross_entropy"},
+        "better": {"method": "contextrast"},
+        "again": {"method": "cross_entropy"},
+    }
+    arms |= {"same": {"method": "region_contrast"}, "one_seed": {"method": "pne"}}
+    experiment = make_experiment(arms=arms, baseline="plain", seeds=[0, 1, 2])
+    for run in experiment.runs():
+        if run.arm != "one_seed" or run.seed == 0:
+            write_run(experiment, tmp_path, run.arm, run.seed, skill=0.9 if run.arm == "better" else 0.6)
+    write_tables(experiment, tmp_path)
+    text = (folder(experiment, tmp_path) / "miou.md").read_text()
+    table = text[text.index("### mIoU, differences to plain with the seeds' scatter pooled") :]
+    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if line.startswith("| ")}
+    assert list(rows) == ["", ":--", "better", "same"]  # neither the control nor the arm with a single seed
+    csv = {(row["arm"], row["protocol"]): row for row in read_csv(folder(experiment, tmp_path) / "miou.csv")}
+    for arm in ("better", "same"):
+        for protocol in ("whole", "ms_flip"):
+            row = csv[arm, protocol]
+            bounds = [f"{float(row[name]):+.2f}" for name in ("difference", "pooled_low", "pooled_high")]
+            assert f"{bounds[0]} \\[{bounds[1]}, {bounds[2]}\\]" in rows[arm]
+            middle = (float(row["pooled_low"]) + float(row["pooled_high"])) / 2
+            assert middle == pytest.approx(float(row["difference"]))
+    assert rows["better"].count("**") == 4 and "**" not in rows["same"]
+    assert csv["one_seed", "whole"]["pooled_low"] == csv["again", "whole"]["pooled_low"] == ""
+    assert "4 degrees of freedom" in table
+
+
+def test_one_arm_has_no_table_of_pooled_differences(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "rival_one": {"method": "contextrast"}})
+    write_all(experiment, tmp_path)
+    write_tables(experiment, tmp_path)
+    assert "pooled" not in (folder(experiment, tmp_path) / "miou.md").read_text()
+    rows = [row for row in read_csv(folder(experiment, tmp_path) / "miou.csv") if row["arm"] == "rival_one"]
+    for row in rows:  # the interval that it has anyway
+        assert float(row["pooled_low"]) == pytest.approx(float(row["low"]), abs=0.02)
+    assert len(rows) == 2

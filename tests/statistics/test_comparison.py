@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics.comparison import _holm, compare, image_noise, spread
+from harness.statistics.comparison import compare, holm, image_noise, spread
 
 
 def tables_of_runs(runs=6, images=30, classes=3, seed=0, better=0):
@@ -155,17 +155,17 @@ def test_spread_is_mean_and_range_with_n():
         spread([])
 
 
-def test_holm_by_hand():
+def testholm_by_hand():
     # 4 x 0.01 = 0.04, 3 x 0.02 = 0.06 fails: the rest keep its share, 0.05 / 3, and its corrected p-value or more.
-    shares, corrected = _holm({"a": 0.02, "b": 0.01, "c": 0.021, "d": 0.9}, 0.05)
+    shares, corrected = holm({"a": 0.02, "b": 0.01, "c": 0.021, "d": 0.9}, 0.05)
     assert shares == pytest.approx({"b": 0.05 / 4, "a": 0.05 / 3, "c": 0.05 / 3, "d": 0.05 / 3})
     assert corrected == pytest.approx({"b": 0.04, "a": 0.06, "c": 0.06, "d": 0.9})
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_exactly_what_its_shares_reject(values):
+def testholm_rejects_exactly_what_its_shares_reject(values):
     p_values = {str(index): value for index, value in enumerate(values)}
-    shares, corrected = _holm(p_values, 0.05)
+    shares, corrected = holm(p_values, 0.05)
     order, rejected = sorted(p_values, key=p_values.get), set()
     for rank, arm in enumerate(order):
         if p_values[arm] > 0.05 / (len(order) - rank):

@@ -20,6 +20,7 @@ from harness.reporting.figures.style import (
 )
 from harness.reporting.measured import Measured
 from harness.reporting.records import Cell, arm_order, display_name, is_control
+from harness.statistics.pooled import is_shared
 
 ROW = 0.17  # inches
 
@@ -82,6 +83,8 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
     )
     if any(is_control(experiment, arm) for arm in arms):
         text += " A/A: the baseline once more under another name; what it gains is noise."
+    if any(is_shared(cell.pool) for each in measured for cell in each.region):
+        text += " Pale bar: the interval if all arms scatter alike over the seeds."
     width = COLUMN if len(protocols) == 1 else PAGE
     figure = sheet(width, 0.15 + note_height(text, width) + len(measured) * (0.45 + ROW * len(arms)))
     axes = figure.subplots(len(measured), len(protocols), squeeze=False)
@@ -133,6 +136,9 @@ def _differences(
                 axis.plot(low, row, marker="<", color=color, ms=3)
             if interval.high > high:
                 axis.plot(high, row, marker=">", color=color, ms=3)
+        if numbers and cell.pooled and is_shared(cell.pool):
+            ends = [cell.pooled.low, cell.pooled.high]
+            axis.plot(ends, [row, row], color=color, lw=5, alpha=0.35, zorder=1, solid_capstyle="butt")
         face = color if cell.verdict else "white"
         axis.plot(interval.difference, row, marker, mfc=face, mec=color, ms=4, mew=0.9)
     _rows(axis, len(panel))
