@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`, or leave `path` as it was."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy the file `source` to `path`, or leave `path` as it was."""
+    with replacing(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -63,8 +63,23 @@ def source_fingerprint(name: str) -> str:
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):
                 body[0] = ast.Pass()
-        digest.update(f"{module}\n{ast.dump(tree)}\n".encode())
+        digest.update(f"{module}\n{_dump(tree)}\n".encode())
     return digest.hexdigest()
+
+
+def _dump(node: Any) -> str:
+    """Python 3.11's `ast.dump`, whatever Python this is: later ones know more fields, or leave out empty ones."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    said = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        optional = value is None and getattr(type(node), name, ...) is None
+        if not optional and (name, value) != ("type_params", []):  # since 3.12
+            said.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({', '.join(said)})"
 
 
 def _tree(name: str) -> ast.Module:

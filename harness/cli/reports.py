@@ -137,6 +137,23 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
 
 
 @app.command()
+def borrow(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Take over records of other experiments in the results folder whose runs are this one's, weights or not."""
+    from harness.evaluation.borrowing import borrow_records
+    from harness.experiment import Experiment
+
+    found = borrow_records(Experiment.load(config, overrides), results)
+    for run, lender in found.items():
+        typer.echo(f"{run}: {lender}")
+    if not found:
+        typer.echo(f"no other experiment in {results} holds a record that {config} lacks")
+
+
+@app.command()
 def repeats(
     first: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
     second: Annotated[Path, typer.Argument(metavar="RESULTS", help="Another, of the same runs made elsewhere.")],

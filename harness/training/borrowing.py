@@ -1,6 +1,5 @@
 """A run that another experiment holds already need not be trained again: the same settings give the same network."""
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,7 @@ def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, 
         if (lender / EMBEDDINGS).is_file():  # not there before it was kept
             files[lender / EMBEDDINGS] = folder / EMBEDDINGS
         for theirs, ours in files.items():
-            ours.parent.mkdir(parents=True, exist_ok=True)
-            with atomic.replacing(ours) as temporary:
-                shutil.copyfile(theirs, temporary)
+            atomic.copy(theirs, ours)
         record = found | {
             "key": run.key(),
             "protocols": list(experiment.protocols),

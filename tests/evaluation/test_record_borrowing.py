@@ -1,0 +1,73 @@
+import pytest
+from typer.testing import CliRunner
+
+from harness import datasets
+from harness.cli import app
+from harness.errors import UserError
+from harness.evaluation.borrowing import borrow_records
+from harness.evaluation.evaluate import evaluate
+from harness.experiment import Experiment
+from harness.machine import Machine
+from harness.run import read_json
+from harness.training.train import train
+
+pytestmark = pytest.mark.slow
+MACHINE = Machine("cpu", threads=1)
+
+
+@pytest.fixture
+def lender(experiment_file, tiny_data, tmp_path):
+    """An evaluated run of the experiment `main`, whose weights are gone."""
+    experiment = Experiment.load(experiment_file("main", datasets=["tiny"], protocols=["whole", "ms_flip"]))
+    run = experiment.run("tiny", "hrnet_tiny", "cross_entropy", 0)
+    train(experiment, run, tmp_path, MACHINE, root=datasets.resolve_root("tiny"))
+    evaluate(run.folder(tmp_path), MACHINE)
+    for path in (run.folder(tmp_path) / "checkpoints").iterdir():
+        path.unlink()
+    (run.folder(tmp_path) / "training.json").unlink()
+    return run
+
+
+def test_a_record_is_taken_over_once_and_says_from_where(lender, experiment_file, tmp_path):
+    arms = {"plain": {"method": "cross_entropy"}, "contextrast": {}}
+    path = experiment_file("other", datasets=["tiny"], arms=arms, baseline="plain", protocols=["whole"])
+    experiment = Experiment.load(path)
+    run = experiment.run("tiny", "hrnet_tiny", "plain", 0)
+    arguments = ["borrow", "--config", str(path), "--results", str(tmp_path)]
+    said = CliRunner().invoke(app, arguments)
+    assert said.output == f"{run}: main/tiny/hrnet_tiny/cross_entropy/seed0\n"
+    theirs, ours = (read_json(each.folder(tmp_path) / "record.json") for each in (lender, run))
+    assert (ours["key"], ours["borrowed_from"]) == (run.key(), "main/tiny/hrnet_tiny/cross_entropy/seed0")
+    own = {"key", "borrowed_from", "record_hash"}
+    assert {k: v for k, v in ours.items() if k not in own} == {k: v for k, v in theirs.items() if k not in own}
+    for name in ("counts.npz", "confusion.npz", "curve.csv"):
+        assert (run.folder(tmp_path) / name).read_bytes() == (lender.folder(tmp_path) / name).read_bytes()
+    assert "no other experiment" in CliRunner().invoke(app, arguments).output
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": {"iterations": 10, "batch": 2, "crop": [32, 32], "learning_rate": 0.05}},
+        {"seeds": [1]},
+        {"arms": {"cross_entropy": {"seed_offset": 1}}},
+        {"protocols": ["slide"]},
+        {"absent": "zero"},
+    ],
+)
+def test_what_is_another_run_is_not(lender, experiment_file, tmp_path, changes):
+    given = {"datasets": ["tiny"], "arms": {"cross_entropy": {}}} | changes
+    assert borrow_records(Experiment.load(experiment_file("other", **given)), tmp_path) == {}
+
+
+def test_an_arm_that_stands_twice_in_one_experiment_does_not_lend_to_itself(lender, experiment_file, tmp_path):
+    arms = {"cross_entropy": {}, "again": {"method": "cross_entropy"}}
+    experiment = Experiment.load(experiment_file("main", datasets=["tiny"], arms=arms))
+    assert borrow_records(experiment, tmp_path) == {}
+
+
+def test_files_that_are_not_the_records_are_refused(lender, experiment_file, tmp_path):
+    (lender.folder(tmp_path) / "counts.npz").write_bytes(b"other")
+    experiment = Experiment.load(experiment_file("other", datasets=["tiny"], arms={"cross_entropy": {}}))
+    with pytest.raises(UserError, match=r"counts\.npz is not the file that its record was made with"):
+        borrow_records(experiment, tmp_path)
