@@ -77,11 +77,12 @@ def test_the_source_fingerprint_is_the_same_whatever_the_python():
     """Later ones print more fields of a syntax tree (type_params) or fewer (empty lists)."""
     source = "class Mine(Base):\n    def a(self, *, b=None, c=[]):\n        return f'{b!r}' if c else (yield)\n"
     dumped = (
-        "Module(body=[ClassDef(name='Mine', bases=[Name(id='Base', ctx=Load())], keywords=[], body=["
-        "FunctionDef(name='a', args=arguments(posonlyargs=[], args=[arg(arg='self')], "
-        "kwonlyargs=[arg(arg='b'), arg(arg='c')], kw_defaults=[Constant(value=None), List(elts=[], ctx=Load())], defaults=[]), body=[Return(value=IfExp("
-        "test=Name(id='c', ctx=Load()), body=JoinedStr(values=[FormattedValue(value=Name(id='b', ctx=Load()), "
-        "conversion=114)]), orelse=Yield()))], decorator_list=[])], decorator_list=[])], type_ignores=[])"
+        "Module(body=[ClassDef(name='Mine', bases=[Name(id='Base', ctx=Load())], keywords=[], "
+        "body=[FunctionDef(name='a', args=arguments(posonlyargs=[], args=[arg(arg='self')], "
+        "kwonlyargs=[arg(arg='b'), arg(arg='c')], kw_defaults=[Constant(value=None), List(elts=[], "
+        "ctx=Load())], defaults=[]), body=[Return(value=IfExp(test=Name(id='c', ctx=Load()), "
+        "body=JoinedStr(values=[FormattedValue(value=Name(id='b', ctx=Load()), conversion=114)]), "
+        "orelse=Yield()))], decorator_list=[])], decorator_list=[])], type_ignores=[])"
     )
     assert discovery._dump(ast.parse(source)) == dumped
     if sys.version_info[:2] == (3, 11):
