@@ -42,12 +42,16 @@ def cell_entry(cell: Cell) -> Entry:
     return Entry(points(mean.mean), range_text(mean), difference_text(cell), mean.mean, cell.verdict, note=cell.note)
 
 
+def bounds_text(bounds: Bounds) -> str:
+    """A difference with its pooled interval: "+0.84 [+0.12, +1.56]"."""
+    return f"{points(bounds.difference, True)} [{points(bounds.low, True)}, {points(bounds.high, True)}]"
+
+
 def bounds_entry(bounds: Bounds | None) -> Entry:
     """A difference with its pooled interval and its number of seeds, bold where the interval leaves out 0."""
     if bounds is None:
         return ABSENT_ENTRY
-    text = f"{points(bounds.difference, True)} [{points(bounds.low, True)}, {points(bounds.high, True)}]"
-    return Entry(text, f"n {bounds.seeds}", value=bounds.difference, strong=bounds.excludes_zero)
+    return Entry(bounds_text(bounds), f"n {bounds.seeds}", value=bounds.difference, strong=bounds.excludes_zero)
 
 
 def hole(text: str, why: str = "") -> Entry:

@@ -32,6 +32,11 @@ MEANING = {
     "of a class) of a size, FP over the predicted ones; tiny up to 16x16 pixels, small 32x32, medium 96x96, large "
     "above.",
 }
+POOLED = (
+    "An arm's interval takes the arm's own scatter over its seeds; here all arms have one, estimated from all of them "
+    "(as Dunnett, 1955). Narrower, and right as long as no arm scatters several times as much as the others "
+    "(docs/metrics.md)."
+)
 # Of the intervals in a column; the others can have no verdict.
 CORRECTION = f"with Holm's correction over the arms of a column with {ENOUGH_SEEDS} seeds or more, A/A controls aside"
 
@@ -73,9 +78,7 @@ def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str
 def pooled_notes(pools: Mapping[str, Pooled]) -> list[str]:
     """What must be said under the table of pooled differences, {protocol: of its column}."""
     said = [
-        "The differences of the table above, whose intervals take each arm's own scatter over its seeds; here all arms "
-        "have one, estimated from all of them (as Dunnett, 1955). Narrower, and right as long as no arm scatters "
-        "several times as much as the others (docs/metrics.md).",
+        f"The differences of the table above. {POOLED}",
         "95 % intervals, with Holm's correction over the arms of a column, from n seeds in common with the baseline, "
         "two at least. A/A controls, whose seeds are others, are left out. Bold: the interval leaves out 0.",
     ]

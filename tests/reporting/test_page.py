@@ -117,6 +117,21 @@ def test_every_mean_and_difference_of_the_records_is_in_the_table(written):
         assert rows[protocol, "plain (baseline)"][2:4] == ["", "the baseline"]
 
 
+def test_pooled_differences_stand_beside_the_others_where_several_arms_share_a_scatter(
+    make_experiment, write_all, tmp_path
+):
+    arms = {"plain": {"method": "cross_entropy"}, "one": {"method": "contextrast"}, "two": {"method": "pne"}}
+    for chosen, shown in ((arms, True), (dict(list(arms.items())[:2]), False)):
+        experiment = make_experiment(arms=chosen, protocols=["whole"])
+        write_all(experiment, tmp_path)
+        text = write_page(experiment, tmp_path, mious(experiment, tmp_path)).read_text(encoding="utf-8")
+        rows = {row[0]: row for row in Reader(text).tables["miou"]}
+        assert ("With pooled scatter" in text.split("<h3>mIoU")[1]) is shown
+        if shown:
+            (one,) = [cell.pooled for cell in mious(experiment, tmp_path)[0].region if cell.arm == "one"]
+            assert f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" in rows["one"]
+
+
 def test_the_summary_shows_the_gains_and_no_figure_stands_twice(make_experiment, write_all, tmp_path):
     experiment = make_experiment()
     write_all(experiment, tmp_path)

@@ -15,7 +15,7 @@ from harness.experiment import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
-from harness.reporting.notes import ABSENT, CORRECTION, MEANING, PROTOCOLS
+from harness.reporting.notes import ABSENT, CORRECTION, MEANING, POOLED, PROTOCOLS
 from harness.reporting.page.content import cell_table, class_table, data_uri, run_facts, run_key, run_table
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
@@ -181,6 +181,7 @@ def _reading(experiment: Experiment) -> list[str]:
         "Better and worse: the interval leaves out 0, with three seeds or more. Anything else is inside the noise, or "
         "has too few seeds to say. With one seed the interval knows the noise of the test images and not that of "
         "training.",
+        f"With pooled scatter: {POOLED} It has no part in the words of the column beside it.",
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",
         "Grey rows are holes: what was not run, or failed, with its reason.",

@@ -10,12 +10,13 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.reporting.entries import difference_text, range_text
+from harness.reporting.entries import bounds_text, difference_text, range_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
 from harness.reporting.records import Cell, Missing, arm_order, display_name, read_record
 from harness.run import Run, read_json
 from harness.statistics.noise import ENOUGH_SEEDS
+from harness.statistics.pooled import is_shared
 from harness.statistics.scores import mean_defined
 
 SHORT = 10  # letters of a hash that tell it from the others
@@ -116,9 +117,10 @@ def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, 
     """A row a cell: its mean with range and seeds, its difference with interval, and what it says of the noise."""
     headings = [Heading(text) for text in ("Data set", "Model", "Protocol", "Metric", "Arm")]
     headings += [Heading("Mean (%)", True), Heading("Range, seeds"), Heading("Difference (points)", True)]
-    headings += [Heading("Against the noise"), Heading("Note")]
+    headings += [Heading("Against the noise"), Heading("With pooled scatter", True), Heading("Note")]
     rows = []
     for cell in found:
+        pooled = cell.pooled if is_shared(cell.pool) else None
         difference = cell.interval.difference if cell.interval else None
         text, kind = noise_text(cell)
         rows.append(
@@ -130,12 +132,13 @@ def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, 
                     Entry(range_text(cell.spread)),
                     Entry(difference_text(cell), difference, "number"),
                     Entry(text, kind=kind),
+                    Entry(bounds_text(pooled) if pooled else "", pooled.difference if pooled else None, "number"),
                     Entry(cell.note, kind="wide"),
                 ],
                 hole=not cell.values,
             )
         )
-    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3)
+    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3, 9)
 
 
 def noise_text(cell: Cell) -> tuple[str, str]:
