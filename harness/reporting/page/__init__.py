@@ -181,7 +181,7 @@ def _reading(experiment: Experiment) -> list[str]:
         "Better and worse: the interval leaves out 0, with three seeds or more. Anything else is inside the noise, or "
         "has too few seeds to say. With one seed the interval knows the noise of the test images and not that of "
         "training.",
-        f"With pooled scatter: {POOLED} It has no part in the words of the column beside it.",
+        f"With pooled scatter: {POOLED} It has no part in the words of the next column.",
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",
         "Grey rows are holes: what was not run, or failed, with its reason.",

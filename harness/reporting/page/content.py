@@ -117,7 +117,7 @@ def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, 
     """A row a cell: its mean with range and seeds, its difference with interval, and what it says of the noise."""
     headings = [Heading(text) for text in ("Data set", "Model", "Protocol", "Metric", "Arm")]
     headings += [Heading("Mean (%)", True), Heading("Range, seeds"), Heading("Difference (points)", True)]
-    headings += [Heading("Against the noise"), Heading("With pooled scatter", True), Heading("Note")]
+    headings += [Heading("With pooled scatter", True), Heading("Against the noise"), Heading("Note")]
     rows = []
     for cell in found:
         pooled = cell.pooled if is_shared(cell.pool) else None
@@ -131,14 +131,14 @@ def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, 
                     _mean(cell, facts),
                     Entry(range_text(cell.spread)),
                     Entry(difference_text(cell), difference, "number"),
-                    Entry(text, kind=kind),
                     Entry(bounds_text(pooled) if pooled else "", pooled.difference if pooled else None, "number"),
+                    Entry(text, kind=kind),
                     Entry(cell.note, kind="wide"),
                 ],
                 hole=not cell.values,
             )
         )
-    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3, 9)
+    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3, 8)
 
 
 def noise_text(cell: Cell) -> tuple[str, str]:
