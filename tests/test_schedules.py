@@ -39,7 +39,7 @@ def test_entries_are_laid_over_the_schedule_in_order_and_only_on_their_pairs(exp
 
 def test_settings_of_runs_from_before_are_what_they_were(repository):
     """A committed record, made when an experiment had one schedule for all: its fingerprint must still hold."""
-    folder = repository / "results" / "reference" / "cpu"
+    folder = repository / "results" / "reference" / "epyc"
     experiment = Experiment.load(repository / "config" / "camvid-small.yaml", ["models=[lite0_fpn, lite0_fpn_scratch]"])
     records = sorted(folder.glob("runs/camvid-small/**/record.json"))
     assert records

@@ -1,38 +1,40 @@
 """A table of the runs that two results folders share: what the same seed gives on another machine."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness import atomic, discovery
 from harness.errors import UserError
+from harness.evaluation.external_arms import EXTERNAL
+from harness.experiment import Schedule
 from harness.reporting.markup import escape_markdown, markdown_table, points
 from harness.run import Run, read_json
 from harness.statistics.repeats import Repeats
 from harness.statistics.repeats import repeats as measure
 
-Place = tuple[str, str, str, str]  # experiment, data set, network, arm
-
-SOURCES = ("method_source", "model_spec")  # of code that may have changed without changing what a run does
+Place = tuple[str, str, str]  # data set, network, arm
 
 
 def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     """Write the mIoU of every run that both folders hold, by `protocol`, as Markdown; returns `out`.
 
-    A run is the same if experiment, data set, network, arm and seed are, and all options and settings that both records
-    know; notes say where the method's source was another. Raises UserError if they share no run.
+    A run is the same if all that was set is, whatever experiment and arm are called: data, network and its initial
+    weights, method, options, seed and schedule; notes say where the method's source was another. The arms' names are
+    the first's. Raises UserError if they share no run.
     """
     ours, theirs = _records(first, protocol), _records(second, protocol)
-    shared = [run for run in ours if run in theirs and _same(ours[run], theirs[run])]
+    shared = [run for run in ours if run in theirs]
     if not shared:
         raise UserError(f"{first} and {second} share no run that was evaluated by {protocol}: give two results folders")
     scores = {run: tuple(records[run]["scores"][protocol]["miou"] for records in (ours, theirs)) for run in shared}
-    places = list(dict.fromkeys(place for place, _ in shared))
-    arms = {place: [scores[run] for run in shared if run[0] == place] for place in places}
+    places = {run: _place(ours[run]) for run in shared}
+    arms = {place: [scores[run] for run in shared if places[run] == place] for place in places.values()}
     found = measure({str(place): pairs for place, pairs in arms.items()})
     rows = [
         [
-            escape_markdown(" ".join(_shown(place, places))),
+            escape_markdown(" ".join(_shown(place, arms))),
             str(len(pairs)),
             *(points(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)),
             ", ".join(points(after - before, sign=True) for before, after in pairs),
@@ -74,24 +76,31 @@ def _notes(found: Repeats, first: str, second: str, sources: int) -> list[str]:
     return notes
 
 
-def _records(results: Path, protocol: str) -> dict[tuple[Place, int], dict[str, Any]]:
-    """The records with a score by `protocol`, in the order of their paths, by (place, seed)."""
-    found = {}
+def _records(results: Path, protocol: str) -> dict[str, dict[str, Any]]:
+    """The records with a score by `protocol`, in the order of their paths, by all that was set of their runs."""
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted((results / "runs").rglob("record.json")):
         record = read_json(path)
+        if record["method"] == EXTERNAL:
+            continue
         if protocol in (record.get("scores") or {}) and record["scores"][protocol].get("miou") is not None:
-            run = Run(**record["key"])
-            found[(run.experiment, run.dataset, run.model, run.arm), run.seed] = record
+            found.setdefault(_identity(record), record)
     return found
 
 
-def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether all that both records know of settings and options is equal, `SOURCES` aside."""
-    for part in ("options", "settings"):
-        known = (ours[part].keys() & theirs[part].keys()) - {"options", *SOURCES}
-        if any(ours[part][name] != theirs[part][name] for name in known):
-            return False
-    return True
+def _identity(record: dict[str, Any]) -> str:
+    """All that was set, as JSON; what a record is too old to know has its default."""
+    settings = record["settings"]
+    known = {name: settings.get(name) for name in ("dataset", "model", "method", "seed", "starts_at")}
+    known |= {name: settings.get(name) for name in ("data", "initial_weights")}
+    known["options"] = discovery.options(settings["method"]) | settings["options"]
+    known["schedule"] = Schedule.model_validate(settings["schedule"]).model_dump(mode="json")
+    return json.dumps(known, sort_keys=True)
+
+
+def _place(record: dict[str, Any]) -> Place:
+    key = Run(**record["key"])
+    return key.dataset, key.model, key.arm
 
 
 def _machines(records: Iterable[dict[str, Any]]) -> str:
@@ -101,7 +110,7 @@ def _machines(records: Iterable[dict[str, Any]]) -> str:
 
 
 def _shown(place: Place, places: Iterable[Place]) -> list[str]:
-    """What tells a place from the others: its arm, and whatever of experiment, data set and network is not one."""
+    """What tells a place from the others: its arm, and its data set and network where there are several."""
     *outer, _ = zip(*places, strict=True)
     kept = [own for own, names in zip(place, outer, strict=False) if len(set(names)) > 1]
     return [*kept, place[-1].replace("_", " ")]

@@ -118,7 +118,7 @@ def test_a_tall_table_goes_on_with_its_notes_under_the_last_part():
 def reports(request, tmp_path_factory):
     """The tables of the committed reference and those of the papers with nothing measured."""
     folder, root = tmp_path_factory.mktemp("latex"), request.config.rootpath
-    shutil.copytree(root / "results/reference/cpu/runs", folder / "runs")
+    shutil.copytree(root / "results/reference/epyc/runs", folder / "runs")
     write_tables(Experiment.load(root / "config/camvid-small.yaml"), folder)
     write_tables(Experiment.load(root / "config/paper.yaml", ["seeds=[0]"]), folder)
     return folder / "reports"

@@ -6,19 +6,35 @@ from harness.errors import UserError
 from harness.reporting.repeats import write_repeats
 from harness.run import write_json
 
+SCHEDULE = {"iterations": 10, "batch": 8, "crop": [32, 32], "learning_rate": 0.1}
+
 
 @pytest.fixture
 def record(tmp_path):
     """Writes a record with the few keys that are read."""
 
-    def write(results, arm, seed, miou, *, settings=None, options=None, protocol="whole", experiment="e", device="CPU"):
+    def write(
+        results,
+        arm,
+        seed,
+        miou,
+        *,
+        method="cross_entropy",
+        settings=None,
+        options=None,
+        protocol="whole",
+        experiment="e",
+        device="CPU",
+    ):
         key = {"experiment": experiment, "dataset": "d", "model": "m", "arm": arm, "seed": seed}
         folder = tmp_path / results / "runs" / experiment / "d" / "m" / arm / f"seed{seed}"
         content = {
             "key": key,
+            "method": method,
             "scores": {protocol: {"miou": miou}},
-            "settings": {"batch": 8, "method_source": "abc"} | (settings or {}),
-            "options": options or {},
+            "settings": {"dataset": "d", "model": "m", "method": method, "seed": seed, "method_source": "abc"}
+            | {"options": options or {}, "schedule": SCHEDULE}
+            | (settings or {}),
             "provenance": {"device": {"name": device}, "packages": {"torch": "2.13.0"}},
         }
         folder.mkdir(parents=True)
@@ -31,8 +47,8 @@ def test_runs_of_both_folders_stand_side_by_side_with_their_differences(record, 
     for seed, (here, there) in enumerate([(50.0, 51.0), (52.0, 51.5), (51.0, 51.0)]):
         record("cpu", "cross_entropy", seed, here)
         record("gpu", "cross_entropy", seed, there, device="GPU", settings={"method_source": "def"})
-    record("cpu", "contextrast", 0, 40.0)
-    record("gpu", "contextrast", 1, 41.0)  # another seed
+    record("cpu", "contextrast", 0, 40.0, method="contextrast")
+    record("gpu", "contextrast", 1, 41.0, method="contextrast")  # another seed
     text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
     assert "| cross entropy | 3 | 51.00 | 51.17 | +1.00, -0.50, +0.00 |" in text
     assert "contextrast" not in text
@@ -44,18 +60,24 @@ def test_runs_of_both_folders_stand_side_by_side_with_their_differences(record, 
 
 
 def test_only_what_is_one_run_counts_as_one(record, tmp_path):
-    record("cpu", "cross_entropy", 0, 50.0, options={"a": 1})
-    record("gpu", "cross_entropy", 0, 51.0, options={"a": 1, "new": 2}, settings={"data": "z", "later": 0})
-    for place, batch in (("cpu", 8), ("gpu", 16)):
-        record(place, "other_batch", 0, 50.0, settings={"batch": batch})
-        record(place, "other_option", 0, 50.0, options={"a": batch})
-        record(place, "same", 0, 50.0, experiment="another")
-    record("cpu", "other_protocol", 0, 50.0)
-    record("gpu", "other_protocol", 0, 50.0, protocol="ms_flip")
+    record("cpu", "cross_entropy", 0, 50.0)
+    record(
+        "gpu", "their_name", 0, 51.0, experiment="their_experiment", settings={"schedule": SCHEDULE | {"power": 0.9}}
+    )
+    record("cpu", "old", 0, 50.0, method="contextrast")  # from before there was the option, whose default it has
+    record("gpu", "another", 0, 50.0, method="contextrast", options={"by_distance": False})
+    record("gpu", "new", 0, 52.0, method="contextrast", options={"by_distance": True})
+    record("cpu", "other_batch", 1, 50.0)
+    record("gpu", "other_batch", 1, 50.0, settings={"schedule": SCHEDULE | {"batch": 16}})
+    record("cpu", "other_data", 2, 50.0, settings={"data": "a"})
+    record("gpu", "other_data", 2, 50.0, settings={"data": "b"})
+    for place in ("cpu", "gpu"):
+        record(place, "theirs", 4, 50.0, method="external")  # training unknown
+    record("cpu", "other_protocol", 3, 50.0)
+    record("gpu", "other_protocol", 3, 50.0, protocol="ms_flip")
     text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
-    assert "| e cross entropy | 1 | 50.00 | 51.00 | +1.00 |" in text
-    assert "| another same | 1 |" in text
-    assert "other" not in text.replace("another", "")
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == ["| cross entropy | 1 | 50.00 | 51.00 | +1.00 |", "| old | 1 | 50.00 | 52.00 | +2.00 |"]
 
 
 def test_folders_without_a_shared_run_are_refused(record, tmp_path):

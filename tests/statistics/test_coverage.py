@@ -173,7 +173,7 @@ def test_the_page_tells_what_blocks_of_ten_frames_are_worth(repository):
 def test_the_page_tells_how_much_camvids_frames_have_in_common(repository):
     # What a frame adds to the mIoU: its first derivative by the frame's weight.
     found = []
-    folder = repository / "results/reference/cpu/runs/camvid-small/camvid/lite0_fpn"
+    folder = repository / "results/reference/epyc/runs/camvid-small/camvid/lite0_fpn"
     runs = {
         arm: Counts.load(folder / arm / "seed0/counts.npz")
         for arm in ("cross_entropy", "contextrast", "pixel_contrast")
