@@ -34,8 +34,9 @@ bench: .venv/ready
 		--benchmark-json=.benchmarks/bench.json -s
 	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
 
-# Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT.
-# ITERATIONS=50 trains only so many, of every committed run (a minute or two each), and compares the curves.
+# Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT. Where some
+# were trained on a processor of this name, one of those. ITERATIONS=50 trains only so many (a minute or two each), of
+# all such runs, and compares the curves.
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference $(if $(ITERATIONS),--iterations $(ITERATIONS),--protocol whole)
 

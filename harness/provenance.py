@@ -22,7 +22,7 @@ def provenance(device: str) -> dict[str, Any]:
     import torch
 
     gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if gpu else _processor()
+    name = torch.cuda.get_device_name(device) if gpu else processor()
     # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
     shared = {"sharers": devices.sharers()} if gpu else {}
     return {
@@ -35,6 +35,15 @@ def provenance(device: str) -> dict[str, Any]:
         "packages": {package: _version(package) for package in PACKAGES},
         "device": {"type": device.split(":")[0], "name": name, "threads": torch.get_num_threads()} | shared,
     }
+
+
+def processor() -> str:
+    """The name that this machine's processor gives itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _git(*arguments: str) -> str | None:
@@ -50,11 +59,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -1,6 +1,7 @@
 """Makes a committed run again, or its first iterations, from its record alone, and holds the two side by side."""
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ class Beginning:
         return self.other is None or (bool(self.differs) and self.distance <= EARLY_TOLERANCE)
 
 
-def shortest(folder: Path, device: str) -> Path:
+def shortest(folder: Path, device: Mapping[str, str]) -> Path:
     """The folder of the run that took the least time to train, of those that `trained` gives.
 
     Raises UserError if there is none.
@@ -75,18 +76,19 @@ def shortest(folder: Path, device: str) -> Path:
     return min(done, key=lambda run: done[run])
 
 
-def trained(folder: Path, device: str) -> dict[Path, float]:
+def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
     """The folders of the runs in or below `folder` that were trained to their end, with the seconds that they took.
 
-    Of those the ones trained on a `device` of that type (cpu or cuda), which may come out the same to the bit; all
-    where there are none. Raises UserError if there is no run at all.
+    Of those the ones trained on such a `device`, which may come out the same to the bit: {"type": "cpu" or "cuda",
+    "name": the processor's}; a key that none of them agrees in does not count. Raises UserError if there is no run.
     """
     found = {path.parent: read_json(path) for path in sorted(Path(folder).rglob("record.json"))}
     done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")
-    alike = {run for run, record in done.items() if record["provenance"]["device"]["type"] == device}
-    return {run: record["seconds"] for run, record in done.items() if run in (alike or done)}
+    for key, wanted in device.items():
+        done = {run: one for run, one in done.items() if one["provenance"]["device"][key] == wanted} or done
+    return {run: record["seconds"] for run, record in done.items()}
 
 
 def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protocols: list[str]) -> Comparison:

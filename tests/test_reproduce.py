@@ -7,7 +7,7 @@ from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
 from harness.machine import Machine
-from harness.reproduce import Beginning, Comparison, begin, describe, shortest
+from harness.reproduce import Beginning, Comparison, begin, describe, shortest, trained
 from harness.run import read_json, write_json
 from harness.training.train import train
 
@@ -68,12 +68,18 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
     for arm, seconds in (("cross_entropy", 9.0), ("late", 4.0)):
         record = read_json(folders[arm] / "record.json")
         write_json(folders[arm] / "record.json", record | {"seconds": seconds})
-    assert shortest(tmp_path, "cpu") == shortest(tmp_path, "cuda") == folders["late"]
     record = read_json(folders["late"] / "record.json")
-    gpu = record["provenance"] | {"device": record["provenance"]["device"] | {"type": "cuda"}}
-    write_json(folders["late"] / "record.json", record | {"provenance": gpu})
-    assert shortest(tmp_path, "cpu") == folders["cross_entropy"]  # of those that were trained on such a device
-    assert shortest(tmp_path, "cuda") == folders["late"]
+    device = record["provenance"]["device"]
+    here, gpu = {"type": "cpu", "name": device["name"]}, {"type": "cuda"}
+    assert shortest(tmp_path, here) == shortest(tmp_path, gpu) == folders["late"]
+    for other in (gpu, {"name": "another processor"}):
+        write_json(
+            folders["late"] / "record.json",
+            record | {"provenance": record["provenance"] | {"device": device | other}},
+        )
+        assert shortest(tmp_path, here) == folders["cross_entropy"]  # of those that were trained on such a device
+        assert shortest(tmp_path, device | other) == folders["late"]
+    assert list(trained(tmp_path, here | {"name": "a third one"})) == list(folders.values())
     write_json(folders["late"] / "record.json", record)
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, [])
     assert (found.differs, found.same_bits, found.passed) == ([], True, True)
@@ -114,7 +120,7 @@ def test_on_a_gpu_the_same_bits_are_not_due():
 
 def test_what_cannot_be_made_again_is_said(repository, tmp_path):
     with pytest.raises(UserError, match="no record of a trained run"):
-        shortest(tmp_path, "cpu")
-    reference = shortest(repository / "results" / "reference", "cpu")
+        shortest(tmp_path, {"type": "cpu"})
+    reference = shortest(repository / "results" / "reference", {"type": "cpu"})
     with pytest.raises(UserError, match="was not evaluated by slide"):
         reproduce.reproduce(reference, tmp_path, tmp_path, MACHINE, ["slide"])

@@ -189,16 +189,18 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Make a run again from its record alone, the shortest of this device's if there are several, and compare."""
+    """Make a run again from its record alone, of several the shortest of such a device's, and compare."""
     from harness import datasets, devices
     from harness.machine import Machine
+    from harness.provenance import processor
     from harness.reproduce import begin, describe, shortest, trained
     from harness.reproduce import reproduce as make_again
     from harness.run import read_json
 
-    kind = "cuda" if device.startswith("cuda") or (device == "auto" and devices.visible()) else "cpu"
+    gpu = device.startswith("cuda") or (device == "auto" and devices.visible())
+    here = {"type": "cuda"} if gpu else {"type": "cpu", "name": processor()}
     missed = []
-    for chosen in trained(folder, kind) if iterations else [shortest(folder, kind)]:
+    for chosen in trained(folder, here) if iterations else [shortest(folder, here)]:
         record = read_json(chosen / "record.json")
         where = datasets.resolve_root(record["key"]["dataset"], root, results)
         machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")

@@ -65,6 +65,7 @@ def measure_overhead(
     name = "-".join(parts + ([] if device.type == "cuda" else [f"{torch.get_num_threads()}threads"]))
     started, before = datetime.now(UTC).isoformat(timespec="seconds"), conditions(device)
     with fast_convolutions(device):
+        torch_settings = settings(device)
         with EnergyMeter(device) as energy:
             timings = take_turns(work, device, plan, f"training cost {name}")
         arms = {}
@@ -79,7 +80,7 @@ def measure_overhead(
         | {"channels_last": channels_last},
         "baseline": baseline,
         "plan": asdict(plan),
-        "torch": settings(device),
+        "torch": torch_settings,
         "conditions": {"before": before, "after": conditions(device)},
         "energy_joules": energy.joules(),
         "energy_seconds": energy.seconds,
