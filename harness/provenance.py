@@ -10,6 +10,16 @@ from harness import devices
 
 ROOT = Path(__file__).parent.parent
 TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
+CPUINFO = Path("/proc/cpuinfo")
+MODEL_KEYS = (
+    "cpu family",
+    "model",
+    "stepping",
+    "CPU implementer",
+    "CPU variant",
+    "CPU part",
+    "CPU revision",
+)  # x86, Arm
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmcv", "onedl-mmengine", "numpy", "opencv-python-headless")
 
 
@@ -22,7 +32,7 @@ def provenance(device: str) -> dict[str, Any]:
     import torch
 
     gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if gpu else processor()
+    named = {"name": torch.cuda.get_device_name(device)} if gpu else processor()
     # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
     shared = {"sharers": devices.sharers()} if gpu else {}
     return {
@@ -33,17 +43,23 @@ def provenance(device: str) -> dict[str, Any]:
         ),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
-        "device": {"type": device.split(":")[0], "name": name, "threads": torch.get_num_threads()} | shared,
+        "device": {"type": device.split(":")[0]} | named | {"threads": torch.get_num_threads()} | shared,
     }
 
 
-def processor() -> str:
-    """The name that this machine's processor gives itself."""
+def processor() -> dict[str, str]:
+    """Of this machine's processor {"name": as it calls itself, "model": its numbers, where the system tells them}.
+
+    Virtual machines give whole families of processors one name; bits are equal on equal models alone.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        lines = CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    model = ", ".join(f"{key} {told[key]}" for key in MODEL_KEYS if key in told)
+    name = told.get("model name") or platform.processor() or platform.machine()
+    return {"name": name} | ({"model": model} if model else {})
 
 
 def _git(*arguments: str) -> str | None:

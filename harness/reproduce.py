@@ -80,14 +80,15 @@ def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
     """The folders of the runs in or below `folder` that were trained to their end, with the seconds that they took.
 
     Of those the ones trained on such a `device`, which may come out the same to the bit: {"type": "cpu" or "cuda",
-    "name": the processor's}; a key that none of them agrees in does not count. Raises UserError if there is no run.
+    "name" and "model": of the processor}; a key that none of them agrees in does not count. Raises UserError if there
+    is no run.
     """
     found = {path.parent: read_json(path) for path in sorted(Path(folder).rglob("record.json"))}
     done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")
     for key, wanted in device.items():
-        done = {run: one for run, one in done.items() if one["provenance"]["device"][key] == wanted} or done
+        done = {run: one for run, one in done.items() if one["provenance"]["device"].get(key) == wanted} or done
     return {run: record["seconds"] for run, record in done.items()}
 
 

@@ -1,5 +1,6 @@
-"""Whether a record's commit is all of the code that ran."""
+"""Whether a record's commit is all of the code that ran, and which processor it says that it ran on."""
 
+import platform
 import subprocess
 
 import pytest
@@ -50,3 +51,26 @@ def test_without_a_repository_nothing_is_known_of_the_commit(tmp_path, monkeypat
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     found = provenance.provenance("cpu")
     assert (found["commit"], found["dirty"]) == (None, False)
+
+
+X86 = "processor\t: {0}\ncpu family\t: 6\nmodel\t\t: {1}\nmodel name\t: Some Processor\nstepping\t: 2\n"
+ARM = "processor\t: {0}\nCPU implementer\t: 0x41\nCPU variant\t: 0x3\nCPU part\t: {1}\nCPU revision\t: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "model"),
+    [
+        (X86.format(0, 207) + "\n" + X86.format(1, 85), "Some Processor", "cpu family 6, model 207, stepping 2"),
+        (ARM.format(0, "0xd0c"), None, "CPU implementer 0x41, CPU variant 0x3, CPU part 0xd0c, CPU revision 1"),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
+def test_a_processor_is_named_and_numbered(text, name, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "cpuinfo")
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    found = provenance.processor()
+    assert found["name"] == (name or platform.processor() or platform.machine())
+    assert found.get("model") == model
+    assert found.items() <= provenance.provenance("cpu")["device"].items()

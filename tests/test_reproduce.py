@@ -80,6 +80,7 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
         assert shortest(tmp_path, here) == folders["cross_entropy"]  # of those that were trained on such a device
         assert shortest(tmp_path, device | other) == folders["late"]
     assert list(trained(tmp_path, here | {"name": "a third one"})) == list(folders.values())
+    assert list(trained(tmp_path, here | {"model": "of no record"})) == [folders["cross_entropy"]]
     write_json(folders["late"] / "record.json", record)
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, [])
     assert (found.differs, found.same_bits, found.passed) == ([], True, True)

@@ -198,7 +198,7 @@ def reproduce(
     from harness.run import read_json
 
     gpu = device.startswith("cuda") or (device == "auto" and devices.visible())
-    here = {"type": "cuda"} if gpu else {"type": "cpu", "name": processor()}
+    here = {"type": "cuda"} if gpu else {"type": "cpu"} | processor()
     missed = []
     for chosen in trained(folder, here) if iterations else [shortest(folder, here)]:
         record = read_json(chosen / "record.json")
