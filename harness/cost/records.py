@@ -57,12 +57,13 @@ def write(
 
 
 def read_all(results: Path, kind: str) -> list[dict[str, Any]]:
-    """All records of a kind, in order of their paths; the samples as int64 arrays [rounds, block].
+    """All records of a kind, GPUs' first, then in order of their paths; the samples as int64 arrays [rounds, block].
 
     Raises UserError for a file that is damaged or of another schema.
     """
     records = []
-    for path in sorted((Path(results) / "cost" / kind).glob("*/*.json")):
+    found = (Path(results) / "cost" / kind).glob("*/*.json")
+    for path in sorted(found, key=lambda path: (path.parent.name.startswith("cpu-"), path)):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError):

@@ -23,13 +23,23 @@ REFERENCE = REPOSITORY / "results" / "reference"
 DIGITS = ' data-value="[^"]*"'  # what HTML sorts by has all its digits, and the last are the processor's
 REPORTS = sorted(path for path in REFERENCE.glob("*/reports/*") if path.is_dir())  # of a machine's experiment
 
-# The same network from its ImageNet weights and from scratch.
-INITIAL_WEIGHTS = [
-    "models=[lite0_fpn, lite0_fpn_scratch]",
-    "arms={cross_entropy: {}}",
-    "seeds=[0]",
-    "protocols=[whole]",
-]
+# Tables of single runs, without a report: {(machine, table): (experiment file, what is set in it)}.
+SINGLE = {
+    # The same network from its ImageNet weights and from scratch.
+    ("epyc", "initial_weights"): (
+        "camvid-small",
+        "models=[lite0_fpn, lite0_fpn_scratch]",
+        "arms={cross_entropy: {}}",
+        "seeds=[0]",
+        "protocols=[whole]",
+    ),
+    ("h100", "paper_setting"): (
+        "camvid",
+        "models=[lite0_fpn]",
+        "arms={cross_entropy: {}, multiscale_contrast: {}, contextrast: {}}",
+        "seeds=[0]",
+    ),
+}
 
 
 @pytest.fixture(scope="module", params=REPORTS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
@@ -89,18 +99,20 @@ def test_the_reference_page_shows_tables_and_figures(reports, tmp_path):
     assert min(widths) > 0
 
 
-def test_the_table_of_initial_weights_is_made_again_from_the_records(tmp_path):
-    reference = REFERENCE / "epyc"
-    experiment = Experiment.load(REPOSITORY / "config" / "camvid-small.yaml", INITIAL_WEIGHTS)
-    shutil.copytree(reference / "runs", tmp_path / "runs")
+@pytest.mark.parametrize(("machine", "table"), SINGLE)
+def test_the_tables_of_single_runs_are_made_again_from_the_records(machine, table, tmp_path):
+    config, *settings = SINGLE[machine, table]
+    experiment = Experiment.load(REPOSITORY / "config" / f"{config}.yaml", settings)
+    shutil.copytree(REFERENCE / machine / "runs" / config, tmp_path / "runs" / config)
     write_tables(experiment, tmp_path)
-    made = (tmp_path / "reports/camvid-small/tables/miou.md").read_text()
-    assert made == (reference / "reports" / "initial_weights.md").read_text()
+    made = (tmp_path / "reports" / config / "tables" / "miou.md").read_text()
+    assert made == (REFERENCE / machine / "reports" / f"{table}.md").read_text()
 
 
-def test_the_table_of_same_seeds_is_made_again_from_the_records(tmp_path):
-    made = write_repeats(REFERENCE / "epyc", REFERENCE / "h100", "whole", tmp_path / "same_seed.md")
-    assert made.read_text() == (REFERENCE / "same_seed.md").read_text()
+@pytest.mark.parametrize("machine", ["h100", "xeon"])
+def test_the_tables_of_same_seeds_are_made_again_from_the_records(machine, tmp_path):
+    made = write_repeats(REFERENCE / "epyc", REFERENCE / machine, "whole", tmp_path / "same_seed.md")
+    assert made.read_text() == (REFERENCE / machine / "reports" / "same_seed.md").read_text()
 
 
 def test_the_reference_records_scores_follow_from_their_counts():
