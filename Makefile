@@ -35,8 +35,8 @@ bench: .venv/ready
 	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
 
 # Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT. Where some
-# were trained on a processor of this name, one of those. ITERATIONS=50 trains only so many (a minute or two each), of
-# all such runs, and compares the curves.
+# were trained on this very processor's model, or at least its name, one of those. ITERATIONS=50 trains only so many (a
+# minute or two each), of all such runs, and compares the curves.
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference $(if $(ITERATIONS),--iterations $(ITERATIONS),--protocol whole)
 

@@ -11,15 +11,8 @@ from harness import devices
 ROOT = Path(__file__).parent.parent
 TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
 CPUINFO = Path("/proc/cpuinfo")
-MODEL_KEYS = (
-    "cpu family",
-    "model",
-    "stepping",
-    "CPU implementer",
-    "CPU variant",
-    "CPU part",
-    "CPU revision",
-)  # x86, Arm
+# What numbers a processor there, on x86 and on Arm.
+MODEL_KEYS = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmcv", "onedl-mmengine", "numpy", "opencv-python-headless")
 
 

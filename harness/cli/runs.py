@@ -189,7 +189,7 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Make a run again from its record alone, of several the shortest of such a device's, and compare."""
+    """Make a run again from its record alone, of several the shortest that such a device trained, and compare."""
     from harness import datasets, devices
     from harness.machine import Machine
     from harness.provenance import processor

@@ -140,6 +140,15 @@ def test_published_overheads_are_over_the_papers_own_cross_entropy():
     assert found["contextrast"] == pytest.approx(PUBLISHED["contextrast"])
 
 
+def test_records_of_gpus_come_first(tmp_path):
+    for name in ("cpu-x86_64-2-cores/b", "cpu-x86_64-2-cores/a", "nvidia-h100/c"):
+        path = tmp_path / "cost" / "latency" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": records.SCHEMA, "name": name, "arms": {}}))
+    found = [record["name"] for record in records.read_all(tmp_path, "latency")]
+    assert found == ["nvidia-h100/c", "cpu-x86_64-2-cores/a", "cpu-x86_64-2-cores/b"]
+
+
 def test_missing_and_foreign_records_are_refused_in_one_sentence(tmp_path, write):
     with pytest.raises(UserError, match=r"no record in .*cost/latency: measure first"):
         write_latency_table(tmp_path)
