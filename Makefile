@@ -3,7 +3,10 @@
 # make cost   what methods cost at inference and in training           make gpu-evidence  all that needs a GPU, in slices
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
-PYTHON ?= python3
+# The first Python here that the locked packages support; make PYTHON=python3.12 names another.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(or $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c '$(SUPPORTED)' 2> /dev/null && echo $$name && break; done),python3)
 BIN := .venv/bin
 EXPERIMENT ?= config/smoke.yaml
 CORES ?= all
@@ -63,13 +66,9 @@ audit: .venv/ready
 soak: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -q -s tests/reliability/soak.py
 
-# The lock is complete, so pip resolves nothing: no second torch and no second OpenCV can slip in.
-.venv/ready: requirements/lock.txt
-	$(PYTHON) -c 'import sys; assert sys.version_info[:2] >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."'
-	@echo "Installing the pinned packages into .venv (a minute or two, about 2 GB) ..."
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-deps -r requirements/lock.txt
-	touch $@
+.venv/ready: requirements/install.py requirements/lock.txt requirements/torch.txt requirements/cuda.txt
+	@$(PYTHON) requirements/install.py .venv $(if $(TORCH),--torch $(TORCH))
+	@touch $@
 
 clean:
 	rm -rf results/runs results/logs results/data results/cache results/reproduced .snakemake
