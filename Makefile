@@ -1,6 +1,3 @@
-# make run    build .venv once and run the default experiment          make test   all tests but the exhaustive ones
-# make check  what every commit must pass, under two minutes           make bench  speed, as ratios against references
-# make cost   what methods cost at inference and in training           make gpu-evidence  all that needs a GPU, in slices
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 # The first Python here that the locked packages support; make PYTHON=python3.12 names another.
@@ -8,15 +5,30 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(or $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c '$(SUPPORTED)' 2> /dev/null && echo $$name && break; done),python3)
 BIN := .venv/bin
-EXPERIMENT ?= config/smoke.yaml
+EXPERIMENT ?= config/quick.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-all check bench cost gpu-evidence verify-reference audit soak clean
+.PHONY: help run test test-all check bench cost gpu-evidence verify-reference audit soak clean
+
+# The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
+help:
+	@echo 'make run               a first result: three methods on rendered street scenes   3 min'
+	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has every method     12 min'
+	@echo '  SET="KEY=VALUE ..."    a trial with other settings, kept apart from the real runs'
+	@echo '  CORES=N TORCH=cpu PYTHON=python3.12    fewer cores; torch without CUDA; another Python'
+	@echo 'make test              all tests but the exhaustive ones                         15 min'
+	@echo 'make check             what every commit must pass                                2 min'
+	@echo 'make bench             speed, as ratios against references                        6 min'
+	@echo 'make cost              what methods cost on this processor                       18 min'
+	@echo 'make verify-reference  trains a committed run again and compares; CAMVID_ROOT    30 min'
+	@echo 'make soak              thirty runs while random jobs are killed                  10 min'
+	@echo 'make clean             removes runs, reports and caches, not what is committed'
+	@echo 'Packages are installed into .venv on the first call, 1 to 10 min by the network.'
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
-	$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT)
+	@$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT) $(if $(SET),set='$(SET)')
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests

@@ -1,8 +1,9 @@
-# The workflow: verify -> train -> evaluate -> tables, figures, the page.
-#   snakemake --cores all                                              the default experiment, config/smoke.yaml
-#   snakemake --cores all --config experiment=config/camvid-small.yaml another one
-#   snakemake --report report.zip                                      afterwards: the results and how they were made
-# Every rule calls one verb of `python -m harness`; the rules only say what depends on what.
+# The workflow: verify -> run (train and evaluate) -> report.
+#   snakemake                                                  config/quick.yaml, on all cores
+#   snakemake --config experiment=config/camvid-small.yaml     another experiment
+#   snakemake --report report.zip                              afterwards: the results and how they were made
+# Every rule calls one verb of `python -m harness`; the rules only say what depends on what. What is done and what is not
+# is read from the records (harness/runs/state.py), never from the age of files alone.
 
 report: "workflow/report/workflow.rst"
 include: "workflow/common.smk"
@@ -14,14 +15,27 @@ localrules:
 
 rule all:
     input:
-        REPORT_FILES,
+        RECORDS,
+        PAGE,
+
+
+onstart:
+    print(outlook(), file=sys.stderr, flush=True)
+
+
+onsuccess:
+    shell("python -m harness summary --config $EXPERIMENT $OVERRIDES --results $RESULTS")
+
+
+onerror:
+    shell("python -m harness summary --config $EXPERIMENT $OVERRIDES --results $RESULTS")
 
 
 rule verify:
     output:
         f"{RESULTS}/data/{{dataset}}/verify.json",
     params:
-        fingerprint=lambda wildcards: dataset_fingerprint(wildcards.dataset),
+        fingerprint=lambda wildcards: datasets.description_fingerprint(wildcards.dataset),
         missing=lambda wildcards: missing(wildcards.dataset),
     log:
         f"{RESULTS}/logs/{NAME}/verify/{{dataset}}.log",
@@ -36,136 +50,56 @@ rule verify:
         " --keep-going 2>&1 | log {log}"
 
 
-rule train:
+rule run:
     input:
-        f"{RESULTS}/data/{{dataset}}/verify.json",
+        # Of a data set that is verified again nothing is made again: a run knows the data that it was made from.
+        ancient(f"{RESULTS}/data/{{dataset}}/verify.json"),
+        mark_of_run,
     output:
-        f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/training.json",
-    params:
-        fingerprint=run_fingerprint,
+        # Not removed when the job begins: a stale run is set aside whole.
+        update(f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/record.json"),
     threads: TRAIN_THREADS
     resources:
         gpu=GPU,
         runtime=training_minutes,
+    priority: longest_first
     log:
-        f"{RESULTS}/logs/{NAME}/train/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.log",
+        f"{RESULTS}/logs/{NAME}/run/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.log",
     benchmark:
-        f"{RESULTS}/logs/{NAME}/train/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.tsv"
+        f"{RESULTS}/logs/{NAME}/run/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.tsv"
     conda:
         "environment.yml"
     message:
-        "Training {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
+        "Training and evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
         "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
-        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram --keep-going"
-        " 2>&1 | log {log}"
+        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram"
+        " --evaluate --keep-going 2>&1 | log {log}"
 
 
-rule evaluate:
-    input:
-        rules.train.output,
-    output:
-        f"{RUNS}/{{dataset}}/{{model}}/{{arm}}/seed{{seed}}/record.json",
-    params:
-        folder=lambda wildcards, input: Path(input[0]).parent,
-        protocols=[f"--protocol {protocol}" for protocol in EXPERIMENT.protocols],
-        absent=EXPERIMENT.absent,
-    threads: TRAIN_THREADS
-    resources:
-        gpu=GPU,
-    log:
-        f"{RESULTS}/logs/{NAME}/evaluate/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/logs/{NAME}/evaluate/{{dataset}}-{{model}}-{{arm}}-seed{{seed}}.tsv"
-    conda:
-        "environment.yml"
-    message:
-        "Evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
-    shell:
-        "python -m harness evaluate {params.folder} {params.protocols} --absent {params.absent}"
-        " --threads {threads} --keep-going 2>&1 | log {log}"
-
-
-rule tables:
+rule report:
     input:
         RECORDS,
+        EXTERNAL_RECORDS,
+        mark_of_report,
     output:
         in_report("Tables", TABLES),
-    params:
-        fingerprint=REPORT_FINGERPRINT,
-    log:
-        f"{RESULTS}/logs/{NAME}/tables.log",
-    benchmark:
-        f"{RESULTS}/logs/{NAME}/tables.tsv"
-    conda:
-        "environment.yml"
-    message:
-        "Writing the tables of {NAME}."
-    shell:
-        "python -m harness report --part tables --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
-
-
-rule figures:
-    input:
-        RECORDS,
-    output:
         in_report("Figures", FIGURES),
-    params:
-        fingerprint=REPORT_FINGERPRINT,
-    log:
-        f"{RESULTS}/logs/{NAME}/figures.log",
-    benchmark:
-        f"{RESULTS}/logs/{NAME}/figures.tsv"
-    conda:
-        "environment.yml"
-    message:
-        "Drawing the figures of {NAME}."
-    shell:
-        "python -m harness report --part figures --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
-
-
-rule examples:
-    input:
-        RECORDS,
-    output:
         in_report("Examples", [EXAMPLES]),
-    params:
-        fingerprint=REPORT_FINGERPRINT,
-    log:
-        f"{RESULTS}/logs/{NAME}/examples.log",
-    benchmark:
-        f"{RESULTS}/logs/{NAME}/examples.tsv"
-    conda:
-        "environment.yml"
-    message:
-        "Drawing the example pictures of {NAME}."
-    shell:
-        "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
-
-
-rule page:
-    input:
-        RECORDS,
-        TABLES,
-        FIGURES,
-        EXAMPLES,
-    output:
         in_report("Page", [PAGE]),
-    params:
-        fingerprint=REPORT_FINGERPRINT,
     log:
-        f"{RESULTS}/logs/{NAME}/page.log",
+        f"{RESULTS}/logs/{NAME}/report.log",
     benchmark:
-        f"{RESULTS}/logs/{NAME}/page.tsv"
+        f"{RESULTS}/logs/{NAME}/report.tsv"
     conda:
         "environment.yml"
     message:
-        "Writing the page of {NAME}."
+        "Writing the tables, the figures and the page of {NAME}."
     shell:
-        "python -m harness report --part page --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "python -m harness report --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
 
 
-# A target of its own (snakemake latency --cores all): nothing may run beside it.
+# A target of its own (snakemake latency): nothing may run beside it.
 rule latency:
     output:
         touch(f"{RESULTS}/cost/latency/{NAME}.done"),

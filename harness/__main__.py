@@ -7,7 +7,9 @@ def run() -> int:
     """The command line's exit status; 2 with a sentence for a package that this Python does not have."""
     try:
         from harness.cli import main  # brings in the first packages, a verb the others
+        from harness.runs import supervise
 
+        supervise.enabled = True
         return main()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

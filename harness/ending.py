@@ -89,21 +89,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def noticing_sigterm() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM sets; a second one ends the process as ever."""
+    """Yield an event that the first SIGTERM sets; a second one ends the process as ever.
+
+    SIGUSR1 sets it too: the parent passes its own SIGTERM on as that (`runs.supervise`), since a scheduler's may have
+    come here as well, and the two are one.
+    """
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield noticed
         return
 
-    def notice(*_: object) -> None:
+    def notice(number: int, _: object) -> None:
+        if number == signal.SIGTERM and noticed.is_set():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
         noticed.set()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGTERM, notice)
+    before = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield noticed
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _judge(error: Exception) -> tuple[Status, str]:

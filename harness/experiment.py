@@ -1,5 +1,6 @@
 """The experiment file: arms x data sets x models x seeds, and the one place where training settings stand."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -26,7 +27,10 @@ from harness.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
-FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
+LONGEST_TRIAL = 80  # characters of overrides in a folder's name
+# Keys that choose among an experiment's runs, or say where its data are, and change none of them.
+CHOOSING = ("name", "datasets", "models", "only", "seeds", "roots")
 ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
 
 
@@ -130,21 +134,26 @@ class Experiment(_Strict):
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
     roots: dict[str, Path] = {}
     absent: Absent = "skip"
+    demonstration: bool = False  # it shows that everything works, and nothing about the methods
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> "Experiment":
         """Read `path`; `overrides` are KEY=VALUE with dotted keys, under the same validation.
 
+        Overrides that change what is trained or scored make it a trial: an experiment of another name (`trial_name`),
+        whose runs and reports never mix with those of the file. The override name=... gives any name.
+
         Raises UserError, one sentence naming the file and the key.
         """
         content = _read_yaml(Path(path))
-        for override in overrides or []:
-            _override(content, override)
         # What the file says of the pairs that --set took out is no mistake.
         narrowed = any(override.partition("=")[0] in ("datasets", "models", "only") for override in overrides or [])
         if "name" in content:
             raise UserError(f"{path}: name is taken from the file's name; remove the key")
-        return cls.of({"name": Path(path).stem, **content}, str(path), narrowed)
+        content["name"] = trial_name(Path(path).stem, overrides or [])
+        for override in overrides or []:
+            _override(content, override)
+        return cls.of(content, str(path), narrowed)
 
     @classmethod
     def of(cls, content: dict[str, Any], source: str, narrowed: bool = False) -> "Experiment":
@@ -318,6 +327,21 @@ class Experiment(_Strict):
         if arm.seed_offset:
             settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def trial_name(name: str, overrides: list[str]) -> str:
+    """The name of experiment `name` with `overrides`: its own, or "<name>+<key>=<value>..." if they change a result.
+
+    Of dotted keys the last part is told.
+    """
+    said = [each for each in overrides if each.partition("=")[0].partition(".")[0] not in CHOOSING]
+    if not said:
+        return name
+    short = [re.sub(r"^[^=]*\.(?=[^=.]*=)", "", each) for each in said]
+    told = "+".join(re.sub(r"[^A-Za-z0-9_.=-]+", "-", each).strip("-").replace("=-", "=") for each in short)
+    if len(told) > LONGEST_TRIAL:
+        told = hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
+    return f"{name}+{told}"
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -82,6 +82,15 @@ def holder(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def left_behind(folder: Path) -> dict[str, Any]:
+    """What a process that was killed last noted in the lock of `folder`: work, done and total; "", 0 and 0 without."""
+    try:
+        with (folder / NAME).open(encoding="utf-8") as file:
+            return {"work": "", "done": 0, "total": 0} | _read(file)
+    except FileNotFoundError:
+        return {"work": "", "done": 0, "total": 0}
+
+
 def seconds_left(who: dict[str, Any]) -> float | None:
     """Seconds that the rest takes at the pace so far, of what `holder` found; None until there is a pace."""
     try:

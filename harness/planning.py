@@ -16,8 +16,8 @@ from typing import Any
 from harness.cost import read_size, size_name
 from harness.errors import UserError
 from harness.experiment import Experiment, Schedule
-from harness.reporting.records import Missing, left_out, read_record
-from harness.run import Run, differences, read_json
+from harness.run import Run, is_set_aside, read_json
+from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 COST_TABLE = Path(__file__).parent.parent / "results" / "reports" / "cost" / "cost.csv"
 # FLOPs a second in training, where nothing was measured: what the published 8.967 h of HRNet-W48 on Cityscapes (arXiv
@@ -36,7 +36,7 @@ SAFETY = {True: 1.5, False: 4.0}  # measured, estimated: methods' own time is un
 START_MINUTES = 30
 UNKNOWN_MINUTES = 24 * 60
 CHECKPOINTS = 2  # that a run keeps, beside the inference network's weights
-TO_TRAIN = ("not run", "unfinished")
+TO_TRAIN = ("not run", "unfinished", "stale", "unreadable")
 
 Key = tuple[str, str, int, str]  # model, crop, batch, precision
 Times = dict[Key, dict[str, list[tuple[bool, float, str]]]]  # {method: (on a GPU, seconds an iteration, device)}
@@ -46,11 +46,11 @@ Times = dict[Key, dict[str, list[tuple[bool, float, str]]]]  # {method: (on a GP
 class PlannedRun:
     """A run of an experiment with its settings in short.
 
-    status: "done", or why not: "not run", "unfinished", "not evaluated", "other settings", "diverged" ...; `reason`
-    says more, of one that is done which protocols were left out. hours: of its whole training, arms of a method alike,
-    and where that comes from; kwh: that the GPU takes meanwhile, without the rest of the machine (the processor, where
-    that is what trains and it counts its energy); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights
-    and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
+    status: "done", or why not: "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more,
+    of one that is done which protocols were left out. hours: of its whole training, and where that comes from; kwh:
+    that the GPU takes meanwhile, without the rest of the machine (the processor, where that is what trains and it
+    counts its energy); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights and checkpoints, without
+    label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str
@@ -156,7 +156,7 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
     for row in rows:
         time = "?" if row.hours is None else _time(row.hours)
         numbers = (str(row.seed), str(row.iterations), str(row.batch))
-        status = f"done: {row.reason}" if row.status == "done" and row.reason else row.status
+        status = f"{row.status}: {row.reason}" if row.reason else row.status
         table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
@@ -192,25 +192,19 @@ def measured_times(trained: Iterable[dict[str, Any]]) -> Times:
 
 def trained_records(results: Path) -> list[dict[str, Any]]:
     """The records of every run under `results`/runs that was trained to its end."""
-    folders = sorted((Path(results) / "runs").glob("*/*/*/*/seed*"))
+    folders = [path for path in sorted((Path(results) / "runs").glob("*/*/*/*/seed*")) if not is_set_aside(path)]
     found = [_read(folder / "training.json") or _read(folder / "record.json") for folder in folders]
     return [record for record in found if record and record.get("status") == "done"]
 
 
 def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
     found = read_record(experiment, run, results)
-    if not isinstance(found, Missing):
-        return Missing("done", left_out(experiment, found))
-    if found.status == "not evaluated":  # trained, with these settings?
-        training = _read(run.folder(results) / "training.json")
-        if training is None:
-            return Missing("unreadable", "training.json is damaged or another version's")
-        asked, made = experiment.settings(run), training.get("settings")
-        if not isinstance(made, dict):
-            return Missing("unreadable", "training.json names no settings")
-        if changed := differences(asked, {key: made.get(key) for key in asked}):
-            return Missing("other settings", ", ".join(changed))
-    return found
+    if isinstance(found, Missing):
+        return found
+    lacking = describe_left_out(left_out(experiment, found))
+    return Missing(
+        {"": "done", "evaluate": "not evaluated", "train": "unfinished"}[work_left(experiment, run, results)], lacking
+    )
 
 
 def _seconds(times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str) -> tuple[float | None, str]:

@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts
 from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
-from harness.run import Run, Status, fingerprint, read_json, refuse_changed_files
+from harness.run import Run, Status, fingerprint, is_set_aside, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score
 
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
@@ -77,7 +77,7 @@ def check_records(folder: Path) -> dict[Path, list[str]]:
 
     Raises UserError if there is no record.json.
     """
-    found = sorted(path.parent for path in Path(folder).rglob("record.json"))
+    found = sorted(path.parent for path in Path(folder).rglob("record.json") if not is_set_aside(path))
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
     return {each: check_record(each) for each in found}

@@ -11,6 +11,7 @@ from harness.errors import UserError
 
 SCHEMA = 1
 Status = Literal["done", "diverged", "out_of_memory", "timeout", "skipped", "failed"]
+STALE_MARK = ".stale-"  # in the name of a folder whose run is set aside (runs/aside.py)
 FINISHED = ("done", "diverged")  # of a training: the same settings would end the same way again
 
 
@@ -34,6 +35,11 @@ class Run:
 
     def __str__(self) -> str:
         return f"{self.dataset}/{self.model}/{self.arm}/seed{self.seed}"
+
+
+def is_set_aside(path: Path) -> bool:
+    """Whether a path is that of a run that is set aside, or of a file of it."""
+    return any(STALE_MARK in part for part in path.parts)
 
 
 def inference_weights(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from harness.errors import UserError
 from harness.experiment import Experiment
 from harness.locking import hold, holder, seconds_left
 from harness.progress import duration
-from harness.reporting.records import Missing, left_out, read_record
 from harness.run import Run, read_json
+from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 # What `--retry` takes, and the statuses that it means. A diverged run would diverge again unless something changed.
 RETRIED = {
@@ -26,10 +27,11 @@ class StatusRow:
     """A run and where it is.
 
     status: "done"; "running"; a failure ("failed", "diverged", "out_of_memory", "timeout", "skipped"); "not evaluated";
-    "unfinished" (it has checkpoints and nobody works on it); "not run"; "other settings" (than the experiment's) or
-    "unreadable". reason: why, of a running one who works on it, of one that is done which protocols were left out.
-    work: what is done of a running one, "train" or "evaluate whole" say; done, total: its steps (0, 0: not known);
-    left: the seconds that the rest of them takes at the pace so far. log_tail: the last lines of a failure's log.
+    "unfinished" (training began and nobody works on it, or files of it are gone); "not run"; "stale" (made with other
+    settings than the experiment's) or "unreadable". reason: why, of a running one who works on it, of one that is done
+    which protocols were left out. work: what is done of a running one, "train" or "evaluate whole" say; done, total:
+    its steps (0, 0: not known); left: the seconds that the rest of them takes at the pace so far. log_tail: the last
+    lines of a failure's log.
     """
 
     experiment: str
@@ -90,7 +92,7 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
         folder = row.run.folder(results)
         try:
             with hold(folder, "retry"):
-                if _state(folder / "training.json")[0] != "done":
+                if not _is_done(folder / "training.json"):
                     (folder / "training.json").unlink(missing_ok=True)
                 (folder / "record.json").unlink(missing_ok=True)
         except UserError:  # a process has just begun to work on it: it is being retried
@@ -115,21 +117,24 @@ def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
         return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
     record = read_record(experiment, run, results)
     if not isinstance(record, Missing):
-        return StatusRow(**run.key(), status="done", reason=left_out(experiment, record))
-    status, reason = record.status, record.reason
-    tail: tuple[str, ...] = ()
-    if status == "not evaluated":
-        trained, why, tail = _state(folder / "training.json")
-        status, reason = (status, reason) if trained == "done" else (trained, why)
-    elif (folder / "record.json").exists() and status not in ("other settings", "unreadable"):
-        tail = _state(folder / "record.json")[2]
-    return StatusRow(**run.key(), status=status, reason=reason, log_tail=tail)
+        work = work_left(experiment, run, results)
+        if not work:
+            return StatusRow(**run.key(), status="done", reason=describe_left_out(left_out(experiment, record)))
+        lacking = describe_left_out(left_out(experiment, record)) or "files of it are gone"
+        return StatusRow(**run.key(), status="not evaluated" if work == "evaluate" else "unfinished", reason=lacking)
+    return StatusRow(**run.key(), status=record.status, reason=record.reason, log_tail=_log_tail(folder))
 
 
-def _state(path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """Status, reason and log tail of training.json or record.json; "unreadable" with the reason if it is."""
+def _is_done(training: Path) -> bool:
     try:
-        content = read_json(path)
-        return content["status"], " ".join((content["reason"] or "").split()), tuple(content.get("log_tail", ()))
-    except (UserError, KeyError) as error:
-        return "unreadable", str(error), ()
+        return bool(read_json(training).get("status") == "done")
+    except UserError:
+        return False
+
+
+def _log_tail(folder: Path) -> tuple[str, ...]:
+    """The last lines of the log of a run that failed, from the newest file that has them."""
+    for name in ("record.json", "training.json"):
+        with suppress(UserError):
+            return tuple(read_json(folder / name).get("log_tail", ()))
+    return ()

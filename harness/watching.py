@@ -40,6 +40,16 @@ def watch(results: Path, experiments: Sequence[Experiment], console: Console | N
         return
 
 
+def progress_of(experiment: Experiment, results: Path) -> str:
+    """How many runs of an experiment have ended, and how long the rest takes where that is known, in a line."""
+    rows = status_rows(results, [experiment])
+    ended = sum(row.status not in ("running", *WAITING) for row in rows)
+    left = time_left(rows, results, [experiment])
+    return f"{experiment.name}: {ended} of {len(rows)} runs have ended" + (
+        f", about {duration(left)} left" if left else ""
+    )
+
+
 def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Experiment]) -> float | None:
     """Seconds until all runs are trained if as many train at a time as do now; evaluations are not counted.
 

@@ -57,14 +57,12 @@ def pip(python, arguments):
     """Run pip install, showing its large downloads and its errors alone; returns its exit status."""
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     process = subprocess.Popen(command + arguments, stdout=subprocess.PIPE, text=True)
-    packages = 0
     for line in process.stdout:
-        packages += line.startswith("Collecting ")
         large = DOWNLOADING.match(line)
         if large and float(large["megabytes"]) >= LARGE_MEGABYTES:
             print(f"  downloading {large['file']}, {float(large['megabytes']):.0f} MB", flush=True)
         elif line.startswith("Installing collected packages"):
-            print(f"  unpacking {packages} packages", flush=True)
+            print(f"  unpacking {1 + line.count(',')} packages", flush=True)
     return process.wait()
 
 

@@ -32,11 +32,11 @@ def experiment_file(tmp_path):
     return write
 
 
-@pytest.fixture
-def tiny_data(tmp_path, monkeypatch):
-    """A data set `tiny` in CamVid's layout: six training, two validation and three test images of 32x48 pixels.
+def write_tiny(folder):
+    """Write the data set `tiny` below `folder`; returns its root and the folder with its description.
 
-    The upper half is class 0 and bluish, the lower one class 1 and grey, with a box of class 2 and an ignored corner.
+    In CamVid's layout: six training, two validation and three test images of 32x48 pixels. The upper half is class 0,
+    bluish; the lower one is class 1, grey, with a box of class 2 and an ignored corner.
     """
     import cv2
     import numpy as np
@@ -44,7 +44,7 @@ def tiny_data(tmp_path, monkeypatch):
 
     from harness import datasets
 
-    root, random = tmp_path / "tiny", np.random.default_rng(0)
+    root, random = folder / "tiny", np.random.default_rng(0)
     counts = {"train": 6, "val": 2, "test": 3}
     for split, count in counts.items():
         lines = []
@@ -59,18 +59,27 @@ def tiny_data(tmp_path, monkeypatch):
             label[y : y + 10, x : x + 12] = 2
             label[:3, :3] = 11
             name = f"{split}_{index}.png"
-            for folder, content in ((split, image), (f"{split}annot", label)):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(root / folder / name), content)
+            for part, content in ((split, image), (f"{split}annot", label)):
+                (root / part).mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(root / part / name), content)
             lines.append(f"{split}/{name} {split}annot/{name}\n")
         (root / f"{split}.txt").write_text("".join(lines))
 
-    folder = tmp_path / "datasets"
-    folder.mkdir()
-    camvid = yaml.safe_load((datasets.FOLDER / "camvid.yaml").read_text())
+    described = folder / "datasets"
+    described.mkdir()
+    camvid = yaml.safe_load((Path(datasets.__file__).parent / "camvid.yaml").read_text())
     tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "root_variable": "TINY_ROOT"}
     tiny["classes"] = camvid["classes"][:3]
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
-    monkeypatch.setattr(datasets, "FOLDER", folder)
+    (described / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    return root, described
+
+
+@pytest.fixture
+def tiny_data(tmp_path, monkeypatch):
+    """The root of the data set `tiny` (`write_tiny`), which the harness knows for the length of the test."""
+    from harness import datasets
+
+    root, described = write_tiny(tmp_path)
+    monkeypatch.setattr(datasets, "FOLDER", described)
     monkeypatch.setenv("TINY_ROOT", str(root))
     return root

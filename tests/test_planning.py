@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_files import leave_files
 
 from harness.errors import UserError
 from harness.experiment import Experiment
@@ -51,6 +52,7 @@ def record(experiment, run, name, results, *, seconds=100.0, device=GPU, status=
     content |= {"reason": None, "iterations": made["schedule"]["iterations"], "settings": made, "seconds": seconds}
     content |= {"energy": energy or {}, "provenance": {"device": device}}
     write_json(run.folder(results) / f"{name}.json", content)
+    leave_files(run.folder(results))
 
 
 def statuses(experiment, results):
@@ -98,16 +100,16 @@ def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_pa
     record(experiment, second, "training", tmp_path)
     (third.folder(tmp_path) / "checkpoints").mkdir(parents=True)
     record(experiment, fourth, "training", tmp_path, seed=9)
-    wanted = ["done", "not evaluated", "unfinished", "other settings"]
+    wanted = ["done", "not evaluated", "unfinished", "stale"]
     assert list(statuses(experiment, tmp_path).values()) == wanted
     assert "seed (9 there, 1 asked)" in plan(experiment, tmp_path)[3].reason
     record(experiment, third, "record", tmp_path, status="diverged")
     record(experiment, fourth, "record", tmp_path, options={"alpha": 0.7})
-    assert list(statuses(experiment, tmp_path).values()) == ["done", "not evaluated", "diverged", "other settings"]
+    assert list(statuses(experiment, tmp_path).values()) == ["done", "not evaluated", "diverged", "stale"]
     (second.folder(tmp_path) / "training.json").write_text("{")
     assert statuses(experiment, tmp_path)[second.arm, second.seed] == "unreadable"
     whole = summary(plan(experiment, tmp_path))
-    assert (whole["runs"], whole["to_train"], sum(whole["statuses"].values())) == (4, 0, 4)
+    assert (whole["runs"], whole["to_train"], sum(whole["statuses"].values())) == (4, 2, 4)
 
 
 def test_hours_are_measured_on_the_same_model_crop_batch_and_precision(experiment, experiment_file, costs, tmp_path):

@@ -32,16 +32,17 @@ def test_unfinished_files_are_made_again_and_a_failed_run_does_not_stop_the_othe
     profile = read(repository, name)
     assert profile["keep-going"] is True
     assert profile["rerun-incomplete"] is True
+    # With Snakemake's own triggers a run would be made again when the mark that forces it has come or gone.
+    assert profile["rerun-triggers"] == ["mtime", "params"]
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
-def test_a_cluster_gives_each_training_and_evaluation_one_gpu_and_restarts_what_it_stopped(repository, name):
+def test_a_cluster_gives_each_run_one_gpu_and_restarts_what_it_stopped(repository, name):
     profile = read(repository, name)
     assert profile["executor"] == name
     assert profile["retries"] > 0
-    for rule in ("train", "evaluate"):
-        assert profile["set-resources"][rule]["gpu"] == 1
-        assert profile["set-resources"][rule]["mem_mb"] > profile["default-resources"]["mem_mb"]
+    assert profile["set-resources"]["run"]["gpu"] == 1
+    assert profile["set-resources"]["run"]["mem_mb"] > profile["default-resources"]["mem_mb"]
     # Else the number of GPUs of the machine that submits would limit what runs on the cluster.
     assert profile["resources"]["gpu"] >= profile["jobs"]
 
@@ -56,7 +57,7 @@ def test_a_profile_sets_only_rules_that_the_workflow_has(repository, name):
 def test_slurm_queues_a_preempted_job_again_and_warns_before_the_time_limit(repository):
     profile = read(repository, "slurm")
     assert profile["slurm-requeue"] is True
-    assert "runtime" not in profile["set-resources"]["train"]  # it would replace the planner's
+    assert "runtime" not in profile["set-resources"]["run"]  # it would replace the planner's
     seconds = re.search(r"--signal=TERM@(\d+)", profile["default-resources"]["slurm_extra"])
     assert int(seconds[1]) >= 60  # a checkpoint may take 30 s
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from run_files import leave_files
 
 from harness import locking, planning, watching
 from harness.experiment import Experiment
@@ -46,6 +47,7 @@ def finish(experiment, results, arm, status="done", seconds=30.0, **more):
     record |= more
     for name in ("training.json", "record.json"):
         write_json(run.folder(results) / name, record)
+    leave_files(run.folder(results))
 
 
 def rows(**statuses):
@@ -185,17 +187,17 @@ def test_on_a_terminal_it_redraws_in_place_until_ctrl_c(repository, experiment, 
         assert words not in seen
 
 
-def test_a_run_that_lacks_a_protocol_is_done_and_says_so(experiment_file, tmp_path):
+def test_a_run_that_lacks_a_protocol_is_not_evaluated_and_says_so(experiment_file, tmp_path):
     experiment = Experiment.load(experiment_file(protocols=["whole", "slide", "ms_flip"]))
     finish(experiment, tmp_path, "cross_entropy", scores={"whole": {}, "slide": {}, "ms_flip": {}})
     finish(experiment, tmp_path, "contextrast", scores={"whole": {}})
     described = describe(status_rows(tmp_path, [experiment])).splitlines()
     assert described[0].endswith("cross_entropy/seed0  done")
-    assert described[1].endswith("done: slide and ms_flip were left out")
-    assert described[2] == "2 runs: 2 done"
+    assert described[1].endswith("not evaluated: slide and ms_flip were left out")
+    assert described[2] == "2 runs: 1 done, 1 not evaluated"
     planned = planning.describe(planning.plan(experiment, tmp_path)).splitlines()
     assert planned[1].endswith("  done")
-    assert planned[2].endswith("  done: slide and ms_flip were left out")
+    assert planned[2].endswith("  not evaluated: slide and ms_flip were left out")
 
 
 def test_watching_and_json_do_not_go_together(monkeypatch, capsys):

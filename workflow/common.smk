@@ -1,7 +1,10 @@
-# Names and paths that the rules of the Snakefile share.
+# Names and paths that the rules of the Snakefile share, and what is left to do.
 
+import atexit
+import re
 import shlex
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -12,19 +15,21 @@ from harness.errors import UserError
 from harness.evaluation.external_arms import external_records
 from harness.experiment import Experiment
 from harness.reporting.figures import figure_names
-from harness.run import fingerprint
+from harness.reporting.made_from import is_current
+from harness.reporting.summary import summary
+from harness.progress import duration
+from harness.run import Run
+from harness.runs import state
 
-EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/smoke.yaml")
+EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/quick.yaml")
 RESULTS = config.get("results", "results")
 # KEY=VALUE as for --set, several separated by spaces: --config set="schedule.iterations=50 seeds=[0,1]"
 _SET = shlex.split(str(config.get("set", "")))
-# What may change without anything being made again goes to the rules by the environment (where Python is, how the
-# experiment file is called); what may not, by their params.
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:$PATH",
     "PYTHONPATH": workflow.basedir,
     "EXPERIMENT": EXPERIMENT_FILE,
-    "OVERRIDES": " ".join(f"--set {item}" for item in _SET),
+    "OVERRIDES": " ".join(f"--set {shlex.quote(item)}" for item in _SET),
     "RESULTS": RESULTS,
 }
 # A scheduler that takes a job away sends SIGTERM to all of its processes. The one that trains writes a checkpoint then;
@@ -32,8 +37,8 @@ ENVIRONMENT = {
 SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
 EXPORTS = "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
 shell.prefix(f"set -euo pipefail; {SURVIVE}{EXPORTS}")
-# A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
-# as there are here, or that may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
+# A run takes one GPU where there is one and leases it (harness/devices.py); as many go at a time as there are here, or
+# as may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
 
 try:
@@ -49,15 +54,14 @@ NAME = EXPERIMENT.name
 RUNS = f"{RESULTS}/runs/{NAME}"
 REPORT = f"{RESULTS}/reports/{NAME}"
 RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
-# Nothing makes the records of external arms; a new one draws the tables and figures again.
-RECORDS += map(str, external_records(EXPERIMENT, Path(RESULTS)))
+# Nothing makes the records of external arms; a new one makes the report again.
+EXTERNAL_RECORDS = [str(path) for path in external_records(EXPERIMENT, Path(RESULTS))]
 FORMATS = ("csv", "html", "md", "tex")
 TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "per_class", "boundary") for suffix in FORMATS]
 CAPTIONS = figure_names(EXPERIMENT)
 FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "pdf")]
 EXAMPLES = f"{REPORT}/figures/examples.png"
 PAGE = f"{REPORT}/report.html"
-REPORT_FILES = [*TABLES, *FIGURES, EXAMPLES, PAGE]
 # What `snakemake --report` shows of each file name; of its formats those that a browser shows.
 SHOWN = (".html", ".png")
 ABOUT = CAPTIONS | {
@@ -66,8 +70,6 @@ ABOUT = CAPTIONS | {
     "examples": "Test images and what each arm gets wrong.",
     "report": "Tables, figures, examples and runs.",
 }
-# Editing the experiment file re-runs only what its change touches: each rule has its own part as a param.
-REPORT_FINGERPRINT = fingerprint(EXPERIMENT.model_dump(mode="json"))
 
 
 def in_report(category, paths):
@@ -81,28 +83,9 @@ def in_report(category, paths):
     return found
 
 
-def run_fingerprint(wildcards):
-    """What decides the outcome of a run; a change trains it again."""
-    run = EXPERIMENT.run(wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
-    return fingerprint(EXPERIMENT.settings(run))
-
-
-@cache
-def planned():
-    """{key of a run: its plan}."""
-    rows = planning.plan(EXPERIMENT, Path(RESULTS))
-    return {(row.dataset, row.model, row.arm, row.seed): row for row in rows}
-
-
-def training_minutes(wildcards):
-    """What a cluster's scheduler grants a training."""
-    key = (wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
-    return planning.time_limit(planned()[key]) if key in planned() else planning.UNKNOWN_MINUTES
-
-
-def dataset_fingerprint(name):
-    """The data set's own file: a change verifies it again."""
-    return datasets.description_fingerprint(name)
+def run_of(wildcards):
+    """The run that a job's wildcards name."""
+    return Run(NAME, wildcards.dataset, wildcards.model, wildcards.arm, int(wildcards.seed))
 
 
 @cache
@@ -113,8 +96,88 @@ def missing(name):
     return datasets.missing(name, EXPERIMENT.roots.get(name), Path(RESULTS))
 
 
+@cache
+def work_left(run):
+    """What is left to do for a run: "train", "evaluate" or "". Its folder says so, not when its files were written."""
+    return state.work_left(EXPERIMENT, run, Path(RESULTS), lambda dataset: not missing(dataset))
+
+
+@cache
+def mark(name, is_set):
+    """Set or remove a mark, a file newer than what it makes again; returns it as the input of a rule.
+
+    No two marks are alike, since Snakemake takes a newer file with the content of the last time for unchanged.
+    """
+    path = Path(RESULTS) / "logs" / NAME / "again" / name
+    if workflow.is_main_process:  # a job on another machine finds what was decided here
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if is_set:
+            path.write_text(f"{time.time_ns()}\n")
+        else:
+            path.unlink(missing_ok=True)
+    return str(path) if path.exists() else []
+
+
+def mark_of_run(wildcards):
+    """Makes a run again whose record is there and is not what the experiment asks for, however new it is."""
+    run = run_of(wildcards)
+    is_set = bool(work_left(run)) and (run.folder(RESULTS) / "record.json").exists()
+    return mark(f"{run.dataset}-{run.model}-{run.arm}-seed{run.seed}", is_set)
+
+
+@cache
+def report_is_current():
+    """Whether the report was made from the experiment and the records that there are now."""
+    return is_current(EXPERIMENT, Path(RESULTS))
+
+
+def mark_of_report(wildcards):
+    """Makes a report again that is there and not current, however new it is."""
+    return mark("report", Path(PAGE).exists() and not report_is_current())
+
+
+@cache
+def planned():
+    """{run: its plan}, of the runs that are left."""
+    rows = planning.plan(EXPERIMENT, Path(RESULTS))
+    return {Run(NAME, row.dataset, row.model, row.arm, row.seed): row for row in rows}
+
+
+def longest_first(wildcards):
+    """A job's priority: the seconds that its run is expected to take, so that the last one to end is a short one."""
+    row = planned().get(run_of(wildcards))
+    return int(3600 * row.hours) if row and row.hours else 0
+
+
+def training_minutes(wildcards):
+    """What a cluster's scheduler grants a training."""
+    row = planned().get(run_of(wildcards))
+    return planning.time_limit(row) if row else planning.UNKNOWN_MINUTES
+
+
+def outlook():
+    """What is to be done, and how long it takes as far as such runs were timed here before."""
+    at_a_time = PLACES or max(1, (workflow.cores or 1) // TRAIN_THREADS)
+    left = [row for run, row in planned().items() if work_left(run)]
+    hours = planning.summary(left, at_a_time)["wall_hours"]
+    timed = all(row.hours is not None and row.hours_from.startswith(planning.MEASURED) for row in left)
+    seconds = f"about {duration(3600 * hours)}" if timed else "such runs were not timed on this machine yet"
+    return f"{NAME}: {len(left)} of {len(RECORDS)} runs to make, {at_a_time} at a time; {seconds}"
+
+
+# Snakemake runs no hook when nothing is to be done, and then too the last screen shall say what there is.
+LOOKING = {"-n", "--dry-run", "--dryrun", "--lint", "--report", "--unlock", "--dag", "--rulegraph", "--list-rules"}
+if (
+    not LOOKING & set(sys.argv)
+    and not any(map(work_left, EXPERIMENT.runs()))
+    and report_is_current()
+    and all(Path(path).exists() for path in (*TABLES, *FIGURES, EXAMPLES, PAGE))
+):
+    atexit.register(lambda: print("\n" + summary(EXPERIMENT, Path(EXPERIMENT_FILE), Path(RESULTS)), flush=True))
+
+
 wildcard_constraints:
     seed=r"\d+",
     dataset="|".join(EXPERIMENT.datasets),
     model="|".join(EXPERIMENT.models),
-    arm="|".join(EXPERIMENT.arms),
+    arm="|".join(map(re.escape, EXPERIMENT.arms)),

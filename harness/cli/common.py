@@ -1,12 +1,15 @@
 """What the verbs share: the application, options that several of them take, and how a run's end is said."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from harness.errors import RunFailed
+from harness.errors import RunFailed, UserError
+from harness.run import Run
 from harness.torchrun import is_main
 
 app = typer.Typer(
@@ -27,8 +30,17 @@ KeepGoingOption = Annotated[
     bool, typer.Option("--keep-going", help="Exit 0 for a failed run too: its record says how it ended.")
 ]
 
-DEFAULT_CONFIG = Path("config/smoke.yaml")
+DEFAULT_CONFIG = Path("config/quick.yaml")
 DEFAULT_RESULTS = Path("results")
+
+
+@contextmanager
+def naming(run: Run) -> Iterator[None]:
+    """Begin the user's mistakes in this block with the run, so that the log of many says which one it was."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{run}: {error}") from None
 
 
 def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:

@@ -80,7 +80,7 @@ def verify(
     given = root or (Experiment.load(config, overrides).roots.get(dataset) if config else None)
     report_path = datasets.report_path(dataset, results)
     if keep_going and (why := datasets.missing(dataset, given, results)):
-        from harness.skipped import write_missing
+        from harness.runs.failures import write_missing
 
         write_missing(dataset, report_path, why)
         print(f"{why}: its runs are skipped", file=sys.stderr)

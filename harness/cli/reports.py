@@ -87,6 +87,7 @@ def report(
     from harness.evaluation.external_arms import with_external_arms
     from harness.experiment import Experiment
     from harness.locking import remove_leftovers
+    from harness.reporting import made_from
 
     parts = ("tables", "figures", "examples", "page")
     if part not in (*parts, "all"):
@@ -94,7 +95,7 @@ def report(
     experiment = Experiment.load(config, overrides)
     if not results.is_dir():
         raise UserError(f"there is no results folder {results}: pass --results with the one that holds runs/")
-    experiment = with_external_arms(experiment, results)
+    asked, experiment = experiment, with_external_arms(experiment, results)
     if not any(run.folder(results).is_dir() for run in experiment.runs()):
         where = f"{results / 'runs' / experiment.name} holds no run of {config}"
         todo = f"`make run EXPERIMENT={config}` makes them, --results names another folder"
@@ -123,7 +124,41 @@ def report(
         from harness.reporting.page import write_page
 
         write_page(experiment, results, measured)
+    if part == "all":
+        made_from.note(asked, results)
+    elif not made_from.is_current(asked, results):
+        made_from.forget(asked, results)
     typer.echo(f"written: {results / 'reports' / experiment.name}")
+
+
+@app.command()
+def summary(
+    config: ConfigOption = DEFAULT_CONFIG,
+    overrides: SetOption = [],  # noqa: B006
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Say what an experiment's runs came to, where its page is, and what to do next."""
+    from harness.experiment import Experiment
+    from harness.reporting.summary import summary as of_experiment
+
+    typer.echo("\n" + of_experiment(Experiment.load(config, overrides), config, results))
+
+
+@app.command()
+def stale(
+    results: ResultsOption = DEFAULT_RESULTS,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete them.")] = False,
+) -> None:
+    """List the runs that were set aside when their method or settings changed."""
+    from harness.runs import aside
+
+    folders = aside.folders_set_aside(results)
+    for folder in folders:
+        typer.echo(f"{folder}  {aside.size(folder) / 1e6:,.1f} MB")
+        if remove:
+            aside.remove(folder)
+    said = "removed" if remove else "set aside; stale --remove deletes them"
+    typer.echo(f"{len(folders)} runs {said}" if folders else f"no run in {results} is set aside")
 
 
 @app.command("new-method")
@@ -220,6 +255,7 @@ def status(
     config: Annotated[
         list[Path], typer.Option("--config", help="Experiment files; default: those in config/ that have runs.")
     ] = [],  # noqa: B006
+    overrides: SetOption = [],  # noqa: B006
     retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: let these runs go again.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until nothing runs or waits; Ctrl-C ends it.")] = False,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -231,12 +267,14 @@ def status(
     from harness import status as of_runs
     from harness.experiment import Experiment
 
+    if overrides and not config:
+        raise UserError("--set changes one experiment: say which with --config")
     if watch and as_json:
         raise UserError("--watch shows lines: pass --json without it")
     files = config or [
         path for path in sorted(DEFAULT_CONFIG.parent.glob("*.yaml")) if (results / "runs" / path.stem).is_dir()
     ]
-    experiments = [Experiment.load(path) for path in files or [DEFAULT_CONFIG]]
+    experiments = [Experiment.load(path, overrides) for path in files or [DEFAULT_CONFIG]]
     rows = of_runs.status_rows(results, experiments)
     if retry:
         print(f"{len(of_runs.retry(results, rows, retry))} runs go again with the next make run", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from harness.cli.common import (
     ThreadsOption,
     app,
     finish,
+    naming,
 )
 from harness.cost import read_size
 from harness.errors import RunFailed, UserError
@@ -46,40 +48,82 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU too, the same bits from the same command; slower.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Start over: remove what the run's folder holds.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start over; what the run's folder holds is set aside.")
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, help="Seconds after which training ends.")
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run's folder (tensorboard/).")
     ] = False,
+    evaluate_too: Annotated[
+        bool, typer.Option("--evaluate", help="Evaluate what was trained, in the same process.")
+    ] = False,
     keep_going: KeepGoingOption = False,
 ) -> None:
     """Train one run of an experiment, continuing where it was."""
     from harness import datasets
     from harness.experiment import Experiment
+    from harness.runs import supervise
+    from harness.runs.failures import write_killed
 
     experiment = Experiment.load(config, overrides)
     run = experiment.run(dataset, model, arm, seed)
-    try:
-        root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
-    except UserError as error:
-        if not keep_going:
-            raise
-        from harness.skipped import skip
+    if evaluate_too and number() > 1:
+        raise UserError("--evaluate is for one process: start evaluate under torchrun when the training is over")
+    folder = run.folder(results)
 
+    def killed(by: int, log_tail: list[str]) -> int:
         if is_main():
-            finish(skip(experiment, run, results, str(error)), run.folder(results), keep_going)
-        return
-    # torch is imported when all of the above is right.
-    from harness.machine import Machine
-    from harness.training.train import train as train_run
+            print(f"{run}: {write_killed(experiment, run, results, by, log_tail)}", file=sys.stderr)
+        return 0 if keep_going else 1
 
-    machine = Machine(device, workers, threads, cache, deterministic)
-    options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart, "timeout": timeout}
-    options |= {"keep_going": keep_going, "tensorboard": tensorboard}
-    record = train_run(experiment, run, results, machine, **options)
-    finish(record, run.folder(results), keep_going)
+    supervise.continue_in_child(killed)
+    with naming(run) if keep_going else nullcontext():
+        try:
+            root = datasets.resolve_root(dataset, root or experiment.roots.get(dataset), results)
+        except UserError as error:
+            if not keep_going:
+                raise
+            from harness.runs.failures import skip
+
+            record = skip(experiment, run, results, str(error)) if is_main() else {"status": "skipped"}
+        else:
+            # torch is imported when all of the above is right.
+            from harness.machine import Machine
+            from harness.training.train import train as train_run
+
+            machine = Machine(device, workers, threads, cache, deterministic)
+            options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart, "timeout": timeout}
+            options |= {"keep_going": keep_going, "tensorboard": tensorboard}
+            record = train_run(experiment, run, results, machine, **options)
+        if evaluate_too:
+            record = _evaluated(experiment, run, results, threads, device, keep_going) or record
+    finish(record, folder, keep_going)
+
+
+def _evaluated(
+    experiment: Any, run: Any, results: Path, threads: int | None, device: str, keep_going: bool
+) -> dict[str, Any] | None:
+    """Evaluate what was trained, unless that has been done, and say what came of it; returns the record if it was."""
+    from harness.evaluation.evaluate import evaluate as evaluate_run
+    from harness.machine import Machine
+    from harness.runs.state import Missing, read_record, work_left
+
+    record = None
+    if work_left(experiment, run, results):
+        machine, options = Machine(device, threads=threads), {"protocols": experiment.protocols}
+        record = evaluate_run(run.folder(results), machine, **options, absent=experiment.absent, keep_going=keep_going)
+    found = read_record(experiment, run, results)
+    if not isinstance(found, Missing):
+        scores = ", ".join(f"{name} {scores['miou']:.2f}" for name, scores in found["scores"].items())
+        print(f"{run}: mIoU {scores}", file=sys.stderr)
+    if keep_going:  # one of many
+        from harness.watching import progress_of
+
+        print(progress_of(experiment, results), file=sys.stderr)
+    return record
 
 
 @app.command()

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.records import display_name
 from harness.reporting.tables import csv_text
-from harness.run import read_json
+from harness.run import is_set_aside, read_json
 
 COLUMNS = (
     *("dataset", "model", "arm", "seed", "status", "iterations", "seconds", "device", "threads"),
@@ -46,6 +46,8 @@ def run_rows(experiment: str, results: Path) -> list[Row]:
     """
     rows = []
     for path in sorted((Path(results) / "runs" / experiment).glob("*/*/*/*/training.json")):
+        if is_set_aside(path):
+            continue
         with suppress(UserError, KeyError, TypeError, AttributeError):  # damaged or another version's
             training = read_json(path)
             if training["status"] != "skipped":

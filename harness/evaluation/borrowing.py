@@ -5,7 +5,7 @@ from typing import Any
 
 from harness import atomic
 from harness.experiment import Experiment
-from harness.run import Run, read_json, refuse_changed_files, write_json
+from harness.run import Run, is_set_aside, read_json, refuse_changed_files, write_json
 
 FILES = ("counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 OF_TRAINING = ("data", "initial_weights")  # settings that only training knows
@@ -25,7 +25,11 @@ def borrow_records(experiment: Experiment, results: Path) -> dict[Run, str]:
         if (folder / "record.json").exists():
             continue
         for path in sorted(results.glob(f"runs/*/{run.dataset}/{run.model}/*/seed*/record.json")):
-            if path.parts[-6] == experiment.name or not _is_one(experiment, run, record := read_json(path)):
+            if (
+                path.parts[-6] == experiment.name
+                or is_set_aside(path)
+                or not _is_one(experiment, run, record := read_json(path))
+            ):
                 continue
             refuse_changed_files(path.parent, record)
             for name in FILES:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from harness.machine import Machine
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
 from harness.run import file_hash, inference_weights, read_json, write_json
+from harness.runs.failures import now, without_scores
 from harness.torchrun import is_main
 from harness.training import distributed
 
@@ -66,13 +66,11 @@ def _evaluate(
 ) -> dict[str, Any]:
     """As `evaluate`, where the main process holds the folder's `lock`."""
     training = distributed.from_main(lambda: _training(folder))
-    only_training = ("schema", "protocols", "absent", "root", "class_pixels")
-    record = {key: value for key, value in training.items() if key not in only_training}
-    record |= {"absent": absent or training["absent"], "split": None, "scores": {}, "per_class": {}}
+    record = without_scores(training, absent or training["absent"])
 
     def write(end: Ending | None) -> None:
         nonlocal record
-        record |= (end.as_record() if end else {}) | {"evaluated": datetime.now(UTC).isoformat(timespec="seconds")}
+        record |= (end.as_record() if end else {}) | {"evaluated": now()}
         if is_main():
             write_json(folder / "record.json", record)
 
@@ -107,7 +105,9 @@ def _evaluated(
     dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
     network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
     if state_hash(network.inference_state()) != training["weights_hash"]:
-        raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
+        raise UserError(
+            f"the weights in {folder} are not those of its training.json: remove them and run the training again"
+        )
     schedule = training["settings"]["schedule"]
     window, fit = window_of(schedule), fit_of(schedule)
     counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
@@ -125,12 +125,12 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
     """The inference network of a trained run, in eval mode. Raises UserError if its weights are missing."""
     path = inference_weights(folder)
     if not path.is_file():
-        raise UserError(f"{path} is missing: train this run (with --restart) before evaluating it")
+        raise UserError(f"{path} is missing: train this run again before evaluating it")
     network = models.build(model, num_classes, weights="none")
     try:
         network.load_inference_state(load_file(path))
     except SafetensorError:
-        raise UserError(f"{path} is damaged: train this run again (with --restart)") from None
+        raise UserError(f"{path} is damaged: remove it and run the training again") from None
     return ready(network, device)
 
 

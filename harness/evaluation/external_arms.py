@@ -10,7 +10,7 @@ from harness.datasets.dataset import Dataset
 from harness.discovery import unknown
 from harness.errors import UserError
 from harness.experiment import FOLDER_NAME, Arm, Experiment
-from harness.run import Run, fingerprint, read_json, refuse_other_settings, write_json
+from harness.run import Run, fingerprint, is_set_aside, read_json, refuse_other_settings, write_json
 
 EXTERNAL = "external"  # the method of such an arm, and its experiment and model where it stands beside no runs
 
@@ -50,7 +50,9 @@ def external_records(experiment: Experiment, results: Path) -> list[Path]:
         for model in experiment.models
     ]
     paths = sorted(path for folder in folders for path in folder.glob("*/seed*/record.json"))
-    return [path for path in paths if _arm(path) not in experiment.arms and _is_external(path)]
+    return [
+        path for path in paths if _arm(path) not in experiment.arms and not is_set_aside(path) and _is_external(path)
+    ]
 
 
 def with_external_arms(experiment: Experiment, results: Path) -> Experiment:

@@ -10,8 +10,9 @@ from harness.evaluation.counts import REGION
 from harness.experiment import Experiment
 from harness.reporting import verdicts
 from harness.reporting.published import Ablation, Figure, Settings, baseline_of
-from harness.reporting.records import Cell, cells, frequency_cells, groups, method_options
+from harness.reporting.records import Cell, cells, frequency_cells, groups
 from harness.reporting.verdicts import Verdict
+from harness.runs.state import method_options
 from harness.statistics.scores import metric_name
 
 Key = tuple[str, str, str, str, str, str, str]  # baseline, family, data set, model, protocol, metric, arm

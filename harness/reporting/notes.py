@@ -6,6 +6,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
 from harness.reporting.markup import points
 from harness.reporting.records import Cell, display_name, is_control
+from harness.reporting.summary import demonstration
 from harness.reporting.verdicts import NOT_VERIFIED
 from harness.statistics.noise import ENOUGH_SEEDS
 from harness.statistics.pooled import Pooled
@@ -45,6 +46,7 @@ def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str
     """What must be said under a table of these cells; their differences are to `baselines`, else the experiment's."""
     baseline = " or ".join(map(display_name, baselines or [experiment.baseline]))
     said = [
+        *([demonstration(experiment)] if experiment.demonstration else []),
         "In percent: the mean over seeds, with its range and n, the number of seeds (asked for: "
         f"{', '.join(map(str, experiment.seeds))}).",
         f"With a sign: the difference to {baseline} in percentage points, paired "

@@ -3,20 +3,19 @@
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import datasets, discovery
+from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts
-from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
-from harness.run import Run, differences, read_json, refuse_changed_files
+from harness.run import Run, refuse_changed_files
+from harness.runs.state import Missing, describe_left_out, read_record
 from harness.statistics.comparison import Interval, Spread, compare, spread
 from harness.statistics.noise import ENOUGH_SEEDS
 from harness.statistics.pooled import Bounds, Pooled, pool
@@ -24,17 +23,6 @@ from harness.statistics.scores import groups as frequency_groups
 from harness.statistics.scores import metric_name, miou
 
 Table = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Why a run has no number: a status, of its record or of the lack of one, and the reason if there is any."""
-
-    status: str
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.status}: {self.reason}" if self.reason else self.status
 
 
 @dataclass(frozen=True)
@@ -149,37 +137,6 @@ def display_name(arm: str) -> str:
     return arm.replace("_", " ")
 
 
-def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, Any] | Missing:
-    """The record of a run that is done, else why there is none.
-
-    A damaged record, or one that was made with other settings than the experiment's, is a hole and not an error: the
-    rest of the table does not depend on it.
-    """
-    folder = run.folder(results)
-    if not (folder / "record.json").exists():
-        if (folder / "training.json").exists():
-            return Missing("not evaluated")
-        return Missing("unfinished" if (folder / "checkpoints").exists() else "not run")
-    try:
-        record = read_json(folder / "record.json")
-    except UserError as error:
-        return Missing("unreadable", str(error))
-    status, reason = record.get("status"), str(record.get("reason") or "")
-    mappings = (record.get(key, {}) for key in ("settings", "provenance"))
-    if not isinstance(status, str) or not all(isinstance(each, dict) for each in mappings):
-        return Missing("unreadable", "record.json names no status, or its settings or provenance are no mapping")
-    if changed := _changed_settings(experiment, run, record):
-        return Missing("other settings", ", ".join(changed))
-    return record if status == "done" else Missing(status, " ".join(reason.split()))
-
-
-def left_out(experiment: Experiment, record: dict[str, Any]) -> str:
-    """What the experiment asks for and the record of a run that is done lacks, in a few words; "" if it has all."""
-    scores = record.get("scores")
-    missing = [each for each in experiment.protocols if isinstance(scores, dict) and each not in scores]
-    return _left_out(*missing) if missing else ""
-
-
 def groups(
     experiment: Experiment,
     results: Path,
@@ -257,35 +214,6 @@ def frequency_cells(experiment: Experiment, group: Group, baseline: str | None =
     return found
 
 
-@cache
-def method_options(method: str) -> dict[str, Any]:
-    """The options of a method with their defaults; its source is read once."""
-    return discovery.options(method)
-
-
-def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) -> list[str]:
-    """The settings in which a record differs from what the experiment asks for now.
-
-    Only keys that both know are compared, so that records outlive a new key. The method's source is left out: its
-    record names the commit. An external arm has no settings in the experiment.
-    """
-    if experiment.arms[run.arm].method == EXTERNAL:
-        return []
-    arm, found = experiment.arms[run.arm], record.get("settings", {})
-    options = json.loads(json.dumps(method_options(arm.method) | arm.options))  # tuples become lists, as read back
-    schedule = experiment.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json")
-    asked: dict[str, Any] = {"method": arm.method, "options": options, "schedule": schedule}
-    changed = []
-    for name in ("method", "options", "schedule"):
-        ours, theirs = asked[name], found.get(name)
-        if isinstance(theirs, dict):
-            ours = {key: value for key, value in ours.items() if key in theirs}
-            theirs = {key: value for key, value in theirs.items() if key in ours}
-        if theirs is not None:
-            changed += differences({name: ours}, {name: theirs})
-    return changed
-
-
 def _counts(
     experiment: Experiment, run: Run, results: Path, group: Group, wanted: Sequence[tuple[str, str]]
 ) -> Counts | Missing:
@@ -315,10 +243,6 @@ def _origin(record: dict[str, Any]) -> Origin | None:
     if not (name and torch_version and source):
         return None
     return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7])
-
-
-def _left_out(*protocols: str) -> str:
-    return f"{' and '.join(protocols)} {'was' if len(protocols) == 1 else 'were'} left out"
 
 
 def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:
@@ -354,5 +278,5 @@ def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tupl
         elif protocol in counts.tables:
             entry = Missing("not evaluated", f"no {table} was counted by {protocol}")
         else:
-            entry = Missing("not evaluated", _left_out(protocol))
+            entry = Missing("not evaluated", describe_left_out([protocol]))
         group.entries.setdefault((protocol, table), {}).setdefault(run.arm, {})[run.seed] = entry

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Schedule
 from harness.reporting.markup import escape_markdown, markdown_table, points
-from harness.run import Run, read_json
+from harness.run import Run, is_set_aside, read_json
 from harness.statistics.repeats import Repeats
 from harness.statistics.repeats import repeats as measure
 
@@ -79,7 +79,7 @@ def _notes(found: Repeats, first: str, second: str, sources: int) -> list[str]:
 def _records(results: Path, protocol: str) -> dict[str, dict[str, Any]]:
     """The records with a score by `protocol`, in the order of their paths, by all that was set of their runs."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted((results / "runs").rglob("record.json")):
+    for path in (each for each in sorted((results / "runs").rglob("record.json")) if not is_set_aside(each)):
         record = read_json(path)
         if record["method"] == EXTERNAL:
             continue

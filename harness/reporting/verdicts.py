@@ -6,7 +6,7 @@ from typing import Any
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Arm, Experiment
 from harness.reporting.published import Settings
-from harness.reporting.records import method_options
+from harness.runs.state import method_options
 from harness.statistics.comparison import Interval
 from harness.statistics.noise import ENOUGH_SEEDS, MOST_SEEDS
 

@@ -7,7 +7,7 @@ from typing import Any
 from harness import atomic
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.run import Run, inference_weights, read_json, write_json
+from harness.run import Run, inference_weights, is_set_aside, read_json, write_json
 
 LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"
 
@@ -22,7 +22,12 @@ def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, 
     folder = run.folder(results)
     for path in sorted(Path(results).glob(f"runs/*/{run.dataset}/{run.model}/*/seed*/training.json")):
         lender = path.parent
-        if path.parts[-6] == experiment.name or (found := _done(path)) is None or found["settings"] != settings:
+        if (
+            path.parts[-6] == experiment.name
+            or is_set_aside(path)
+            or (found := _done(path)) is None
+            or found["settings"] != settings
+        ):
             continue
         files = {lender / name: folder / name for name in LOGS}
         files[inference_weights(lender)] = inference_weights(folder)

@@ -1,8 +1,8 @@
 """Trains one run: from its settings to weights, curve, diagnostics and training.json."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,6 @@ from harness.datasets.verify import verify
 from harness.ending import Ending
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.locking import NAME as LOCK
 from harness.locking import hold, remove_leftovers
 from harness.machine import Machine
 from harness.models.segmenter import state_hash
@@ -25,14 +24,16 @@ from harness.run import (
     fingerprint,
     inference_weights,
     read_json,
-    refuse_other_settings,
     write_json,
 )
-from harness.skipped import write_skipped
+from harness.runs.aside import restore, set_aside
+from harness.runs.failures import write_skipped
+from harness.runs.state import SETTINGS, TRAINING_FILES, in_words, settings_in
 from harness.torchrun import is_main
-from harness.training import distributed
+from harness.training import checkpoint, distributed
 from harness.training.board import require_tensorboard
 from harness.training.borrowing import borrow
+from harness.training.embeddings import NAME as EMBEDDINGS
 from harness.training.loop import Job
 from harness.training.trainer import Trainer
 
@@ -58,6 +59,8 @@ def train(
     A failure (diverged, out of memory, `timeout` seconds of this process gone, any exception that is not the user's
     mistake) is a result: training.json is written with its status and reason. Raises UserError for mistakes, before
     anything is written, and Terminated after SIGTERM, when a checkpoint is written.
+
+    What the run's folder holds of other settings, or with `restart` of these, is set aside (`runs.aside`).
 
     With `keep_going`, as one run of many: data that is missing or wrong is a result too ("skipped"), and if another
     process trains this run already, its end is waited for. With `tensorboard` event files are written too
@@ -114,11 +117,46 @@ def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path,
 
 
 def _begun(folder: Path, settings: dict[str, Any], restart: bool) -> dict[str, Any] | None:
-    """Clear a run's folder of leftovers, with `restart` of all; returns the record of a finished run, else None."""
+    """Make a run's folder one of these settings; returns the record of a training that is over, else None.
+
+    What was made with other settings, or all with `restart`, is set aside. A run that was set aside and has these
+    settings is taken back.
+    """
     remove_leftovers(folder)
+    if (why := _why_not_continued(folder, settings, restart)) and (place := set_aside(folder)):
+        print(f"{why}: what {folder} held is kept as {place.name}", file=sys.stderr, flush=True)
+    if not restart and (place := restore(folder, settings)):
+        print(f"these settings were trained before: {folder} is {place.name} again", file=sys.stderr, flush=True)
+    return _finished(folder)
+
+
+def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:
+    """Why a training cannot go on from what its folder holds, in words; "" if it can, or if there is nothing."""
+    made = _settings_of(folder)
+    if made is None:
+        return ""
     if restart:
-        _empty(folder)
-    return _finished(folder, settings)
+        return "started over"
+    if changed := in_words(asked, made, asked["method"]):
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return f"trained with other settings, {', '.join(changed[:3])}{more}"
+    if not (folder / "training.json").exists() and not (folder / "checkpoints").exists() and not _begins(folder):
+        return "a record without the run"
+    # What the network made of pixels before training is seen at its start alone.
+    return "" if (folder / EMBEDDINGS).exists() or _begins(folder) else f"{EMBEDDINGS} is gone"
+
+
+def _begins(folder: Path) -> bool:
+    """Whether a training has begun and written no checkpoint yet."""
+    return (folder / SETTINGS).exists() and not (folder / "checkpoints").exists()
+
+
+def _settings_of(folder: Path) -> dict[str, Any] | None:
+    """The settings of what training left in a run's folder, None if it left nothing."""
+    found = settings_in(folder)
+    if found is None and (state := checkpoint.load_newest(folder / "checkpoints")) is not None:
+        found = dict(state["settings"])
+    return found
 
 
 def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], keep_going: bool) -> dict[str, Any]:
@@ -153,6 +191,9 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
     def give_up(end: Ending) -> None:
         write_json(job.folder / "training.json", record_of(end, None))
 
+    if is_main():
+        (job.folder / "record.json").unlink(missing_ok=True)  # of an earlier try
+        write_json(job.folder / SETTINGS, {"key": run.key(), "settings": settings})
     with distributed.ending_together(give_up, status=0 if keep_going else 1) as end:
         job.finish()
         if not job.trainer.ever_counted():
@@ -162,27 +203,20 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
         if job.history.rows:
             job.history.write(job.folder)
         write_json(job.folder / "training.json", record)
+        if record["status"] == "done":
+            (job.folder / SETTINGS).unlink(missing_ok=True)
     return record
 
 
-def _finished(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """What training.json holds of a run that need not be trained again, None if there is no such."""
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What training.json holds of a training that would end the same way again; None without it or its files."""
     if not (folder / "training.json").exists():
         return None
     found = read_json(folder / "training.json")
-    if found["status"] == "skipped":  # it has no settings of the data that were not there
+    kept = [folder / name for name in TRAINING_FILES] + [inference_weights(folder)]
+    if found["status"] == "done" and not all(path.exists() for path in kept):
         return None
-    refuse_other_settings(folder, settings, found["settings"])
     return found if found["status"] in FINISHED else None
-
-
-def _empty(folder: Path) -> None:
-    """Remove what a run's folder holds but its lock."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
 
 
 def _export(trainer: Trainer, folder: Path) -> str:

@@ -153,7 +153,7 @@ def test_an_external_record_in_the_place_of_a_method_is_not_taken_for_it(experim
     score_predictions(write_predictions(0.1), tiny, run=run, results=tmp_path)
     found = read_record(with_external_arms(experiment, tmp_path), run, tmp_path)
     assert isinstance(found, Missing)
-    assert found.status == "other settings"
+    assert found.status == "stale"
 
 
 def test_a_trained_runs_folder_is_refused_even_with_restart(tiny, write_predictions, tmp_path):

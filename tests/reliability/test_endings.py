@@ -259,7 +259,7 @@ def test_a_run_that_is_worked_on_is_running_with_its_progress(experiment, tmp_pa
 
 
 def test_status_imports_no_torch(repository):
-    code = "import sys, harness.status, harness.skipped, harness.unlock; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.status, harness.runs.failures, harness.unlock; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=repository).returncode == 0
 
 
@@ -302,9 +302,13 @@ def test_a_folder_of_another_schema_version_and_a_changed_record_are_refused(exp
         evaluate(folder, CPU)
     path.write_text('{"schema": 2}')
     with pytest.raises(UserError, match="another schema than 1"):
-        fit(experiment, tmp_path)
+        evaluate(folder, CPU)
     write_json(path, content)
     assert evaluate(folder, CPU)["status"] == "done"
+    path.write_text('{"schema": 2}')
+    fit(experiment, tmp_path)  # trains anew, and keeps what it cannot read
+    (kept,) = folder.parent.glob("seed0.stale-*")
+    assert (kept / "training.json").read_text() == '{"schema": 2}'
 
 
 def test_nothing_is_written_below_a_data_root(experiment, tiny_data, tmp_path):

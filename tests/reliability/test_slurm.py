@@ -91,7 +91,7 @@ def test_jobs_that_slurm_takes_away_write_a_checkpoint_and_end_in_the_same_bits(
         jobs = {}
         for arm, command in taken.items():
             cluster.wait_for(lambda run=runs[arm]: rows(run) >= 5 or workflow.poll() is not None, 180)
-            jobs[arm] = cluster.running(f"rule_train_wildcards_scenes_hrnet_tiny_{arm}_0")
+            jobs[arm] = cluster.running(f"rule_run_wildcards_scenes_hrnet_tiny_{arm}_0")
             assert jobs[arm], (tmp_path / "log").read_text()
             cluster.call(*command, jobs[arm])
             cluster.wait_for(lambda run=runs[arm]: checkpoints(run), 30)

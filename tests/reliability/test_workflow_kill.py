@@ -42,9 +42,8 @@ def test_after_a_kill_of_snakemake_unlock_and_the_same_command_go_on(repository,
     assert (results / "data/scenes/verify.json").exists()
 
 
-REPORT = ("tables", "figures", "examples")  # in whatever order snakemake likes
 # Whose logs a kill waits for; the last rule is never done before.
-STAGES = (("verify/scenes",), ("train/*",), ("train/*",), ("evaluate/*",), REPORT, REPORT, ("page",))
+STAGES = ("verify/scenes", "run/*", "run/*", "run/*", "report", "report")
 
 
 @pytest.mark.exhaustive
@@ -65,7 +64,7 @@ def test_killed_once_in_every_rule_the_workflow_ends_as_an_undisturbed_one(repos
             process = subprocess.Popen(command, env=env, cwd=broken, stdout=log, stderr=log, start_new_session=True)
         logs = broken / "out/logs/tiny"
         while process.poll() is None:
-            if any(path.stat().st_mtime > began for name in stage for path in logs.glob(f"{name}.log")):
+            if any(path.stat().st_mtime > began for path in logs.glob(f"{stage}.log")):
                 break
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 2))
@@ -77,7 +76,7 @@ def test_killed_once_in_every_rule_the_workflow_ends_as_an_undisturbed_one(repos
         process.wait()
         unlock = [sys.executable, "-m", "harness.unlock"]
         subprocess.run(unlock, cwd=broken, env=env, check=True, capture_output=True)
-    assert len(killed) >= 6, killed
+    assert len(killed) >= 5, killed
     again = subprocess.run(command, env=env, cwd=broken, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
 

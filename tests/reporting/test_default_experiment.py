@@ -25,7 +25,7 @@ def test_the_report_shows_every_method(repository, tmp_path):
     assert made.returncode == 0, made.stdout + made.stderr
 
     experiment = Experiment.load(repository / "config/smoke.yaml", SHORT)
-    report = tmp_path / "out/reports/smoke"
+    report = tmp_path / "out/reports" / experiment.name
     table = pd.read_csv(report / "tables/miou.csv").set_index("arm")
     assert set(table.index) == set(experiment.arms)
     for run in experiment.runs():

@@ -138,7 +138,7 @@ def test_a_record_made_with_other_settings_is_not_shown_as_this_experiments(make
     schedule = {"iterations": 400, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
     experiment = make_experiment(schedule=schedule)
     found = read_record(experiment, experiment.run(*RUN, "plain", 0), tmp_path)
-    assert found == Missing("other settings", "schedule.iterations (50 there, 400 asked)")
+    assert found == Missing("stale", "schedule.iterations (50 there, 400 asked)")
 
 
 def test_a_record_outlives_settings_that_it_does_not_know_and_changed_source(make_experiment, write_all, tmp_path):

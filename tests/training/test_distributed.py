@@ -236,7 +236,10 @@ def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(repositor
         time.sleep(0.01)
     os.kill(holder(folder)["pid"], signal.SIGKILL)
     assert process.wait() != 0
-    assert not (folder / "training.json").exists()
+    failed = read_json(folder / "training.json")
+    assert (failed["status"], failed["weights_hash"]) == ("failed", None)
+    assert "SIGKILL" in failed["reason"]
+    assert 0 < failed["iterations"] <= SCHEDULE["iterations"]
     done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     records = [read_json(path / "training.json") for path in (folder, Path(str(folder).replace("killed", "whole")))]

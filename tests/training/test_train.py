@@ -11,6 +11,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
 from harness.machine import Machine
 from harness.run import inference_weights, read_json
+from harness.runs import state
 from harness.training import checkpoint
 from harness.training.train import train
 from harness.training.trainer import Trainer
@@ -76,25 +77,38 @@ def test_the_network_starts_alike_for_every_arm_and_differs_between_seeds(experi
     assert not torch.equal(start("cross_entropy", 0), start("cross_entropy", 1))
 
 
-def test_a_finished_run_is_not_trained_again_and_other_settings_are_refused(experiment, experiment_file, tmp_path):
+def test_a_finished_run_is_not_trained_again_and_one_of_other_settings_is_set_aside(
+    experiment, experiment_file, tmp_path, monkeypatch, capsys
+):
     run, machine = run_of(experiment), Machine("cpu", threads=1)
     first = fit(experiment, run, tmp_path, machine)
     assert fit(experiment, run, tmp_path, machine) == {"schema": 1, **first}
     other = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.learning_rate=0.05"])
-    with pytest.raises(UserError, match=r"schedule\.learning_rate \(0\.1 there, 0\.05 asked\)"):
-        fit(other, run, tmp_path, machine)
-    assert fit(other, run, tmp_path, machine, restart=True)["weights_hash"] != first["weights_hash"]
+    second = fit(other, run, tmp_path, machine)
+    assert second["weights_hash"] != first["weights_hash"]
+    assert "schedule.learning_rate (0.1 there, 0.05 asked)" in capsys.readouterr().err
+    (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
+    assert read_json(kept / "training.json") == {"schema": 1, **first}
+    # The first settings again: what was trained with them comes back, and nothing is trained.
+    monkeypatch.setattr(Trainer, "step", None)
+    assert fit(experiment, run, tmp_path, machine) == {"schema": 1, **first}
+    (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
+    assert read_json(kept / "training.json") == {"schema": 1, **second}
 
 
-def test_a_checkpoint_of_other_settings_is_refused(experiment, experiment_file, tmp_path, monkeypatch):
+def test_a_checkpoint_of_other_settings_is_set_aside(experiment, experiment_file, tmp_path, monkeypatch):
     run, machine = run_of(experiment), Machine("cpu", threads=1)
     resume = interrupt(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         fit(experiment, run, tmp_path, machine)
     resume()
     other = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.iterations=12"])
-    with pytest.raises(UserError, match=r"schedule\.iterations"):
-        fit(other, run, tmp_path, machine)
+    assert state.read_record(experiment, run, tmp_path) == state.Missing("unfinished")
+    found = state.read_record(other, run, tmp_path)
+    assert found == state.Missing("stale", "schedule.iterations (10 there, 12 asked)")
+    assert fit(other, run, tmp_path, machine)["iterations"] == 12
+    (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
+    assert checkpoint.load_newest(kept / "checkpoints")["iteration"] == 4
 
 
 def test_a_run_that_diverges_leaves_a_record_that_says_where(experiment, experiment_file, tmp_path, monkeypatch):

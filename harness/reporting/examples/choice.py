@@ -14,7 +14,8 @@ from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts, count_image
 from harness.experiment import Experiment
 from harness.reporting.pictures import Pixels, Window, best_window
-from harness.reporting.records import Missing, arm_order, display_name, read_record
+from harness.reporting.records import arm_order, display_name
+from harness.runs.state import Missing, read_record
 from harness.statistics.scores import miou
 
 

@@ -20,6 +20,7 @@ from harness.reporting.page.content import cell_table, class_table, data_uri, ru
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.records import Cell, display_name
+from harness.reporting.summary import demonstration
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -102,6 +103,7 @@ def page(
         js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
         runs_json=embedded_json(facts),
         sections=list(SECTIONS.items()),
+        demonstration=demonstration(experiment) if experiment.demonstration else "",
         headline=headline(experiment, region),
         counts=[(statuses.count(status), status.replace("_", " ")) for status in dict.fromkeys(statuses)],
         verdict_counts=verdict_counts(folder / "tables"),

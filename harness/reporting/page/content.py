@@ -13,8 +13,9 @@ from harness.experiment import Experiment
 from harness.reporting.entries import bounds_text, difference_text, range_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
-from harness.reporting.records import Cell, Missing, arm_order, display_name, read_record
+from harness.reporting.records import Cell, arm_order, display_name
 from harness.run import Run, read_json
+from harness.runs.state import Missing, read_record
 from harness.statistics.noise import ENOUGH_SEEDS
 from harness.statistics.pooled import is_shared
 from harness.statistics.scores import mean_defined

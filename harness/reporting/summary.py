@@ -1,0 +1,88 @@
+"""The last screen of `make run`: what came out, where the page is, what to type next. Imports nothing heavy."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from harness import datasets
+from harness.experiment import Experiment
+from harness.runs.state import Missing, read_record
+
+REASON = 60  # characters of a reason that are shown
+
+
+def summary(experiment: Experiment, config: Path, results: Path) -> str:
+    """A table of the arms for every data set and model, the page's address, and what to do next."""
+    parts = [_table(experiment, results, dataset, model) for dataset, model in experiment.pairs()]
+    if experiment.demonstration:
+        parts.append(demonstration(experiment))
+    page = Path(results) / "reports" / experiment.name / "report.html"
+    where = f"page  {page.resolve().as_uri()}" if page.is_file() else "page  none yet"
+    return "\n\n".join([*parts, "\n".join([where, *_next(experiment, config, results)])])
+
+
+def demonstration(experiment: Experiment) -> str:
+    """What a demonstration shows, in two sentences."""
+    iterations = " or ".join(
+        dict.fromkeys(f"{experiment.schedule_of(*pair).iterations:,}" for pair in experiment.pairs())
+    )
+    rendered = all(datasets.load(name).spec.generator for name in experiment.datasets)
+    data = "rendered scenes" if rendered else ", ".join(experiment.datasets)
+    seeds = f"{len(experiment.seeds)} seed{'s' if len(experiment.seeds) > 1 else ''}"
+    return (
+        f"This is a demonstration: {seeds}, {data}, {iterations} iterations. "
+        "It shows that everything works; nothing about the methods follows from it."
+    )
+
+
+def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> str:
+    protocol = experiment.protocols[0]
+    rows, of_baseline = [], None
+    for arm in sorted(experiment.arms, key=lambda arm: arm != experiment.baseline):
+        scores: list[float] = []
+        missing: list[Missing] = []
+        for seed in experiment.seeds:
+            found = read_record(experiment, experiment.run(dataset, model, arm, seed), results)
+            if isinstance(found, Missing):
+                missing.append(found)
+            elif protocol in found["scores"] and found["scores"][protocol]["miou"] is not None:
+                scores.append(found["scores"][protocol]["miou"])
+        mean = fmean(scores) if scores else None
+        of_baseline = mean if arm == experiment.baseline else of_baseline
+        gain = "" if mean is None or of_baseline is None or arm == experiment.baseline else f"{mean - of_baseline:+.2f}"
+        why = _short(str(missing[0])) if missing else ""
+        shown = "-" if mean is None else f"{mean:.2f}"
+        rows.append((arm.replace("_", " "), shown, gain, f"{len(scores)} of {len(experiment.seeds)}", why))
+    title = f"{experiment.name}: {model} on {dataset}, {protocol}, in percent"
+    return "\n".join([title, *_aligned([("method", "mIoU", "gain", "runs", ""), *rows])])
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Rows as lines: the first and the last column to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligns = "<" + ">" * (len(widths) - 2) + "<"
+    cells = [[f"{text:{align}{width}}" for text, align, width in zip(row, aligns, widths, strict=True)] for row in rows]
+    return [f"  {'  '.join(row)}".rstrip() for row in cells]
+
+
+def _next(experiment: Experiment, config: Path, results: Path) -> list[str]:
+    python = Path(sys.executable)
+    python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    harness = f"{python} -m harness"
+    given = f" --config {shlex.quote(str(config))}"
+    elsewhere = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+    states = [read_record(experiment, run, results) for run in experiment.runs()]
+    if any(isinstance(state, Missing) for state in states):
+        return [f"next  {harness} status{given}{elsewhere}    says what is missing, and why"]
+    if experiment.demonstration:
+        return [
+            f"next  {harness} new-method my_method    writes a method of your own that already trains",
+            "      docs/datasets.md    says how to run on real data",
+        ]
+    return [f"next  {harness} report{given}{elsewhere}    writes the tables, figures and page again"]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= REASON else text[: REASON - 3] + "..."

@@ -1,0 +1,109 @@
+"""A process that trains is killed, and its parent writes the record; it is asked to end, and both end as ever."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.locking import holder
+from harness.run import Run, read_json
+
+pytestmark = pytest.mark.slow
+
+SCHEDULE = {"iterations": 100_000, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+SCHEDULE |= {"log_every": 2, "checkpoint_every": 4}
+
+
+class Training:
+    """`python -m harness train`, as a user types it, on a run that does not end by itself."""
+
+    def __init__(self, repository, experiment, folder, root):
+        self.folder = Run("tiny", "camvid", "hrnet_tiny", "cross_entropy", 0).folder(folder)
+        chosen = ["--dataset", "camvid", "--model", "hrnet_tiny", "--arm", "cross_entropy", "--config", str(experiment)]
+        where = ["--root", str(root), "--results", str(folder), "--device", "cpu", "--threads", "1"]
+        self.command = [sys.executable, "-m", "harness", "train", *chosen, *where]
+        self.repository = repository
+
+    def start(self, *arguments):
+        """Start it in a process group of its own and wait for its first checkpoint."""
+        command, env = [*self.command, *arguments], os.environ | {"OMP_NUM_THREADS": "1"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        process = subprocess.Popen(command, cwd=self.repository, env=env, start_new_session=True, **streams)
+        while not (self._at_work() and list(self.folder.glob("checkpoints/*.pt"))) and process.poll() is None:
+            time.sleep(0.05)
+        assert process.poll() is None, process.communicate()[0]
+        return process
+
+    def _at_work(self):
+        """Whether somebody trains, beyond the start."""
+        return bool((holder(self.folder) or {"total": 0})["total"])
+
+    def worker(self):
+        """The id of the process that trains; `status` shows it."""
+        return holder(self.folder)["pid"]
+
+
+@pytest.fixture
+def training(repository, experiment_file, tmp_path):
+    from harness import datasets
+    from harness.datasets.layout_writer import write_scenes
+
+    root = tmp_path / "camvid"
+    write_scenes(root, datasets.load("camvid").specs[0])
+    experiment = experiment_file(datasets=["camvid"], schedule=SCHEDULE, protocols=["whole"])
+    return Training(repository, experiment, tmp_path / "out", root)
+
+
+@pytest.mark.parametrize(("by", "why"), [(signal.SIGKILL, "memory runs out"), (signal.SIGSEGV, "compiled code")])
+def test_a_killed_training_leaves_a_record_that_says_by_what_where_and_what_to_do(training, by, why):
+    process = training.start("--evaluate", "--keep-going")
+    assert training.worker() != process.pid
+    os.kill(training.worker(), by)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0  # --keep-going: the rest of the grid goes on
+    for name in ("training.json", "record.json"):
+        record = read_json(training.folder / name)
+        assert record["status"] == "failed"
+        for words in (by.name, f"at iteration {record['iterations']} of 100000", why, "status --retry failed"):
+            assert words in record["reason"]
+        assert record["iterations"] >= 4
+    assert record["reason"] in said
+    assert record["log_tail"] == said.splitlines()[: len(record["log_tail"])][-20:]
+    # By hand the same command continues it, and its checkpoint is not taken for another run's.
+    process = training.start()
+    assert not list(training.folder.parent.glob("*.stale-*"))
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("everyone", [False, True], ids=["the parent", "the process group"])
+def test_sigterm_ends_it_at_a_checkpoint_without_a_record(training, everyone):
+    process = training.start()
+    os.killpg(process.pid, signal.SIGTERM) if everyone else process.terminate()
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stops at a checkpoint" in said
+    assert not (training.folder / "training.json").exists()
+    assert holder(training.folder) is None
+
+
+def test_ctrl_c_is_passed_on(training):
+    process = training.start()
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+
+
+def test_a_training_ends_when_its_parent_is_killed(training):
+    process = training.start()
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 10
+    while holder(training.folder) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert holder(training.folder) is None

@@ -1,0 +1,267 @@
+"""Whatever state a run's folder is in, the workflow ends with what the experiment asks for, and makes no more."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import write_tiny
+
+from harness.run import Run
+
+pytestmark = pytest.mark.slow
+
+ARMS = ("cross_entropy", "contextrast", "colder")
+EXPERIMENT = {
+    "arms": {"cross_entropy": {}, "contextrast": {}, "colder": {"method": "contextrast", "temperature": 0.05}},
+    "baseline": "cross_entropy",
+    "datasets": ["tiny"],
+    "models": ["hrnet_tiny"],
+    "protocols": ["whole"],
+    "schedule": {"iterations": 4, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
+    | {"log_every": 2, "checkpoint_every": 2},
+}
+
+
+class Project:
+    """A copy of the project, small data, and an experiment in it: what a user has in front of him."""
+
+    config = Path("config/small.yaml")
+
+    def __init__(self, folder, data):
+        self.folder, self.data = folder, data
+        self.env = os.environ | {"OMP_NUM_THREADS": "1", "TINY_ROOT": str(data), "PYTHONPATH": str(folder)}
+
+    def call(self, *command):
+        python = Path(sys.executable)
+        command = [str(python.parent / "snakemake"), *command[1:]] if command[0] == "snakemake" else [python, *command]
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def harness(self, verb, *arguments):
+        return self.call("-m", "harness", verb, *map(str, arguments))
+
+    def make(self, *arguments, overrides=""):
+        given = [f"set={overrides}"] if overrides else []
+        return self.call("snakemake", *arguments, "--config", f"experiment={self.config}", *given)
+
+    def train(self, arm, *arguments):
+        chosen = ("--dataset", "tiny", "--model", "hrnet_tiny", "--arm", arm, "--config", self.config)
+        return self.harness("train", *chosen, "--device", "cpu", "--threads", 1, *arguments)
+
+    def run(self, arm):
+        return Run("small", "tiny", "hrnet_tiny", arm, 0).folder(self.folder / "results")
+
+    def weights(self):
+        return {arm: json.loads((self.run(arm) / "record.json").read_text())["weights_hash"] for arm in ARMS}
+
+    def edit(self, path, old, new):
+        text = (self.folder / path).read_text()
+        assert text.count(old) == 1
+        (self.folder / path).write_text(text.replace(old, new))
+
+    def begun(self):
+        """When each arm's training began: another time is another training."""
+        return {arm: json.loads((self.run(arm) / "training.json").read_text())["started"] for arm in ARMS}
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A project in which nothing has run."""
+    repository, outside = Path(__file__).parent.parent, tmp_path_factory.mktemp("untouched")
+    data, described = write_tiny(outside)
+    folder = outside / "project"
+    for name in ("harness", "methods", "workflow", "profiles", "results/published"):
+        shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(repository / name, folder / name)
+    shutil.copy(described / "tiny.yaml", folder / "harness" / "datasets" / "tiny.yaml")
+    project = Project(folder, data)
+    (folder / "config").mkdir()
+    (folder / project.config).write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(untouched):
+    """A project in which the workflow has run to its end."""
+    project = Project(untouched.folder.with_name("finished"), untouched.data)
+    shutil.copytree(untouched.folder, project.folder)
+    project.make()
+    return project
+
+
+@pytest.fixture
+def new_project(untouched, tmp_path):
+    return Project(shutil.copytree(untouched.folder, tmp_path / "project"), untouched.data)
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    return Project(shutil.copytree(finished.folder, tmp_path / "project"), finished.data)
+
+
+def is_settled(project):
+    return "Nothing to be done" in project.make("-n")
+
+
+def test_a_report_or_one_arm_by_hand_leaves_the_rest_to_do(new_project):
+    new_project.harness("report", "--config", new_project.config)
+    assert not is_settled(new_project)
+    new_project.train("contextrast", "--evaluate")
+    new_project.harness("report", "--config", new_project.config)
+    by_hand = json.loads((new_project.run("contextrast") / "training.json").read_text())
+    said = new_project.make()
+    assert new_project.begun()["contextrast"] == by_hand["started"]  # what was made by hand counts
+    assert len(new_project.weights()) == 3
+    for arm in ("cross entropy", "contextrast", "colder"):
+        assert f"  {arm} " in said  # the last screen
+    assert is_settled(new_project)
+
+
+def test_scored_predictions_do_not_stand_for_the_experiments_own_runs(new_project):
+    arguments = (
+        "--predictions",
+        new_project.data / "testannot",
+        "--dataset",
+        "tiny",
+        "--format",
+        "raw_ids",
+        "--arm",
+        "theirs",
+    )
+    new_project.harness("score", *arguments, "--experiment", "small", "--model", "hrnet_tiny")
+    new_project.harness("report", "--config", new_project.config)
+    said = new_project.make("-n")
+    assert "Nothing to be done" not in said
+    assert all(f"/{arm}/seed0/record.json" in new_project.make("-n", "--quiet", "host") for arm in ARMS)
+
+
+def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothing_else(project):
+    weights, begun = project.weights(), project.begun()
+    # The method's own default: `contextrast` takes it, `colder` has a temperature of its own, and both have its source.
+    project.edit("methods/contextrast.py", "temperature: float = 0.1", "temperature: float = 0.2")
+    assert "methods/contextrast.py has changed" in project.harness("status", "--config", project.config)
+    assert "stale" in project.harness("plan", "--config", project.config)
+    project.make()
+    assert project.begun()["cross_entropy"] == begun["cross_entropy"]
+    assert project.weights()["cross_entropy"] == weights["cross_entropy"]
+    assert project.weights()["contextrast"] != weights["contextrast"]
+    assert project.weights()["colder"] == weights["colder"]  # trained again, with what it had before
+    assert project.begun()["colder"] != begun["colder"]
+    assert is_settled(project)
+    assert project.harness("stale").count("seed0.stale-") == 2
+    # The edit undone: the first runs are there still.
+    project.edit("methods/contextrast.py", "temperature: float = 0.2", "temperature: float = 0.1")
+    project.make()
+    assert (project.weights(), project.begun()) == (weights, begun)
+
+    project.edit(project.config, "temperature: 0.05", "temperature: 0.5")
+    project.make()
+    assert project.weights() == weights | {"colder": project.weights()["colder"]}
+    assert project.weights()["colder"] != weights["colder"]
+    assert "3 runs removed" in project.harness("stale", "--remove")
+    assert not list(project.folder.rglob("*.stale-*"))
+
+
+@pytest.mark.parametrize("state", ["unfinished", "diverged", "by hand"])
+def test_whatever_an_old_run_came_to_an_edit_trains_it_again(new_project, state):
+    if state == "diverged":
+        new_project.edit(new_project.config, "temperature: 0.05", "alpha: 1.0e+38")
+        new_project.make()
+        assert json.loads((new_project.run("colder") / "record.json").read_text())["status"] == "diverged"
+        new_project.edit(new_project.config, "alpha: 1.0e+38", "temperature: 0.07")
+    else:
+        arguments = ("--timeout", 0, "--keep-going") if state == "unfinished" else ("--evaluate",)
+        new_project.train("colder", *arguments)
+        if state == "unfinished":  # as a kill leaves it
+            (new_project.run("colder") / "training.json").unlink()
+        new_project.edit(new_project.config, "temperature: 0.05", "temperature: 0.07")
+    assert "stale" in new_project.harness("status", "--config", new_project.config)
+    new_project.make()
+    record = json.loads((new_project.run("colder") / "record.json").read_text())
+    assert (record["status"], record["options"]["temperature"]) == ("done", 0.07)
+    assert len(list(new_project.run("colder").parent.glob("seed0.stale-*"))) == 1
+
+
+def test_a_trial_leaves_the_real_runs_alone(project):
+    weights = project.weights()
+    said = project.make(overrides="schedule.iterations=2")
+    assert "small+iterations=2" in said
+    assert (project.folder / "results/reports/small+iterations=2/report.html").is_file()
+    assert project.weights() == weights
+    assert is_settled(project)
+    status = project.harness("status", "--config", project.config, "--set", "schedule.iterations=2")
+    assert "3 runs: 3 done" in status
+    assert "stale" not in (project.folder / "results/reports/small/tables/miou.md").read_text()
+
+
+def contents(folder):
+    """What must be the same however often something was made again: scores, weights, counts and label maps."""
+    found = {}
+    for arm in ARMS:
+        run = folder / "runs" / "small" / "tiny" / "hrnet_tiny" / arm / "seed0"
+        record = json.loads((run / "record.json").read_text())
+        found[arm] = [record["status"], record["weights_hash"], record["scores"], record["files"]]
+        found[arm] += [path.read_bytes() for path in sorted((run / "predictions").rglob("*.png"))]
+        for name in ("diagnostics.npz", "embeddings.npz"):
+            with np.load(run / name) as arrays:
+                found[arm] += [(each, arrays[each].tobytes()) for each in arrays.files if each != "seconds"]
+    return found
+
+
+def files(results):
+    """The files of an experiment that a removal is tried with: all but checkpoints and what only logs."""
+    spared = ("checkpoints", "logs", "cache", "data/tiny")
+    paths = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
+    return [path for path in paths if not any(part in str(path) for part in spared)]
+
+
+def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(project):
+    results = project.folder / "results"
+    whole, names = contents(results), files(results)
+    assert len(names) > 50
+    draw = np.random.default_rng(0)
+    # Each file of a run alone is tested without the workflow below; here all at once, and drawn subsets.
+    run = results / "runs" / "small" / "tiny" / "hrnet_tiny"
+    for removed in (
+        [run / "contextrast" / "seed0"],
+        [run / arm / "seed0" / "record.json" for arm in ARMS] + [run / "colder" / "seed0" / "checkpoints"],
+        [results / name for name in names if draw.random() < 0.5],
+    ):
+        for path in removed:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        project.make()
+        assert files(results) == names
+        assert contents(results) == whole
+        assert is_settled(project)
+
+
+def test_every_file_of_a_run_that_is_missing_is_work_left(project, monkeypatch):
+    from harness import datasets, discovery
+    from harness.experiment import Experiment
+    from harness.runs.state import work_left
+
+    monkeypatch.setattr(datasets, "FOLDER", project.folder / "harness" / "datasets")
+    monkeypatch.setattr(discovery, "FOLDER", project.folder / "methods")
+    experiment, results = Experiment.load(project.folder / project.config), project.folder / "results"
+    run = experiment.run("tiny", "hrnet_tiny", "contextrast", 0)
+    folder = run.folder(results)
+    assert work_left(experiment, run, results) == ""
+    found = {}
+    for path in [*folder.glob("*.*"), folder / "predictions"]:
+        path.rename(folder.parent / "away")
+        found[path.name] = work_left(experiment, run, results)
+        (folder.parent / "away").rename(path)
+    trained = dict.fromkeys(("training.json", "curve.csv", "diagnostics.npz", "embeddings.npz"), "train")
+    evaluated = dict.fromkeys(("record.json", "counts.npz", "confusion.npz", "predictions"), "evaluate")
+    assert found == trained | evaluated
+    # Weights and checkpoints make room when they are no longer needed.
+    shutil.rmtree(folder / "checkpoints")
+    assert work_left(experiment, run, results) == ""
