@@ -4,18 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FUSIONS = (
+ATTENTIVE = (
     "adaptive",
-    "concat_mlp",
     "multi_head_self_attention",
     "cross_attention",
     "self_attention_weighted_sum",
     "self_attention_sum_mlp",
-    "gated_scalar",
-    "gated_channel",
 )
-ATTENTIVE = tuple(kind for kind in FUSIONS if kind == "adaptive" or "attention" in kind)
-HEADS = 8  # of multi_head_self_attention; not published
 
 
 class ChannelAttention(nn.Module):
@@ -49,7 +44,7 @@ class AnchorFusion(nn.Module):
     adaptive                     MLP( F(a_I) ++ F(a_i) ), equation (3): F is self-attention over channels, one for each
                                  of the two; the MLP is one layer, as the published number of parameters says
     concat_mlp                   MLP( a_I ++ a_i )
-    multi_head_self_attention    as adaptive, with 8 heads
+    multi_head_self_attention    as adaptive, with `heads` heads
     cross_attention              as adaptive, but the channels of each anchor ask those of the other
     self_attention_weighted_sum  w_l F(a_i) + w_h F(a_I)
     self_attention_sum_mlp       MLP( F(a_i) + F(a_I) )
@@ -60,11 +55,11 @@ class AnchorFusion(nn.Module):
     Raises ValueError for a `dim` that the heads cannot share.
     """
 
-    def __init__(self, kind: str, dim: int, low_weight: float) -> None:
+    def __init__(self, kind: str, dim: int, low_weight: float, heads: int) -> None:
         super().__init__()
         self.kind, self.low_weight = kind, low_weight
         if kind in ATTENTIVE:
-            heads = HEADS if kind == "multi_head_self_attention" else 1
+            heads = heads if kind == "multi_head_self_attention" else 1
             self.own_attention, self.coarsest_attention = ChannelAttention(dim, heads), ChannelAttention(dim, heads)
         if kind != "self_attention_weighted_sum":
             inputs = dim if kind == "self_attention_sum_mlp" else 2 * dim

@@ -259,26 +259,27 @@ def frequency_cells(experiment: Experiment, group: Group, baseline: str | None =
 
 @cache
 def method_options(method: str) -> dict[str, Any]:
-    """The options of a method with their defaults; its source is read once."""
+    """The options of a method with their defaults."""
     return discovery.options(method)
 
 
 def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) -> list[str]:
     """The settings in which a record differs from what the experiment asks for now.
 
-    Only keys that both know are compared, so that records outlive a new key. The method's source is left out: its
-    record names the commit. An external arm has no settings in the experiment.
+    Only keys that both know are compared, so records outlive a new key; options are compared under their current names.
+    The method's source is left out: the record names the commit. An external arm has no settings in the experiment.
     """
     if experiment.arms[run.arm].method == EXTERNAL:
         return []
     arm, found = experiment.arms[run.arm], record.get("settings", {})
-    options = json.loads(json.dumps(method_options(arm.method) | arm.options))  # tuples become lists, as read back
+    options = json.loads(json.dumps(discovery.options(arm.method, arm.options)))  # tuples become lists, as read back
     schedule = experiment.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json")
     asked: dict[str, Any] = {"method": arm.method, "options": options, "schedule": schedule}
     changed = []
     for name in ("method", "options", "schedule"):
         ours, theirs = asked[name], found.get(name)
         if isinstance(theirs, dict):
+            theirs = discovery.current_names(arm.method, theirs) if name == "options" else theirs
             ours = {key: value for key, value in ours.items() if key in theirs}
             theirs = {key: value for key, value in theirs.items() if key in ours}
         if theirs is not None:

@@ -148,7 +148,7 @@ def test_an_arm_that_starts_later_trains_like_cross_entropy_until_then_and_its_m
 
 
 def test_a_run_whose_term_never_counted_is_failed(experiment_file, tiny_data, tmp_path):
-    arms = {"cross_entropy": {}, "contextrast": {"alpha": 0}}
+    arms = {"cross_entropy": {}, "contextrast": {"weight": 0}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
     record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
     assert (record["status"], record["reason"]) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
