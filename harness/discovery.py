@@ -38,7 +38,7 @@ def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> Us
 def names() -> list[str]:
     """The names of all methods: the files that define a class named as the file, underscores aside."""
     found = (path.stem for path in FOLDER.glob("*.py"))
-    return sorted(name for name in found if name not in ("method", TEMPLATE) and _class_node(name) is not None)
+    return sorted(name for name in found if name != TEMPLATE and _class_node(name) is not None)
 
 
 def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -47,8 +47,7 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
     Lists are returned as tuples, and whole numbers as floats where the option is a float. Raises UserError for an
     unknown method or option, and for a value of the wrong type or range.
     """
-    current = current_names(name, given or {})
-    kind = _options_class(FOLDER, _known(name))
+    current, kind = current_names(name, given or {}), _options_class(FOLDER, name)
     for option in current:
         if option not in kind.__dataclass_fields__:
             raise unknown("option", option, kind.__dataclass_fields__, f" of method {name}")
@@ -63,12 +62,9 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
 def current_names(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of method `name` under their current names; records and experiments may hold former ones.
 
-    Raises UserError for an unknown method, and if an option is given under both of its names.
+    Raises UserError for an unknown method.
     """
-    former = _options_class(FOLDER, _known(name)).former_names
-    for old, new in former.items():
-        if old in given and new in given:
-            raise UserError(f"option {new} of method {name} is given twice: {old} is its former name")
+    former = _options_class(FOLDER, name).former_names
     return {former.get(option, option): value for option, value in given.items()}
 
 
@@ -82,10 +78,8 @@ def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
 
 def load(name: str) -> "type[Method]":
     """Import method `name` and return its class. Raises UserError if there is none."""
-    module = importlib.import_module(f"methods.{_known(name)}")
-    node = _class_node(name)
-    assert node is not None
-    return getattr(module, node.name)
+    node = _known(name)
+    return getattr(importlib.import_module(f"methods.{name}"), node.name)
 
 
 @cache
@@ -121,16 +115,17 @@ def _tree(name: str) -> ast.Module:
     return ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
 
 
-def _known(name: str) -> str:
-    """The name, if there is such a method. Raises UserError otherwise."""
-    if name == "method" or _class_node(name) is None:
+def _known(name: str) -> ast.ClassDef:
+    """The class of method `name`. Raises UserError if there is none."""
+    node = _class_node(name)
+    if node is None:
         raise unknown("method", name, names())
-    return name
+    return node
 
 
 def _class_node(name: str) -> ast.ClassDef | None:
-    """The class in `methods/NAME.py` whose name is the file's, ignoring underscores and case; None if there is none."""
-    if not (FOLDER / f"{name}.py").is_file():
+    """The class in `methods/NAME.py` that is named as the file, ignoring underscores and case; else None."""
+    if name == "method" or not (FOLDER / f"{name}.py").is_file():
         return None
     wanted = name.replace("_", "").lower()
     classes = (node for node in _tree(name).body if isinstance(node, ast.ClassDef))
@@ -141,11 +136,11 @@ def _class_node(name: str) -> ast.ClassDef | None:
 def _options_class(folder: Path, name: str) -> type[BaseOptions]:
     """The class `Options` in the class of `methods/NAME.py`, or else the one it inherits, made without its module.
 
-    folder: `FOLDER`, as part of the cache's key. Raises UserError if the class uses something else than `LIGHT`.
+    folder: `FOLDER`, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
+    something else than `LIGHT`.
     """
-    node = _class_node(name)
-    assert node is not None
-    space: dict[str, Any] = {"__name__": f"methods.{name}"}
+    node = _known(name)
+    space: dict[str, Any] = {"__name__": f"methods.{name}", "Method": SimpleNamespace(Options=BaseOptions)}
     for statement in _tree(name).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
             part = statement.module.removeprefix("methods.")

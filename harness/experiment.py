@@ -171,8 +171,11 @@ class Experiment(Strict):
             given = dict(options or {})
             read[name] = {key: given.pop(key) for key in ARM_KEYS if key in given}
             method = str(read[name].setdefault("method", name))
-            given = discovery.current_names(method, given)
-            allowed = discovery.options(method)
+            current, allowed = discovery.current_names(method, given), discovery.options(method)
+            if len(current) < len(given):
+                both = [key for key in given if key not in current]
+                raise ValueError(f"{name} gives an option twice: {', '.join(both)} is the former name of another one")
+            given = current
             for key in given:
                 if key not in allowed:
                     raise discovery.unknown(
@@ -262,11 +265,11 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _options_fit_networks(self) -> "Experiment":
-        for model in {model for _, model in self.pairs()}:
-            number = len(models.load_spec(model).taps.channels)
+        numbers = {len(models.load_spec(model).taps.channels): model for _, model in self.pairs()}
+        for number, model in numbers.items():
             for name, arm in self.arms.items():
                 try:
-                    discovery.check_maps(arm.method, discovery.options(arm.method, arm.options), number)
+                    discovery.check_maps(arm.method, arm.options, number)
                 except UserError as error:
                     raise UserError(f"arms.{name}.{error} of model {model}") from None
         return self

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -73,7 +73,7 @@ def _parts(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def _flat(limit: Any) -> Iterator[Any]:
-    yield from limit if isinstance(limit, GroupedMetadata) else (limit,)  # Interval stands for several
+    yield from limit if isinstance(limit, Interval) else (limit,)
 
 
 def _is_a(kind: Any, value: Any) -> bool:

@@ -108,11 +108,9 @@ def test_an_options_class_that_cannot_be_read_is_one_sentence_with_the_file(fold
         discovery.options("mine")
 
 
-def test_a_former_name_stands_for_the_current_one_but_not_beside_it():
+def test_a_former_name_stands_for_the_current_one():
     assert discovery.current_names("contextrast_pp", {"alpha": 1, "memory": 7}) == {"weight": 1, "memory_size": 7}
     assert discovery.options("contextrast", {"alpha": 2})["weight"] == 2
-    with pytest.raises(UserError, match=r"weight .* given twice: alpha"):
-        discovery.current_names("contextrast", {"alpha": 1, "weight": 1})
 
 
 def test_the_source_fingerprint_is_the_same_whatever_the_python():
