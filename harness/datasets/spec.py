@@ -17,19 +17,21 @@ A label value is an integer, "3..8" for several, or [r, g, b] where labels are c
 values, `labels` and `ignored_labels` map names to lists, and each layout names the one it means (`values`).
 """
 
+# ruff: noqa: RUF012 (pydantic copies mutable defaults)
+
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from harness.config import Strict
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.discovery import unknown
 from harness.errors import YAML_FAULTS, UserError
 
-IGNORE_INDEX = 255
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML was built with it
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
 
@@ -58,11 +60,7 @@ LabelValues = Annotated[tuple[int, ...], BeforeValidator(_label_values)]
 Layout = Annotated[ListLayout | FolderLayout, Field(discriminator="kind")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ClassEntry(_Strict):
+class ClassEntry(Strict):
     """A class. Its train id is its place in the list; `labels` are the values that stand for it in label files.
 
     pixel_share: its known share of all pixels, 0 to 1, where the data set's authors say.
@@ -81,7 +79,7 @@ class ClassEntry(_Strict):
         return value
 
 
-class Generator(_Strict):
+class Generator(Strict):
     """Settings of a data set that is rendered and not read from a download."""
 
     seed: Count
@@ -89,7 +87,7 @@ class Generator(_Strict):
     width: int = Field(ge=16)
 
 
-class Spec(_Strict):
+class Spec(Strict):
     """A data set in one layout, with the label values that this layout stores."""
 
     name: str

@@ -20,13 +20,15 @@ torch and mmsegmentation are imported by `build` alone, so listing and checking 
 `ModelSpec.model_dump()`: `published` is no part of it, and `at` and `configuration` only where a file uses them.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from harness.config import Strict
 from harness.discovery import unknown
 from harness.errors import UserError
 
@@ -38,11 +40,7 @@ FOLDER = Path(__file__).parent
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Taps(_Strict):
+class Taps(Strict):
     """Where the maps that methods see are taken, their channels and strides (input pixels a cell), fine to coarse."""
 
     at: Literal["backbone", "fpn"] = Field(default="backbone", exclude_if=lambda at: at == "backbone")
@@ -50,7 +48,7 @@ class Taps(_Strict):
     strides: tuple[int, ...]
 
 
-class WeightsSource(_Strict):
+class WeightsSource(Strict):
     """Where the initial weights of a model's backbone come from; none of the sources: from scratch."""
 
     configuration: bool = Field(default=False, exclude_if=lambda given: not given)
@@ -69,7 +67,7 @@ class WeightsSource(_Strict):
         return self
 
 
-class Published(_Strict):
+class Published(Strict):
     """A figure that mmsegmentation publishes for a network that it trained: a known answer for our evaluator.
 
     `miou` is in percent, `tolerance` in points of it. The figure holds for the file `checkpoint` alone. `window` and
@@ -101,7 +99,7 @@ class Published(_Strict):
         return mark is not None and sha256.startswith(mark[1])
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """What a model's YAML file says."""
 
     name: str
@@ -121,7 +119,8 @@ def load_spec(name: str) -> ModelSpec:
     """Read the YAML file of model `name`. Raises UserError for an unknown model or a file that says something else."""
     path = FOLDER / f"{name}.yaml"
     try:
-        return ModelSpec(name=name, **_content(name))
+        # JSON mode: strict, but a list may be a tuple.
+        return ModelSpec.model_validate_json(json.dumps({**_content(name), "name": name}))
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     except ValidationError as error:
