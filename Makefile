@@ -9,7 +9,7 @@ EXPERIMENT ?= config/smoke.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-all check bench cost gpu-evidence verify-reference audit soak clean
+.PHONY: run test test-all check bench cost gpu-evidence verify-reference soak clean
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
@@ -54,10 +54,6 @@ cost: .venv/ready
 	$(LATENCY) --model lite0_fpn --size 128x256 --mode offline --batch 8
 	$(OVERHEAD) --model lite0_fpn --batch 4
 	$(OVERHEAD) --model hrnet_w18_small --batch 2
-
-# Known faults of the locked packages; says "not run" where no network answers.
-audit: .venv/ready
-	$(BIN)/python -m harness.audit requirements/lock.txt
 
 # Thirty tiny runs while random jobs are killed; fills docs/reliability.md. Ten minutes.
 soak: .venv/ready
