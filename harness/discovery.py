@@ -151,6 +151,9 @@ def _options_class(folder: Path, name: str) -> type[BaseOptions]:
         elif isinstance(statement, ast.Assign) and _is_literal(statement.value):
             _execute(name, statement, space)
     own = next((each for each in node.body if isinstance(each, ast.ClassDef) and each.name == "Options"), None)
+    init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    if init is not None and init.args.kwonlyargs:
+        raise UserError(f"methods/{name}.py: __init__ takes options itself: move them to a class Options")
     if own is None:
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
         return next((space[base].Options for base in bases if base in space), BaseOptions)

@@ -22,9 +22,9 @@ from methods.options import check_layers
 class CAR(Method):
     """Pulls features to the centre of their class, and keeps the centres and features away from other classes' centres.
 
-    The paper takes the features x in front of the classifier, through a linear layer that inference can merge with the
-    next one. Here they are a linear projection of the method's own, for training only, of the encoder maps, upsampled
-    to the finest of them and concatenated. A centre mu_c is the mean of x over the pixels of class c in the mini-batch.
+    The paper applies the terms to the features x in front of the classifier, through a linear layer that inference can
+    merge with the next one. Here x is a linear projection, used in training only, of the encoder maps, upsampled to the
+    finest of them and concatenated. A centre mu_c is the mean of x over the pixels of class c in the mini-batch.
 
     The terms, with sg(.) a constant for the gradient:
 
@@ -34,12 +34,12 @@ class CAR(Method):
     centre_to_pixel   the same with pixel_margin, over pixels i with p_i = softmax over j of
                       x_i . sg(mu_j) / sqrt(dim), where the entry of the pixel's own class y is |sg(mu_y)|^2 / sqrt(dim)
 
-    `variant: official` (as released) differs from "paper", where K classes are those with a centre, and pixels are
-    those with a label, in this:
-    - absent classes take part with a centre of zero, and K is the number of all classes
-    - ignored pixels take part in centre-to-pixel, where every class is another one
+    In `variant: paper` the K classes are those with a centre, and the pixels are those with a label. In "official", as
+    released:
+    - absent classes enter with a centre of zero, and K is the number of all classes
+    - ignored pixels enter centre-to-pixel, where every class counts as another one
     - ignored pixels count in the intra term's mean, with a distance of 0
-    Not reproduced: terms below about 1e-5 are cut off; centre-to-pixel is off unless asked for.
+    Not reproduced from the release: it cuts off terms below about 1e-5, and centre-to-pixel is off by default.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.78 GiB.
     """

@@ -32,8 +32,8 @@ class Layer(NamedTuple):
     vectors: Tensor  # [N, d], z
     labels: Tensor  # [N], g(z)
     marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
-    edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; of no meaning outside
-    hard: Tensor  # bool [N], chosen by BANE sampling
+    edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; meaningless outside regions
+    hard: Tensor  # bool [N], whether BANE sampling chose the pixel
 
 
 class Contextrast(Method):
@@ -46,13 +46,17 @@ class Contextrast(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
-        """Every default that the papers do not give is a choice made here (see the comments)."""
+        """The papers give `dim`, `weight`, `layer_weights` and `keep`; the other defaults are choices made here.
+
+        Not confirmed by the papers or by code: `temperature` (that of the methods it builds on), `low_weight` (the
+        neutral value), `negatives`, `ties`, `normalize`, and that gradients flow through the anchors.
+        """
 
         former_names: ClassVar[Mapping[str, str]] = {"alpha": "weight"}
 
         dim: Annotated[int, Ge(1)] = 256  # d, channels of the embeddings
         temperature: Annotated[float, Gt(0)] = 0.1  # t
-        weight: Annotated[float, Ge(0)] = 0.1  # alpha, of the loss
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss, alpha
         # lambda, fine to coarse; with fewer feature maps the last ones are used
         layer_weights: tuple[Annotated[float, Ge(0)], ...] = (0.1, 0.3, 0.7, 1.0)
         low_weight: Annotated[float, Interval(ge=0, le=1)] = 0.5  # w_l in equation (2); w_h is 1 - w_l
@@ -96,7 +100,7 @@ class Contextrast(Method):
         return {"pixel_anchor": self.options.weight * self.pixel_anchor(layers, self.anchors(layers))}
 
     def layer(self, embeddings: Tensor, prediction: Tensor, labels: Tensor) -> Layer:
-        """The valid pixels of a layer, from its embeddings [B, d, h, w], and which of them BANE sampling chooses."""
+        """The valid pixels of a layer with embeddings [B, d, h, w], and which of them BANE sampling chooses."""
         size = (embeddings.shape[2], embeddings.shape[3])
         labels, prediction = nearest(labels, size), nearest(prediction, size)
         valid = labels != self.ignore_index
@@ -135,7 +139,7 @@ class Contextrast(Method):
             anchor = anchor.detach() if self.options.detach_anchors else anchor
             similarity = layer.vectors @ anchor.T / self.options.temperature  # â.z/t, [N, K]
             scores, mask = self.negatives_of(similarity, layer)
-            # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b); b, the logsumexp of the negatives, is -inf without any
+            # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), with b the negatives' logsumexp, -inf without any
             repulsion = masked_logsumexp(scores, mask, dim=0)
             margin = similarity - (all_logsumexp(repulsion) if self.options.sync_anchors else repulsion)
             terms = -F.logsigmoid(margin.gather(1, layer.labels[:, None]))
@@ -157,7 +161,7 @@ class Contextrast(Method):
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
         """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true.
 
-        They are this process's own; with `sync_anchors` those of all processes make up the batch's.
+        They are this process's own; with `sync_anchors` the batch's negatives are those of all processes together.
         """
         rows = layer.hard.nonzero().squeeze(1)
         mask = self.opposed(layer.marks[rows])
@@ -176,11 +180,11 @@ class Contextrast(Method):
         return of_class if self.options.negatives in ("as_printed", "false_positives") else ~of_class
 
     def of_batch(self, values: Tensor) -> Tensor:
-        """Sums over this process's pixels as sums over those that the loss is about."""
+        """A sum over this process's pixels as the sum over the pixels that enter the loss."""
         return all_sum(values) if self.options.sync_anchors else values
 
     def place_in_batch(self, scores: Tensor) -> Tensor:
-        """The place of each of the scores [M, K], falling in every column, among those that the loss is about."""
+        """The rank of each of the scores [M, K], descending in every column, among all scores that enter the loss."""
         parts = all_rows(scores) if self.options.sync_anchors else [scores]
         if len(parts) == 1:
             return torch.arange(len(scores), device=scores.device)[:, None]

@@ -1,6 +1,6 @@
 """Projection heads: pixel-wise maps from encoder features [B, C, H, W] to raw embeddings [B, dim, H, W].
 
-They are used in training only. Nothing is normalised here: that is the loss's business.
+They are used in training only. They do not normalize their output; losses do where they need it.
 """
 
 from collections.abc import Sequence

@@ -34,14 +34,14 @@ class Samples(NamedTuple):
 class MultiscaleContrast(Method):
     """Pixels drawn at every scale are contrasted with those of their scale, and the finest with the two coarsest.
 
-    `variant: official` (as released) differs from "paper", where every image has a budget and a V of its own however
-    many processes and images there are, in this:
-    - a budget of 10,000 pixels per scale for all images of a process together
-    - the same V, the rarest pair's, for all images of a process
+    In `variant: paper` every image has its own budget and its own V, however many processes and images there are. In
+    "official", as released:
+    - all images of a process share a budget of 10,000 pixels per scale
+    - all images of a process share one V, the rarest pair's
     Not reproduced from the release: it drops the last class where no class stands for ignored pixels, and it crashes
     without any valid pixel.
 
-    Every map that a model gives is a scale; of DeepLabV3 the paper takes layers 1 and 4, or 1, 3 and 4.
+    Every map that a model gives is a scale; from DeepLabV3 the paper uses layers 1 and 4, or 1, 3 and 4.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
     """

@@ -33,14 +33,14 @@ class PixelContrast(Method):
     With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
     mean of a class in an image) and of pixels. A mini-batch enters it after its own loss, from the first iteration on.
 
-    What the released code does otherwise, and `variant: official` too:
+    How the released code differs, and `variant: official` with it:
     - the loss is multiplied by temperature / 0.07;
-    - a class takes part in an image with more than 100 pixels only, so small objects never do;
-    - the budget is 1024 pixels a mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
-    What it does otherwise and no variant does: it crashes where no class takes part and where T is above 1024 (here the
-    loss is 0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
-    process. Its memory has no variant: it draws nothing, stores most pixels under a wrong class, never stores class 0,
-    lets zero vectors stand for it, and loses nine of ten pixels to a pointer that moves by one.
+    - a class is sampled in an image only if it has more than 100 pixels there, so small objects never are;
+    - the budget is 1024 pixels per mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
+    Not reproduced from the release: it crashes where no class is sampled and where T is above 1024 (here the loss is
+    0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
+    process. Its memory has no variant here: it draws nothing, stores most pixels under a wrong class, never stores class
+    0, fills in zero vectors for it, and loses nine of ten pixels to a pointer that moves by one.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
     """
@@ -64,7 +64,7 @@ class PixelContrast(Method):
         # sampled pixels per (image, class), at most; None: 100, or 7 with memory, which makes the paper's 50 anchors
         # per class in a mini-batch of eight images
         max_views: Annotated[int, Ge(1)] | None = None
-        # a class takes part in an image with more pixels than this on the grid of the embeddings; None: 0, official 100
+        # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, official 100
         min_pixels: Annotated[int, Ge(0)] | None = None
         # indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the finest of
         # them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.

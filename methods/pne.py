@@ -38,16 +38,16 @@ class PNE(Method):
         l_a = log( 1 + sum_n exp(cos(a, n) / tau) / sum_p w_p exp(cos(a, p) / tau) ),    L = mean l_a * M / (C size)
 
     with w_p the largest softmax probability at p, C confusions, and M misclassified pixels in them. The vectors p and n
-    and the length of a are constants for the gradient. A set with more pixels than `size` is cut and one with fewer is
-    repeated. Confusions with more than `max_pixels` pixels, and those without positives, take no part; on a grid finer
-    than the paper's, of stride 8, that leaves out more of them.
+    and the length of a are constants for the gradient. A set with more pixels than `size` is cut, and one with fewer is
+    repeated. Confusions with more than `max_pixels` pixels or without positives are left out; a grid finer than the
+    paper's, which has stride 8, leaves out more of them.
 
-    The paper takes the decode head's ASPP output. Here the embedding is, for all models alike, a projection of the
-    encoder maps, upsampled to the finest of them and concatenated.
+    The paper uses the decode head's ASPP output. Here, for all models, the embedding is a projection of the encoder
+    maps, upsampled to the finest of them and concatenated.
 
-    `variant: official` (as released) differs from "paper", where sets are cut and repeated in random order, in this:
-    - the sets are in raster order, so that a cut keeps the top of the image
-    - a confusion with a class that has no pixel in the image takes no part
+    In `variant: paper` sets are cut and repeated in random order. In "official", as released:
+    - the sets are in raster order, so a cut keeps the top of the image
+    - a confusion with a class that has no pixel in the image is left out
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
@@ -61,7 +61,7 @@ class PNE(Method):
         temperature: Annotated[float, Gt(0)] = 1.0  # tau
         weight: Annotated[float, Ge(0)] = 1.3  # of the loss
         size: Annotated[int, Ge(1)] = 100  # pixels in each set
-        max_pixels: Annotated[int, Ge(1)] = 199  # of a confusion that takes part
+        max_pixels: Annotated[int, Ge(1)] = 199  # of a confusion that is used
         # indices of the encoder maps that are used, from the finest; None: all
         layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
 
@@ -118,7 +118,7 @@ class PNE(Method):
         return {"pne": self.options.weight * loss}
 
     def confusions(self, image: Tensor, labels: Tensor, prediction: Tensor, images: int) -> Confusions:
-        """The confusions that take part, of pixels [N] given by image, label and prediction, each int64 [N]."""
+        """The confusions that are used, of pixels [N] given by image, label and prediction, each int64 [N]."""
         true = image * self.num_classes + labels
         wrong = (prediction != labels).nonzero().squeeze(1)
         right = (prediction == labels).nonzero().squeeze(1)

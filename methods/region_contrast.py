@@ -29,10 +29,10 @@ class RegionContrast(Method):
     time against all negatives, over all centres in the memory: the last `memory_size` of each class. A mini-batch
     enters the memory after its own loss, from the first iteration on.
 
-    The paper takes the features in front of the decode head's classifier, without a projection. Here they are, for all
-    models alike, the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is
-    not included. The released code differs from the paper, and is not reproduced:
-    - its centres are over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
+    The paper uses the features in front of the decode head's classifier, without a projection. Here, for all models,
+    they are the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is left
+    out. The released code differs from the paper and is not reproduced:
+    - its centres are means over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
     - it multiplies centre and memory channel by channel instead of taking dot products, and the negatives are the sum
       over the other classes: a softmax per channel in which the first stored entry alone is the positive;
     - its memory starts with random vectors, keeps their graphs, and its pointer skips slots;

@@ -108,6 +108,12 @@ def test_an_options_class_that_cannot_be_read_is_one_sentence_with_the_file(fold
         discovery.options("mine")
 
 
+def test_keyword_only_arguments_would_be_options_that_nobody_checks_or_records(folder):
+    (folder / "mine.py").write_text("class Mine(Method):\n    def __init__(self, c, n, i=255, *, dim=64): ...\n")
+    with pytest.raises(UserError, match=r"methods/mine.py: .* Options"):
+        discovery.options("mine")
+
+
 def test_a_former_name_stands_for_the_current_one():
     assert discovery.current_names("contextrast_pp", {"alpha": 1, "memory": 7}) == {"weight": 1, "memory_size": 7}
     assert discovery.options("contextrast", {"alpha": 2})["weight"] == 2
