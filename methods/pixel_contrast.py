@@ -39,8 +39,8 @@ class PixelContrast(Method):
     - the budget is 1024 pixels per mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
     Not reproduced from the release: it crashes where no class is sampled and where T is above 1024 (here the loss is
     0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
-    process. Its memory has no variant here: it draws nothing, stores most pixels under a wrong class, never stores class
-    0, fills in zero vectors for it, and loses nine of ten pixels to a pointer that moves by one.
+    process. Its memory has no variant here: it draws nothing, stores most pixels under a wrong class, fills in zero
+    vectors for class 0, which it never stores, and loses nine of ten pixels to a pointer that moves by one.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
     """
@@ -64,7 +64,7 @@ class PixelContrast(Method):
         # sampled pixels per (image, class), at most; None: 100, or 7 with memory, which makes the paper's 50 anchors
         # per class in a mini-batch of eight images
         max_views: Annotated[int, Ge(1)] | None = None
-        # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, official 100
+        # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, or official 100
         min_pixels: Annotated[int, Ge(0)] | None = None
         # indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the finest of
         # them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.
