@@ -28,7 +28,7 @@ LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.o
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
-    """The error for a name that is not among the allowed ones: it names these and the nearest match."""
+    """An error for an unknown name, with the nearest match and the allowed names."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(str(name), names, n=1)
     guess = f"did you mean {nearest[0]}? " if nearest else ""

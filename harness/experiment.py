@@ -104,7 +104,7 @@ class Arm(Strict):
 
 
 class Override(Strict):
-    """Training settings of some (data set, model) pairs of an experiment, on top of its schedule. None: of all."""
+    """Training settings for some (data set, model) pairs, on top of the schedule; None: for all data sets or models."""
 
     datasets: list[str] | None = None
     models: list[str] | None = None
@@ -133,14 +133,14 @@ class Experiment(Strict):
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> "Experiment":
-        """Read `path`; `overrides` are KEY=VALUE with dotted keys, under the same validation.
+        """The experiment in the file `path`; `overrides` are KEY=VALUE with dotted keys, validated the same way.
 
         Raises UserError, one sentence naming the file and the key.
         """
         content = _read_yaml(Path(path))
         for override in overrides or []:
             _override(content, override)
-        # What the file says of the pairs that --set took out is no mistake.
+        # The file may keep settings for pairs that --set took out.
         narrowed = any(override.partition("=")[0] in ("datasets", "models", "only") for override in overrides or [])
         if "name" in content:
             raise UserError(f"{path}: name is taken from the file's name; remove the key")
@@ -148,7 +148,7 @@ class Experiment(Strict):
 
     @classmethod
     def of(cls, content: dict[str, Any], source: str, narrowed: bool = False) -> "Experiment":
-        """The experiment with that content; `narrowed`: some of its keys may speak of pairs that are left out.
+        """The experiment with this content; `narrowed`: keys may name pairs that do not run.
 
         Raises UserError, one sentence that begins with `source` and names the key.
         """
@@ -275,7 +275,7 @@ class Experiment(Strict):
         return self
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The (data set, model) pairs that run: every one that `only` does not leave out."""
+        """The (data set, model) pairs that run: all but those that `only` leaves out."""
         return [
             (dataset, model)
             for dataset in self.datasets
@@ -284,9 +284,9 @@ class Experiment(Strict):
         ]
 
     def schedule_of(self, dataset: str, model: str, arm: str | None = None) -> Schedule:
-        """The training settings of a pair: `schedule`, and on top, in order, the entries of `schedules` for it.
+        """The training settings of a pair: `schedule`, updated in order by the entries of `schedules` that cover it.
 
-        Those of an arm differ if it trains `longer`.
+        With `arm` they have that arm's number of iterations, which `longer` may change.
         """
         merged = self.schedule.model_dump()
         for entry in self.schedules:
@@ -325,7 +325,7 @@ class Experiment(Strict):
         return Run(self.name, dataset, model, arm, seed)
 
     def settings(self, run: Run) -> dict[str, Any]:
-        """All that decides the outcome of `run` and stands in files of this project; plain JSON values."""
+        """Everything in this project's files that decides the outcome of `run`, as JSON values."""
         arm = self.arms[run.arm]
         settings = {
             "dataset": run.dataset,

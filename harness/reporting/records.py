@@ -264,7 +264,7 @@ def method_options(method: str) -> dict[str, Any]:
 
 
 def _changed_settings(experiment: Experiment, run: Run, record: dict[str, Any]) -> list[str]:
-    """The settings in which a record differs from what the experiment asks for now.
+    """The settings in which a record differs from what the experiment asks for.
 
     Only keys that both know are compared, so records outlive a new key; options are compared under their current names.
     The method's source is left out: the record names the commit. An external arm has no settings in the experiment.
