@@ -1,11 +1,9 @@
-"""Constants said once, and what all files of settings share: the base class of their models, and pairs of numbers."""
+"""What files of settings have in common: the strict base class of their models, and pairs of numbers."""
 
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from pydantic import Strict as StrictType
-
-IGNORE_INDEX = 255  # the train id of pixels that count nowhere
 
 
 class Strict(BaseModel):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import datasets, discovery
-from harness.config import IGNORE_INDEX
 from harness.cost import size_name
+from harness.datasets import IGNORE_INDEX
 from harness.models import build
 from harness.models.segmenter import Segmenter
 from harness.progress import track

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.config import IGNORE_INDEX
 from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
-from harness.datasets.spec import Spec, read_specs
+from harness.datasets.spec import IGNORE_INDEX, Spec, read_specs
 from harness.discovery import unknown
 from harness.errors import UserError
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import IGNORE_INDEX
+from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 
 with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints a line about an optional package

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import IGNORE_INDEX
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout, Sample
-from harness.datasets.spec import Spec
+from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.discovery import unknown
 from harness.errors import UserError
 
-__all__ = ["RENDERED", "Dataset", "Spec", "no_root", "ranges"]
+__all__ = ["IGNORE_INDEX", "RENDERED", "Dataset", "Spec", "no_root", "ranges"]
 
 REFUSED = 254  # in place of a train id, for values that no label may hold
 RENDERED = "rendered.json"  # in a root that layout_writer filled: how many images it holds

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import atomic, datasets
-from harness.config import IGNORE_INDEX
 from harness.datasets.dataset import RENDERED, Dataset
 from harness.datasets.readers import FolderLayout
-from harness.datasets.spec import Spec
+from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.errors import UserError
 
 # An id, an image uint8 [H, W, 3] RGB, and a label [H, W] of label values as the layout stores them.

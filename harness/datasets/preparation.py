@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import atomic
-from harness.config import IGNORE_INDEX
 from harness.datasets.dataset import Dataset
 from harness.datasets.readers import FolderLayout, Sample
-from harness.datasets.spec import Spec
+from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.errors import UserError
 from harness.progress import track
 

@@ -1,7 +1,5 @@
 """Layouts: how a data set's files lie on disk. Each is shared by all data sets that are stored alike."""
 
-# ruff: noqa: RUF012 (pydantic copies mutable defaults)
-
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -9,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from harness.config import Strict
 from harness.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -36,7 +33,7 @@ class Listing:
     problems: list[str]
 
 
-class _Layout(Strict):
+class _Layout(BaseModel):
     """What all layouts say.
 
     name: what this layout is called where it is reported, if there are others.
@@ -45,6 +42,8 @@ class _Layout(Strict):
         is the label map).
     values: which of the label values are stored, where classes list several.
     """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str = ""
     inside: str = ""

@@ -17,21 +17,19 @@ A label value is an integer, "3..8" for several, or [r, g, b] where labels are c
 values, `labels` and `ignored_labels` map names to lists, and each layout names the one it means (`values`).
 """
 
-# ruff: noqa: RUF012 (pydantic copies mutable defaults)
-
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness.config import Strict
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.discovery import unknown
 from harness.errors import YAML_FAULTS, UserError
 
+IGNORE_INDEX = 255
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML was built with it
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
 
@@ -60,7 +58,11 @@ LabelValues = Annotated[tuple[int, ...], BeforeValidator(_label_values)]
 Layout = Annotated[ListLayout | FolderLayout, Field(discriminator="kind")]
 
 
-class ClassEntry(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ClassEntry(_Strict):
     """A class. Its train id is its place in the list; `labels` are the values that stand for it in label files.
 
     pixel_share: its known share of all pixels, 0 to 1, where the data set's authors say.
@@ -79,7 +81,7 @@ class ClassEntry(Strict):
         return value
 
 
-class Generator(Strict):
+class Generator(_Strict):
     """Settings of a data set that is rendered and not read from a download."""
 
     seed: Count
@@ -87,7 +89,7 @@ class Generator(Strict):
     width: int = Field(ge=16)
 
 
-class Spec(Strict):
+class Spec(_Strict):
     """A data set in one layout, with the label values that this layout stores."""
 
     name: str

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.config import IGNORE_INDEX
+from harness.datasets.spec import IGNORE_INDEX as IGNORED
 
 
 def radius(width: str, height: int, image_width: int) -> int:
@@ -43,7 +43,7 @@ def edge_levels(labels: NDArray[np.uint8], radii: Sequence[int], ignore_edge: bo
     """
     smallest = labels
     # Labels are never negative and a pixel is in its own square, so 0 for "ignored" leaves the maximum alone.
-    largest = labels if ignore_edge else np.where(labels == IGNORE_INDEX, np.uint8(0), labels)
+    largest = labels if ignore_edge else np.where(labels == IGNORED, np.uint8(0), labels)
     levels = np.zeros(labels.shape, np.uint8)
     reached = 0
     for reach in radii:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.atomic import replacing
-from harness.config import IGNORE_INDEX
 from harness.errors import UserError
-from harness.evaluation.bands import edge_levels, frame_levels, radius
+from harness.evaluation.bands import IGNORED, edge_levels, frame_levels, radius
 from harness.evaluation.objects import SIZES, component_areas, runs, size_groups
 
 REGION = "region"
@@ -109,7 +108,7 @@ def _object_tables(truth: NDArray[np.uint8], guess: NDArray[np.uint8], num_class
     def histogram(counted: NDArray[np.bool_], classes: NDArray[np.uint8], sizes: NDArray[np.uint8]) -> Table:
         """Pixels [num_classes, sizes] of the counted runs; a float64 sum is exact up to 2^53."""
         cells = classes[counted].astype(np.intp) * len(SIZES) + sizes[counted]
-        found = np.bincount(cells, pixels[counted], (IGNORE_INDEX + 1) * len(SIZES)).astype(np.int64)
+        found = np.bincount(cells, pixels[counted], (IGNORED + 1) * len(SIZES)).astype(np.int64)
         return found.reshape(-1, len(SIZES))[:num_classes]
 
     hits, missed = histogram(right, true, true_size), histogram(~right, true, true_size)
@@ -128,14 +127,14 @@ def _checked(
     prediction: NDArray[Any], label: NDArray[Any], num_classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Ground truth and prediction as uint8 with 255 wherever the ground truth is 255."""
-    if not 1 <= num_classes <= IGNORE_INDEX:
-        raise ValueError(f"{num_classes} classes do not fit 8-bit train ids: give 1 to {IGNORE_INDEX}")
+    if not 1 <= num_classes <= IGNORED:
+        raise ValueError(f"{num_classes} classes do not fit 8-bit train ids: give 1 to {IGNORED}")
     for name, values in (("prediction", prediction), ("label", label)):
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
             raise ValueError(f"the {name} is {values.dtype} {list(values.shape)}: it must be an integer map [H, W]")
     if prediction.shape != label.shape:
         raise ValueError(f"the prediction is {_size(prediction)} pixels and the label {_size(label)}: they must agree")
-    valid = label != IGNORE_INDEX
+    valid = label != IGNORED
     for name, values in (("label", label), ("prediction", prediction)):
         wrong = valid & ((values < 0) | (values >= num_classes))
         if wrong.any():
@@ -144,7 +143,7 @@ def _checked(
                 f"the {name} holds {values[row, column]} at row {row}, column {column}, "
                 f"outside the train ids 0..{num_classes - 1}"
             )
-    ignored = np.uint8(IGNORE_INDEX)
+    ignored = np.uint8(IGNORED)
     return np.where(valid, label.astype(np.uint8), ignored), np.where(valid, prediction.astype(np.uint8), ignored)
 
 

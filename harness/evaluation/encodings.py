@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.config import IGNORE_INDEX
-from harness.datasets.dataset import Dataset, ranges
+from harness.datasets.dataset import IGNORE_INDEX, Dataset, ranges
 from harness.datasets.images import PNG_COLOR_TYPES, read_color_label, read_label
 
 Encoding = Literal["train_ids", "raw_ids", "colors"]

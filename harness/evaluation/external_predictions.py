@@ -16,8 +16,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from harness import datasets
-from harness.config import IGNORE_INDEX
-from harness.datasets.dataset import Dataset
+from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.readers import Sample
 from harness.discovery import unknown
 from harness.errors import UserError

@@ -27,8 +27,7 @@ except ImportError as error:
     raise ImportError(f"harness.interop.detectron2 needs detectron2 ({error}): see docs/other-frameworks.md") from None
 
 from harness import datasets
-from harness.config import IGNORE_INDEX
-from harness.datasets.dataset import Dataset
+from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.images import read_label
 from harness.datasets.readers import Sample
 from harness.errors import UserError

@@ -20,15 +20,13 @@ torch and mmsegmentation are imported by `build` alone, so listing and checking 
 `ModelSpec.model_dump()`: `published` is no part of it, and `at` and `configuration` only where a file uses them.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from harness.config import Strict
 from harness.discovery import unknown
 from harness.errors import UserError
 
@@ -40,7 +38,11 @@ FOLDER = Path(__file__).parent
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
-class Taps(Strict):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Taps(_Strict):
     """Where the maps that methods see are taken, their channels and strides (input pixels a cell), fine to coarse."""
 
     at: Literal["backbone", "fpn"] = Field(default="backbone", exclude_if=lambda at: at == "backbone")
@@ -48,7 +50,7 @@ class Taps(Strict):
     strides: tuple[int, ...]
 
 
-class WeightsSource(Strict):
+class WeightsSource(_Strict):
     """Where the initial weights of a model's backbone come from; none of the sources: from scratch."""
 
     configuration: bool = Field(default=False, exclude_if=lambda given: not given)
@@ -67,7 +69,7 @@ class WeightsSource(Strict):
         return self
 
 
-class Published(Strict):
+class Published(_Strict):
     """A figure that mmsegmentation publishes for a network that it trained: a known answer for our evaluator.
 
     `miou` is in percent, `tolerance` in points of it. The figure holds for the file `checkpoint` alone. `window` and
@@ -99,7 +101,7 @@ class Published(Strict):
         return mark is not None and sha256.startswith(mark[1])
 
 
-class ModelSpec(Strict):
+class ModelSpec(_Strict):
     """What a model's YAML file says."""
 
     name: str
@@ -119,8 +121,7 @@ def load_spec(name: str) -> ModelSpec:
     """Read the YAML file of model `name`. Raises UserError for an unknown model or a file that says something else."""
     path = FOLDER / f"{name}.yaml"
     try:
-        # JSON mode: strict, but a list may be a tuple.
-        return ModelSpec.model_validate_json(json.dumps({**_content(name), "name": name}))
+        return ModelSpec(name=name, **_content(name))
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import IGNORE_INDEX
+from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 from harness.models import ModelSpec
 from harness.models import weights as weights_files

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness import atomic
-from harness.config import IGNORE_INDEX
+from harness.datasets import IGNORE_INDEX
 from harness.datasets.dataset import Dataset
 from harness.statistics.separation import principal_components, silhouette, unit_rows
 from harness.training.trainer import Trainer

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import discovery, models
-from harness.config import IGNORE_INDEX
+from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
 from harness.experiment import Schedule
 from harness.models.segmenter import Segmenter, total_weight
