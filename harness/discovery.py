@@ -167,8 +167,8 @@ def _execute(name: str, statement: ast.stmt, space: dict[str, Any]) -> None:
         exec(compile(ast.Module([statement], []), str(FOLDER / f"{name}.py"), "exec"), space)
     except (NameError, ImportError, TypeError, ValueError) as error:
         raise UserError(
-            f"methods/{name}.py: Options is read without torch, and may only use constants and imports from "
-            f"{', '.join(LIGHT)}: {error}"
+            f"methods/{name}.py: Options cannot be read without the rest of the file ({error}): "
+            f"let it use constants and imports from {', '.join(LIGHT)} only"
         ) from None
 
 

@@ -33,7 +33,7 @@ class Method(nn.Module, ABC):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(BaseOptions):
-        """No options. A method with options has a class of this name and with these two decorator arguments."""
+        """No options. A method with options overrides this class, with the same decorator."""
 
     options: Options
 

@@ -97,7 +97,7 @@ def test_options_may_check_each_other_with_constants_of_the_file(folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("a: int = network", "without torch.*network"),  # needs the package that is not there
+        ("a: int = network", "cannot be read.*network"),  # needs the package that is not there
         ("a: Annotated[int, Ge(0)]", "missing.*'a'"),  # no default
         ("a: dict = None", "no type of an option"),
     ],
