@@ -9,7 +9,7 @@ EXPERIMENT ?= config/quick.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test test-all check bench cost gpu-evidence verify-reference audit soak clean
+.PHONY: help run test test-all check bench cost gpu-evidence verify-reference soak clean
 
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
@@ -69,10 +69,6 @@ cost: .venv/ready
 	$(LATENCY) --model lite0_fpn --size 128x256 --mode offline --batch 8
 	$(OVERHEAD) --model lite0_fpn --batch 4
 	$(OVERHEAD) --model hrnet_w18_small --batch 2
-
-# Known faults of the locked packages; says "not run" where no network answers.
-audit: .venv/ready
-	$(BIN)/python -m harness.audit requirements/lock.txt
 
 # Thirty tiny runs while random jobs are killed; fills docs/reliability.md. Ten minutes.
 soak: .venv/ready

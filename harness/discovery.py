@@ -1,28 +1,34 @@
-"""Finds the methods: one file each in `methods/`, read without importing torch until one is needed.
+"""Finds the methods, one file each in `methods/`, and reads their options without importing torch.
 
-Names, options and defaults are read from the source's syntax tree, so that an experiment can be checked, planned and
-reported on by a process that never imports torch.
+A method's file imports torch; its class `Options` needs nothing of it. That class alone is taken from the syntax tree
+and executed, so a command checks an experiment's options, cross-checks included, in milliseconds.
 """
 
 import ast
 import difflib
 import hashlib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError
+from methods.options import BaseOptions
 
 if TYPE_CHECKING:
     from methods.method import Method
 
 FOLDER = Path(__file__).parent.parent / "methods"
+TEMPLATE = "template"  # a complete method that `new-method` copies; not one to compare
+# What a class `Options` may use, besides constants of its file and other methods' options: nothing that imports torch.
+LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.options", "typing")
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
-    """The error for a name that is not among the allowed ones: it names these and the nearest match."""
+    """An error for an unknown name, with the nearest match and the allowed names."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(str(name), names, n=1)
     guess = f"did you mean {nearest[0]}? " if nearest else ""
@@ -31,31 +37,54 @@ def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> Us
 
 def names() -> list[str]:
     """The names of all methods: the files that define a class named as the file, underscores aside."""
-    return sorted(path.stem for path in FOLDER.glob("*.py") if _class_node(path.stem) is not None)
+    found = (path.stem for path in FOLDER.glob("*.py"))
+    return sorted(name for name in found if name != TEMPLATE and _class_node(name) is not None)
 
 
-def options(name: str) -> dict[str, Any]:
-    """The keyword options of method `name` with their defaults.
+def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All options of method `name`: those given, by current or former names, and otherwise the defaults.
 
-    Raises UserError for an unknown method and for a default that is not a literal.
+    Lists are returned as tuples, and whole numbers as floats where the option is a float. Raises UserError for an
+    unknown method or option, and for a value of the wrong type or range.
     """
-    node = _class_node(name)
-    if node is None:
-        raise unknown("method", name, names())
-    return _options_of(name, node)
+    current, kind = current_names(name, given or {}), _options_class(FOLDER, name)
+    for option in current:
+        if option not in kind.__dataclass_fields__:
+            raise unknown("option", option, kind.__dataclass_fields__, f" of method {name}")
+    try:
+        return asdict(kind(**current))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except TypeError as error:  # a field without a default, or of a type that options cannot have
+        raise UserError(f"methods/{name}.py: {error}") from None
+
+
+def current_names(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of method `name` under their current names; records and experiments may hold former ones.
+
+    Raises UserError for an unknown method.
+    """
+    former = _options_class(FOLDER, name).former_names
+    return {former.get(option, option): value for option, value in given.items()}
+
+
+def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
+    """Raise UserError if these options of method `name` do not fit a network with this number of feature maps."""
+    try:
+        _options_class(FOLDER, name)(**given).check_maps(number)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def load(name: str) -> "type[Method]":
     """Import method `name` and return its class. Raises UserError if there is none."""
-    node = _class_node(name)
-    if node is None:
-        raise unknown("method", name, names())
+    node = _known(name)
     return getattr(importlib.import_module(f"methods.{name}"), node.name)
 
 
 @cache
 def source_fingerprint(name: str) -> str:
-    """sha256 over the code of method `name` and of the parts it imports; comments and docstrings do not count."""
+    """sha256 of the code of method `name` and of the parts it imports, without comments and docstrings."""
     digest = hashlib.sha256()
     for module in sorted(_imported_parts(name, set())):
         tree = _tree(module)
@@ -68,7 +97,7 @@ def source_fingerprint(name: str) -> str:
 
 
 def _dump(node: Any) -> str:
-    """Python 3.11's `ast.dump`, whatever Python this is: later ones know more fields, or leave out empty ones."""
+    """As `ast.dump` of Python 3.11 on every Python: later ones print more fields, or leave out empty ones."""
     if isinstance(node, list):
         return f"[{', '.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):
@@ -86,8 +115,16 @@ def _tree(name: str) -> ast.Module:
     return ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
 
 
+def _known(name: str) -> ast.ClassDef:
+    """The class of method `name`. Raises UserError if there is none."""
+    node = _class_node(name)
+    if node is None:
+        raise unknown("method", name, names())
+    return node
+
+
 def _class_node(name: str) -> ast.ClassDef | None:
-    """The class in `methods/NAME.py` whose name is the file's without underscores, in any case; not the base class."""
+    """The class in `methods/NAME.py` that is named as the file, ignoring underscores and case; else None."""
     if name == "method" or not (FOLDER / f"{name}.py").is_file():
         return None
     wanted = name.replace("_", "").lower()
@@ -95,29 +132,52 @@ def _class_node(name: str) -> ast.ClassDef | None:
     return next((node for node in classes if node.name.lower() == wanted and node.bases), None)
 
 
-def _options_of(name: str, node: ast.ClassDef) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    if init is None or init.args.kwarg is not None:  # options are passed on to the base class
-        for base in node.bases:
-            found |= _inherited_options(name, base)
-    if init is not None:
-        for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
-            try:
-                found[argument.arg] = ast.literal_eval(default)  # type: ignore[arg-type]
-            except ValueError:
-                raise UserError(f"methods/{name}.py: give option {argument.arg} a literal as its default") from None
-    return found
+@cache
+def _options_class(folder: Path, name: str) -> type[BaseOptions]:
+    """The class `Options` in the class of `methods/NAME.py`, or else the one it inherits, made without its module.
+
+    folder: `FOLDER`, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
+    something else than `LIGHT`.
+    """
+    node = _known(name)
+    space: dict[str, Any] = {"__name__": f"methods.{name}", "Method": SimpleNamespace(Options=BaseOptions)}
+    for statement in _tree(name).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            part = statement.module.removeprefix("methods.")
+            if statement.module in LIGHT:
+                _execute(name, statement, space)
+            elif part != statement.module and (parent := _class_node(part)) is not None:
+                space[parent.name] = SimpleNamespace(Options=_options_class(folder, part))
+        elif isinstance(statement, ast.Assign) and _is_literal(statement.value):
+            _execute(name, statement, space)
+    own = next((each for each in node.body if isinstance(each, ast.ClassDef) and each.name == "Options"), None)
+    init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    if init is not None and init.args.kwonlyargs:
+        raise UserError(f"methods/{name}.py: __init__ takes options itself: move them to a class Options")
+    if own is None:
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        return next((space[base].Options for base in bases if base in space), BaseOptions)
+    _execute(name, own, space)
+    return space["Options"]
 
 
-def _inherited_options(name: str, base: ast.expr) -> dict[str, Any]:
-    for imported in ast.walk(_tree(name)):
-        if isinstance(imported, ast.ImportFrom) and imported.module and imported.module.startswith("methods."):
-            part = imported.module.removeprefix("methods.")
-            if any(alias.name == ast.unparse(base) for alias in imported.names):
-                parent = _class_node(part)
-                return _options_of(part, parent) if parent else {}
-    return {}
+def _execute(name: str, statement: ast.stmt, space: dict[str, Any]) -> None:
+    """Execute one statement of a method's file."""
+    try:
+        exec(compile(ast.Module([statement], []), str(FOLDER / f"{name}.py"), "exec"), space)
+    except (NameError, ImportError, TypeError, ValueError) as error:
+        raise UserError(
+            f"methods/{name}.py: Options cannot be read without the rest of the file ({error}): "
+            f"let it use constants and imports from {', '.join(LIGHT)} only"
+        ) from None
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 
 def _imported_parts(name: str, seen: set[str]) -> set[str]:

@@ -1,7 +1,10 @@
-"""The experiment file: arms x data sets x models x seeds, and the one place where training settings stand."""
+"""The experiment file: arms x data sets x models x seeds, and the only place for training settings."""
+
+# ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
 import hashlib
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +12,6 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -22,6 +24,7 @@ from pydantic import (
 )
 
 from harness import datasets, discovery, models
+from harness.config import Listed, Range, Size, Strict
 from harness.errors import YAML_FAULTS, UserError
 from harness.run import Run
 
@@ -34,31 +37,27 @@ CHOOSING = ("name", "datasets", "models", "only", "seeds", "roots")
 ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Photometric(_Strict):
-    """Colour jitter, as mmsegmentation's PhotoMetricDistortion takes it; each part is applied with probability 1/2."""
+class Photometric(Strict):
+    """Color jitter, as mmsegmentation's PhotoMetricDistortion takes it; each part is applied with probability 1/2."""
 
     brightness_delta: NonNegativeInt = 32  # grey levels
-    contrast_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
-    saturation_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    contrast_range: Range = (0.5, 1.5)
+    saturation_range: Range = (0.5, 1.5)
     hue_delta: PositiveInt = 18  # of OpenCV's 180 steps
 
 
-class Schedule(_Strict):
+class Schedule(Strict):
     """Training settings, the same for every arm.
 
-    A key that came later is left out of a run's settings where it has its default, so that fingerprints stay.
+    A run's settings leave out a key added later where it has its default, so that older fingerprints stay valid.
     """
 
     iterations: PositiveInt
-    batch: PositiveInt  # images a step, over all processes
-    crop: tuple[PositiveInt, PositiveInt]  # height, width in pixels
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # random resize before the crop
+    batch: PositiveInt  # images per step, over all processes
+    crop: Size
+    scale: Range = (0.5, 2.0)  # random resize before the crop
     # Long and short side of a box that the image is fitted into before `scale`; None: its own size.
-    fit: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda fit: fit is None)
+    fit: Size | None = Field(default=None, exclude_if=lambda fit: fit is None)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # probability
     photometric: Photometric | None = Photometric()
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -66,7 +65,7 @@ class Schedule(_Strict):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD; AdamW uses betas (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0005
     # Parameters that have one of these in their names do not decay (norms, tables of positions).
-    undecayed: tuple[str, ...] = Field(default=(), exclude_if=lambda parts: not parts)
+    undecayed: Annotated[tuple[str, ...], Listed] = Field(default=(), exclude_if=lambda parts: not parts)
     # Factor of the learning rate for all but the backbone: heads and what the method trains.
     head_rate: PositiveFloat = Field(default=1.0, exclude_if=lambda rate: rate == 1)
     policy: Literal["poly", "linear", "constant"] = "poly"
@@ -74,10 +73,10 @@ class Schedule(_Strict):
     minimum_learning_rate: NonNegativeFloat = 0.0
     warmup: NonNegativeInt = 0  # iterations of linear warm-up
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the learning rate at the start of the warm-up
-    class_weights: tuple[NonNegativeFloat, ...] | None = None
-    # Of the protocol `slide`, height and width in pixels; None: the crop, and two thirds of the window.
-    slide_window: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda given: given is None)
-    slide_stride: tuple[PositiveInt, PositiveInt] | None = Field(default=None, exclude_if=lambda given: given is None)
+    class_weights: Annotated[tuple[NonNegativeFloat, ...], Listed] | None = None  # one per class of the data set
+    # Of the protocol `slide`; None: the crop, and two thirds of the window.
+    slide_window: Size | None = Field(default=None, exclude_if=lambda given: given is None)
+    slide_stride: Size | None = Field(default=None, exclude_if=lambda given: given is None)
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast on a GPU
     channels_last: bool = True
     log_every: PositiveInt = 50
@@ -88,27 +87,28 @@ class Schedule(_Strict):
         if self.checkpoint_every % self.log_every:
             # A log row averages the iterations since the last one; a continued run must start on a whole row.
             raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale {self.scale} must be given as low, high")
+        window = self.slide_window or self.crop
+        if self.slide_stride is not None and any(map(operator.gt, self.slide_stride, window)):
+            raise ValueError(f"slide_stride {list(self.slide_stride)} must not exceed the window, {list(window)}")
         return self
 
 
-class Arm(_Strict):
-    """A method with its options, when it begins to count, and for controls what else is different."""
+class Arm(Strict):
+    """A method with its options, when its terms start to count, and what else differs in a control."""
 
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    seed_offset: NonNegativeInt = 0  # added to the seeds: other luck, still paired with the baseline's seed
-    options: dict[str, Any]
+    seed_offset: NonNegativeInt = 0  # added to every seed (A/A control)
+    options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
 
     def is_again(self, other: "Arm") -> bool:
         """Whether this is the other arm once more, with other luck at most: the difference of the two is noise."""
         return self.model_copy(update={"seed_offset": other.seed_offset}) == other
 
 
-class Override(_Strict):
-    """Training settings of some (data set, model) pairs of an experiment, on top of its schedule. None: of all."""
+class Override(Strict):
+    """Training settings for some (data set, model) pairs, on top of the schedule; None: for all data sets or models."""
 
     datasets: list[str] | None = None
     models: list[str] | None = None
@@ -119,7 +119,7 @@ class Override(_Strict):
         return (self.datasets is None or dataset in self.datasets) and (self.models is None or model in self.models)
 
 
-class Experiment(_Strict):
+class Experiment(Strict):
     """What is compared with what, on what, and how. Load one with `Experiment.load`."""
 
     name: str
@@ -132,13 +132,13 @@ class Experiment(_Strict):
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
-    roots: dict[str, Path] = {}
+    roots: dict[str, Annotated[Path, Listed]] = {}
     absent: Absent = "skip"
     demonstration: bool = False  # it shows that everything works, and nothing about the methods
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> "Experiment":
-        """Read `path`; `overrides` are KEY=VALUE with dotted keys, under the same validation.
+        """The experiment in the file `path`; `overrides` are KEY=VALUE with dotted keys, validated the same way.
 
         Overrides that change what is trained or scored make it a trial: an experiment of another name (`trial_name`),
         whose runs and reports never mix with those of the file. The override name=... gives any name.
@@ -146,7 +146,7 @@ class Experiment(_Strict):
         Raises UserError, one sentence naming the file and the key.
         """
         content = _read_yaml(Path(path))
-        # What the file says of the pairs that --set took out is no mistake.
+        # The file may keep settings for pairs that --set took out.
         narrowed = any(override.partition("=")[0] in ("datasets", "models", "only") for override in overrides or [])
         if "name" in content:
             raise UserError(f"{path}: name is taken from the file's name; remove the key")
@@ -157,7 +157,7 @@ class Experiment(_Strict):
 
     @classmethod
     def of(cls, content: dict[str, Any], source: str, narrowed: bool = False) -> "Experiment":
-        """The experiment with that content; `narrowed`: some of its keys may speak of pairs that are left out.
+        """The experiment with this content; `narrowed`: keys may name pairs that do not run.
 
         Raises UserError, one sentence that begins with `source` and names the key.
         """
@@ -180,12 +180,20 @@ class Experiment(_Strict):
             given = dict(options or {})
             read[name] = {key: given.pop(key) for key in ARM_KEYS if key in given}
             method = str(read[name].setdefault("method", name))
-            allowed = discovery.options(method)
+            current, allowed = discovery.current_names(method, given), discovery.options(method)
+            if len(current) < len(given):
+                both = [key for key in given if key not in current]
+                raise ValueError(f"{name} gives an option twice: {', '.join(both)} is the former name of another one")
+            given = current
             for key in given:
                 if key not in allowed:
                     raise discovery.unknown(
                         "option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}"
                     )
+            try:
+                discovery.options(method, given)
+            except UserError as error:
+                raise UserError(f"arms.{name}.{error}") from None
             read[name]["options"] = given
         return read
 
@@ -254,13 +262,29 @@ class Experiment(_Strict):
                     raise ValueError(f"schedules.{number} matches no pair of data set and model that runs")
         for dataset, model in pairs:
             try:
-                self.schedule_of(dataset, model)
+                weights = self.schedule_of(dataset, model).class_weights
             except ValidationError as error:
                 raise ValueError(f"schedules, for {model} on {dataset}: {_first_problem(error)}") from None
+            classes = len(datasets.load(dataset).classes) if weights is not None else 0
+            if weights is not None and len(weights) != classes:
+                raise ValueError(
+                    f"schedule.class_weights has {len(weights)} values, but {dataset} has {classes} classes"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit_networks(self) -> "Experiment":
+        numbers = {len(models.load_spec(model).taps.channels): model for _, model in self.pairs()}
+        for number, model in numbers.items():
+            for name, arm in self.arms.items():
+                try:
+                    discovery.check_maps(arm.method, arm.options, number)
+                except UserError as error:
+                    raise UserError(f"arms.{name}.{error} of model {model}") from None
         return self
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The (data set, model) pairs that run: every one that `only` does not leave out."""
+        """The (data set, model) pairs that run: all but those that `only` leaves out."""
         return [
             (dataset, model)
             for dataset in self.datasets
@@ -269,9 +293,9 @@ class Experiment(_Strict):
         ]
 
     def schedule_of(self, dataset: str, model: str, arm: str | None = None) -> Schedule:
-        """The training settings of a pair: `schedule`, and on top, in order, the entries of `schedules` for it.
+        """The training settings of a pair: `schedule`, updated in order by the entries of `schedules` that cover it.
 
-        Those of an arm differ if it trains `longer`.
+        With `arm` they have that arm's number of iterations, which `longer` may change.
         """
         merged = self.schedule.model_dump()
         for entry in self.schedules:
@@ -310,7 +334,7 @@ class Experiment(_Strict):
         return Run(self.name, dataset, model, arm, seed)
 
     def settings(self, run: Run) -> dict[str, Any]:
-        """All that decides the outcome of `run` and stands in files of this project; plain JSON values."""
+        """Everything in this project's files that decides the outcome of `run`, as JSON values."""
         arm = self.arms[run.arm]
         settings = {
             "dataset": run.dataset,
@@ -318,7 +342,7 @@ class Experiment(_Strict):
             "model_spec": models.load_spec(run.model).model_dump(mode="json"),
             "method": arm.method,
             "method_source": discovery.source_fingerprint(arm.method),
-            "options": discovery.options(arm.method) | arm.options,
+            "options": discovery.options(arm.method, arm.options),
             "seed": run.seed + arm.seed_offset,
             "schedule": self.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json"),
         }
@@ -344,8 +368,8 @@ def trial_name(name: str, overrides: list[str]) -> str:
     return f"{name}+{told}"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, refusing a key that stands twice (two arms alike would silently become one)."""
+class _Loader(yaml.SafeLoader):
+    """The safe loader, but a repeated key is an error (one of two arms would silently be lost), and 1e-3 a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -355,11 +379,15 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# YAML 1.1, which PyYAML reads, takes 1e-3 for text: its floats need a dot.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except YAML_FAULTS as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -372,7 +400,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=_Loader)
     except YAML_FAULTS:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")
@@ -402,7 +430,7 @@ def _first_problem(error: ValidationError) -> str:
         section = sections.get(parent, Experiment)
         allowed = [name for name in section.model_fields if name != "name"]
         return str(discovery.unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
     message = message[0].lower() + message[1:]
     given = problem.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""

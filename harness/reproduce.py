@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import discovery
 from harness.errors import UserError
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import ARM_KEYS, Experiment
@@ -228,8 +229,10 @@ def _record_of_training(folder: Path) -> dict[str, Any]:
 
 
 def _differing_settings(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Settings that both know and that are not the same; a later version may know more of them."""
-    theirs = record["settings"]
+    """Settings that both know and that are not the same; a later version may know more, or have renamed options."""
+    theirs = record["settings"] | {
+        "options": discovery.current_names(record["settings"]["method"], record["settings"]["options"])
+    }
     both = theirs.keys() & settings.keys()
     return differences({key: settings[key] for key in both}, {key: theirs[key] for key in both})
 

@@ -4,27 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FUSIONS = (
+ATTENTIVE = (
     "adaptive",
-    "concat_mlp",
     "multi_head_self_attention",
     "cross_attention",
     "self_attention_weighted_sum",
     "self_attention_sum_mlp",
-    "gated_scalar",
-    "gated_channel",
 )
-ATTENTIVE = tuple(kind for kind in FUSIONS if kind == "adaptive" or "attention" in kind)
-HEADS = 8  # of multi_head_self_attention; not published
 
 
 class ChannelAttention(nn.Module):
     """Attention over the channels of single vectors: every channel is a token of one value.
 
     With q, k, v linear maps of the channels (197,376 parameters with d = 256): out_i = sum_j softmax_j(q_i k_j) v_j.
-    With several heads the channels of a head attend to each other alone. Vectors are scaled to channels with a mean
-    square of 1 first, of which the paper says nothing: the channels of unit vectors are about 1/sqrt(d), so that with
-    d = 256 every softmax is flat, every channel of the output the same number, and no gradient reaches q and k.
+    With several heads, channels attend only to channels of the same head. Vectors are first scaled so that their
+    channels have a mean square of 1, which the paper does not mention: the channels of unit vectors are about
+    1/sqrt(d), so with d = 256 every softmax would be flat, all output channels equal, and q and k without a gradient.
     """
 
     def __init__(self, dim: int, heads: int = 1) -> None:
@@ -35,7 +30,7 @@ class ChannelAttention(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(dim, dim) for _ in range(3))  # to queries, keys and values
 
     def forward(self, vectors: Tensor, context: Tensor) -> Tensor:
-        """The channels of the vectors [N, d] ask those of the context [N, d] -> [N, d]."""
+        """Attention from the channels of the vectors [N, d] (queries) to those of the context [N, d] -> [N, d]."""
         shape = (len(vectors), self.heads, vectors.shape[1] // self.heads)
         vectors, context = (F.rms_norm(x, x.shape[-1:]) for x in (vectors, context))
         query, key, value = (f(x).view(shape) for f, x in zip(self.maps, (vectors, context, context), strict=True))
@@ -49,22 +44,22 @@ class AnchorFusion(nn.Module):
     adaptive                     MLP( F(a_I) ++ F(a_i) ), equation (3): F is self-attention over channels, one for each
                                  of the two; the MLP is one layer, as the published number of parameters says
     concat_mlp                   MLP( a_I ++ a_i )
-    multi_head_self_attention    as adaptive, with 8 heads
-    cross_attention              as adaptive, but the channels of each anchor ask those of the other
+    multi_head_self_attention    as adaptive, with `heads` heads
+    cross_attention              as adaptive, but the channels of each anchor attend to those of the other
     self_attention_weighted_sum  w_l F(a_i) + w_h F(a_I)
     self_attention_sum_mlp       MLP( F(a_i) + F(a_I) )
     gated_scalar                 g a_i + (1 - g) a_I with g = sigmoid(linear(a_I ++ a_i)), one number a class
     gated_channel                the same with a g for each channel
 
-    Only the first is defined in the paper; of the others (its table XI) it gives the names, and this is their reading.
-    Raises ValueError for a `dim` that the heads cannot share.
+    The paper defines only the first. It gives names for the others (table XI); these definitions are our reading.
+    Raises ValueError if `dim` is not a multiple of the number of heads.
     """
 
-    def __init__(self, kind: str, dim: int, low_weight: float) -> None:
+    def __init__(self, kind: str, dim: int, low_weight: float, heads: int) -> None:
         super().__init__()
         self.kind, self.low_weight = kind, low_weight
         if kind in ATTENTIVE:
-            heads = HEADS if kind == "multi_head_self_attention" else 1
+            heads = heads if kind == "multi_head_self_attention" else 1
             self.own_attention, self.coarsest_attention = ChannelAttention(dim, heads), ChannelAttention(dim, heads)
         if kind != "self_attention_weighted_sum":
             inputs = dim if kind == "self_attention_sum_mlp" else 2 * dim

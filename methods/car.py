@@ -3,82 +3,81 @@
 Huang et al., "CAR: Class-aware Regularizations for Semantic Segmentation", ECCV 2022.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
 from methods.class_means import class_means
 from methods.heads import chosen_layers, concatenated
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import (
-    require_choice,
-    require_count,
-    require_not_negative,
-    require_switch,
-)
-
-VARIANTS = ("paper", "official")
+from methods.options import check_layers
 
 
 class CAR(Method):
     """Pulls features to the centre of their class, and keeps the centres and features away from other classes' centres.
 
-    The paper takes the features x in front of the classifier, through a linear layer that inference can merge with the
-    next one. Here they are a linear projection of the method's own, for training only, of the encoder maps, upsampled
-    to the finest of them and concatenated. A centre mu_c is the mean of x over the pixels of class c in the mini-batch.
+    The paper applies the terms to the features x in front of the classifier, through a linear layer that inference can
+    merge with the next one. Here x is a linear projection, used in training only, of the encoder maps, upsampled to the
+    finest of them and concatenated. A centre mu_c is the mean of x over the pixels of class c in the mini-batch.
 
-    variant           "paper": K classes are those with a centre, and pixels are those with a label; "official" (as
-                      released) differs in this:
-                      - absent classes take part with a centre of zero, and K is the number of all classes
-                      - ignored pixels take part in centre-to-pixel, where every class is another one
-                      - ignored pixels count in the intra term's mean, with a distance of 0
-                      Not reproduced: terms below about 1e-5 are cut off; centre-to-pixel is off unless asked for.
-    dim               channels of x, but never more than the concatenated maps have
-    intra             weight of ( mean |sg(mu_y) - x| )^2, the mean over pixels and channels
-    centre_to_centre  weight of ( mean_i sum_{j != i} [ p_ij - centre_margin / (K - 1) ]+ )^2, with
+    The terms, with sg(.) a constant for the gradient:
+
+    intra             ( mean |sg(mu_y) - x| )^2, the mean over pixels and channels
+    centre_to_centre  ( mean_i sum_{j != i} [ p_ij - centre_margin / (K - 1) ]+ )^2, with
                       p_i = softmax over j of mu_i . sg(mu_j) / sqrt(dim)
-    centre_to_pixel   weight of the same with pixel_margin, over pixels i with p_i = softmax over j of
+    centre_to_pixel   the same with pixel_margin, over pixels i with p_i = softmax over j of
                       x_i . sg(mu_j) / sqrt(dim), where the entry of the pixel's own class y is |sg(mu_y)|^2 / sqrt(dim)
-    centre_margin     what all other classes together may have before they cost anything
-    pixel_margin      the same
-    sync_means        centres are means over the pixels of all processes
-    layers            indices of the encoder maps that are used, from the finest; None: all
+
+    In `variant: paper` the K classes are those with a centre, and the pixels are those with a label. In "official", as
+    released:
+    - absent classes enter with a centre of zero, and K is the number of all classes
+    - ignored pixels enter centre-to-pixel, where every class counts as another one
+    - ignored pixels count in the intra term's mean, with a distance of 0
+    Not reproduced from the release: it cuts off terms below about 1e-5, and centre-to-pixel is off by default.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.78 GiB.
-    sg(.) is a constant for the gradient. Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        variant: str = "paper",
-        dim: int = 512,
-        intra: float = 1.0,
-        centre_to_centre: float = 1.0,
-        centre_to_pixel: float = 1.0,
-        centre_margin: float = 0.5,
-        pixel_margin: float = 0.25,
-        sync_means: bool = True,
-        layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        require_choice("variant", variant, VARIANTS)
-        require_count(dim=dim)
-        require_not_negative(intra=intra, centre_to_centre=centre_to_centre, centre_to_pixel=centre_to_pixel)
-        require_not_negative(centre_margin=centre_margin, pixel_margin=pixel_margin)
-        require_switch(sync_means=sync_means)
-        self.official = variant == "official"
-        self.intra, self.centre_to_centre, self.centre_to_pixel = intra, centre_to_centre, centre_to_pixel
-        self.centre_margin, self.pixel_margin, self.sync_means = centre_margin, pixel_margin, sync_means
-        self.layers = chosen_layers(layers, len(channels))
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """The paper's constants."""
+
+        former_names: ClassVar[Mapping[str, str]] = {
+            "intra": "intra_weight",
+            "centre_to_centre": "centre_to_centre_weight",
+            "centre_to_pixel": "centre_to_pixel_weight",
+        }
+
+        variant: Literal["paper", "official"] = "paper"
+        dim: Annotated[int, Ge(1)] = 512  # channels of x, but never more than the concatenated maps have
+        intra_weight: Annotated[float, Ge(0)] = 1.0
+        centre_to_centre_weight: Annotated[float, Ge(0)] = 1.0
+        centre_to_pixel_weight: Annotated[float, Ge(0)] = 1.0
+        # the probability that all other classes together may have at no cost, of centres and of pixels
+        centre_margin: Annotated[float, Ge(0)] = 0.5
+        pixel_margin: Annotated[float, Ge(0)] = 0.25
+        sync_means: bool = True  # centres are means over the pixels of all processes
+        # indices of the encoder maps that are used, from the finest; None: all
+        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+
+        def check_maps(self, number: int) -> None:
+            """`layers` must name maps that exist."""
+            check_layers(self.layers, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.official = self.options.variant == "official"
+        self.layers = chosen_layers(self.options.layers, len(channels))
         inputs = sum(channels[i] for i in self.layers)
-        self.projection = nn.Conv2d(inputs, min(dim, inputs), 1)
+        self.projection = nn.Conv2d(inputs, min(self.options.dim, inputs), 1)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> one map x [B, dim, H, W] on the grid of the finest one used."""
@@ -93,7 +92,7 @@ class CAR(Method):
         valid = y != self.ignore_index
         every = x, y
         x, y = x[valid], y[valid]
-        centres, counts = class_means(x, y, self.num_classes, self.sync_means)
+        centres, counts = class_means(x, y, self.num_classes, self.options.sync_means)
         taking_part = torch.ones_like(counts, dtype=torch.bool) if self.official else counts > 0
         pixels, own = every if self.official else (x, y)
 
@@ -101,10 +100,10 @@ class CAR(Method):
         distance = (fixed[y] - x).abs().sum() / (len(pixels) * x.shape[1] or 1)
         similarity = centres @ fixed.T / root
         classes = torch.arange(self.num_classes, device=y.device)
-        centre_excess = excess(similarity, classes, taking_part, self.centre_margin)[taking_part]
+        centre_excess = excess(similarity, classes, taking_part, self.options.centre_margin)[taking_part]
         similarity = pixels @ fixed.T / root
         similarity = torch.where(own[:, None] == classes, fixed.square().sum(1) / root, similarity)
-        pixel_excess = excess(similarity, own, taking_part, self.pixel_margin)
+        pixel_excess = excess(similarity, own, taking_part, self.options.pixel_margin)
         means = {
             "intra": distance,
             "centre_to_centre": centre_excess.sum() / max(len(centre_excess), 1),
@@ -112,7 +111,7 @@ class CAR(Method):
         }
         self.diagnostics = {f"{name}/mean": mean.detach() for name, mean in means.items()}
         self.diagnostics |= self.centre_diagnostics(x.detach(), y, fixed, counts)
-        return {name: getattr(self, name) * mean.square() for name, mean in means.items()}
+        return {name: getattr(self.options, f"{name}_weight") * mean.square() for name, mean in means.items()}
 
     def centre_diagnostics(self, x: Tensor, y: Tensor, centres: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """The pixels of each class, the number of centres, and mean cosines: pixel and own centre, two centres."""

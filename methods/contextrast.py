@@ -1,14 +1,16 @@
 """Contextrast: contextual contrastive learning with boundary-aware negatives.
 
 Sung et al., CVPR 2024 (arXiv 2404.10633). Equation numbers are those of its extended version, Contextrast++ (arXiv
-2608.22679), which restates them. Where the papers leave something open, it is an option of the class.
+2608.22679), which restates them. Where the papers leave a choice open, it is an option of the class.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from methods.boundary_aware import NONE, boundary_aware
@@ -18,20 +20,10 @@ from methods.info_nce import masked_logsumexp
 from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.negative_diagnostics import negative_diagnostics, shares_by_layer
-from methods.options import (
-    require_choice,
-    require_count,
-    require_not_negative,
-    require_positive,
-    require_share,
-    require_switch,
-)
+from methods.options import check_weights_per_map
 from methods.processes import all_logsumexp, all_rows, all_sum
 from methods.ranking import rank_within_group
 from methods.unit_vectors import unit
-
-NEGATIVES = ("missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard")
-TIES = ("exact", "percentile")
 
 
 class Layer(NamedTuple):
@@ -40,74 +32,61 @@ class Layer(NamedTuple):
     vectors: Tensor  # [N, d], z
     labels: Tensor  # [N], g(z)
     marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
-    edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; of no meaning outside
-    hard: Tensor  # bool [N], chosen by BANE sampling
+    edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; meaningless outside regions
+    hard: Tensor  # bool [N], whether BANE sampling chose the pixel
 
 
 class Contextrast(Method):
     """Pixel-anchor loss over several layers, with anchors fused with the coarsest layer's and BANE negatives.
 
-    dim             d, channels of the embeddings
-    temperature     t
-    alpha           weight of the loss
-    layer_weights   lambda, fine to coarse; with fewer feature maps the last ones are used
-    low_weight      w_l in equation (2); w_h is 1 - w_l
-    negatives       of class n. "missed_of_other_classes": what BANE chooses among the missed pixels of all other
-                    classes; "false_positives": what it chooses where n is predicted wrongly; "as_printed": what it
-                    chooses among the missed pixels of n itself; "random" and "semi_hard": as many as the first rule
-                    gives, from all valid pixels of other classes, at random or the most similar to the anchor
-    keep            K_s, the share of an error region that is chosen
-    by_distance     choose what is nearest to the region's edge; false: at random, a control of boundary-awareness
-    ties            "exact": just that share, ties in distance broken at random; "percentile": all up to that distance
-    normalize       make embeddings and anchors unit vectors
-    detach_anchors  no gradient through the anchors
-    sync_anchors    on several processes: anchors, positives and negatives are those of the whole batch, whose loss each
-                    process returns; otherwise they are those of its own images
-    max_positives   use at most so many random positives a layer, class and process; None: all
+    With `sync_anchors` each process returns the loss of the whole batch; otherwise that of its own images.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.34 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        dim: int = 256,
-        temperature: float = 0.1,
-        alpha: float = 0.1,
-        layer_weights: Sequence[float] = (0.1, 0.3, 0.7, 1.0),
-        low_weight: float = 0.5,
-        negatives: str = "missed_of_other_classes",
-        keep: float = 0.5,
-        by_distance: bool = True,
-        ties: str = "exact",
-        normalize: bool = True,
-        detach_anchors: bool = False,
-        sync_anchors: bool = False,
-        max_positives: int | None = None,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        if len(layer_weights) < len(channels):
-            raise ValueError(f"layer_weights has {len(layer_weights)} values for {len(channels)} feature maps")
-        require_count(dim=dim)
-        require_positive(temperature=temperature, keep=keep)
-        require_share(keep=keep, low_weight=low_weight)
-        require_not_negative(alpha=alpha, **{f"layer_weights[{i}]": w for i, w in enumerate(layer_weights)})
-        require_switch(by_distance=by_distance, normalize=normalize)
-        require_switch(detach_anchors=detach_anchors, sync_anchors=sync_anchors)
-        require_choice("negatives", negatives, NEGATIVES)
-        require_choice("ties", ties, TIES)
-        if max_positives is not None:
-            require_count(max_positives=max_positives)
-        self.dim, self.temperature, self.alpha, self.low_weight = dim, temperature, alpha, low_weight
-        self.layer_weights = tuple(layer_weights)[-len(channels) :]
-        self.negatives, self.keep, self.by_distance, self.ties = negatives, keep, by_distance, ties
-        self.normalize, self.detach_anchors, self.sync_anchors = normalize, detach_anchors, sync_anchors
-        self.max_positives = max_positives
-        self.heads = nn.ModuleList(relu_norm_head(c, dim) for c in channels)
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """The papers give `dim`, `weight`, `layer_weights` and `keep`; the other defaults are choices made here.
+
+        Not confirmed by the papers or by code: `temperature` (that of the methods it builds on), `low_weight` (the
+        neutral value), `negatives`, `ties`, `normalize`, and that gradients flow through the anchors.
+        """
+
+        former_names: ClassVar[Mapping[str, str]] = {"alpha": "weight"}
+
+        dim: Annotated[int, Ge(1)] = 256  # d, channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 0.1  # t
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss, alpha
+        # lambda, fine to coarse; with fewer feature maps the last ones are used
+        layer_weights: tuple[Annotated[float, Ge(0)], ...] = (0.1, 0.3, 0.7, 1.0)
+        low_weight: Annotated[float, Interval(ge=0, le=1)] = 0.5  # w_l in equation (2); w_h is 1 - w_l
+        # The negatives of class n. "missed_of_other_classes": BANE's choice among the missed pixels of all other
+        # classes; "false_positives": its choice among pixels wrongly predicted as n; "as_printed": its choice among the
+        # missed pixels of n itself; "random", "semi_hard": as many as the first rule gives, from all valid pixels of
+        # other classes, at random or the most similar to the anchor.
+        negatives: Literal["missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard"] = (
+            "missed_of_other_classes"
+        )
+        keep: Annotated[float, Interval(gt=0, le=1)] = 0.5  # K_s, the share of an error region that is chosen
+        by_distance: bool = True  # choose the pixels nearest to the region's edge; false: at random, as a control
+        # "exact": exactly that share, ties in distance broken at random; "percentile": every pixel up to that distance
+        ties: Literal["exact", "percentile"] = "exact"
+        normalize: bool = True  # make embeddings and anchors unit vectors
+        detach_anchors: bool = False  # no gradient through the anchors
+        sync_anchors: bool = False  # anchors, positives and negatives are those of the batch on all processes
+        # use at most this many random positives per layer, class and process; None: all
+        max_positives: Annotated[int, Ge(1)] | None = None
+
+        def check_maps(self, number: int) -> None:
+            """Every map needs a weight."""
+            check_weights_per_map("layer_weights", self.layer_weights, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.layer_weights = self.options.layer_weights[-len(channels) :]
+        self.heads = nn.ModuleList(relu_norm_head(c, self.options.dim) for c in channels)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> Z_i = pi_i(F_i), [B, d, H_i, W_i]."""
@@ -115,37 +94,41 @@ class Contextrast(Method):
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """{"pixel_anchor": alpha L_PA}, equation (6). Arguments as in Method.loss."""
+        """{"pixel_anchor": weight * L_PA}, equation (6). Arguments as in Method.loss."""
         prediction = logits.argmax(1)
         layers = [self.layer(z, prediction, labels) for z in embeddings]
-        return {"pixel_anchor": self.alpha * self.pixel_anchor(layers, self.anchors(layers))}
+        return {"pixel_anchor": self.options.weight * self.pixel_anchor(layers, self.anchors(layers))}
 
     def layer(self, embeddings: Tensor, prediction: Tensor, labels: Tensor) -> Layer:
-        """The valid pixels of a layer, from its embeddings [B, d, h, w], and which of them BANE sampling chooses."""
+        """The valid pixels of a layer with embeddings [B, d, h, w], and which of them BANE sampling chooses."""
         size = (embeddings.shape[2], embeddings.shape[3])
         labels, prediction = nearest(labels, size), nearest(prediction, size)
         valid = labels != self.ignore_index
-        wrong_class = prediction if self.negatives == "false_positives" else labels
+        wrong_class = prediction if self.options.negatives == "false_positives" else labels
         marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
-        hard, edge = boundary_aware(marks, self.num_classes, self.keep, self.ties, self.by_distance)
+        hard, edge = boundary_aware(
+            marks, self.num_classes, self.options.keep, self.options.ties, self.options.by_distance
+        )
         vectors = embeddings.movedim(1, -1)[valid]
-        vectors = unit(vectors) if self.normalize else vectors
+        vectors = unit(vectors) if self.options.normalize else vectors
         return Layer(vectors, labels[valid], marks[valid], edge[valid], hard[valid])
 
     def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
         """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
-        means = [class_means(layer.vectors, layer.labels, self.num_classes, self.sync_anchors) for layer in layers]
+        means = [
+            class_means(layer.vectors, layer.labels, self.num_classes, self.options.sync_anchors) for layer in layers
+        ]
         coarsest, coarsest_count = means[-1]
         fused = []
         for i, (mean, count) in enumerate(means):
             at_both = (count > 0) & (coarsest_count > 0)
             anchors = torch.where(at_both[:, None], self.fuse(i, mean, coarsest), mean)
-            fused.append(unit(anchors) if self.normalize else anchors)
+            fused.append(unit(anchors) if self.options.normalize else anchors)
         return fused
 
     def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
         """Equation (2): the fused anchors [K, d] of layer 0..I-1, from its means and the coarsest layer's, [K, d]."""
-        return self.low_weight * mean + (1 - self.low_weight) * coarsest
+        return self.options.low_weight * mean + (1 - self.options.low_weight) * coarsest
 
     def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
         """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
@@ -153,24 +136,24 @@ class Contextrast(Method):
         self.diagnostics = shares_by_layer(regions, self.of_batch)
         total = torch.zeros((), device=layers[0].vectors.device)
         for i, (layer, anchor, weight) in enumerate(zip(layers, anchors, self.layer_weights, strict=True), start=1):
-            anchor = anchor.detach() if self.detach_anchors else anchor
-            similarity = layer.vectors @ anchor.T / self.temperature  # â.z/t, [N, K]
+            anchor = anchor.detach() if self.options.detach_anchors else anchor
+            similarity = layer.vectors @ anchor.T / self.options.temperature  # â.z/t, [N, K]
             scores, mask = self.negatives_of(similarity, layer)
-            # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b); b, the logsumexp of the negatives, is -inf without any
+            # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), with b the negatives' logsumexp, -inf without any
             repulsion = masked_logsumexp(scores, mask, dim=0)
-            margin = similarity - (all_logsumexp(repulsion) if self.sync_anchors else repulsion)
+            margin = similarity - (all_logsumexp(repulsion) if self.options.sync_anchors else repulsion)
             terms = -F.logsigmoid(margin.gather(1, layer.labels[:, None]))
             labels = layer.labels
-            if self.max_positives is not None:
-                drawn = rank_within_group(labels) < self.max_positives
+            if self.options.max_positives is not None:
+                drawn = rank_within_group(labels) < self.options.max_positives
                 terms, labels = terms[drawn], labels[drawn]
-            per_class, positives = class_means(terms, labels, self.num_classes, self.sync_anchors)
+            per_class, positives = class_means(terms, labels, self.num_classes, self.options.sync_anchors)
             loss = per_class.sum() / (positives > 0).sum().clamp(min=1)
             total = total + weight * loss
 
             if i == 1:
                 where = layer.labels, layer.marks, layer.edge, layer.hard
-                opposed, t = self.opposed(layer.marks), self.temperature
+                opposed, t = self.opposed(layer.marks), self.options.temperature
                 self.diagnostics |= negative_diagnostics(*where, similarity, scores, mask, opposed, t, self.of_batch)
             self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
         return total
@@ -178,13 +161,13 @@ class Contextrast(Method):
     def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
         """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true.
 
-        They are this process's own; with `sync_anchors` those of all processes make up the batch's.
+        They are this process's own; with `sync_anchors` the batch's negatives are those of all processes together.
         """
         rows = layer.hard.nonzero().squeeze(1)
         mask = self.opposed(layer.marks[rows])
-        if self.negatives not in ("random", "semi_hard"):
+        if self.options.negatives not in ("random", "semi_hard"):
             return similarity.index_select(0, rows), mask
-        order = torch.rand_like(similarity) if self.negatives == "random" else similarity.detach()
+        order = torch.rand_like(similarity) if self.options.negatives == "random" else similarity.detach()
         classes = torch.arange(self.num_classes, device=similarity.device)
         order = order.masked_fill(layer.labels[:, None] == classes, -torch.inf)
         wanted, most = self.of_batch(mask.sum(0)), int(self.of_batch(rows.new_tensor(len(rows))))
@@ -194,15 +177,15 @@ class Contextrast(Method):
     def opposed(self, marks: Tensor) -> Tensor:
         """Bool [M, K]: the classes that pixels with these marks [M] (none of them NONE) are negatives of."""
         of_class = marks[:, None] == torch.arange(self.num_classes, device=marks.device)
-        return of_class if self.negatives in ("as_printed", "false_positives") else ~of_class
+        return of_class if self.options.negatives in ("as_printed", "false_positives") else ~of_class
 
     def of_batch(self, values: Tensor) -> Tensor:
-        """Sums over this process's pixels as sums over those that the loss is about."""
-        return all_sum(values) if self.sync_anchors else values
+        """A sum over this process's pixels as the sum over the pixels that enter the loss."""
+        return all_sum(values) if self.options.sync_anchors else values
 
     def place_in_batch(self, scores: Tensor) -> Tensor:
-        """The place of each of the scores [M, K], falling in every column, among those that the loss is about."""
-        parts = all_rows(scores) if self.sync_anchors else [scores]
+        """The rank of each of the scores [M, K], descending in every column, among all scores that enter the loss."""
+        parts = all_rows(scores) if self.options.sync_anchors else [scores]
         if len(parts) == 1:
             return torch.arange(len(scores), device=scores.device)[:, None]
         order = torch.cat(parts).argsort(dim=0, descending=True, stable=True)

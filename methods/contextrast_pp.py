@@ -3,79 +3,92 @@
 Sung et al., arXiv 2608.22679; equation numbers are the paper's.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from methods.anchor_fusions import FUSIONS, AnchorFusion
+from methods.anchor_fusions import AnchorFusion
 from methods.class_queues import Queues
 from methods.contextrast import Contextrast
 from methods.contrast_diagnostics import label_diagnostics
 from methods.info_nce import supervised_info_nce
 from methods.method import full_precision
-from methods.options import require_choice, require_count
 from methods.ranking import rank_within_group
 
-WEIGHTED = ("static", "self_attention_weighted_sum")  # fusions that low_weight is for
-STORED = ("class_prioritized", "earliest_layer", "deepest_layer", "all_layers")
+HEADS = 8  # of multi_head_self_attention; the paper does not say how many
 
 
 class ContextrastPP(Contextrast):
-    """Contextrast, where the anchors of a layer are fused by a module M_i, and an anchor-anchor (AA) loss is added.
+    """Contextrast, where a module M_i fuses a layer's anchors, and an anchor-anchor (AA) loss is added.
 
-    fusion  "adaptive": equation (3); "static": equation (2), as in Contextrast; or another of methods/anchor_fusions.py
-    memory  K_M, the number of anchors that are stored for each class
-    stored  the anchors that are contrasted and stored, of the classes present at layer 1. "class_prioritized": that of
-            the deepest layer at which the class still exists; "earliest_layer", "deepest_layer" (classes that exist
-            there alone), "all_layers": those layers' (the paper's table XIV)
-
-    The other options are Contextrast's. Choices made where the paper is open: the memory starts empty and takes in the
-    anchors after their own loss; it holds no gradient, and each process has its own; "the same number drawn for each
-    class" is the number that the class with the fewest stored anchors has, classes with none left aside; the loss is
-    the mean over the classes with stored anchors. `detach_anchors` does not reach the AA loss, which has no other
-    gradient, and takes from a learned fusion the PA loss, all that trains it by default: it needs "static".
-    `low_weight` is for the fusions that have it, "static" and "self_attention_weighted_sum". There is no released code,
-    so no `variant`.
+    Choices made where the paper is open: the memory starts empty and takes in the anchors after their own loss; it
+    holds no gradient, and each process has its own; "the same number drawn for each class" is the size of the class
+    with the fewest stored anchors, empty classes aside; the loss is the mean over the classes with stored anchors.
+    No code was released, so there is no `variant`.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.35 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        fusion: str = "adaptive",
-        memory: int = 100,
-        stored: str = "class_prioritized",
-        **options: Any,
-    ) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Contextrast.Options):
+        """Contextrast's options and these."""
+
+        former_names: ClassVar[Mapping[str, str]] = {**Contextrast.Options.former_names, "memory": "memory_size"}
+
+        # "adaptive": equation (3); "static": equation (2), as in Contextrast; the others: methods/anchor_fusions.py
+        fusion: Literal[
+            "static",
+            "adaptive",
+            "concat_mlp",
+            "multi_head_self_attention",
+            "cross_attention",
+            "self_attention_weighted_sum",
+            "self_attention_sum_mlp",
+            "gated_scalar",
+            "gated_channel",
+        ] = "adaptive"
+        memory_size: Annotated[int, Ge(1)] = 100  # K_M, anchors stored per class
+        # The anchors that are contrasted and stored, of the classes present at layer 1 (table XIV).
+        # "class_prioritized": from the deepest layer at which the class still exists; "earliest_layer",
+        # "deepest_layer" (of classes that exist there), "all_layers": from those layers.
+        stored: Literal["class_prioritized", "earliest_layer", "deepest_layer", "all_layers"] = "class_prioritized"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.detach_anchors and self.fusion != "static":  # the AA loss alone would still train the fusion
+                raise ValueError(
+                    f"detach_anchors is True, but must be false with fusion {self.fusion!r}, which learns by them"
+                )
+            weighted = ("static", "self_attention_weighted_sum")
+            if self.low_weight != Contextrast.Options.low_weight and self.fusion not in weighted:
+                raise ValueError(
+                    f"low_weight is {self.low_weight}, but only fusions {' and '.join(weighted)} have such a weight"
+                )
+            if self.fusion == "multi_head_self_attention" and self.dim % HEADS:
+                raise ValueError(f"dim is {self.dim}, but must be a multiple of {HEADS} with fusion {self.fusion!r}")
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
-        require_choice("fusion", fusion, ("static", *FUSIONS))
-        require_choice("stored", stored, STORED)
-        require_count(memory=memory)
-        if self.detach_anchors and fusion != "static":
-            raise ValueError(f"detach_anchors is True, but must be false with fusion {fusion!r}, which learns by them")
-        if self.low_weight != 0.5 and fusion not in WEIGHTED:  # not its default
-            raise ValueError(f"low_weight is {self.low_weight}, but fusion {fusion!r} has no such weight")
+        fusion, dim, low_weight = self.options.fusion, self.options.dim, self.options.low_weight
         modules = 0 if fusion == "static" else len(channels) - 1
-        self.fusions = nn.ModuleList(AnchorFusion(fusion, self.dim, self.low_weight) for _ in range(modules))
-        self.stored = stored
-        self.memory = Queues(num_classes, memory, self.dim)
+        self.fusions = nn.ModuleList(AnchorFusion(fusion, dim, low_weight, HEADS) for _ in range(modules))
+        self.memory = Queues(num_classes, self.options.memory_size, dim)
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """{"pixel_anchor": alpha L_PA, "anchor_anchor": alpha L_AA}. Arguments as in Method.loss."""
+        """{"pixel_anchor": weight * L_PA, "anchor_anchor": weight * L_AA}. Arguments as in Method.loss."""
         prediction = logits.argmax(1)
         layers = [self.layer(z, prediction, labels) for z in embeddings]
         anchors = self.anchors(layers)
         return {
-            "pixel_anchor": self.alpha * self.pixel_anchor(layers, anchors),
-            "anchor_anchor": self.alpha * self.anchor_anchor(anchors),
+            "pixel_anchor": self.options.weight * self.pixel_anchor(layers, anchors),
+            "anchor_anchor": self.options.weight * self.anchor_anchor(anchors),
         }
 
     def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
@@ -93,7 +106,7 @@ class ContextrastPP(Contextrast):
         fewest = torch.where(filled > 0, filled, self.memory.length).min()
         drawn = rank_within_group(memory_classes) < fewest
         pairs = (current, classes, memory[drawn].to(current.dtype), memory_classes[drawn])
-        loss = supervised_info_nce(*pairs, self.temperature)
+        loss = supervised_info_nce(*pairs, self.options.temperature)
         self.memory.push(current.detach(), classes)
 
         found = label_diagnostics(*pairs, self.num_classes)
@@ -105,11 +118,11 @@ class ContextrastPP(Contextrast):
         """The anchors [M, d], of anchors [I, K, d], that take part in the AA loss, and their classes int64 [M]."""
         exists = anchors.detach().any(2)
         chosen = exists & exists[0]
-        if self.stored == "class_prioritized":
+        if self.options.stored == "class_prioritized":
             deeper = chosen.flip(0).cumsum(0).flip(0) - chosen.long()
             chosen = chosen & (deeper == 0)
-        elif self.stored == "earliest_layer":
+        elif self.options.stored == "earliest_layer":
             chosen[1:] = False
-        elif self.stored == "deepest_layer":
+        elif self.options.stored == "deepest_layer":
             chosen[:-1] = False
         return anchors[chosen], chosen.nonzero()[:, 1]

@@ -1,6 +1,6 @@
 """Projection heads: pixel-wise maps from encoder features [B, C, H, W] to raw embeddings [B, dim, H, W].
 
-They are used in training only. Nothing is normalised here: that is the loss's business.
+They are used in training only. They do not normalize their output; losses do where they need it.
 """
 
 from collections.abc import Sequence
@@ -34,14 +34,8 @@ def norm_relu_head(channels: int, dim: int) -> nn.Sequential:
 
 
 def chosen_layers(layers: Sequence[int] | None, number: int) -> tuple[int, ...]:
-    """The option `layers`: indices of the encoder maps to use out of `number`; None: all.
-
-    Raises ValueError if they are none, or not indices of maps.
-    """
-    chosen = tuple(range(number) if layers is None else layers)
-    if not chosen or any(not (isinstance(i, int) and -number <= i < number) for i in chosen):
-        raise ValueError(f"layers is {layers}, but must name some of the {number} feature maps")
-    return chosen
+    """The option `layers` as indices of `number` encoder maps; None: all of them."""
+    return tuple(range(number) if layers is None else layers)
 
 
 def concatenated(features: Sequence[Tensor], layers: Sequence[int]) -> Tensor:

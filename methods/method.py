@@ -1,12 +1,15 @@
-"""The contract of a method: what it adds to the cross entropy during training. Nothing of it is left at inference."""
+"""The contract of a method: terms added to the cross entropy in training. Inference uses nothing of a method."""
 
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from methods.options import BaseOptions
 
 M = TypeVar("M", bound="Method")
 Loss = Callable[[M, Sequence[Tensor], Tensor, Tensor, int], dict[str, Tensor]]
@@ -17,19 +20,30 @@ class Method(nn.Module, ABC):
 
     channels      channels of the encoder maps, fine to coarse
     num_classes   K: labels are 0..K-1
-    ignore_index  the label of pixels that take no part in anything
+    ignore_index  the label of pixels to ignore
+    options       values of the fields of the class's `Options`, which `self.options` then holds
 
-    `loss` leaves in `diagnostics` what is worth plotting, detached: scalars; one value per class as a vector [K]; or,
-    named "distance_bins/...", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES and one
-    beyond them), NaN in a bin without any pixel; or, named "by_layer/...", one per map, fine to coarse.
-    Random choices draw from torch's generator of the tensors' device; state lives in buffers.
+    `loss` leaves values to plot in `diagnostics`, detached: scalars; one value per class as a vector [K]; under a name
+    that starts with "distance_bins/", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES
+    and one bin beyond them), NaN for an empty bin; under "by_layer/...", one value per map, fine to coarse.
+    Random choices use torch's generator of the tensors' device. State lives in buffers.
+
+    Raises ValueError, naming the option, for a value of the wrong type or range, or one that the maps do not allow.
     """
 
-    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Options(BaseOptions):
+        """No options. A method with options overrides this class, with the same decorator."""
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__()
         self.channels = tuple(channels)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.options = self.Options(**options)
+        self.options.check_maps(len(self.channels))
         self.diagnostics: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -38,7 +52,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Named scalar terms, already weighted, to be added to the cross entropy: finite, and with a graph.
+        """Named scalar terms to add to the cross entropy, already weighted: always finite, always with a graph.
 
         embeddings  what `embed` returned
         logits      float [B, K, h, w], of the main head
@@ -52,7 +66,7 @@ class Method(nn.Module, ABC):
 
 
 def full_precision(loss: "Loss[M]") -> "Loss[M]":
-    """Decorates a method's `loss`: autocast is off inside it, and half-precision embeddings arrive as float32."""
+    """Decorates a method's `loss` to run with autocast off and to receive half-precision embeddings as float32."""
 
     @functools.wraps(loss)
     def wrapped(

@@ -4,9 +4,11 @@ Pissas et al., "Multi-scale and Cross-scale Contrastive Learning for Semantic Se
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from methods.contrast_diagnostics import label_diagnostics
@@ -15,7 +17,7 @@ from methods.heads import relu_norm_head
 from methods.info_nce import supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import require_choice, require_count, require_not_negative, require_positive, require_switch
+from methods.options import check_weights_per_map
 from methods.unit_vectors import unit
 
 BUDGET = {"paper": 5_000, "official": 10_000}
@@ -32,57 +34,45 @@ class Samples(NamedTuple):
 class MultiscaleContrast(Method):
     """Pixels drawn at every scale are contrasted with those of their scale, and the finest with the two coarsest.
 
-    variant        "paper": every image has a budget and a V of its own, whatever the number of processes and images;
-                   "official" (as released) differs in this:
-                   - a budget of 10,000 pixels a scale for all images of a process together
-                   - the same V, the rarest pair's, for all images of a process
-                   Defects of the release that are not reproduced: the last class is dropped where no class stands for
-                   ignored pixels; without any valid pixel it crashes.
-    dim            channels of the embeddings
-    temperature    tau
-    weight         of the loss
-    scale_weights  w, fine to coarse; with fewer feature maps the first ones are used
-    cross_scale    contrast the pixels of the finest scale with those of the coarsest and of the second coarsest, too
-    samples        budget of pixels a scale, shared equally by the (image, class) pairs; None: the variant's
-    max_views      sampled pixels per (image, class) and scale, at most
-    min_pixels     a class takes part in an image at a scale if it has that many pixels there
+    In `variant: paper` every image has its own budget and its own V, however many processes and images there are. In
+    "official", as released:
+    - all images of a process share a budget of 10,000 pixels per scale
+    - all images of a process share one V, the rarest pair's
+    Not reproduced from the release: it drops the last class where no class stands for ignored pixels, and it crashes
+    without any valid pixel.
 
-    Every map that a model gives is a scale; of DeepLabV3 the paper takes layers 1 and 4, or 1, 3 and 4.
+    Every map that a model gives is a scale; from DeepLabV3 the paper uses layers 1 and 4, or 1, 3 and 4.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        variant: str = "paper",
-        dim: int = 256,
-        temperature: float = 0.1,
-        weight: float = 0.1,
-        scale_weights: Sequence[float] = (1.0, 0.7, 0.4, 0.1),
-        cross_scale: bool = True,
-        samples: int | None = None,
-        max_views: int = 2500,
-        min_pixels: int = 5,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        require_choice("variant", variant, tuple(BUDGET))
-        if len(scale_weights) < len(channels):
-            raise ValueError(f"scale_weights has {len(scale_weights)} values for {len(channels)} feature maps")
-        samples = BUDGET[variant] if samples is None else samples
-        require_count(dim=dim, samples=samples, max_views=max_views, min_pixels=min_pixels)
-        require_positive(temperature=temperature)
-        require_not_negative(weight=weight, **{f"scale_weights[{i}]": w for i, w in enumerate(scale_weights)})
-        require_switch(cross_scale=cross_scale)
-        self.variant, self.temperature, self.weight = variant, temperature, weight
-        self.scale_weights = tuple(scale_weights)[: len(channels)]
-        self.cross_scale = cross_scale
-        self.samples, self.max_views, self.min_pixels = samples, max_views, min_pixels
-        self.heads = nn.ModuleList(relu_norm_head(c, dim) for c in channels)
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """The paper's constants."""
+
+        variant: Literal["paper", "official"] = "paper"
+        dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 0.1  # tau
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss
+        # w, fine to coarse; with fewer feature maps the first ones are used
+        scale_weights: tuple[Annotated[float, Ge(0)], ...] = (1.0, 0.7, 0.4, 0.1)
+        cross_scale: bool = True  # also contrast the finest scale with the coarsest and with the second coarsest
+        # budget of pixels per scale, shared equally by the (image, class) pairs; None: the variant's
+        samples: Annotated[int, Ge(1)] | None = None
+        max_views: Annotated[int, Ge(1)] = 2500  # sampled pixels per (image, class) and scale, at most
+        min_pixels: Annotated[int, Ge(1)] = 5  # a class takes part in an image at a scale with this many pixels there
+
+        def check_maps(self, number: int) -> None:
+            """Every map needs a weight."""
+            check_weights_per_map("scale_weights", self.scale_weights, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.scale_weights = self.options.scale_weights[: len(channels)]
+        self.samples = BUDGET[self.options.variant] if self.options.samples is None else self.options.samples
+        self.heads = nn.ModuleList(relu_norm_head(c, self.options.dim) for c in channels)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> [B, dim, H_i, W_i] at each scale."""
@@ -104,13 +94,13 @@ class MultiscaleContrast(Method):
             self.diagnostics[f"samples/scale{i}"] = samples.classes.new_tensor(len(samples.classes))
             self.diagnostics[f"multi_scale/scale{i}"] = within[-1].detach()
         weighted = [w * loss for w, loss in zip(self.scale_weights, within, strict=True)]
-        terms = {"multi_scale": self.weight * torch.stack(weighted).sum()}
+        terms = {"multi_scale": self.options.weight * torch.stack(weighted).sum()}
 
-        coarse = [i for i in (last, last - 1) if i > 1] if self.cross_scale else []
+        coarse = [i for i in (last, last - 1) if i > 1] if self.options.cross_scale else []
         across = [self.contrast(finest, scales[i - 1], missing_positives="zero") for i in coarse]
         self.diagnostics |= {f"cross_scale/1-{i}": loss.detach() for i, loss in zip(coarse, across, strict=True)}
         if across:
-            terms["cross_scale"] = self.weight * torch.stack(across).sum()
+            terms["cross_scale"] = self.options.weight * torch.stack(across).sum()
         return terms
 
     def sample(self, embeddings: Tensor, labels: Tensor) -> Samples:
@@ -121,9 +111,9 @@ class MultiscaleContrast(Method):
             self.num_classes,
             self.ignore_index,
             budget=self.samples,
-            max_views=self.max_views,
-            min_pixels=self.min_pixels,
-            per_image=self.variant == "paper",
+            max_views=self.options.max_views,
+            min_pixels=self.options.min_pixels,
+            per_image=self.options.variant == "paper",
         )
         return Samples(unit(embeddings.movedim(1, -1)[drawn]), labels[drawn])
 
@@ -134,7 +124,7 @@ class MultiscaleContrast(Method):
         return supervised_info_nce(
             *anchors,
             *keys,
-            self.temperature,
+            self.options.temperature,
             exclude_self=exclude_self,
             missing_positives=missing_positives,
             max_entries=SIMILARITIES_AT_A_TIME,

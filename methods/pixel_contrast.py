@@ -4,9 +4,12 @@ Wang et al., "Exploring Cross-Image Pixel Contrast for Semantic Segmentation", I
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor
 
 from methods.class_means import image_class_means
@@ -16,18 +19,10 @@ from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import (
-    require_choice,
-    require_count,
-    require_not_negative,
-    require_positive,
-    require_share,
-    require_switch,
-)
+from methods.options import check_layers
 from methods.pair_sampling import sample_pairs
 from methods.unit_vectors import unit
 
-VARIANTS = ("paper", "official")
 OFFICIAL_PIXELS_PER_BATCH = 1024
 OFFICIAL_BASE_TEMPERATURE = 0.07
 
@@ -38,88 +33,77 @@ class PixelContrast(Method):
     With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
     mean of a class in an image) and of pixels. A mini-batch enters it after its own loss, from the first iteration on.
 
-    dim                channels of the embeddings
-    temperature        tau
-    weight             of the loss
-    variant            "paper", or "official": as released, with the differences listed below
-    anchors_per_image  budget of sampled pixels, shared by the classes of an image, whatever the number of processes
-    max_views          sampled pixels per (image, class), at most; None: 100, with memory 7, which comes to the paper's
-                       50 anchors per class in a mini-batch of eight images
-    min_pixels         a class takes part in an image if it has more pixels than this on the grid of the embeddings;
-                       None: 0, official 100
-    layers             indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the
-                       finest of them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.
-    memory             contrast with the memory; the mini-batch itself then does not count, as in the released code
-    region_queue       region vectors stored per class. The paper: one per training image
-    pixel_queue        pixels stored per class. The paper: ten per training image; a method does not know their number
-    pixels_enqueued    random pixels stored per (image, class)
-    gather_queues      the memory holds the vectors of all processes
-    drawn_positives    positives drawn at random per anchor, at most
-    drawn_negatives    negatives drawn at random per anchor, at most
-    semi_hard          the share they are drawn from: the positives least and the negatives most similar to the anchor.
-                       With the queues' lengths here 400 positives, fewer than 1024: all of them are taken
-
-    What the released code does otherwise, and `variant: official` too:
+    How the released code differs, and `variant: official` with it:
     - the loss is multiplied by temperature / 0.07;
-    - a class takes part in an image with more than 100 pixels only, so small objects never do;
-    - the budget is 1024 pixels a mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
-    What it does otherwise and no variant does: it crashes where no class takes part and where T is above 1024 (here the
-    loss is 0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
-    process. Its memory has no variant: it draws nothing, stores most pixels under a wrong class, never stores class 0,
-    lets zero vectors stand for it, and loses nine of ten pixels to a pointer that moves by one.
+    - a class is sampled in an image only if it has more than 100 pixels there, so small objects never are;
+    - the budget is 1024 pixels per mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
+    Not reproduced from the release: it crashes where no class is sampled and where T is above 1024 (here the loss is
+    0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
+    process. Its memory has no variant here: it draws nothing, stores most pixels under a wrong class, fills in zero
+    vectors for class 0, which it never stores, and loses nine of ten pixels to a pointer that moves by one.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        dim: int = 256,
-        temperature: float = 0.1,
-        weight: float = 0.1,
-        variant: str = "paper",
-        anchors_per_image: int = 512,
-        max_views: int | None = None,
-        min_pixels: int | None = None,
-        layers: Sequence[int] | None = None,
-        memory: bool = False,
-        region_queue: int = 2000,
-        pixel_queue: int = 2000,
-        pixels_enqueued: int = 10,
-        gather_queues: bool = True,
-        drawn_positives: int = 1024,
-        drawn_negatives: int = 2048,
-        semi_hard: float = 0.1,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        require_choice("variant", variant, VARIANTS)
-        require_switch(memory=memory, gather_queues=gather_queues)
-        official = variant == "official"
-        if official and memory:
-            raise ValueError("variant is 'official', but must be 'paper' with memory: the released memory is defective")
-        max_views = (7 if memory else 100) if max_views is None else max_views
-        min_pixels = (100 if official else 0) if min_pixels is None else min_pixels
-        require_count(dim=dim, anchors_per_image=anchors_per_image, max_views=max_views)
-        require_count(region_queue=region_queue, pixel_queue=pixel_queue, pixels_enqueued=pixels_enqueued)
-        require_count(drawn_positives=drawn_positives, drawn_negatives=drawn_negatives)
-        require_positive(temperature=temperature, semi_hard=semi_hard)
-        require_share(semi_hard=semi_hard)
-        require_not_negative(weight=weight, min_pixels=min_pixels)
-        self.layers = chosen_layers(layers, len(channels))
-        self.temperature, self.dim = temperature, dim
-        self.weight = weight * temperature / OFFICIAL_BASE_TEMPERATURE if official else weight
-        self.anchors_per_image, self.max_views, self.min_pixels = anchors_per_image, max_views, min_pixels
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """The paper's constants, except the memories' sizes: a method does not know the number of training images."""
+
+        former_names: ClassVar[Mapping[str, str]] = {
+            "region_queue": "region_memory_size",
+            "pixel_queue": "pixel_memory_size",
+            "gather_queues": "gather_memory",
+        }
+
+        dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 0.1  # tau
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss
+        variant: Literal["paper", "official"] = "paper"  # "official": as released, with the differences listed above
+        # budget of sampled pixels, shared by the classes of an image, however many processes there are
+        anchors_per_image: Annotated[int, Ge(1)] = 512
+        # sampled pixels per (image, class), at most; None: 100, or 7 with memory, which makes the paper's 50 anchors
+        # per class in a mini-batch of eight images
+        max_views: Annotated[int, Ge(1)] | None = None
+        # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, or official 100
+        min_pixels: Annotated[int, Ge(0)] | None = None
+        # indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the finest of
+        # them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.
+        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+        memory: bool = False  # contrast with the memory and, as in the released code, not with the mini-batch itself
+        region_memory_size: Annotated[int, Ge(1)] = 2000  # region vectors per class; the paper: one per training image
+        pixel_memory_size: Annotated[int, Ge(1)] = 2000  # pixels per class; the paper: ten per training image
+        pixels_enqueued: Annotated[int, Ge(1)] = 10  # random pixels stored per (image, class)
+        gather_memory: bool = True  # the memory holds the vectors of all processes
+        drawn_positives: Annotated[int, Ge(1)] = 1024  # positives drawn at random per anchor, at most
+        drawn_negatives: Annotated[int, Ge(1)] = 2048  # negatives drawn at random per anchor, at most
+        # the share they are drawn from: the positives least and the negatives most similar to the anchor. With the
+        # memory sizes above that is 400 positives, fewer than 1024: all of them are taken.
+        semi_hard: Annotated[float, Interval(gt=0, le=1)] = 0.1
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.variant == "official" and self.memory:
+                raise ValueError(
+                    "variant is 'official', but must be 'paper' with memory: the released memory is defective"
+                )
+
+        def check_maps(self, number: int) -> None:
+            """`layers` must name maps that exist."""
+            check_layers(self.layers, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        given, official = self.options, self.options.variant == "official"
+        self.layers = chosen_layers(given.layers, len(channels))
+        self.max_views = (7 if given.memory else 100) if given.max_views is None else given.max_views
+        self.min_pixels = (100 if official else 0) if given.min_pixels is None else given.min_pixels
+        self.weight = given.weight * given.temperature / OFFICIAL_BASE_TEMPERATURE if official else given.weight
         self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
-        self.pixels_enqueued, self.gather_queues = pixels_enqueued, gather_queues
-        self.drawn_positives, self.drawn_negatives, self.semi_hard = drawn_positives, drawn_negatives, semi_hard
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
-        self.memory = memory
-        self.regions = Queues(num_classes, region_queue if memory else 0, dim)
-        self.pixels = Queues(num_classes, pixel_queue if memory else 0, dim)
+        self.head = norm_relu_head(sum(channels[i] for i in self.layers), given.dim)
+        self.regions = Queues(num_classes, given.region_memory_size if given.memory else 0, given.dim)
+        self.pixels = Queues(num_classes, given.pixel_memory_size if given.memory else 0, given.dim)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
@@ -133,10 +117,10 @@ class PixelContrast(Method):
         labels, prediction = nearest(labels, size), nearest(logits.argmax(1), size)
         sampled = self.sample(labels, prediction)
         anchors, classes = unit(embedding.movedim(1, -1)[sampled]), labels[sampled]
-        loss = self.memory_loss(anchors, classes) if self.memory else self.batch_loss(anchors, classes)
+        loss = self.memory_loss(anchors, classes) if self.options.memory else self.batch_loss(anchors, classes)
         hard = (prediction != labels)[sampled]
         self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)
-        if self.memory:
+        if self.options.memory:
             self.remember(embedding.detach(), labels)
         return {"pixel_contrast": self.weight * loss}
 
@@ -147,7 +131,7 @@ class PixelContrast(Method):
             prediction,
             self.num_classes,
             self.ignore_index,
-            pixels_per_image=self.anchors_per_image,
+            pixels_per_image=self.options.anchors_per_image,
             max_views=self.max_views,
             min_pixels=self.min_pixels,
             pixels_per_batch=self.anchors_per_batch,
@@ -156,7 +140,7 @@ class PixelContrast(Method):
     def batch_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
         """The loss among the unit anchors [A, d], of classes [A]."""
         self.diagnostics = label_diagnostics(anchors, classes, anchors, classes, self.num_classes, exclude_self=True)
-        return supervised_info_nce(anchors, classes, anchors, classes, self.temperature, exclude_self=True)
+        return supervised_info_nce(anchors, classes, anchors, classes, self.options.temperature, exclude_self=True)
 
     def memory_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
         """The loss of the unit anchors [A, d], of classes [A], against what is drawn from the memory."""
@@ -164,11 +148,11 @@ class PixelContrast(Method):
         keys = keys.to(anchors.dtype)
         size = max(1, MAX_SCORES // max(1, self.elements_per_anchor(len(keys))))
         blocks = [
-            self.draw(block, keys, block @ keys.T / self.temperature, own[:, None] == key_classes)
+            self.draw(block, keys, block @ keys.T / self.options.temperature, own[:, None] == key_classes)
             for block, own in zip(anchors.split(size), classes.split(size), strict=True)
         ]
         contrast = Contrast(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
-        self.diagnostics = drawn_diagnostics(contrast, self.temperature)
+        self.diagnostics = drawn_diagnostics(contrast, self.options.temperature)
         return masked_info_nce(contrast)
 
     def elements_per_anchor(self, number: int) -> int:
@@ -181,8 +165,8 @@ class PixelContrast(Method):
         same: bool [A, M], true where anchor and key have the same class.
         """
         per_class = self.regions.length + self.pixels.length
-        far, is_far = draw_hardest(-scores, same, self.semi_hard, self.drawn_positives, per_class)
-        near, is_near = draw_hardest(scores, ~same, self.semi_hard, self.drawn_negatives, len(keys))
+        far, is_far = draw_hardest(-scores, same, self.options.semi_hard, self.options.drawn_positives, per_class)
+        near, is_near = draw_hardest(scores, ~same, self.options.semi_hard, self.options.drawn_negatives, len(keys))
         return Contrast(scores.gather(1, far), is_far, scores.gather(1, near), is_near)
 
     @torch.no_grad()
@@ -190,14 +174,14 @@ class PixelContrast(Method):
         """Store the region vector and random pixels of each (image, class) in the memory."""
         vectors = unit(embedding)
         means, classes = image_class_means(vectors, labels, self.num_classes, self.ignore_index)
-        self.regions.push(unit(means), classes, self.gather_queues)
+        self.regions.push(unit(means), classes, self.options.gather_memory)
         # With the labels in the place of the prediction there are no hard pixels: each pair draws among all of its own.
-        number = self.pixels_enqueued
+        number = self.options.pixels_enqueued
         budget = number * self.num_classes
         kept = sample_pairs(
             labels, labels, self.num_classes, self.ignore_index, pixels_per_image=budget, max_views=number
         )
-        self.pixels.push(vectors.movedim(1, -1)[kept], labels[kept], self.gather_queues)
+        self.pixels.push(vectors.movedim(1, -1)[kept], labels[kept], self.options.gather_memory)
         self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
 
 

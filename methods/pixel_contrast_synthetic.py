@@ -3,69 +3,62 @@
 Zhou and Wang, "Cross-Image Pixel Contrasting for Semantic Segmentation", TPAMI 2024.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from methods.info_nce import Contrast
-from methods.options import require_count, require_positive
 from methods.pixel_contrast import PixelContrast, share_of
 
 
 class PixelContrastSynthetic(PixelContrast):
-    """PixelContrast with memory; each anchor's negatives are joined by mixtures of its hardest ones.
+    """PixelContrast with memory; mixtures of each anchor's hardest negatives join its negatives.
 
-    A mixture of two negatives n, m is the unit vector along w n + (1 - w) m, w uniform from 0 to 1; one of the anchor a
-    and a negative is that along w a + (1 - w) n, w uniform from 0 to `anchor_share`. Gradients treat them as constants,
-    as they do the memory. The paper's text was not at hand: that both kinds are made is known, all else is chosen here
-    and NOT VERIFIED, the constants of the options included.
-
-    hardest        how many of an anchor's most similar negatives are mixed, within the share `semi_hard`; not verified
-    pair_mixes     mixtures of two of them per anchor; not verified
-    anchor_mixes   mixtures of one of them with the anchor, per anchor; not verified
-    anchor_share   the anchor's largest weight in these, 0.5 at most; not verified
+    A mixture of two negatives n, m is the unit vector along w n + (1 - w) m, w uniform from 0 to 1; a mixture of the
+    anchor a and a negative is the one along w a + (1 - w) n, w uniform from 0 to `anchor_share`. Gradients treat both
+    as constants, like the memory. The paper's text was not at hand: that both kinds are made is known; all the rest is
+    chosen here and NOT VERIFIED, including the options' constants.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
-    Other options as in PixelContrast; the memory cannot be left out. Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        memory: bool = True,
-        hardest: int = 256,
-        pair_mixes: int = 128,
-        anchor_mixes: int = 64,
-        anchor_share: float = 0.5,
-        **options: Any,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index, memory=memory, **options)
-        if not self.memory:
-            raise ValueError("memory is False, but must be true: the synthetic negatives are mixtures of its vectors")
-        require_count(hardest=hardest, pair_mixes=pair_mixes, anchor_mixes=anchor_mixes)
-        require_positive(anchor_share=anchor_share)
-        if anchor_share > 0.5:
-            raise ValueError(f"anchor_share is {anchor_share!r}, but must be 0.5 at most")
-        self.hardest, self.pair_mixes, self.anchor_mixes = hardest, pair_mixes, anchor_mixes
-        self.anchor_share = anchor_share
+    @dataclass(frozen=True, kw_only=True)
+    class Options(PixelContrast.Options):
+        """PixelContrast's options and these, none of them verified. The memory cannot be left out."""
+
+        memory: bool = True
+        # how many of an anchor's most similar negatives are mixed, within the share `semi_hard`
+        hardest: Annotated[int, Ge(1)] = 256
+        pair_mixes: Annotated[int, Ge(1)] = 128  # mixtures of two of them, per anchor
+        anchor_mixes: Annotated[int, Ge(1)] = 64  # mixtures of one of them with the anchor, per anchor
+        anchor_share: Annotated[float, Interval(gt=0, le=0.5)] = 0.5  # the anchor's largest weight in these
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.memory:
+                raise ValueError(
+                    "memory is False, but must be true: the synthetic negatives are mixtures of its vectors"
+                )
+
+    options: Options
 
     def elements_per_anchor(self, number: int) -> int:
         """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
-        return max(number, self.pair_mixes * self.dim) if number else 0
+        return max(number, self.options.pair_mixes * self.options.dim) if number else 0
 
     def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor) -> Contrast:
         """What PixelContrast draws, and the mixtures among the negatives. Arguments as there."""
         drawn = super().draw(anchors, keys, scores, same)
         if len(keys) == 0:
             return drawn
-        ranked = scores.detach().masked_fill(same, -torch.inf).topk(min(self.hardest, len(keys)), dim=1).indices
-        number = share_of(~same, self.semi_hard)
-        available = number.clamp(1, self.hardest)  # where there is no negative the mask below drops what is mixed
+        ranked = scores.detach().masked_fill(same, -torch.inf).topk(min(self.options.hardest, len(keys)), dim=1).indices
+        number = share_of(~same, self.options.semi_hard)
+        available = number.clamp(
+            1, self.options.hardest
+        )  # where there is no negative the mask below drops what is mixed
         mixed = torch.cat(
             [
                 self.mix_pairs(keys, scores, ranked, available),
@@ -81,7 +74,7 @@ class PixelContrastSynthetic(PixelContrast):
 
     def mix_pairs(self, keys: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
         """Scores [A, pair_mixes] of mixtures of two different ones of the first available [A, 1] columns ranked."""
-        shape = (len(ranked), self.pair_mixes)
+        shape = (len(ranked), self.options.pair_mixes)
         first = random_below(available, shape)
         second = (first + 1 + random_below(available - 1, shape)) % available  # the same one if it is alone
         n, m = ranked.gather(1, first), ranked.gather(1, second)
@@ -91,11 +84,13 @@ class PixelContrastSynthetic(PixelContrast):
 
     def mix_with_anchor(self, anchors: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
         """Scores [A, anchor_mixes] of mixtures of the anchor and one of the first available [A, 1] columns ranked."""
-        shape = (len(ranked), self.anchor_mixes)
+        shape = (len(ranked), self.options.anchor_mixes)
         n = scores.gather(1, ranked.gather(1, random_below(available, shape)))
-        weight = self.anchor_share * torch.rand(shape, dtype=scores.dtype, device=scores.device)
-        own = (anchors * anchors.detach()).sum(1, keepdim=True) / self.temperature  # its gradient is the constant's
-        cosine = self.temperature * n.detach()
+        weight = self.options.anchor_share * torch.rand(shape, dtype=scores.dtype, device=scores.device)
+        own = (anchors * anchors.detach()).sum(
+            1, keepdim=True
+        ) / self.options.temperature  # its gradient is the constant's
+        cosine = self.options.temperature * n.detach()
         length = (weight**2 + (1 - weight) ** 2 + 2 * weight * (1 - weight) * cosine).clamp(min=0).sqrt()
         return torch.lerp(n, own, weight) / not_tiny(length)
 

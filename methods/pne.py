@@ -4,21 +4,22 @@ Wang et al., "Positive-Negative Equal Contrastive Loss for Semantic Segmentation
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, MinLen
 from torch import Tensor
 
 from methods.blocks import sum_over_blocks
 from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import require_choice, require_count, require_not_negative, require_positive
+from methods.options import check_layers
 from methods.ranking import draw_from_groups
 from methods.unit_vectors import unit
 
-VARIANTS = ("paper", "official")
 ELEMENTS_AT_A_TIME = 2**24  # of the confusions' vectors: 64 MiB
 
 
@@ -37,50 +38,44 @@ class PNE(Method):
         l_a = log( 1 + sum_n exp(cos(a, n) / tau) / sum_p w_p exp(cos(a, p) / tau) ),    L = mean l_a * M / (C size)
 
     with w_p the largest softmax probability at p, C confusions, and M misclassified pixels in them. The vectors p and n
-    and the length of a are constants for the gradient. A set with more pixels than `size` is cut and one with fewer is
-    repeated. Confusions with more than `max_pixels` pixels, and those without positives, take no part; on a grid finer
-    than the paper's, of stride 8, that leaves out more of them.
+    and the length of a are constants for the gradient. A set with more pixels than `size` is cut, and one with fewer is
+    repeated. Confusions with more than `max_pixels` pixels or without positives are left out; a grid finer than the
+    paper's, which has stride 8, leaves out more of them.
 
-    The paper takes the decode head's ASPP output. Here the embedding is, for all models alike, a projection of the
-    encoder maps, upsampled to the finest of them and concatenated.
+    The paper uses the decode head's ASPP output. Here, for all models, the embedding is a projection of the encoder
+    maps, upsampled to the finest of them and concatenated.
 
-    variant     "paper": sets are cut and repeated in random order; "official" (as released) differs in this:
-                - the sets are in raster order, so that a cut keeps the top of the image
-                - a confusion with a class that has no pixel in the image takes no part
-    dim         channels of the embeddings
-    temperature tau
-    weight      of the loss
-    size        pixels in each set
-    max_pixels  of a confusion that takes part
-    layers      indices of the encoder maps that are used, from the finest; None: all
+    In `variant: paper` sets are cut and repeated in random order. In "official", as released:
+    - the sets are in raster order, so a cut keeps the top of the image
+    - a confusion with a class that has no pixel in the image is left out
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        variant: str = "paper",
-        dim: int = 256,
-        temperature: float = 1.0,
-        weight: float = 1.3,
-        size: int = 100,
-        max_pixels: int = 199,
-        layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        require_choice("variant", variant, VARIANTS)
-        require_count(dim=dim, size=size, max_pixels=max_pixels)
-        require_positive(temperature=temperature)
-        require_not_negative(weight=weight)
-        self.official = variant == "official"
-        self.temperature, self.weight, self.size, self.max_pixels = temperature, weight, size, max_pixels
-        self.layers = chosen_layers(layers, len(channels))
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """The released code's constants."""
+
+        variant: Literal["paper", "official"] = "paper"
+        dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 1.0  # tau
+        weight: Annotated[float, Ge(0)] = 1.3  # of the loss
+        size: Annotated[int, Ge(1)] = 100  # pixels in each set
+        max_pixels: Annotated[int, Ge(1)] = 199  # of a confusion that is used
+        # indices of the encoder maps that are used, from the finest; None: all
+        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+
+        def check_maps(self, number: int) -> None:
+            """`layers` must name maps that exist."""
+            check_layers(self.layers, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.official = self.options.variant == "official"
+        self.layers = chosen_layers(self.options.layers, len(channels))
+        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
@@ -105,11 +100,11 @@ class PNE(Method):
             """[3]: sums of l_a, of the cosines with the positives and of those with the negatives."""
             rows = anchors.index_select(0, a.flatten()).view(*a.shape, anchors.shape[1])
             positive, negative = rows @ fixed[p].mT, rows @ fixed[n].mT
-            attraction = (positive / self.temperature + log_weight[p][:, None]).logsumexp(2)
-            repulsion = (negative / self.temperature).logsumexp(2)
+            attraction = (positive / self.options.temperature + log_weight[p][:, None]).logsumexp(2)
+            repulsion = (negative / self.options.temperature).logsumexp(2)
             return torch.stack([F.softplus(repulsion - attraction).sum(), positive.sum(), negative.sum()])
 
-        block = max(ELEMENTS_AT_A_TIME // (self.size * vectors.shape[1]), 1)
+        block = max(ELEMENTS_AT_A_TIME // (self.options.size * vectors.shape[1]), 1)
         loss, positive, negative = sum_over_blocks(losses, confusions[:3], block)
         slots = max(confusions.anchors.numel(), 1)
         pixels = confusions.misclassified.sum()
@@ -117,13 +112,13 @@ class PNE(Method):
         self.diagnostics = {
             "confusions": pixels.new_tensor(len(confusions.anchors)),
             "anchors": pixels,
-            "positive_similarity": positive.detach() / (slots * self.size),
-            "negative_similarity": negative.detach() / (slots * self.size),
+            "positive_similarity": positive.detach() / (slots * self.options.size),
+            "negative_similarity": negative.detach() / (slots * self.options.size),
         }
-        return {"pne": self.weight * loss}
+        return {"pne": self.options.weight * loss}
 
     def confusions(self, image: Tensor, labels: Tensor, prediction: Tensor, images: int) -> Confusions:
-        """The confusions that take part, of pixels [N] given by image, label and prediction, each int64 [N]."""
+        """The confusions that are used, of pixels [N] given by image, label and prediction, each int64 [N]."""
         true = image * self.num_classes + labels
         wrong = (prediction != labels).nonzero().squeeze(1)
         right = (prediction == labels).nonzero().squeeze(1)
@@ -133,9 +128,9 @@ class PNE(Method):
         of_true = kinds // self.num_classes
         of_predicted = of_true // self.num_classes * self.num_classes + kinds % self.num_classes
 
-        missed, _ = draw_from_groups(confusion, len(kinds), self.size, shuffle=not self.official)
-        correct, number = draw_from_groups(true[right], images * self.num_classes, self.size, not self.official)
-        used = (pixels <= self.max_pixels) & (number[of_true] > 0)
+        missed, _ = draw_from_groups(confusion, len(kinds), self.options.size, shuffle=not self.official)
+        correct, number = draw_from_groups(true[right], images * self.num_classes, self.options.size, not self.official)
+        used = (pixels <= self.options.max_pixels) & (number[of_true] > 0)
         if self.official:
             used &= torch.bincount(true, minlength=images * self.num_classes)[of_predicted] > 0
         of_true, of_predicted = of_true[used], of_predicted[used]

@@ -3,9 +3,12 @@
 Hu et al., "Region-aware Contrastive Learning for Semantic Segmentation", ICCV 2021.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge, Gt, MinLen
 from torch import Tensor
 
 from methods.class_means import image_class_means
@@ -15,71 +18,56 @@ from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.info_nce import supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
-from methods.options import (
-    require_choice,
-    require_count,
-    require_not_negative,
-    require_positive,
-    require_switch,
-)
+from methods.options import check_layers
 from methods.unit_vectors import unit
-
-CENTRES = ("labelled", "predicted")
 
 
 class RegionContrast(Method):
     """The centre of each class in each image is an anchor; the memory's centres are its positives and negatives.
 
     A centre is the mean feature of the class in an image, made a unit vector. The loss is InfoNCE, one positive at a
-    time against all negatives, over all centres in the memory: the last `queue` of each class. A mini-batch enters the
-    memory after its own loss, from the first iteration on.
+    time against all negatives, over all centres in the memory: the last `memory_size` of each class. A mini-batch
+    enters the memory after its own loss, from the first iteration on.
 
-    dim            channels of the embeddings
-    temperature    tau, the released code's
-    weight         of the loss, the released code's
-    centres        of which pixels: "labelled" as the class or "predicted" as it, ignored pixels left out
-    queue          centres stored per class. The paper: as many as there are training images; capped here
-    gather_queues  the memory holds the centres of all processes
-    layers         indices of the encoder maps that are used, from the finest; None: all
-
-    The paper takes the features in front of the decode head's classifier, without a projection. Here they are, for all
-    models alike, the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is
-    not included. The released code differs from the paper, and is not reproduced:
-    - its centres are over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
+    The paper uses the features in front of the decode head's classifier, without a projection. Here, for all models,
+    they are the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is left
+    out. The released code differs from the paper and is not reproduced:
+    - its centres are means over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
     - it multiplies centre and memory channel by channel instead of taking dot products, and the negatives are the sum
       over the other classes: a softmax per channel in which the first stored entry alone is the positive;
     - its memory starts with random vectors, keeps their graphs, and its pointer skips slots;
     - it works with 19 classes only.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
-    Raises ValueError for a value outside its range.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        num_classes: int,
-        ignore_index: int = 255,
-        *,
-        dim: int = 256,
-        temperature: float = 0.2,
-        weight: float = 0.1,
-        centres: str = "labelled",
-        queue: int = 2000,
-        gather_queues: bool = True,
-        layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(channels, num_classes, ignore_index)
-        require_count(dim=dim, queue=queue)
-        require_positive(temperature=temperature)
-        require_not_negative(weight=weight)
-        require_choice("centres", centres, CENTRES)
-        require_switch(gather_queues=gather_queues)
-        self.layers = chosen_layers(layers, len(channels))
-        self.temperature, self.weight = temperature, weight
-        self.centres, self.gather_queues = centres, gather_queues
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), dim)
-        self.memory = Queues(num_classes, queue, dim)
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """Temperature and weight are the released code's."""
+
+        former_names: ClassVar[Mapping[str, str]] = {"queue": "memory_size", "gather_queues": "gather_memory"}
+
+        dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 0.2  # tau
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss
+        # the pixels whose mean is a class's centre: "labelled" as the class or "predicted" as it, without ignored ones
+        centres: Literal["labelled", "predicted"] = "labelled"
+        memory_size: Annotated[int, Ge(1)] = 2000  # centres per class; the paper: one per training image
+        gather_memory: bool = True  # the memory holds the centres of all processes
+        # indices of the encoder maps that are used, from the finest; None: all
+        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+
+        def check_maps(self, number: int) -> None:
+            """`layers` must name maps that exist."""
+            check_layers(self.layers, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.layers = chosen_layers(self.options.layers, len(channels))
+        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
+        self.memory = Queues(num_classes, self.options.memory_size, self.options.dim)
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
@@ -91,13 +79,13 @@ class RegionContrast(Method):
         (embedding,) = embeddings
         size = (embedding.shape[2], embedding.shape[3])
         regions = nearest(labels, size)
-        if self.centres == "predicted":
+        if self.options.centres == "predicted":
             regions = torch.where(regions == self.ignore_index, regions, nearest(logits.argmax(1), size))
         means, classes = image_class_means(embedding, regions, self.num_classes, self.ignore_index)
         centres = unit(means)
         stored, stored_classes = self.memory.rows()
         contrasted = (centres, classes, stored.to(centres.dtype), stored_classes)
-        loss = supervised_info_nce(*contrasted, self.temperature, max_entries=MAX_SCORES)
-        self.memory.push(centres, classes, self.gather_queues)
+        loss = supervised_info_nce(*contrasted, self.options.temperature, max_entries=MAX_SCORES)
+        self.memory.push(centres, classes, self.options.gather_memory)
         self.diagnostics = label_diagnostics(*contrasted, self.num_classes) | {"queue_fill": self.memory.fill()}
-        return {"region_contrast": self.weight * loss}
+        return {"region_contrast": self.options.weight * loss}

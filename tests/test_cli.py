@@ -35,6 +35,19 @@ def test_training_without_a_root_says_in_one_sentence_what_to_do(repository, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tmp_path, monkeypatch, capsys):
+    config = experiment_file(arms={"cross_entropy": {}, "contextrast": {"temperature": "hello"}})
+    run = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast"]
+    said = []
+    for verb in (["plan"], ["status"], ["report"], ["borrow"], ["list", "arms"], ["train", *run]):
+        assert run_main(monkeypatch, *verb, "--config", config, "--results", tmp_path / "results") == 2
+        said.append(capsys.readouterr().err)
+    (sentence,) = set(said)
+    assert sentence.count("\n") == 1
+    assert "tiny.yaml: arms.contextrast.temperature is 'hello'" in sentence
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -1,4 +1,5 @@
 import ast
+import dataclasses
 import subprocess
 import sys
 
@@ -11,21 +12,21 @@ from harness.errors import UserError
 def test_methods_are_found_by_file_and_parts_are_not():
     names = discovery.names()
     assert {"cross_entropy", "pixel_contrast", "contextrast"} <= set(names)
-    assert not {"method", "info_nce", "heads"} & set(names)
+    assert not {"method", "template", "info_nce", "heads"} & set(names)
 
 
-def test_options_are_the_keywords_of_the_class():
-    import inspect
-
-    for name in discovery.names():
-        parameters = inspect.signature(discovery.load(name).__init__).parameters.values()
-        keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-        assert discovery.options(name).items() >= keywords.items()
+@pytest.mark.parametrize("name", [*discovery.names(), discovery.TEMPLATE])
+def test_options_read_without_torch_are_those_of_the_imported_class(name):
+    imported = discovery.load(name).Options
+    assert discovery.options(name) == dataclasses.asdict(imported())
+    assert discovery._options_class(discovery.FOLDER, name).former_names == imported.former_names
+    assert set(imported.former_names.values()) <= discovery.options(name).keys()
+    assert not set(imported.former_names) & discovery.options(name).keys()
 
 
 def test_options_are_read_without_importing_torch(repository):
     code = (
-        "import sys; from harness import discovery; discovery.options('contextrast'); "
+        "import sys; from harness import discovery; [discovery.options(name) for name in discovery.names()]; "
         "discovery.source_fingerprint('contextrast'); from pathlib import Path; "
         "from harness.experiment import Experiment; "
         "experiment = Experiment.load(Path('config/smoke.yaml')); "
@@ -64,13 +65,58 @@ def test_the_source_fingerprint_changes_with_code_of_parts_but_not_with_comments
     assert changed()
 
 
-def test_inherited_options_are_found_through_the_import(folder):
-    (folder / "first.py").write_text("class First(Base):\n    def __init__(self, c, n, i=255, *, a=1, b=2): ...\n")
-    (folder / "second.py").write_text(
-        "from methods.first import First\n"
-        "class Second(First):\n    def __init__(self, c, n, i=255, *, b=3, d=(4, 5), **options): ...\n"
+def write_method(folder, name, options, before="", base="Method"):
+    """A method's file that needs a package that is not there, as torch must not be needed."""
+    body = "".join(f"        {line}\n" for line in options.splitlines())
+    (folder / f"{name}.py").write_text(
+        "from no_such_package import network\nfrom dataclasses import dataclass\n"
+        "from typing import Annotated, ClassVar\nfrom annotated_types import Ge\n"
+        f"from methods.options import BaseOptions\n{before}"
+        f"class {name.title()}({base}):\n    @dataclass(frozen=True, kw_only=True)\n"
+        f"    class Options({'BaseOptions' if base == 'Method' else f'{base}.Options'}):\n{body}"
     )
-    assert discovery.options("second") == {"a": 1, "b": 3, "d": (4, 5)}
+
+
+def test_inherited_options_are_found_through_the_import(folder):
+    write_method(folder, "first", "a: int = 1\nb: int = 2\nformer_names: ClassVar = {'z': 'a'}")
+    inherited = "from methods.first import First\n"
+    write_method(folder, "second", "b: int = 3\nd: tuple[int, ...] = (4, 5)", inherited, "First")
+    (folder / "third.py").write_text("from methods.second import Second\nclass Third(Second): ...\n")
+    assert discovery.options("second") == discovery.options("third") == {"a": 1, "b": 3, "d": (4, 5)}
+    assert discovery.options("third", {"z": 7, "d": [1]}) == {"a": 7, "b": 3, "d": (1,)}
+
+
+def test_options_may_check_each_other_with_constants_of_the_file(folder):
+    check = "def __post_init__(self):\n    if self.a > MOST:\n        raise ValueError('a is too large')"
+    write_method(folder, "mine", f"a: int = 1\n{check}", "MOST = 2\n")
+    assert discovery.options("mine", {"a": 2}) == {"a": 2}
+    with pytest.raises(UserError, match="a is too large"):
+        discovery.options("mine", {"a": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("a: int = network", "cannot be read.*network"),  # needs the package that is not there
+        ("a: Annotated[int, Ge(0)]", "missing.*'a'"),  # no default
+        ("a: dict = None", "no type of an option"),
+    ],
+)
+def test_an_options_class_that_cannot_be_read_is_one_sentence_with_the_file(folder, options, words):
+    write_method(folder, "mine", options)
+    with pytest.raises(UserError, match=f"methods/mine.py: .*{words}"):
+        discovery.options("mine")
+
+
+def test_keyword_only_arguments_would_be_options_that_nobody_checks_or_records(folder):
+    (folder / "mine.py").write_text("class Mine(Method):\n    def __init__(self, c, n, i=255, *, dim=64): ...\n")
+    with pytest.raises(UserError, match=r"methods/mine.py: .* Options"):
+        discovery.options("mine")
+
+
+def test_a_former_name_stands_for_the_current_one():
+    assert discovery.current_names("contextrast_pp", {"alpha": 1, "memory": 7}) == {"weight": 1, "memory_size": 7}
+    assert discovery.options("contextrast", {"alpha": 2})["weight"] == 2
 
 
 def test_the_source_fingerprint_is_the_same_whatever_the_python():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from harness import discovery
 from harness.errors import UserError
 from harness.experiment import Experiment, Schedule
+from harness.run import fingerprint
 
 
 def test_runs_are_the_product_with_the_baseline_first(experiment_file):
@@ -69,7 +70,7 @@ def test_a_control_has_other_luck_or_more_iterations(experiment_file):
         ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),
-        ({"arms": {"contextrast": {"alpa": 1}}}, ["unknown option 'alpa'", "did you mean alpha?"]),
+        ({"arms": {"contextrast": {"wieght": 1}}}, ["unknown option 'wieght'", "did you mean weight?"]),
         ({"datasets": ["camvit"]}, ["unknown data set 'camvit'", "did you mean camvid?"]),
         ({"models": ["hrnet_w47"]}, ["unknown model 'hrnet_w47'", "did you mean hrnet_w48?"]),
         ({"baseline": "nothing"}, ["unknown arm 'nothing'", "cross_entropy"]),
@@ -82,6 +83,26 @@ def test_a_control_has_other_luck_or_more_iterations(experiment_file):
         ({"datasets": []}, ["datasets"]),
         ({"name": "other"}, ["name"]),
         ({"schedule": {"iterations": 5}}, ["schedule.batch"]),
+        ({"arms": {"contextrast": {"temperature": "hello"}}}, ["arms.contextrast.temperature is 'hello'", "above 0"]),
+        ({"arms": {"contextrast": {"temperature": -1}}}, ["arms.contextrast.temperature is -1", "above 0"]),
+        ({"arms": {"contextrast": {"dim": 1.5}}}, ["arms.contextrast.dim is 1.5", "whole number"]),
+        ({"arms": {"contextrast": {"layer_weights": [0.1, -1, 1, 1]}}}, ["arms.contextrast.layer_weights[1] is -1"]),
+        ({"arms": {"late": {"method": "contextrast", "alpha": -1}}}, ["arms.late.weight is -1"]),
+        ({"arms": {"contextrast": {"alpha": 1, "weight": 1}}}, ["contextrast", "twice", "alpha"]),
+        ({"arms": {"contextrast_pp": {"detach_anchors": True}}}, ["arms.contextrast_pp.detach_anchors", "fusion"]),
+        (
+            {"arms": {"cross_entropy": {}, "contextrast": {"layer_weights": [1]}}},
+            ["arms.contextrast.layer_weights", "hrnet_tiny"],
+        ),
+        ({"arms": {"cross_entropy": {}, "pne": {"layers": [4]}}}, ["arms.pne.layers is [4]", "hrnet_tiny"]),
+        ({"arms": {"contextrast": {"longer": True}}}, ["arms.contextrast.longer", "True"]),
+        ({"arms": {"contextrast": {"seed_offset": "3"}}}, ["arms.contextrast.seed_offset", "'3'"]),
+        ({"seeds": [True]}, ["seeds.0", "True"]),
+        ({"seeds": [1.0]}, ["seeds.0", "1.0"]),
+        ({"roots": {"camvid": 5}}, ["roots.camvid", "path", "5"]),
+        ({"roots": "data"}, ["roots", "dictionary"]),
+        ({"only": {"hrnet_tiny": "scenes"}}, ["only.hrnet_tiny", "list"]),
+        ({"schedules": [{"batch": "four"}]}, ["schedules", "batch", "'four'"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_file, keys, words):
@@ -94,6 +115,64 @@ def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_fi
         assert word in message
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("batch=true", ["batch", "True"]),
+        ("batch='2'", ["batch", "'2'"]),
+        ("iterations=50.5", ["iterations", "50.5"]),
+        ("channels_last=yes please", ["channels_last", "yes please"]),
+        ("channels_last=1", ["channels_last", "1"]),
+        ("learning_rate=.inf", ["learning_rate", "inf"]),
+        ("learning_rate=.nan", ["learning_rate", "nan"]),
+        ("learning_rate=fast", ["learning_rate", "fast"]),
+        ("crop=64", ["crop", "64"]),
+        ("crop=[64, '64']", ["crop.1", "'64'"]),
+        ("scale=[2, 0.5]", ["scale", "low, high"]),
+        ("photometric.contrast_range=[1.5, 0.5]", ["photometric.contrast_range", "low, high"]),
+        ("photometric=true", ["photometric", "True"]),
+        ("undecayed=norm", ["undecayed", "norm"]),
+        ("class_weights=[1, 2]", ["class_weights has 2 values", "scenes has 11 classes"]),
+        ("slide_stride=[64, 16]", ["slide_stride [64, 16]", "window"]),
+        ("optimizer=adam", ["optimizer", "adam"]),
+        ("flip=1.5", ["flip", "1.5"]),
+    ],
+)
+def test_a_schedule_value_of_another_type_or_range_is_refused_with_its_key(experiment_file, setting, words):
+    with pytest.raises(UserError) as error:
+        Experiment.load(experiment_file(), [f"schedule.{setting}"])
+    assert "\n" not in str(error.value)
+    for word in ["tiny.yaml", "schedule", *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", "+1e-3", "0.001", "1.e-3"])
+def test_powers_of_ten_are_numbers_with_or_without_a_dot(experiment_file, tmp_path, written):
+    path = experiment_file()
+    assert Experiment.load(path, [f"schedule.learning_rate={written}"]).schedule.learning_rate == 0.001
+    path.write_text(path.read_text().replace("learning_rate: 0.1", f"learning_rate: {written}"))
+    assert Experiment.load(path).schedule.learning_rate == 0.001
+
+
+def test_former_names_of_options_are_read_as_the_current_ones(experiment_file):
+    former = {"contextrast_pp": {"memory": 7, "alpha": 1}, "region_contrast": {"queue": 5, "gather_queues": False}}
+    current = {"contextrast_pp": {"memory_size": 7, "weight": 1}, "region_contrast": {"memory_size": 5}}
+    current["region_contrast"]["gather_memory"] = False
+    one, other = (Experiment.load(experiment_file(arms={"cross_entropy": {}, **arms})) for arms in (former, current))
+    assert one.arms == other.arms
+    assert [one.settings(run) for run in one.runs()] == [other.settings(run) for run in other.runs()]
+
+
+def test_settings_do_not_depend_on_how_a_number_is_written(experiment_file):
+    found = []
+    for weights in ([1, 0, 0, 1], [1.0, 0.0, 0.0, 1.0]):
+        experiment = Experiment.load(
+            experiment_file(arms={"cross_entropy": {}, "contextrast": {"layer_weights": weights, "weight": weights[0]}})
+        )
+        found.append(fingerprint(experiment.settings(experiment.runs()[1])))
+    assert found[0] == found[1]
+
+
 def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
     with pytest.raises(UserError, match=r"unknown key 'iteration' in schedule: did you mean iterations"):
         Experiment.load(experiment_file(), ["schedule.iteration=3"])
@@ -101,17 +180,17 @@ def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
 
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
-    path.write_text("arms:\n  contextrast: {}\n  contextrast: {alpha: 1}\n")
+    path.write_text("arms:\n  contextrast: {}\n  contextrast: {weight: 1}\n")
     with pytest.raises(UserError, match="'contextrast' stands twice"):
         Experiment.load(path)
 
 
 def test_overrides_are_validated_like_the_file(experiment_file):
     experiment = Experiment.load(
-        experiment_file(), ["schedule.iterations=7", "arms.contextrast.alpha=0.5", "seeds=[4]"]
+        experiment_file(), ["schedule.iterations=7", "arms.contextrast.weight=0.5", "seeds=[4]"]
     )
     assert experiment.schedule.iterations == 7
-    assert experiment.arms["contextrast"].options == {"alpha": 0.5}
+    assert experiment.arms["contextrast"].options == {"weight": 0.5}
     assert experiment.seeds == [4]
     for wrong in ("schedule.iterations=-1", "schedule.iterations", "seeds.first=1", "models=[hrnet_w48"):
         with pytest.raises(UserError):

@@ -42,7 +42,7 @@ def written(checkout, tmp_path, monkeypatch, repository):
     importlib.invalidate_caches()
 
 
-def test_the_skeleton_is_found_and_its_experiment_loads(written):
+def test_the_copy_is_found_and_its_experiment_loads(written):
     _, config = written
     assert "my_method" in discovery.names()
     assert discovery.options("my_method") == {"dim": 64, "temperature": 0.1, "weight": 0.1}
@@ -50,7 +50,7 @@ def test_the_skeleton_is_found_and_its_experiment_loads(written):
     assert list(experiment.arms) == ["cross_entropy", "contextrast", "my_method"]
 
 
-def test_the_skeleton_trains(written):
+def test_the_copy_of_the_template_trains(written):
     torch.manual_seed(0)
     method = discovery.load("my_method")([8, 16], 3)
     features = [torch.randn(2, 8, 8, 8, requires_grad=True), torch.randn(2, 16, 4, 4)]
@@ -67,8 +67,9 @@ def test_the_skeleton_trains(written):
         assert alone.requires_grad
 
 
-def test_the_skeleton_is_clean_and_short(written):
+def test_the_copy_is_clean_and_short(written):
     method, _ = written
+    assert "template" not in method.read_text().lower()
     ruff = [sys.executable, "-m", "ruff"]
     assert subprocess.run([*ruff, "check", "--isolated", "--line-length", "120", str(method)]).returncode == 0
     assert subprocess.run([*ruff, "format", "--check", "--line-length", "120", str(method)]).returncode == 0

@@ -104,7 +104,7 @@ def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_pa
     assert list(statuses(experiment, tmp_path).values()) == wanted
     assert "seed (9 there, 1 asked)" in plan(experiment, tmp_path)[3].reason
     record(experiment, third, "record", tmp_path, status="diverged")
-    record(experiment, fourth, "record", tmp_path, options={"alpha": 0.7})
+    record(experiment, fourth, "record", tmp_path, options={"weight": 0.7})
     assert list(statuses(experiment, tmp_path).values()) == ["done", "not evaluated", "diverged", "stale"]
     (second.folder(tmp_path) / "training.json").write_text("{")
     assert statuses(experiment, tmp_path)[second.arm, second.seed] == "unreadable"

@@ -71,7 +71,7 @@ def better_tail(record):
         (lambda record: record["scores"]["whole"].pop("boundary_miou@3px"), "scores.whole.boundary_miou@3px is None"),
         (lambda record: record["scores"]["whole"].update(charm=99.0), "scores.whole.charm is 99.0, but the counts"),
         (lambda record: record["settings"]["schedule"].update(batch=16), "fingerprint is not that of settings"),
-        (lambda record: record["options"].update(alpha=5.0), "settings.options"),
+        (lambda record: record["options"].update(weight=5.0), "settings.options"),
         (lambda record: record["provenance"].update(data_fingerprint="0" * 64), "settings.data"),
         (lambda record: record["provenance"].update(dirty=True), "not committed"),
         (lambda record: record["provenance"].update(commit="abc"), "provenance.commit"),

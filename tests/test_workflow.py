@@ -49,7 +49,7 @@ def check_report(repository, experiment, results):
 
 
 def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repository, experiment_file, tmp_path):
-    arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "alpha": 1e38}}
+    arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "weight": 1e38}}
     schedule = {"iterations": 4, "batch": 2, "crop": [64, 64], "learning_rate": 0.1}
     schedule |= {"log_every": 2, "checkpoint_every": 4}
     experiment = experiment_file(arms=arms, schedule=schedule, protocols=["whole"])

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -78,9 +78,6 @@ def report(
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
-    projection: Annotated[
-        Literal["pca", "tsne"], typer.Option("--projection", help="Of embeddings; tsne takes minutes with many arms.")
-    ] = "pca",
 ) -> None:
     """Write the tables, the figures and the page from whatever records exist."""
     from harness import discovery
@@ -115,7 +112,7 @@ def report(
     if part in ("figures", "all"):
         from harness.reporting.figures import write_figures
 
-        write_figures(experiment, results, measured, projection=projection)
+        write_figures(experiment, results, measured)
     if part in ("examples", "all"):
         from harness.reporting.examples import write_examples
 

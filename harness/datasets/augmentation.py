@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 
 with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints a line about an optional package
     from mmcv.transforms import RandomResize
     from mmseg.datasets.transforms import PhotoMetricDistortion
 
-IGNORE_INDEX = 255
 CROPS = 10  # that are drawn again at most
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 

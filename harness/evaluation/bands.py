@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORED = 255
+from harness.datasets.spec import IGNORE_INDEX as IGNORED
 
 
 def radius(width: str, height: int, image_width: int) -> int:

@@ -13,13 +13,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 from harness.models import ModelSpec
 from harness.models import weights as weights_files
 from harness.models.configuration import network_config, quiet
 from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
-
-IGNORE_INDEX = 255
 
 
 class Segmenter(nn.Module):

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import datasets
+from harness import datasets, discovery
 from harness.evaluation.counts import REGION
 from harness.experiment import Experiment
 from harness.reporting import verdicts
 from harness.reporting.published import Ablation, Figure, Settings, baseline_of
 from harness.reporting.records import Cell, cells, frequency_cells, groups
 from harness.reporting.verdicts import Verdict
-from harness.runs.state import method_options
 from harness.statistics.scores import metric_name
 
 Key = tuple[str, str, str, str, str, str, str]  # baseline, family, data set, model, protocol, metric, arm
@@ -251,7 +250,7 @@ def _ablation_options(row: Ablation) -> dict[str, Any]:
     if row.ablation == "layer_weights":
         return {"layer_weights": [float(weight) for weight in row.setting.split(",")]}
     if row.ablation == "layers":
-        defaults = method_options("contextrast_pp")["layer_weights"]
+        defaults = discovery.options("contextrast_pp")["layer_weights"]
         kept = set(row.setting.split("+"))
         return {
             "layer_weights": [weight if str(layer) in kept else 0.0 for layer, weight in enumerate(defaults, start=1)]
@@ -271,7 +270,7 @@ def _ablated_method(experiment: Experiment, rows: Sequence[Ablation], ablation: 
 
 def _ablation_arms(experiment: Experiment, method: str, changed: dict[str, Any]) -> tuple[str | None, str | None]:
     """The arm of the method with these options and otherwise the defaults, and the one with all defaults."""
-    defaults = method_options(method)
+    defaults = discovery.options(method)
     if not changed.keys() <= defaults.keys():
         return None, None
     with_options = {

@@ -93,7 +93,7 @@ def _identity(record: dict[str, Any]) -> str:
     settings = record["settings"]
     known = {name: settings.get(name) for name in ("dataset", "model", "method", "seed", "starts_at")}
     known |= {name: settings.get(name) for name in ("data", "initial_weights")}
-    known["options"] = discovery.options(settings["method"]) | settings["options"]
+    known["options"] = discovery.options(settings["method"], settings["options"])
     known["schedule"] = Schedule.model_validate(settings["schedule"]).model_dump(mode="json")
     return json.dumps(known, sort_keys=True)
 

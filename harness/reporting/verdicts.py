@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from harness import discovery
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Arm, Experiment
 from harness.reporting.published import Settings
-from harness.runs.state import method_options
 from harness.statistics.comparison import Interval
 from harness.statistics.noise import ENOUGH_SEEDS, MOST_SEEDS
 
@@ -105,7 +105,7 @@ def arm_deviations(arm: Arm) -> list[str]:
     """The options in which an arm is not its method as published."""
     if arm.method == EXTERNAL:
         return ["its method is not known here"]
-    defaults = method_options(arm.method)
+    defaults = discovery.options(arm.method)
     asked, ours = plain(defaults | CONSTANTS.get(arm.method, {})), plain(defaults | arm.options)
     found = [f"{name} {ours[name]}, published {asked[name]}" for name in asked if ours[name] != asked[name]]
     found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []

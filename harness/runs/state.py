@@ -5,7 +5,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +66,7 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, An
 def changed_settings(experiment: Experiment, run: Run, found: dict[str, Any], folder: Path) -> list[str]:
     """The settings in which what a folder holds differs from what the experiment asks for, in words.
 
-    Only keys that both know are compared, so that records outlive a new key. The method's source and the model's
+    Only keys that both know are compared, options by their current names, so that records outlive a new key. The method's source and the model's
     description count for runs that can be trained again here; a record that came without weights or checkpoints
     names the commit that made it. An external arm has no settings in the experiment.
     """
@@ -80,6 +79,8 @@ def changed_settings(experiment: Experiment, run: Run, found: dict[str, Any], fo
     changed = []
     for name in compared:
         ours, theirs = asked.get(name), made.get(name)
+        if name == "options" and isinstance(theirs, dict):
+            theirs = discovery.current_names(asked["method"], theirs)
         if isinstance(ours, dict) and isinstance(theirs, dict):
             ours = {key: value for key, value in ours.items() if key in theirs}
             theirs = {key: value for key, value in theirs.items() if key in ours}
@@ -143,12 +144,6 @@ def _is_evaluated(folder: Path, protocol: str) -> bool:
     """Whether the files of an evaluation are there, label maps included."""
     maps = folder / "predictions" / protocol
     return all((folder / name).exists() for name in EVALUATION_FILES) and maps.is_dir() and any(maps.iterdir())
-
-
-@cache
-def method_options(method: str) -> dict[str, Any]:
-    """The options of a method with their defaults; its source is read once."""
-    return discovery.options(method)
 
 
 def settings_in(folder: Path) -> dict[str, Any] | None:

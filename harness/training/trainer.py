@@ -176,10 +176,9 @@ def _at_least_float32(term: Tensor) -> Tensor:
 
 
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
-        return discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **given)
-    except (TypeError, ValueError) as error:
+        return discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **options)
+    except (TypeError, ValueError) as error:  # options were checked with the experiment; a method may check more
         raise UserError(f"the method {name} refuses its options: {error}") from None
 
 

@@ -1,12 +1,15 @@
 import math
+from typing import get_args
 
 import pytest
 import torch
 
-from methods.anchor_fusions import FUSIONS, AnchorFusion, ChannelAttention
+from methods.anchor_fusions import AnchorFusion, ChannelAttention
+from methods.contextrast_pp import HEADS, ContextrastPP
 from methods.unit_vectors import unit
 
 DIM, LOW = 8, 0.3
+FUSIONS = [kind for kind in get_args(ContextrastPP.Options.__annotations__["fusion"]) if kind != "static"]
 PUBLISHED = 526_080  # a module: (67.82 M - 66.24 M) / 3, rounded there
 
 
@@ -64,7 +67,7 @@ def closed_form(fusion, own, coarsest):
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_fusion_equals_the_closed_form(kind):
     torch.manual_seed(0)
-    fusion = AnchorFusion(kind, DIM, LOW).double()
+    fusion = AnchorFusion(kind, DIM, LOW, HEADS).double()
     own, coarsest = torch.randn(2, 3, DIM, dtype=torch.float64)
     expected = [closed_form(fusion, a, c) for a, c in zip(own.tolist(), coarsest.tolist(), strict=True)]
     torch.testing.assert_close(fusion(own, coarsest), torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=0)
@@ -73,7 +76,7 @@ def test_fusion_equals_the_closed_form(kind):
 @pytest.mark.parametrize("kind", FUSIONS)
 def test_gradient_is_right(kind):
     torch.manual_seed(1)
-    fusion = AnchorFusion(kind, DIM, LOW).double()
+    fusion = AnchorFusion(kind, DIM, LOW, HEADS).double()
     own, coarsest = (torch.randn(2, DIM, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(fusion, (own, coarsest))
     fusion(own, coarsest).sum().backward()
@@ -81,13 +84,13 @@ def test_gradient_is_right(kind):
 
 
 def test_adaptive_fusion_has_the_published_number_of_parameters():
-    fusion = AnchorFusion("adaptive", 256, 0.5)
+    fusion = AnchorFusion("adaptive", 256, 0.5, HEADS)
     assert sum(p.numel() for p in fusion.parameters()) == PUBLISHED == 2 * 197_376 + 131_328
 
 
 def test_heads_must_share_the_channels():
     with pytest.raises(ValueError, match="dim is 12, but must be a multiple of 8"):
-        AnchorFusion("multi_head_self_attention", 12, LOW)
+        AnchorFusion("multi_head_self_attention", 12, LOW, HEADS)
 
 
 def test_channels_attend_inside_their_head_only():
@@ -109,7 +112,7 @@ def test_attention_tells_the_anchors_of_classes_apart(kind):
     # Anchors are means of unit vectors, whose channels are small: without a scale every softmax is flat, every channel
     # of the attention's output the same number, and the fused anchors of all classes are one vector.
     torch.manual_seed(3)
-    fusion = AnchorFusion(kind, 256, LOW)
+    fusion = AnchorFusion(kind, 256, LOW, HEADS)
     own, coarsest = 0.7 * unit(torch.randn(2, 19, 256))
     fused = fusion(own, coarsest)
     similarity = unit(fused) @ unit(fused).T

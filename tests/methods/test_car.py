@@ -59,7 +59,7 @@ NAMES = ["intra", "centre_to_centre", "centre_to_pixel"]
 def test_terms_and_gradients_equal_the_closed_form(official, options, seed):
     chosen = {"variant": "official" if official else "paper"}
     if options:
-        chosen |= dict(zip(NAMES, options["weights"], strict=True))
+        chosen |= dict(zip([f"{name}_weight" for name in NAMES], options["weights"], strict=True))
         chosen |= dict(zip(("centre_margin", "pixel_margin"), options["margins"], strict=True))
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
         z, labels = random_case(seed, dtype)
@@ -145,9 +145,9 @@ def test_diagnostics_describe_pixels_and_centres():
     [
         {"variant": "code"},
         {"dim": 0},
-        {"intra": -1.0},
-        {"centre_to_centre": "no"},
-        {"centre_to_pixel": -1},
+        {"intra_weight": -1.0},
+        {"centre_to_centre_weight": "no"},
+        {"centre_to_pixel_weight": -1},
         {"centre_margin": -0.5},
         {"pixel_margin": None},
         {"sync_means": 1},

@@ -1,5 +1,6 @@
 import math
 from fractions import Fraction
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from methods.boundary_aware import NONE, boundary_aware
-from methods.contextrast import NEGATIVES, TIES, Contextrast
+from methods.contextrast import Contextrast
 
 CLASSES = 6
+NEGATIVES, TIES = (get_args(Contextrast.Options.__annotations__[option]) for option in ("negatives", "ties"))
 SIZES = [(16, 20), (8, 10), (4, 5), (2, 3)]
 DIM = 8
 RANDOM_SCORES = torch.rand(2 * 16 * 20, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
@@ -65,7 +67,7 @@ def closed_form(
     logits,
     labels,
     temperature=0.1,
-    alpha=0.1,
+    weight=0.1,
     layer_weights=(0.1, 0.3, 0.7, 1.0),
     low_weight=0.5,
     negatives="missed_of_other_classes",
@@ -120,9 +122,9 @@ def closed_form(
                 attraction = math.exp(anchor @ z[b, :, i, j] / temperature)
                 terms.append(math.log1p(repulsion / attraction))
             losses.append(sum(terms) / len(terms))
-        weight = layer_weights[len(layer_weights) - len(embeddings) + layer]
-        total += weight * sum(losses) / len(losses)
-    return alpha * total
+        layer_weight = layer_weights[len(layer_weights) - len(embeddings) + layer]
+        total += layer_weight * sum(losses) / len(losses)
+    return weight * total
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def known_draws(monkeypatch):
 
 OPTIONS = [
     {},
-    {"temperature": 0.07, "alpha": 0.3, "low_weight": 0.3, "layer_weights": (0.1, 0.4, 0.7, 1.0)},
+    {"temperature": 0.07, "weight": 0.3, "low_weight": 0.3, "layer_weights": (0.1, 0.4, 0.7, 1.0)},
     {"ties": "percentile"},
     {"keep": 1.0},
     {"keep": 0.07, "ties": "percentile"},
@@ -203,7 +205,7 @@ def test_detached_anchors_get_no_gradient():
     logits = F.one_hot(torch.tensor([[[0, 1, 0]]]), 2).permute(0, 3, 1, 2).double()
     for detach in (True, False):
         z = z.detach().requires_grad_()
-        method = Contextrast([4], 2, dim=2, detach_anchors=detach, normalize=False, temperature=1.0, alpha=1.0)
+        method = Contextrast([4], 2, dim=2, detach_anchors=detach, normalize=False, temperature=1.0, weight=1.0)
         method.loss([z], logits, labels, 0)["pixel_anchor"].backward()
         a0, negative = z.detach()[0, :, 0, 0], z.detach()[0, :, 0, 2]
         share = torch.sigmoid(a0 @ negative - a0 @ a0)  # d loss / d (b - s); class 1 has no negatives, so mean over 2
@@ -390,7 +392,7 @@ def test_diagnostics_describe_the_finest_layer():
     [
         {"temperature": 0.0},
         {"temperature": "warm"},
-        {"alpha": -1.0},
+        {"weight": -1.0},
         {"dim": 0},
         {"dim": 1.5},
         {"low_weight": 1.2},

@@ -1,15 +1,16 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.anchor_fusions import FUSIONS
 from methods.contextrast import Contextrast
-from methods.contextrast_pp import STORED, ContextrastPP
+from methods.contextrast_pp import ContextrastPP
 
 CLASSES, DIM = 5, 8
+STORED, (_, *FUSIONS) = (get_args(ContextrastPP.Options.__annotations__[option]) for option in ("stored", "fusion"))
 SIZES = [(16, 20), (8, 10), (4, 5)]
 
 
@@ -68,8 +69,8 @@ def anchor_anchor(current, memory, temperature):
 def test_anchor_anchor_loss_equals_the_closed_form_over_iterations(stored, monkeypatch):
     monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n, device=device))
     length, temperature = 3, 0.2
-    options = {"dim": DIM, "fusion": "static", "memory": length, "stored": stored, "temperature": temperature}
-    method = ContextrastPP([4] * 3, CLASSES, alpha=0.7, **options).double()
+    options = {"dim": DIM, "fusion": "static", "memory_size": length, "stored": stored, "temperature": temperature}
+    method = ContextrastPP([4] * 3, CLASSES, weight=0.7, **options).double()
     memory, written, losses = {}, {}, []
     for iteration in range(6):
         embeddings, logits, labels = random_case(iteration, classes=2 + iteration % 3)
@@ -149,7 +150,7 @@ def test_fusion_learns_and_the_memory_holds_no_gradient():
 
 def test_as_many_stored_anchors_are_drawn_of_every_class():
     torch.manual_seed(0)
-    method = ContextrastPP([4], 3, dim=2, memory=10)
+    method = ContextrastPP([4], 3, dim=2, memory_size=10)
     method.memory.push(F.normalize(torch.randn(14, 2)), torch.tensor([0] * 9 + [1] * 3 + [2] * 2))
     z = torch.randn(1, 2, 1, 3)
     method.loss([z], torch.zeros(1, 3, 1, 3), torch.tensor([[[0, 1, 2]]]), 0)
@@ -159,7 +160,7 @@ def test_as_many_stored_anchors_are_drawn_of_every_class():
 
 
 def test_memory_keeps_the_last_anchors_of_each_class():
-    method = ContextrastPP([4], 2, dim=2, memory=2)
+    method = ContextrastPP([4], 2, dim=2, memory_size=2)
     for value in (1.0, 2.0, 3.0):
         angle = torch.tensor([math.cos(value), math.sin(value)])
         method.loss([angle.view(1, 2, 1, 1)], torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long), 0)
@@ -189,7 +190,7 @@ def test_hrnet_w48_adds_the_published_number_of_parameters():
     [
         {"fusion": "sum"},
         {"stored": "class_prioritised"},
-        {"memory": 0},
+        {"memory_size": 0},
         {"detach_anchors": True},
         {"low_weight": 0.3},
         {"temperature": 0},

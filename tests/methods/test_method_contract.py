@@ -12,7 +12,7 @@ from harness import discovery
 from methods.method import Method
 from methods.negative_diagnostics import DISTANCES
 
-METHODS = discovery.names()
+METHODS = [*discovery.names(), discovery.TEMPLATE]
 FOLDER = Path(discovery.FOLDER)
 CHANNELS, STRIDES = (6, 8, 10, 12), (4, 8, 16, 32)
 

@@ -1,16 +1,18 @@
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.contextrast import NEGATIVES, Contextrast
+from methods.contextrast import Contextrast
 from methods.contextrast_pp import ContextrastPP
 from methods.labels import nearest
 from methods.negative_diagnostics import DISTANCES
 
 CLASSES, DIM, SIZE = 5, 4, (44, 50)
+NEGATIVES = get_args(Contextrast.Options.__annotations__["negatives"])
 MEASURED = {"misclassified", "kept", "kept_similarity", "left_similarity"}
 
 

@@ -159,7 +159,7 @@ def test_no_loop_over_images_classes_or_anchors():
 
 def test_no_tensor_of_mixtures_is_above_the_limit(monkeypatch):
     monkeypatch.setattr(pixel_contrast, "MAX_SCORES", 2000)
-    method = PixelContrastSynthetic([4], 3, dim=8, pair_mixes=100, pixel_queue=50, region_queue=50)
+    method = PixelContrastSynthetic([4], 3, dim=8, pair_mixes=100, pixel_memory_size=50, region_memory_size=50)
     z, logits, labels = torch.randn(2, 8, 10, 9), torch.randn(2, 3, 10, 9), torch.arange(9).expand(2, 10, 9) % 3
     method.loss([z], logits, labels, 0)
     with Observer() as observer:

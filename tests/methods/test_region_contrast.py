@@ -70,7 +70,7 @@ def test_loss_and_gradient_equal_the_closed_form(options, max_scores, monkeypatc
 
 
 def test_the_memory_keeps_the_last_centres_of_each_class_and_is_pure():
-    method = RegionContrast([4], CLASSES, dim=CLASSES, queue=4).double()
+    method = RegionContrast([4], CLASSES, dim=CLASSES, memory_size=4).double()
     expected = {k: [] for k in range(CLASSES)}
     for seed in range(4):
         _, logits, labels = case(seed)
@@ -92,7 +92,7 @@ def test_the_memory_keeps_the_last_centres_of_each_class_and_is_pure():
 
 def test_diagnostics_describe_what_the_centres_are_contrasted_with():
     z = torch.tensor([[1.0, 0.0], [3.0, 4.0]]).T.reshape(1, 2, 1, 2)
-    method = RegionContrast([4], 3, dim=2, queue=4)
+    method = RegionContrast([4], 3, dim=2, memory_size=4)
     labels, logits = torch.tensor([[[0, 1]]]), torch.zeros(1, 3, 1, 2)
     for iteration in range(3):
         method.loss([z], logits, labels, iteration)
@@ -120,9 +120,9 @@ def test_maps_are_upsampled_to_the_finest_and_concatenated():
         {"temperature": 0},
         {"weight": -0.1},
         {"dim": 0},
-        {"queue": 0},
+        {"memory_size": 0},
         {"centres": "all"},
-        {"gather_queues": "no"},
+        {"gather_memory": "no"},
         {"layers": [7]},
     ],
     ids=str,

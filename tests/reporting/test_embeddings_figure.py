@@ -35,8 +35,8 @@ def write(experiment, results, arm, seed=0, maps=4, phases=("before", "after"), 
     return path
 
 
-def figure_of(experiment, results, **options):
-    return embeddings_figure(experiment, *PAIR, read_embeddings(experiment, results, *PAIR), **options)
+def figure_of(experiment, results):
+    return embeddings_figure(experiment, *PAIR, read_embeddings(experiment, results, *PAIR))
 
 
 def note_of(figure):
@@ -116,18 +116,7 @@ def test_a_map_without_any_pixel_is_drawn_empty(make_experiment, tmp_path):
     content["after/labels4"], content["after/points4"] = np.zeros(0, np.uint8), np.zeros((0, 5), np.float16)
     content["after/silhouette"][3] = np.nan
     np.savez(path, **content)
-    for projection in ("pca", "tsne"):
-        assert len(figure_of(experiment, tmp_path, projection=projection).axes[7].collections) == 0
-
-
-def test_the_other_projection_says_its_name(make_experiment, tmp_path):
-    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}})
-    write(experiment, tmp_path, "plain")
-    figure = figure_of(experiment, tmp_path, projection="tsne")
-    assert "t-SNE" in note_of(figure)
-    assert "principal axes" not in note_of(figure)
-    assert not figure.axes[0].texts  # there is no share of the variance
-    assert_readable(figure)
+    assert len(figure_of(experiment, tmp_path).axes[7].collections) == 0
 
 
 @pytest.mark.slow

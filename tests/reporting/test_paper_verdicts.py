@@ -215,7 +215,7 @@ def test_the_summary_counts_every_gain_once(forty):
         ("schedule.crop=[512, 512]", "crop 512x512, published 512x1024"),
         ("schedule.momentum=0.8", "momentum 0.8, published 0.9"),
         ("absent=zero", "absent zero, published with skip"),
-        ("arms.contextrast.alpha=1.0", "alpha 1.0, published 0.1"),
+        ("arms.contextrast.weight=1.0", "weight 1.0, published 0.1"),
         ("arms.contextrast.starts_at=0.5", "starts_at 0.5"),
     ],
 )

@@ -151,6 +151,21 @@ def test_a_record_outlives_settings_that_it_does_not_know_and_changed_source(mak
     assert not isinstance(found, Missing)
 
 
+def test_a_record_with_former_names_of_options_is_read_as_if_it_had_the_current_ones(
+    make_experiment, write_all, tmp_path
+):
+    arms = {"plain": {"method": "cross_entropy"}, "rival_one": {"method": "contextrast", "weight": 0.25}}
+    experiment = make_experiment(arms=arms)
+    write_all(experiment, tmp_path)
+    run = experiment.run(*RUN, "rival_one", 0)
+    settings = experiment.settings(run)
+    for weight, found in ((settings["options"].pop("weight"), None), (0.5, "options.weight (0.5 there, 0.25 asked)")):
+        old = settings | {"options": settings["options"] | {"alpha": weight}}
+        edit_record(experiment, tmp_path, "rival_one", 0, settings=old)
+        record = read_record(experiment, run, tmp_path)
+        assert record == Missing("other settings", found) if found else not isinstance(record, Missing)
+
+
 def test_images_are_paired_by_name_and_not_by_place(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0], protocols=["whole"])
     counts = write_all(experiment, tmp_path)

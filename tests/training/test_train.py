@@ -162,14 +162,22 @@ def test_an_arm_that_starts_later_trains_like_cross_entropy_until_then_and_its_m
 
 
 def test_a_run_whose_term_never_counted_is_failed(experiment_file, tiny_data, tmp_path):
-    arms = {"cross_entropy": {}, "contextrast": {"alpha": 0}}
+    arms = {"cross_entropy": {}, "contextrast": {"weight": 0}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
     record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
     assert (record["status"], record["reason"]) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
 
 
-def test_options_that_a_method_refuses_are_the_users_mistake(experiment_file, tiny_data, tmp_path):
-    arms = {"cross_entropy": {}, "contextrast": {"temperature": -1}}
+def test_options_that_only_the_built_method_refuses_are_the_users_mistake(
+    experiment_file, tiny_data, tmp_path, monkeypatch
+):
+    from methods.contextrast import Contextrast
+
+    def refuse(self, *arguments, **options):
+        raise ValueError("temperature is 0.2, but must suit the network")
+
+    monkeypatch.setattr(Contextrast, "__init__", refuse)
+    arms = {"cross_entropy": {}, "contextrast": {"temperature": 0.2}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
     with pytest.raises(UserError, match="contextrast refuses its options: temperature"):
         fit(experiment, run_of(experiment), tmp_path, Machine("cpu"))

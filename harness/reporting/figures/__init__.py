@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from harness.experiment import Experiment
 
 if TYPE_CHECKING:
-    from harness.reporting.figures.embeddings import Projection
     from harness.reporting.measured import Measured
 
 # What each figure shows: captions of the report, in its order.
@@ -53,12 +52,11 @@ def write_figures(
     results: Path,
     measured: "Sequence[Measured] | None" = None,
     processes: int | None = None,
-    projection: "Projection" = "pca",
 ) -> list[Path]:
     """Write figures/<name>.{png,pdf} of `results`/reports/<experiment> for all `figure_names`; returns the PNGs.
 
     A figure without data says so. `measured` saves reading the records again; many figures are drawn by up to
-    `processes` processes, by default one a core. `projection` is that of the embeddings.
+    `processes` processes, by default one a core.
     """
     from harness.reporting.figures import (
         classes,
@@ -91,7 +89,7 @@ def write_figures(
         pair = each.dataset, each.model
         jobs[f"negatives_{'_'.join(pair)}"] = (negatives.negatives_figure, experiment, each.title, found[each.title])
         sample = embeddings.read_embeddings(experiment, results, *pair)
-        jobs[f"embeddings_{'_'.join(pair)}"] = (embeddings.embeddings_figure, experiment, *pair, sample, projection)
+        jobs[f"embeddings_{'_'.join(pair)}"] = (embeddings.embeddings_figure, experiment, *pair, sample)
 
     folder = Path(results) / "reports" / experiment.name / "figures"
     processes = min(processes or os.cpu_count() or 1, len(jobs) // FIGURES_A_PROCESS)

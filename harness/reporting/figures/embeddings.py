@@ -2,10 +2,10 @@
 
 import textwrap
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,10 +26,8 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
-from harness.reporting.figures.tsne import tsne
 from harness.reporting.records import arm_order, display_name
 
-Projection = Literal["pca", "tsne"]
 PHASES = ("before", "after")
 SMALL = 6.0  # points
 ROW = 0.93  # inches
@@ -101,9 +99,7 @@ def _phase(content: dict[str, NDArray[Any]], phase: str, classes: int) -> Phase:
     return Phase(maps, silhouettes, encoder)
 
 
-def embeddings_figure(
-    experiment: Experiment, dataset: str, model: str, found: Sequence[Embedded], projection: Projection = "pca"
-) -> Figure:
+def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: Sequence[Embedded]) -> Figure:
     """Arms down; across the layers, fine to coarse, before and after training. A point is a pixel, coloured by class.
 
     Above each panel stands the mean silhouette in all dimensions, in brackets that of the encoder's own map.
@@ -112,17 +108,16 @@ def embeddings_figure(
     if not found:
         return only_text(f"{title}: no run has embeddings; records of earlier versions have none.")
     opened = datasets.load(dataset)
-    text = _explained(experiment, title, found, projection)
+    text = _explained(experiment, title, found)
     shown = sorted({int(label) for each in found for of in each.phases.values() for m in of.maps for label in m.labels})
     names = [opened.classes[label] for label in shown]
     layers = max(len(of.encoder) for each in found for of in each.phases.values())
     figure = sheet(PAGE, 0.25 + note_height(text, PAGE) + legend_height(names, PAGE) + ROW * len(found))
     axes = figure.subplots(len(found), 2 * layers, squeeze=False)
-    project = _tsne_of if projection == "tsne" else _principal
     for each, line in zip(found, axes, strict=True):
         for place, axis in enumerate(line):
             layer, phase = divmod(place, 2)
-            _panel(axis, each, PHASES[phase], layer, opened, project)
+            _panel(axis, each, PHASES[phase], layer, opened)
         name = "\n".join(textwrap.wrap(display_name(each.arm), 12))
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontweight="bold", fontsize=6.5)
     for place, axis in enumerate(axes[0]):
@@ -148,7 +143,7 @@ def embeddings_figure(
     return figure
 
 
-def _explained(experiment: Experiment, title: str, found: Sequence[Embedded], projection: Projection) -> str:
+def _explained(experiment: Experiment, title: str, found: Sequence[Embedded]) -> str:
     there = {each.arm for each in found}
     own = [display_name(each.arm) for each in found if not each.own]
     seeds = sorted({each.seed for each in found})
@@ -156,15 +151,8 @@ def _explained(experiment: Experiment, title: str, found: Sequence[Embedded], pr
         f"{title}; seed {', '.join(map(str, seeds))}; before the first iteration and after the last. The same pixels "
         f"of {max(each.images for each in found)} evaluation images for all arms, drawn at random, equally many of "
         "every class where there are so many; unit vectors. "
-    )
-    if projection == "pca":
-        text += (
-            "Every panel has its own two principal axes and its own scale, and says what share of the variance they "
-            "hold: compare how the classes part, not places. "
-        )
-    else:
-        text += "t-SNE, every panel for itself: neighbourhoods mean something, distances between groups do not. "
-    text += (
+        "Every panel has its own two principal axes and its own scale, and says what share of the variance they "
+        "hold: compare how the classes part, not places. "
         "Number: the mean silhouette of the classes by cosine distance in all dimensions (1: apart, 0: mixed), in "
         "brackets that of the encoder's own map of that layer, which alone is like for like between arms. A method "
         "that makes one map of all layers stands under layer 1."
@@ -176,9 +164,7 @@ def _explained(experiment: Experiment, title: str, found: Sequence[Embedded], pr
     return text
 
 
-def _panel(
-    axis: Axes, each: Embedded, phase: str, layer: int, dataset: Dataset, project: Callable[[Points], NDArray[Any]]
-) -> None:
+def _panel(axis: Axes, each: Embedded, phase: str, layer: int, dataset: Dataset) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_box_aspect(1)
@@ -196,7 +182,7 @@ def _panel(
         return
     points = of.maps[layer]
     axis.set_title(f"{of.silhouettes[layer]:z.2f} {encoder}".strip(), fontsize=SMALL, pad=2)
-    places = project(points)
+    places = points.points[:, :2]
     for label in np.unique(points.labels):
         here = places[points.labels == label]
         color = _color(dataset, int(label))
@@ -214,17 +200,8 @@ def _panel(
         middle, reach = (low + high) / 2, 0.55 * max(float((high - low).max()), 1e-6)
         axis.set_xlim(middle[0] - reach, middle[0] + reach)
         axis.set_ylim(middle[1] - reach, middle[1] + reach)
-    if project is _principal:
-        share = f"{100 * points.variance[:2].sum():.0f} %"
-        axis.text(0.98, 0.02, share, transform=axis.transAxes, ha="right", va="bottom", size=5, bbox=PLATE)
-
-
-def _principal(points: Points) -> NDArray[np.float64]:
-    return points.points[:, :2]
-
-
-def _tsne_of(points: Points) -> NDArray[np.float64]:
-    return tsne(points.points)
+    share = f"{100 * points.variance[:2].sum():.0f} %"
+    axis.text(0.98, 0.02, share, transform=axis.transAxes, ha="right", va="bottom", size=5, bbox=PLATE)
 
 
 def _marker(label: int) -> str:
