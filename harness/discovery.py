@@ -8,7 +8,7 @@ import ast
 import difflib
 import hashlib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,9 +56,13 @@ def load(name: str) -> "type[Method]":
 @cache
 def source_fingerprint(name: str) -> str:
     """sha256 over the code of method `name` and of the parts it imports; comments and docstrings do not count."""
+    return code_hash({module: _tree(module) for module in sorted(_imported_parts(name, set()))})
+
+
+def code_hash(modules: Mapping[str, ast.Module]) -> str:
+    """sha256 over the names and the code of modules, in their order; comments and docstrings do not count."""
     digest = hashlib.sha256()
-    for module in sorted(_imported_parts(name, set())):
-        tree = _tree(module)
+    for module, tree in modules.items():
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):
