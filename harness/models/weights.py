@@ -202,6 +202,10 @@ def _placed(
     placed: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
     if inside and parts:  # the whole network's names
         placed = {model.root + name: (tensor, (name,)) for name, tensor in state.items() if name not in parts}
+    elif spec.source == DETECTRON2:
+        from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+
+        parts = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))  # Caffe2's names; others stay
     else:
         parts = {name: _renamed(name, spec.weights.rename) for name in state}
     own = {name.removeprefix(backbone): None for name in model.state_dict() if name.startswith(backbone)}
