@@ -24,8 +24,8 @@ class BackboneMaps(list[Tensor]):
 class Detectron2Segmenter(Segmenter):
     """detectron2's backbone and semantic-segmentation head, trained with the harness' cross entropy.
 
-    Images whose size a feature pyramid can't take are padded as detectron2 pads them: normalized, with zeros at the right
-    and at the bottom. Maps and logits are those of the image again.
+    Images whose size a feature pyramid can't take are padded as detectron2 pads them: normalized, with zeros at the
+    right and at the bottom. Maps and logits are those of the image again.
     """
 
     def __init__(self, network: Any, spec: ModelSpec, num_classes: int, config: Any) -> None:
@@ -116,9 +116,9 @@ def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
 def configuration(spec: ModelSpec) -> Any:
     """detectron2's configuration with the YAML's overrides, for one process on the CPU: a CfgNode.
 
-    `config` is a file beside the YAML or one of detectron2's model zoo. The functions add_..._config of modules that the
-    YAML imports add their keys first, as detectron2's projects have them. Raises UserError if there is no such file, or
-    no such key.
+    `config` is a file beside the YAML or one of detectron2's model zoo. The functions add_..._config of modules that
+    the YAML imports add their keys first, as detectron2's projects have them. Raises UserError if there is no such
+    file, or no such key.
     """
     try:
         import detectron2

@@ -125,7 +125,8 @@ def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -
     from harness.models.code import import_modules
 
     file = weights_files.locate(spec, weights)
-    import_modules(spec)
+    if spec.source != DETECTRON2:  # which imports them when it reads its configuration
+        import_modules(spec)
     segmenter: Segmenter
     if spec.source == MMSEGMENTATION:
         from harness.models import mmsegmentation
