@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.readers import Sample
 from harness.discovery import unknown
 from harness.errors import UserError
+from harness.evaluation.coco_masks import find_masks, write_maps
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.encodings import ENCODINGS, Encoding, LabelTable, read_picture
 from harness.evaluation.external_arms import claim, now, settings_of, write_record
@@ -55,6 +57,8 @@ def score_predictions(
     `void_is_wrong`: a pixel whose file names no class is an error of the prediction and not one of the file, which is
     Cityscapes' official rule; it needs the `encoding`, since every file could then be read in every way.
 
+    `predictions` may also be detectron2's sem_seg_predictions.json, or a folder with it and no PNG.
+
     With `run`, the key of an arm, an ordinary record with counts and label maps is written to the run's folder, under
     `protocol`, the inference protocol that the predictions were made by; `restart` replaces one of other predictions.
 
@@ -74,6 +78,14 @@ def score_predictions(
             raise unknown(kind, given, allowed)
     if void_is_wrong and encoding is None:
         raise UserError("--void wrong takes any value for a prediction: pass --format, how the files are stored")
+    if masks := find_masks(predictions):
+        if encoding not in (None, "train_ids"):
+            raise UserError(f"{masks} holds train ids: leave --format out")
+        options: dict[str, Any] = {"split": split, "absent": absent, "protocol": protocol, "run": run}
+        options |= {"void_is_wrong": void_is_wrong, "results": results, "restart": restart}
+        with TemporaryDirectory() as scratch:
+            write_maps(masks, Path(scratch))
+            return score_predictions(Path(scratch), dataset, encoding="train_ids", **options)
     started = now()
     split = split or dataset.evaluation_split
     samples = dataset.samples(split)
