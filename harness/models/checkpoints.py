@@ -1,11 +1,11 @@
 """Reads checkpoints of other programs as plain tensors by name. Nothing in a file is executed."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import Unpickler, UnpicklingError
 from typing import IO, Any
 
 import numpy as np
@@ -100,7 +100,7 @@ class _Log:
         pass
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(Unpickler):
     """Knows numpy's arrays and nothing else; detectron2's oldest files were written by Python 2."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -111,7 +111,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         if (module, name) in (("collections", "OrderedDict"), ("_codecs", "encode")):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} was not an allowed")
+        raise UnpicklingError(f"GLOBAL {module}.{name} was not an allowed")
 
 
 def _reason(error: Exception) -> str:
