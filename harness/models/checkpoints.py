@@ -56,6 +56,8 @@ def read(path: Path) -> Checkpoint:
         else:
             with torch.serialization.safe_globals([(_Log, name) for name in LOGS]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged file makes a reader raise
         raise UserError(f"{path} cannot be read as plain tensors: {_reason(error)}") from None
     author = str(content.get("__author__", "")) if isinstance(content, dict) else ""

@@ -95,12 +95,15 @@ def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
         for name, original in names.items()
         if name not in used and not expected.fullmatch(name) and not expected.fullmatch(name.removeprefix(inside))
     ]
+    whole = any(not name.startswith(backbone) for name in placed)
     parts = {name.removeprefix(root).split(".")[0] for name in placed}
     # Whole numbers are not learned: counters of batches, which files of before torch 0.4.1 lack, and fixed indices.
     unfilled = [
         name
         for name, tensor in target.items()
-        if name not in found and tensor.is_floating_point() and name.removeprefix(root).split(".")[0] in parts
+        if name not in found
+        and tensor.is_floating_point()
+        and (name.startswith(backbone) or (whole and name.removeprefix(root).split(".")[0] in parts))
     ]
     learned = [n for n, tensor in target.items() if n.startswith(backbone) and tensor.is_floating_point()]
     known = re.compile("|".join(spec.weights.missing) or "(?!)")
@@ -229,9 +232,9 @@ def _reason(state: Mapping[str, Tensor], placed: Mapping[str, Any], target: Mapp
     """What a file is that does not fill the backbone, in a few words."""
     names = " ".join(state)
     if re.search(r"\bres2_0_branch2a_w\b", names):
-        return "it holds a Caffe2 network of detectron2's, which expects BGR images and other strides"
+        return "it holds a Caffe2 network of detectron2's, for BGR images, which source: detectron2 builds"
     if re.search(r"\bres2\.0\.conv1\.weight\b", names):
-        return "it names its tensors as detectron2 does and does not say whether it expects RGB or BGR images"
+        return "it is detectron2's and does not say if it expects RGB or BGR images, which source: detectron2 does"
     stem = target.get(f"{backbone}stem.0.weight")
     first, third = state.get("conv1.weight"), state.get("conv3.weight")
     if stem is not None and first is not None and third is not None:

@@ -277,6 +277,7 @@ def test_detectron2s_own_files_are_loaded(tmp_path):
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps({"model": arrays, "matching_heuristics": True}))
     encoder = from_spec(spec, CLASSES, tmp_path / "R-50.pkl")
     assert encoder.initial_weights.unused == ()
+    assert all("bottom_up" in name and "running" in name for name in encoder.initial_weights.unfilled)
     learned = {k: v for k, v in encoder.backbone.bottom_up.state_dict().items() if "running" not in k}
     assert len(learned) == len(old)
     assert all((each == 0.25).all() for each in learned.values())
