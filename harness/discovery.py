@@ -85,9 +85,13 @@ def load(name: str) -> "type[Method]":
 @cache
 def source_fingerprint(name: str) -> str:
     """sha256 of the code of method `name` and of the parts it imports, without comments and docstrings."""
+    return code_hash({module: _tree(module) for module in sorted(_imported_parts(name, set()))})
+
+
+def code_hash(modules: Mapping[str, ast.Module]) -> str:
+    """sha256 of the names and the code of modules, in their order, without comments and docstrings."""
     digest = hashlib.sha256()
-    for module in sorted(_imported_parts(name, set())):
-        tree = _tree(module)
+    for module, tree in modules.items():
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):

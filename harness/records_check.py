@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstra
 from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
+from harness.evaluation.categories import category_scores
 from harness.evaluation.counts import REGION, Counts
 from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
@@ -23,6 +24,8 @@ from harness.statistics.scores import Absent, groups, score
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 IGNORED = ("training.json", "checkpoints", "predictions", "submissions", "export", "tensorboard")
+# Metrics that came later: a record may lack them, and is judged by them if it has them.
+LATER = {"fwiou", "mean_dice", "category_miou", "dice", "category_iou"}
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -115,8 +118,8 @@ def check_record(folder: Path) -> list[str]:
         *problems,
         *_data_problems(record, counts, dataset),
         *_count_problems(counts),
-        *_confusion_problems(folder / "confusion.npz", counts),
-        *_score_problems(record, counts, dataset),
+        *_confusion_problems(folder / "confusion.npz", counts, record),
+        *_score_problems(record, counts, dataset, _confusions(folder / "confusion.npz") or {}),
         *_curve_problems(folder / "curve.csv", record),
     ]
 
@@ -219,14 +222,23 @@ def _count_problems(counts: Counts) -> list[str]:
     return problems
 
 
-def _confusion_problems(path: Path, counts: Counts) -> list[str]:
+def _confusions(path: Path) -> dict[str, NDArray[Any]] | None:
+    """{protocol: matrix} in the file; {} if it is missing, which is said elsewhere, and None if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            matrices = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except FileNotFoundError:
-        return []  # said already
+        return {}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _confusion_problems(path: Path, counts: Counts, record: _Record) -> list[str]:
+    matrices = _confusions(path)
+    if matrices is None:
         return [f"{path.name} is not a whole file: evaluate the run again"]
+    if not path.is_file():
+        return []
     problems = []
     for protocol, tables in counts.tables.items():
         matrix, region = matrices.get(protocol), tables.get(REGION)
@@ -235,14 +247,18 @@ def _confusion_problems(path: Path, counts: Counts) -> list[str]:
         if matrix is None or matrix.shape != (len(counts.classes),) * 2:
             problems.append(f"confusion.npz has no matrix of {len(counts.classes)} classes for {protocol}")
             continue
-        hits = matrix.diagonal()
-        table = np.stack([hits, matrix.sum(0) - hits, matrix.sum(1) - hits], axis=1)
-        if (table != region.sum(0)).any():
+        hits, total = matrix.diagonal(), region.sum(0)
+        found = np.stack([hits, matrix.sum(0) - hits, matrix.sum(1) - hits], axis=1)
+        # Where void counts as wrong, it is missed and is in no column of the matrix.
+        void = total[:, 2] - found[:, 2] if record.settings.get("void") == "wrong" else np.zeros_like(hits)
+        if (found[:, :2] != total[:, :2]).any() or (found[:, 2] + void != total[:, 2]).any() or (void < 0).any():
             problems.append(f"confusion.npz and counts.npz disagree for {protocol}")
     return problems
 
 
-def _score_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[str]:
+def _score_problems(
+    record: _Record, counts: Counts, dataset: Dataset, confusions: dict[str, NDArray[Any]]
+) -> list[str]:
     """Every score and class score, computed again from the counts."""
     if record.scores.keys() != counts.tables.keys():
         return [f"scores are for {', '.join(record.scores) or 'no protocol'}, counts for {', '.join(counts.tables)}"]
@@ -252,13 +268,18 @@ def _score_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[s
             continue
         again, per_class = score(tables, counts.classes, record.absent)
         again |= _thirds(record.scores[protocol], per_class["iou"], dataset)
+        matrix = confusions.get(protocol)
+        if dataset.categories and matrix is not None and matrix.shape == (len(counts.classes),) * 2:
+            mean, of_categories = category_scores(matrix, tables[REGION], dataset.categories, record.absent)
+            again, per_class = again | mean, per_class | of_categories
         stored = record.scores[protocol]
-        wrong = sorted(name for name in again.keys() | stored.keys() if not _same(again, stored, name))
+        known = stored.keys() | (again.keys() - LATER)
+        wrong = sorted(name for name in known if not _same(again, stored, name))
         problems += [
             f"scores.{protocol}.{name} is {stored.get(name)}, but the counts give {again.get(name)}" for name in wrong
         ]
         classes = record.per_class.get(protocol, {})
-        for metric in sorted(per_class.keys() | classes.keys()):
+        for metric in sorted((per_class.keys() - LATER) | classes.keys()):
             ours, theirs = per_class.get(metric, {}), classes.get(metric, {})
             if any(not _same(ours, theirs, name) for name in ours.keys() | theirs.keys()):
                 problems.append(f"per_class.{protocol}.{metric} is not what the counts give")

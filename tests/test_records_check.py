@@ -69,6 +69,11 @@ def better_tail(record):
         (better_tail, "scores.ms_flip.miou_tail"),
         (lambda record: record["scores"].pop("ms_flip"), "scores are for whole, counts for whole, ms_flip"),
         (lambda record: record["scores"]["whole"].pop("boundary_miou@3px"), "scores.whole.boundary_miou@3px is None"),
+        (
+            lambda record: record["scores"]["whole"].update(fwiou=99.0),
+            "scores.whole.fwiou is 99.0, but the counts give 8",
+        ),
+        (lambda record: record["per_class"]["whole"].update(dice={"Sky": 1.0}), "per_class.whole.dice is not what"),
         (lambda record: record["scores"]["whole"].update(charm=99.0), "scores.whole.charm is 99.0, but the counts"),
         (lambda record: record["settings"]["schedule"].update(batch=16), "fingerprint is not that of settings"),
         (lambda record: record["options"].update(weight=5.0), "settings.options"),

@@ -33,6 +33,10 @@ def score(
     absent: Annotated[
         str, typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth.")
     ] = "skip",
+    void: Annotated[
+        Literal["refused", "wrong"],
+        typer.Option("--void", help="Labeled pixels that are predicted as no class; wrong: Cityscapes' official rule."),
+    ] = "refused",
     arm: Annotated[str | None, typer.Option("--arm", help="Write a record under this name, for the tables.")] = None,
     experiment: Annotated[
         str | None, typer.Option("--experiment", help="Whose tables; default: the only one with runs on the data set.")
@@ -54,6 +58,7 @@ def score(
     run = external_run(results, dataset, arm, experiment, model, seed) if arm else None
     options: dict[str, Any] = {"run": run, "results": results, "restart": restart}
     options |= {"split": split, "encoding": encoding, "absent": absent, "protocol": protocol}
+    options["void_is_wrong"] = void == "wrong"
     found = score_predictions(predictions, opened, **options)
     config = DEFAULT_CONFIG.parent / f"{run.experiment}.yaml" if run else DEFAULT_CONFIG
     hidden = why_not_shown(run, protocol, config) if run else ""

@@ -38,7 +38,9 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     root: RootOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
-    weights: Annotated[str, typer.Option("--weights", help="auto (the model's own), none, or a file.")] = "auto",
+    weights: Annotated[
+        str, typer.Option("--weights", help="auto (the model's own), none, a file or an address.")
+    ] = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read and augment.")] = 0,

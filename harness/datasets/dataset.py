@@ -27,7 +27,7 @@ class Dataset:
 
     `classes` and `colors` (RGB) are in order of train id; `ignore_index` marks pixels that count nowhere; `splits`
     holds the expected number of images of each split; `class_pixels` holds the known number of pixels of each split,
-    one number a class and, last, that of the ignored pixels.
+    one number a class and, last, that of the ignored pixels; `categories` are {group of classes: their train ids}.
 
     specs: the data set's description, or several that differ in their layout and in the label values it stores.
     `spec` is the first whose layout is found under the root. A root that is filled with rendered scenes says so in
@@ -50,6 +50,9 @@ class Dataset:
         self.root_variable = spec.root_variable
         self.class_pixels = dict(spec.class_pixels)
         self.clusters = spec.clusters
+        self.categories = {
+            name: [self.classes.index(member) for member in members] for name, members in spec.categories.items()
+        }
         self._other_counts = dict(spec.other_counts)
         self._found: Spec | None = None
         if root is not None and (root / RENDERED).is_file():

@@ -106,6 +106,7 @@ class Spec(_Strict):
     evaluation_split: str
     clusters: str | None = None
     class_pixels: dict[str, tuple[Count, ...]] = {}
+    categories: dict[str, tuple[str, ...]] = {}  # groups of classes that are scored as one too
     generator: Generator | None = None
 
     @field_validator("clusters")
@@ -128,6 +129,9 @@ class Spec(_Strict):
         names = [entry.name for entry in self.classes]
         if len(set(names)) < len(names):
             raise ValueError("two classes have the same name")
+        grouped = [name for members in self.categories.values() for name in members]
+        if self.categories and sorted(grouped) != sorted(names):
+            raise ValueError("categories must name every class once")
         for split in (self.train_split, self.evaluation_split, *self.class_pixels, *self.other_counts):
             if split not in self.splits:
                 raise ValueError(f"there is no split {split!r}; splits are {', '.join(self.splits)}")

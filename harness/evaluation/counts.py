@@ -35,6 +35,7 @@ def count_image(
     num_classes: int,
     widths: Sequence[str] = DEFAULT_WIDTHS,
     ignore_edge: bool = True,
+    void_is_wrong: bool = False,
 ) -> dict[str, Table]:
     """Count TP, FP and FN of every class over one image: region, boundary bands, trimaps, and objects by size.
 
@@ -44,12 +45,14 @@ def count_image(
     edge towards an ignored area makes a band too. A trimap restricts the region counts to valid pixels near an edge of
     the ground truth, edges towards ignored areas included, the frame not. Objects, sorted by their area, are components
     of a class whose pixels touch at a side or a corner: TP and FN are those of the ground truth's objects, FP those of
-    the predicted ones (no paper defines FP by size; this is our definition).
+    the predicted ones (no paper defines FP by size; this is our definition). With `void_is_wrong`, 255 may be predicted
+    on a valid pixel: it is a label of no class, so that the pixel is an FN of its class and an FP of none (Cityscapes'
+    official rule).
 
     Returns {table: int64 [num_classes, 3]}. Raises ValueError, saying what and where, if the sizes differ or if a valid
     pixel holds an id outside the classes.
     """
-    truth, guess = _checked(prediction, label, num_classes)
+    truth, guess = _checked(prediction, label, num_classes, void_is_wrong)
     height, image_width = truth.shape
     reaches = {width: radius(width, height, image_width) for width in widths}
     radii = sorted(reaches.values())
@@ -81,12 +84,14 @@ def count_image(
     return tables | _object_tables(truth, guess, num_classes)
 
 
-def confusion_image(prediction: NDArray[Any], label: NDArray[Any], num_classes: int) -> Table:
+def confusion_image(
+    prediction: NDArray[Any], label: NDArray[Any], num_classes: int, void_is_wrong: bool = False
+) -> Table:
     """The confusion matrix of one image in pixels, int64 [K, K]: rows are the ground truth, columns the prediction.
 
-    Takes and raises what `count_image` does.
+    Takes and raises what `count_image` does. Void predictions have no column.
     """
-    truth, guess = _checked(prediction, label, num_classes)
+    truth, guess = _checked(prediction, label, num_classes, void_is_wrong)
     size = num_classes + 1  # the last row and column take the ignored pixels
     cells = np.minimum(truth, num_classes).astype(np.uint16) * np.uint16(size) + np.minimum(guess, num_classes)
     return np.bincount(cells.ravel(), minlength=size * size).reshape(size, size)[:num_classes, :num_classes]
@@ -124,9 +129,12 @@ def _table(hits: Table, guessed: Table, true: Table) -> Table:
 
 
 def _checked(
-    prediction: NDArray[Any], label: NDArray[Any], num_classes: int
+    prediction: NDArray[Any], label: NDArray[Any], num_classes: int, void_is_wrong: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Ground truth and prediction as uint8 with 255 wherever the ground truth is 255."""
+    """Ground truth and prediction as uint8 with 255 wherever the ground truth is 255.
+
+    With `void_is_wrong`, 255 elsewhere in the prediction is `num_classes`: a label as any other, of no class.
+    """
     if not 1 <= num_classes <= IGNORED:
         raise ValueError(f"{num_classes} classes do not fit 8-bit train ids: give 1 to {IGNORED}")
     for name, values in (("prediction", prediction), ("label", label)):
@@ -137,6 +145,8 @@ def _checked(
     valid = label != IGNORED
     for name, values in (("label", label), ("prediction", prediction)):
         wrong = valid & ((values < 0) | (values >= num_classes))
+        if void_is_wrong and name == "prediction":
+            wrong &= values != IGNORED
         if wrong.any():
             row, column = divmod(int(wrong.argmax()), wrong.shape[1])
             raise ValueError(
@@ -144,6 +154,10 @@ def _checked(
                 f"outside the train ids 0..{num_classes - 1}"
             )
     ignored = np.uint8(IGNORED)
+    if void_is_wrong:
+        if num_classes == IGNORED:
+            raise ValueError(f"{num_classes} classes leave no label for void predictions: 254 is the most")
+        prediction = np.where(prediction == IGNORED, num_classes, prediction)
     return np.where(valid, label.astype(np.uint8), ignored), np.where(valid, prediction.astype(np.uint8), ignored)
 
 

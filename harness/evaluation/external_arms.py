@@ -84,10 +84,13 @@ def why_not_shown(run: Run, protocol: str, config: Path) -> str:
     return ""
 
 
-def settings_of(run: Run, split: str, protocol: str, encoding: str, sha256: str) -> dict[str, Any]:
+def settings_of(
+    run: Run, split: str, protocol: str, encoding: str, sha256: str, void_is_wrong: bool = False
+) -> dict[str, Any]:
     """What decides the scores of an external arm; plain JSON values."""
     named = {"dataset": run.dataset, "model": run.model, "method": EXTERNAL, "seed": run.seed}
-    return named | {"split": split, "protocol": protocol, "format": encoding, "predictions": sha256}
+    void = {"void": "wrong"} if void_is_wrong else {}
+    return named | {"split": split, "protocol": protocol, "format": encoding, "predictions": sha256} | void
 
 
 def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:

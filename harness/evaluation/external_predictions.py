@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -20,6 +21,7 @@ from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.readers import Sample
 from harness.discovery import unknown
 from harness.errors import UserError
+from harness.evaluation.coco_masks import find_masks, write_maps
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.encodings import ENCODINGS, Encoding, LabelTable, read_picture
 from harness.evaluation.external_arms import claim, now, settings_of, write_record
@@ -41,6 +43,7 @@ def score_predictions(
     encoding: str | None = None,
     absent: str = "skip",
     protocol: str = "whole",
+    void_is_wrong: bool = False,
     run: Run | None = None,
     results: Path = Path("results"),
     restart: bool = False,
@@ -51,10 +54,15 @@ def score_predictions(
     it. How the files are stored (`encoding`, see `encodings`) is found out over the whole folder if it is not given: it
     must be the only way to read all of them as classes, or give the same classes as every other way.
 
+    `void_is_wrong`: a pixel whose file names no class is an error of the prediction and not one of the file, which is
+    Cityscapes' official rule; it needs the `encoding`, since every file could then be read in every way.
+
+    `predictions` may also be detectron2's sem_seg_predictions.json, or a folder with it and no PNG.
+
     With `run`, the key of an arm, an ordinary record with counts and label maps is written to the run's folder, under
     `protocol`, the inference protocol that the predictions were made by; `restart` replaces one of other predictions.
 
-    Returns `dataset`, `split`, `images`, `absent`, `format`, `predictions_sha256`, `scores` {metric: percent},
+    Returns `dataset`, `split`, `images`, `absent`, `void`, `format`, `predictions_sha256`, `scores` {metric: percent},
     `per_class` {metric: {class: percent}}, `warnings` and `record`, the record's path or None. Head, mid and tail are
     there if the pixels of the training split's classes are known, by verify.json or the data set's YAML.
 
@@ -68,19 +76,29 @@ def score_predictions(
     ):
         if given is not None and given not in allowed:
             raise unknown(kind, given, allowed)
+    if void_is_wrong and encoding is None:
+        raise UserError("--void wrong takes any value for a prediction: pass --format, how the files are stored")
+    if masks := find_masks(predictions):
+        if encoding not in (None, "train_ids"):
+            raise UserError(f"{masks} holds train ids: leave --format out")
+        options: dict[str, Any] = {"split": split, "absent": absent, "protocol": protocol, "run": run}
+        options |= {"void_is_wrong": void_is_wrong, "results": results, "restart": restart}
+        with TemporaryDirectory() as scratch:
+            write_maps(masks, Path(scratch))
+            return score_predictions(Path(scratch), dataset, encoding="train_ids", **options)
     started = now()
     split = split or dataset.evaluation_split
     samples = dataset.samples(split)
-    job = _Job(dataset, samples, find_predictions(predictions, samples), LabelTable(dataset))
+    job = _Job(dataset, samples, find_predictions(predictions, samples), LabelTable(dataset), void_is_wrong)
     candidates = tuple(each for each in ENCODINGS if encoding in (None, each))
     chosen, sha256 = job.inspect(predictions, candidates)
 
     folder, settings = None, {}
     if run:
-        folder, settings = run.folder(results), settings_of(run, split, protocol, chosen, sha256)
+        folder, settings = run.folder(results), settings_of(run, split, protocol, chosen, sha256, void_is_wrong)
         claim(folder, settings, restart)
     counts, confusion = job.count(chosen, protocol, folder)
-    found = scores_of(counts, absent, _class_pixels(dataset, results))
+    found = scores_of(counts, absent, _class_pixels(dataset, results), {protocol: confusion}, dataset.categories)
     if run and folder:
         save_counts(folder, counts, {protocol: confusion})
         write_record(folder, run, settings, found, dataset, absent, predictions.resolve().name, started)
@@ -89,6 +107,7 @@ def score_predictions(
         "split": split,
         "images": len(samples),
         "absent": absent,
+        "void": "wrong" if void_is_wrong else "refused",
         "format": chosen,
         "predictions_sha256": sha256,
         "scores": found["scores"][protocol],
@@ -147,6 +166,7 @@ class _Job:
     samples: Sequence[Sample]
     paths: Sequence[Path]
     table: LabelTable
+    void_is_wrong: bool
 
     def inspect(self, folder: Path, candidates: Sequence[Encoding]) -> tuple[Encoding, str]:
         """Check all files; returns their encoding and the sha256 over a line "ID SHA256-OF-FILE" for each, by id."""
@@ -174,7 +194,7 @@ class _Job:
             assert labels is not None  # as `inspect` saw
             if folder:
                 write_map(map_path(folder, protocol, sample.id), labels)
-            return count_pair(labels, self.dataset.read_label(sample), self.dataset.num_classes)
+            return count_pair(labels, self.dataset.read_label(sample), self.dataset.num_classes, self.void_is_wrong)
 
         tables, confusion = [], np.zeros((self.dataset.num_classes,) * 2, np.int64)
         for of_image, of_pairs in self._in_threads(count, "score"):
@@ -195,6 +215,8 @@ class _Job:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (picture.shape, label.shape)]
             raise UserError(f"{path} is {sizes[0]} (width x height), but the label is {sizes[1]}: they must agree")
         valid = label != IGNORE_INDEX
+        if self.void_is_wrong:
+            valid = np.zeros_like(valid)
         maps = {encoding: self.table.read(picture, encoding) for encoding in candidates}
         faults = {each: fault for each in maps if (fault := self.table.fault(picture, maps[each], each, valid))}
         fitting = {each: labels for each, labels in maps.items() if each not in faults and labels is not None}

@@ -49,8 +49,8 @@ def evaluate_checkpoint(
         if protocol == "slide" and seen is None:
             raise UserError("the protocol slide needs its window: pass --window HEIGHTxWIDTH")
         through = Window.of(seen, fact.stride if fact else None) if seen else None
-        counts, _ = measure(network, dataset, [protocol], None, window=through, fit=fact.fit if fact else None)
-        found = scores_of(counts, absent)
+        counts, confusions = measure(network, dataset, [protocol], None, window=through, fit=fact.fit if fact else None)
+        found = scores_of(counts, absent, None, confusions, dataset.categories)
         scores |= found["scores"]
         per_class |= found["per_class"]
         images = len(counts.image_ids)

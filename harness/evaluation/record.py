@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import atomic
+from harness.evaluation.categories import Categories, category_scores
 from harness.evaluation.counts import Counts, Table, confusion_image, count_image
 from harness.statistics.scores import score
 
@@ -27,9 +28,12 @@ def write_map(path: Path, labels: NDArray[np.uint8]) -> None:
             raise OSError(f"cannot encode {path}")
 
 
-def count_pair(prediction: NDArray[Any], label: NDArray[np.uint8], num_classes: int) -> Counted:
+def count_pair(
+    prediction: NDArray[Any], label: NDArray[np.uint8], num_classes: int, void_is_wrong: bool = False
+) -> Counted:
     """The tables of `count_image` and the confusion matrix of one image; takes and raises what those do."""
-    return count_image(prediction, label, num_classes), confusion_image(prediction, label, num_classes)
+    tables = count_image(prediction, label, num_classes, void_is_wrong=void_is_wrong)
+    return tables, confusion_image(prediction, label, num_classes, void_is_wrong)
 
 
 def save_counts(folder: Path, counts: Counts, confusions: Mapping[str, Table]) -> None:
@@ -39,10 +43,22 @@ def save_counts(folder: Path, counts: Counts, confusions: Mapping[str, Table]) -
         np.savez_compressed(path, allow_pickle=False, **confusions)
 
 
-def scores_of(counts: Counts, absent: str, class_pixels: Sequence[int] | None = None) -> dict[str, dict[str, Any]]:
-    """`scores` and `per_class` of record.json: {protocol: {metric: ...}} in percent, as `statistics.scores.score`."""
+def scores_of(
+    counts: Counts,
+    absent: str,
+    class_pixels: Sequence[int] | None = None,
+    confusions: Mapping[str, Table] | None = None,
+    categories: Categories | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`scores` and `per_class` of record.json: {protocol: {metric: ...}} in percent, as `statistics.scores.score`.
+
+    Where the data set has `categories` and the `confusions` are known, those of `category_scores` too.
+    """
     found: dict[str, dict[str, Any]] = {"scores": {}, "per_class": {}}
     for protocol, tables in counts.tables.items():
         scores, per_class = score(tables, counts.classes, absent, class_pixels)
+        if categories and confusions:
+            mean, of_categories = category_scores(confusions[protocol], tables["region"], categories, absent)
+            scores, per_class = scores | mean, per_class | of_categories
         found["scores"][protocol], found["per_class"][protocol] = scores, per_class
     return found

@@ -23,7 +23,7 @@ try:
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
     from detectron2.utils import comm
-except ImportError as error:
+except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
     raise ImportError(f"harness.interop.detectron2 needs detectron2 ({error}): see docs/other-frameworks.md") from None
 
 from harness import datasets
@@ -110,12 +110,15 @@ class Evaluator(DatasetEvaluator):
         distributed: bool = True,
         detectron2_boundary_iou: bool = False,
     ) -> None:
-        """`dataset_name`: one that `register` gave. `absent`: the rule for absent classes (statistics/scores.py)."""
+        """`dataset_name`: one that `register` gave. `absent`: the rule for absent classes (statistics/scores.py).
+
+        Raises UserError with `detectron2_boundary_iou` if the installed detectron2 computes none.
+        """
         self._listed = {entry["file_name"]: entry for entry in DatasetCatalog.get(dataset_name)}
         self._classes = tuple(MetadataCatalog.get(dataset_name).stuff_classes)
         self._name, self._absent, self._distributed = dataset_name, absent, distributed
         self._output_dir = Path(output_dir) if output_dir is not None else None
-        self._theirs = SemSegEvaluator(dataset_name, distributed=distributed) if detectron2_boundary_iou else None
+        self._theirs = _with_boundary_iou(dataset_name, distributed) if detectron2_boundary_iou else None
         self.reset()
 
     def reset(self) -> None:
@@ -171,3 +174,13 @@ class Evaluator(DatasetEvaluator):
             of_classes = [value for metric, value in theirs["sem_seg"].items() if metric.startswith("BoundaryIoU-")]
             scores["detectron2_boundary_iou"] = float(np.nanmean(of_classes)) if of_classes else None
         return {"sem_seg": {metric: np.nan if value is None else value for metric, value in scores.items()}}
+
+
+def _with_boundary_iou(dataset_name: str, distributed: bool) -> SemSegEvaluator:
+    """detectron2's evaluator, if it computes boundary IoU: release 0.6 does not, nor does any without OpenCV."""
+    theirs = SemSegEvaluator(dataset_name, distributed=distributed)
+    computes = getattr(theirs, "_compute_boundary_iou", None)
+    if not computes:
+        why = "is older than its boundary IoU: build it from source" if computes is None else "needs OpenCV for it"
+        raise UserError(f"the installed detectron2 {why}, or leave detectron2_boundary_iou out")
+    return theirs

@@ -1,9 +1,19 @@
-"""The models: one YAML file each in this folder, built from a configuration of mmsegmentation (docs/new-model.md).
+"""The models: one YAML file each, in this folder or in one of your own (docs/new-model.md).
 
-    config: hrnet/fcn_hr18s_...py   the configuration, inside the installed package's mmseg/.mim/configs
-    overrides: {...}                merged into its `model` part (mmengine's rules: `_delete_: true` replaces a dict)
+    source:                         where the network comes from: mmsegmentation (the default), detectron2, or
+                                    MODULE:FUNCTION, a function of yours that returns it
+    config: hrnet/fcn_hr18s_...py   mmsegmentation: a configuration inside mmseg/.mim/configs; detectron2: one of its
+                                    model zoo, or a file beside the YAML
+    overrides: {...}                merged into it (mmengine's rules: `_delete_: true` replaces a dict)
+    imports: [MODULE, ...]          modules to import first, which register backbones, heads ...
+    arguments: {...}                of FUNCTION, beside `num_classes`
+    input: {mean: ..., std: ...}    of FUNCTION's network, RGB on 0 to 255; default: ImageNet's
+    backbone: encoder               the child of FUNCTION's network that initial weights fill; default: backbone, and
+                                    the whole network if it has no such child
     taps:                           the feature maps that methods see, fine to coarse
-      at: backbone                  the backbone's outputs (the default), or `fpn`: those of a UPerNet head's pyramid
+      at: backbone                  the backbone's outputs (the default), or `fpn`: those of the feature pyramid in
+                                    mmsegmentation's UPerNet head or in detectron2's backbone
+      maps: [1, 2, 3, 4]            which of the maps of FUNCTION's network; default: all
       channels: [48, 96, 192, 384]
       strides: [4, 8, 16, 32]
     base: NAME                      start from another model's file, whose keys those given here replace
@@ -13,13 +23,15 @@
       url                           a file to download; open-mmlab://NAME is one that mmengine knows
       rename: {pattern: template}   regular expressions that turn the file's names into the backbone's
       without: [pattern, ...]       names of the file that are known to have no place here (a classifier)
+      missing: [pattern, ...]       names of the backbone that the file is known to lack; they start at random
     published:                      what mmsegmentation reports for its own trained networks; see `Published`
       - {dataset: ..., protocol: ..., miou: ..., tolerance: ..., checkpoint: ...}
 
-torch and mmsegmentation are imported by `build` alone, so listing and checking models is quick. A run's settings hold
-`ModelSpec.model_dump()`: `published` is no part of it, and `at` and `configuration` only where a file uses them.
+torch and the frameworks are imported by `build` alone, so listing and checking models is quick. A run's settings hold
+`ModelSpec.model_dump()`: `published` is no part of it, and keys that came later only where a file uses them.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,11 +41,15 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from harness.discovery import unknown
 from harness.errors import UserError
+from harness.models.code import code_of
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
 
 FOLDER = Path(__file__).parent
+FOLDERS_VARIABLE = "CONTEXTRAST_BENCH_MODELS"  # folders of your own, with os.pathsep between them
+MMSEGMENTATION, DETECTRON2 = "mmsegmentation", "detectron2"
+MODULE_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # The publisher's mark in a weights file's name: the first digits of its sha256, as in fcn_hr48_...-a989b146.pth.
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -46,6 +62,7 @@ class Taps(_Strict):
     """Where the maps that methods see are taken, their channels and strides (input pixels a cell), fine to coarse."""
 
     at: Literal["backbone", "fpn"] = Field(default="backbone", exclude_if=lambda at: at == "backbone")
+    maps: tuple[int, ...] | None = Field(default=None, exclude_if=lambda maps: maps is None)
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
@@ -59,6 +76,12 @@ class WeightsSource(_Strict):
     url: str | None = None
     rename: dict[str, str] = Field(default_factory=dict)
     without: tuple[str, ...] = ()
+    missing: tuple[str, ...] = Field(default=(), exclude=True)  # it changes what is refused, not what is loaded
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a file to start from."""
+        return bool(self.configuration or self.package or self.url)
 
     @model_validator(mode="after")
     def _one_source(self) -> "WeightsSource":
@@ -101,39 +124,85 @@ class Published(_Strict):
         return mark is not None and sha256.startswith(mark[1])
 
 
+class Input(_Strict):
+    """What the network of a function is given: RGB on 0 to 255, minus `mean`, divided by `std`. Default: ImageNet's."""
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
+
+
 class ModelSpec(_Strict):
-    """What a model's YAML file says."""
+    """What a model's YAML file says; `folder` is where it lies, `code` {module beside it: sha256 of its code}."""
 
     name: str
-    config: str
+    source: str = Field(default=MMSEGMENTATION, exclude_if=lambda source: source == MMSEGMENTATION)
+    config: str = Field(default="", exclude_if=lambda config: not config)
     taps: Taps
     overrides: dict[str, Any] = Field(default_factory=dict)
+    imports: tuple[str, ...] = Field(default=(), exclude_if=lambda imports: not imports)
+    arguments: dict[str, Any] = Field(default_factory=dict, exclude_if=lambda arguments: not arguments)
+    input: Input | None = Field(default=None, exclude_if=lambda given: given is None)
+    backbone: str = Field(default="backbone", exclude_if=lambda name: name == "backbone")
     weights: WeightsSource = WeightsSource()
+    code: dict[str, str] = Field(default_factory=dict, exclude_if=lambda code: not code)
     published: tuple[Published, ...] = Field(default=(), exclude=True)
+    folder: Path = Field(default=FOLDER, exclude=True)
+
+    @model_validator(mode="after")
+    def _keys_of_its_source(self) -> "ModelSpec":
+        of_function = {"arguments", "input", "backbone"} & self.model_fields_set
+        if self.source in (MMSEGMENTATION, DETECTRON2):
+            if "config" not in self.model_fields_set:
+                raise ValueError(f"config is missing: name a configuration of {self.source}")
+            if of_function or self.taps.maps is not None:
+                raise ValueError(f"{', '.join(sorted(of_function)) or 'taps.maps'} needs source: MODULE:FUNCTION")
+        elif not MODULE_FUNCTION.fullmatch(self.source):
+            raise ValueError(f"source is {self.source!r}: give mmsegmentation, detectron2 or MODULE:FUNCTION")
+        elif self.config or self.overrides or self.weights.configuration or self.taps.at != "backbone":
+            raise ValueError(
+                "config, overrides, weights.configuration and taps.at are for mmsegmentation and detectron2"
+            )
+        return self
 
 
 def names() -> list[str]:
-    """The names of all models, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The names of all models, sorted. Raises UserError if two files have one name."""
+    return sorted(_files())
 
 
 def load_spec(name: str) -> ModelSpec:
     """Read the YAML file of model `name`. Raises UserError for an unknown model or a file that says something else."""
-    path = FOLDER / f"{name}.yaml"
+    path = _files().get(name, Path(name))
     try:
-        return ModelSpec(name=name, **_content(name))
+        spec = ModelSpec(name=name, folder=path.parent, **_content(name))
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {key}: {first['msg']}") from None
+        raise UserError(f"{path}: {f'{key}: ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+    code = code_of(spec)
+    return spec.model_copy(update={"code": code}) if code else spec
+
+
+def _files() -> dict[str, Path]:
+    """{model: its YAML file}: in this folder, then in those that $CONTEXTRAST_BENCH_MODELS names."""
+    found: dict[str, Path] = {}
+    own = [Path(each) for each in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if each]
+    for folder in [FOLDER, *own]:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder}: correct ${FOLDERS_VARIABLE}")
+        for path in sorted(folder.glob("*.yaml")):
+            if found.setdefault(path.stem, path) != path:
+                raise UserError(f"{found[path.stem]} and {path} are both the model {path.stem}: rename one of them")
+    return found
 
 
 def _content(name: str) -> dict[str, Any]:
-    if name not in names():
-        raise unknown("model", name, names())
-    own = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    files = _files()
+    if name not in files:
+        raise unknown("model", name, files)
+    own = yaml.safe_load(files[name].read_text(encoding="utf-8"))
     base = own.pop("base", None)
     return _content(base) | own if base else own
 
@@ -148,11 +217,11 @@ def build(name: str, num_classes: int, weights: str | Path = "auto") -> "Segment
     """Build model `name` for `num_classes` classes, on the CPU, in training mode.
 
     `weights`: "auto" loads what the model's file names (and downloads it if need be); "none" leaves every parameter at
-    its random start; a path loads that file, a checkpoint of the whole model or of its backbone. Random starts draw
-    from torch's global generator.
+    its random start; a path or an address (open-mmlab://NAME, https://...) loads that file, a checkpoint of the whole
+    model or of its backbone. Random starts draw from torch's global generator.
 
-    Raises UserError for an unknown model, and for weights that cannot be had or read or that fill < 95 % of the
-    backbone.
+    Raises UserError for an unknown model, for weights that cannot be had or read, and for a file that leaves a learned
+    tensor of the backbone empty.
     """
     spec = load_spec(name)
     from harness.models.segmenter import from_spec

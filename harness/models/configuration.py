@@ -1,11 +1,13 @@
-"""mmsegmentation's configurations: from a model's YAML to what mmsegmentation builds."""
+"""Reads mmsegmentation's configurations: from a model's YAML to what mmsegmentation builds."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from harness.discovery import unknown
 from harness.errors import UserError
 from harness.models import ModelSpec
 
@@ -39,12 +41,25 @@ def initial_weights(spec: ModelSpec) -> str:
 
 
 def full_address(address: str) -> str:
-    """A URL as it is; open-mmlab://NAME, mmcls://NAME or torchvision://NAME as the URL that mmengine has for it."""
+    """A URL as it is, and the URL that open-mmlab://NAME, mmcls://NAME, torchvision://NAME or detectron2://PATH means.
+
+    Raises UserError for a name that mmengine does not know, or an address of another kind.
+    """
     from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
     known = {"open-mmlab": get_external_models, "mmcls": get_mmcls_models, "torchvision": get_torchvision_models}
     scheme, _, name = address.partition("://")
-    return str(known[scheme]()[name]) if scheme in known else address
+    if scheme in ("http", "https"):
+        return address
+    if scheme == "detectron2":
+        return f"https://dl.fbaipublicfiles.com/detectron2/{name}"
+    if scheme not in known:
+        raise unknown("kind of address", f"{scheme}://", [f"{each}://" for each in (*known, "detectron2", "https")])
+    names = known[scheme]()
+    if name not in names:
+        near = ", ".join(get_close_matches(address, [f"{scheme}://{each}" for each in names], n=3))
+        raise UserError(f"mmengine knows no weights {address}: {f'nearest are {near}' if near else 'pass a file'}")
+    return str(names[name])
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """The segmentation network as training, evaluation and timing see it: features, decode, losses."""
 
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -15,37 +12,40 @@ from torch import Tensor, nn
 
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
-from harness.models import ModelSpec
-from harness.models import weights as weights_files
-from harness.models.configuration import network_config, quiet
-from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
+from harness.models import DETECTRON2, MMSEGMENTATION, ModelSpec
+
+if TYPE_CHECKING:
+    from harness.models.weights import InitialWeights
 
 
 class Segmenter(nn.Module):
-    """mmsegmentation's backbone, neck and heads, under its names, so that its checkpoints load.
+    """A network whose features methods see. `mmsegmentation`, `detectron2` and `function` have one subclass each.
 
     channels, strides: of the tapped maps, fine to coarse. align_corners: how logits are resized.
-    pad_value: the mean colour (RGB, 0 to 255) in whole numbers: padding with it is about zero after normalisation.
+    pad_value: the mean color (RGB, 0 to 255) in whole numbers: padding with it is about zero after normalization.
     initial_weights: what was loaded before training, None for a random start.
+    root, backbone_prefix: how the state dict's names of the network, and of its backbone, begin. The backbone is what
+    initial weights fill and what `head_rate` leaves alone.
     """
 
+    root = ""
+    backbone_prefix = "backbone."
+    auxiliary_head: nn.Module | None
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Any, spec: ModelSpec, mean: Sequence[float], std: Sequence[float]) -> None:
-        """`network`: a built mmseg EncoderDecoder; `mean`, `std`: of its input, RGB on 0 to 255."""
+    def __init__(
+        self, spec: ModelSpec, num_classes: int, mean: Sequence[float], std: Sequence[float], align_corners: bool
+    ) -> None:
+        """`mean`, `std`: of the network's input, RGB on 0 to 255."""
         super().__init__()
-        self.backbone: nn.Module = network.backbone
-        self.neck: nn.Module | None = getattr(network, "neck", None)
-        self.decode_head: nn.Module = network.decode_head
-        self.auxiliary_head: nn.Module | None = getattr(network, "auxiliary_head", None)
-        self.tapped = spec.taps.at
         self.channels = list(spec.taps.channels)
         self.strides = list(spec.taps.strides)
-        self.align_corners = bool(network.align_corners)
-        self.num_classes = int(network.num_classes)
+        self.align_corners = align_corners
+        self.num_classes = num_classes
         self.pad_value = tuple(round(value) for value in mean)
-        self.initial_weights: weights_files.InitialWeights | None = None
+        self.initial_weights: InitialWeights | None = None
+        self.auxiliary_head = None
         # Not in the state dict, as in mmsegmentation.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
@@ -57,26 +57,19 @@ class Segmenter(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """RGB images [B, 3, H, W], 0 to 255, uint8 or float -> maps [B, channels[i], ~H/strides[i], ~W/strides[i]]."""
-        normalised = (images.float() - self.mean.float()) / self.std.float()
-        stages = list(self.backbone(normalised.to(self.mean.dtype)))  # the buffers follow the parameters' dtype
-        return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
+        raise NotImplementedError
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What `features` gave -> the main head's logits [B, K, h, w] and, in training mode alone, the others'.
+        """What `features` gave -> the main head's logits [B, K, h, w] and, in training mode alone, the others'."""
+        raise NotImplementedError
 
-        The others are a cascade's heads but the last, then the auxiliary heads.
-        """
-        if self.tapped == "fpn":
-            outputs = [pyramid_logits(self.decode_head, features)]
-            inputs: Sequence[Tensor] = features.stages if isinstance(features, PyramidMaps) else []
-        else:
-            inputs = self.neck(features) if self.neck is not None else features
-            first, *later = _each(self.decode_head)
-            outputs = [first(inputs)]
-            for head in later:
-                outputs.append(head(inputs, outputs[-1]))
-        auxiliary = [head(inputs) for head in _each(self.auxiliary_head)] if self.training else []
-        return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
+    def auxiliary_weights(self) -> list[float]:
+        """The weights in the loss of the auxiliary logits that `decode` gives in training mode, in their order."""
+        return []
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images as `features` takes them, with `mean` subtracted and divided by `std`, in the parameters' dtype."""
+        return ((images.float() - self.mean.float()) / self.std.float()).to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Inference, what is evaluated, timed and exported: images [B, 3, H, W] -> logits [B, K, h, w]."""
@@ -102,19 +95,17 @@ class Segmenter(nn.Module):
         """Cross entropy at the labels' size: {"cross_entropy": scalar} and, with auxiliary heads, "auxiliary".
 
         labels [B, H, W] int64, 255 ignored. class_weights [K] or None: the weighted mean, as torch's. The auxiliary
-        term is the sum over the heads that `decode` gives beside the main one, weighted as in mmsegmentation's
-        configuration (0.4 as a rule). The mean is over the valid pixels of all processes (mmsegmentation's default
-        divides by all pixels, ignored ones too, which makes the loss of a crop depend on its padding). Without any
-        valid pixel it is 0 with a graph.
+        term is the sum over the heads that `decode` gives beside the main one, each with its `auxiliary_weights`. The
+        mean is over the valid pixels of all processes (mmsegmentation's default divides by all pixels, ignored ones
+        too, which makes the loss of a crop depend on its padding). Without any valid pixel it is 0 with a graph.
         """
         summed = self._cross_entropy(logits, labels, class_weights)
         total = total_weight(labels, class_weights).to(summed.dtype)
         found = {"cross_entropy": summed / total}
         if auxiliary:
-            heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
             terms = [
-                head.loss_decode.loss_weight * self._cross_entropy(logits, labels, class_weights) / total
-                for head, logits in zip(heads, auxiliary, strict=True)
+                weight * self._cross_entropy(logits, labels, class_weights) / total
+                for weight, logits in zip(self.auxiliary_weights(), auxiliary, strict=True)
             ]
             found["auxiliary"] = torch.stack(terms).sum()
         return found
@@ -129,23 +120,25 @@ class Segmenter(nn.Module):
 
 def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -> Segmenter:
     """Build the network that `spec` describes; see `harness.models.build`."""
+    from harness.models import weights as weights_files
+    from harness.models.code import import_modules
+
     file = weights_files.locate(spec, weights)
-    config = network_config(spec, num_classes)
-    with quiet():
-        import mmseg.models  # noqa: F401  fills the registry
-        from mmengine.registry import DefaultScope
-        from mmseg.registry import MODELS
+    if spec.source != DETECTRON2:  # which imports them when it reads its configuration
+        import_modules(spec)
+    segmenter: Segmenter
+    if spec.source == MMSEGMENTATION:
+        from harness.models import mmsegmentation
 
-        import harness.models.efficientnet_lite  # noqa: F401  adds ours
+        segmenter = mmsegmentation.build(spec, num_classes)
+    elif spec.source == DETECTRON2:
+        from harness.models import detectron2
 
-        with DefaultScope.overwrite_default_scope("mmseg"):
-            network = MODELS.build(config)
-        with _no_word_of_every_parameter():
-            network.init_weights()
-    if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":
-        raise UserError(f"model {spec.name}: only a UPerHead has the pyramid of taps at fpn: tap the backbone")
-    preprocessor = config.data_preprocessor
-    segmenter = Segmenter(network, spec, list(preprocessor.mean), list(preprocessor.std))
+        segmenter = detectron2.build(spec, num_classes)
+    else:
+        from harness.models import function
+
+        segmenter = function.build(spec, num_classes)
     if file is not None:
         segmenter.initial_weights = weights_files.load(segmenter, file, spec)
     return segmenter
@@ -158,13 +151,6 @@ def state_hash(state: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _each(heads: Any) -> list[Any]:
-    """One head, several, or None, as a list."""
-    if heads is None:
-        return []
-    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
 def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
@@ -186,18 +172,3 @@ def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
         dist.all_reduce(total)  # data parallelism averages gradients, so the processes' mean count is the divisor
         total = total / dist.get_world_size()
     return torch.where(total > 0, total, 1)
-
-
-@contextmanager
-def _no_word_of_every_parameter() -> Iterator[None]:
-    """For mmengine's `init_weights`, which logs two lines a parameter, and mmsegmentation's, which may print one."""
-    from mmengine.logging import MMLogger
-
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,36 +1,29 @@
-"""Initial weights: find the file, read it safely, load what fits and say what does not."""
+"""Initial weights: find the file, check that it is the file its name says, and fill the whole backbone from it."""
 
-import hashlib
 import importlib.util
 import logging
-import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import ModelSpec
+from harness.models import DETECTRON2, HASH_IN_NAME, ModelSpec
+from harness.models.checkpoints import read, unwrapped
 from harness.models.configuration import full_address, initial_weights
+from harness.models.conversion import convert, dialect_of
 from harness.models.download import cache_folder, download
+from harness.run import file_hash
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
 
-MIN_BACKBONE_SHARE = 0.95
 NAMES_SHOWN = 8
-# What mmengine's own checkpoints hold beside tensors, text and numbers: logs of the training losses.
-LOGS = (
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "builtins.getattr",
-    "numpy.ndarray",
-    "numpy.dtype",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-)
 log = logging.getLogger(__name__)
 
 
@@ -40,19 +33,24 @@ class InitialWeights:
 
     path: Path
     sha256: str
-    backbone_share: float  # of the backbone's numbers (parameters and running statistics), 0 to 1
-    unused: tuple[str, ...]  # in the file (under the file's names), not in the model or of another shape
-    unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole model), left at random
+    unused: tuple[str, ...]  # in the file, under the file's names, beside what the model's YAML expects there
+    unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole network), left at random
+
+    def as_record(self) -> dict[str, Any]:
+        """The `initial_weights` of record.json."""
+        return {"file": self.path.name, "unused": list(self.unused), "unfilled": list(self.unfilled)}
 
 
 def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
     """The weights file that `build(..., weights)` asks for, downloaded if need be, or None for a random start.
 
-    Raises UserError if it cannot be had, saying how to bring it.
+    Raises UserError if it cannot be had, saying how to bring it, and if it is not the file that its name says.
     """
     source = spec.weights
-    if weights == "none" or (weights == "auto" and not (source.configuration or source.package or source.url)):
+    if weights == "none" or (weights == "auto" and not source.given):
         return None
+    if "://" in str(weights):
+        return _from_url(spec.name, full_address(str(weights)))
     if weights != "auto":
         path = Path(weights)
         if not path.is_file():
@@ -63,87 +61,83 @@ def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
         if not path.is_file():
             raise UserError(f"model {spec.name}: package {source.package} has no file {source.file}: install it anew")
         return path
-    return _from_url(spec.name, initial_weights(spec) if source.configuration else full_address(source.url or ""))
+    return _from_url(spec.name, _address(spec))
 
 
-def load(model: nn.Module, path: Path, spec: ModelSpec) -> InitialWeights:
+def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
     """Copy the tensors of the file at `path` into `model`, by name and shape.
 
-    The file holds a state dict, bare or under the key `state_dict`, of the whole model (names as mmsegmentation's:
-    `backbone.*`, `decode_head.*`) or of the backbone alone. Names that do not fit are logged as a warning, apart from
-    those that the model's file expects (`weights.without`).
+    The file covers the whole network under the network's own names, or its backbone alone. Names of programs that
+    `conversion` knows are converted. Names that fit nowhere are logged, apart from those that the model's YAML expects
+    (`weights.without`).
 
-    Raises UserError if the file is not one of plain tensors, or fills less than 95 % of the backbone.
+    Raises UserError if the file is not one of plain tensors, or leaves a learned tensor of the backbone empty that the
+    YAML does not list (`weights.missing`): a random stem under pretrained layers is no pretrained backbone.
     """
-    state, digest = read(path)
-    prefixed = any(name.startswith("backbone.") for name in state)
+    checkpoint = read(path)
     target = model.state_dict()
-    found: dict[str, Tensor] = {}
-    unused = []
-    for name, tensor in state.items():
-        wanted = name if prefixed else "backbone." + _renamed(name, spec.weights.rename)
-        if wanted in target and target[wanted].shape == tensor.shape:
-            found[wanted] = tensor
-        else:
-            unused.append(name)
-    parts = {name.split(".")[0] for name in state} if prefixed else {"backbone"}
-    # Whole numbers are no weights: counters of batches, which files of before torch 0.4.1 lack, and fixed indices.
+    backbone, root = model.backbone_prefix, model.root
+    own = {
+        name.removeprefix(each).split(".")[0] for name in target for each in (root, backbone) if name.startswith(each)
+    }
+    names = unwrapped(checkpoint.state, own)
+    state = {name: checkpoint.state[original] for name, original in names.items()}
+    placed, dropped = _placed(state, model, spec, checkpoint.author)
+    found = {
+        name: tensor for name, (tensor, _) in placed.items() if name in target and target[name].shape == tensor.shape
+    }
+
+    used = {source for name in found for source in placed[name][1]}
+    inside = backbone.removeprefix(root)
+    expected = re.compile("|".join(filter(None, [*spec.weights.without, dropped])) or "(?!)")
+    unused = [
+        original
+        for name, original in names.items()
+        if name not in used and not expected.fullmatch(name) and not expected.fullmatch(name.removeprefix(inside))
+    ]
+    whole = any(not name.startswith(backbone) for name in placed)
+    parts = {name.removeprefix(root).split(".")[0] for name in placed}
+    # Whole numbers are not learned: counters of batches, which files of before torch 0.4.1 lack, and fixed indices.
     unfilled = [
         name
         for name, tensor in target.items()
-        if name.split(".")[0] in parts and name not in found and tensor.is_floating_point()
+        if name not in found
+        and tensor.is_floating_point()
+        and (name.startswith(backbone) or (whole and name.removeprefix(root).split(".")[0] in parts))
     ]
-    share = _backbone_share(target, found)
-    unexpected = [name for name in unused if not any(re.fullmatch(p, name) for p in spec.weights.without)]
-    if share < MIN_BACKBONE_SHARE:
+    learned = [n for n, tensor in target.items() if n.startswith(backbone) and tensor.is_floating_point()]
+    known = re.compile("|".join(spec.weights.missing) or "(?!)")
+    empty = [name.removeprefix(backbone) for name in learned if name not in found]
+    missing = [name for name in empty if not known.fullmatch(name)]
+    if missing:
         raise UserError(
-            f"{path} fills {100 * share:.1f} % of the backbone of model {spec.name}, 95 % is the least: pass the "
-            f"weights of this backbone, or --weights none "
-            f"(left empty: {_shown(unfilled)}; not used: {_shown(unexpected)})"
+            f"{path} leaves {len(missing)} of the {len(learned)} tensors of the backbone of model {spec.name} at "
+            f"random ({_shown(missing)}): {_reason(state, placed, target, backbone)}; {_remedy(spec)}"
         )
-    if unexpected or unfilled:
-        log.warning("%s: not used: %s; left at random: %s", path.name, _shown(unexpected), _shown(unfilled))
+    if unused or unfilled:
+        log.warning("%s: not used: %s; left at random: %s", path.name, _shown(unused), _shown(unfilled))
     model.load_state_dict(found, strict=False)
-    return InitialWeights(path, digest, share, tuple(unused), tuple(unfilled))
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict in the file at `path` (names without DistributedDataParallel's `module.`) and the file's sha256.
-
-    Raises UserError if the file is no torch file of plain tensors; nothing in it is executed.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        with torch.serialization.safe_globals([(_Log, name) for name in LOGS]):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be read as a torch file of plain tensors ({_reason(error)}): pass one, such as a "
-            f"checkpoint's state dict saved alone"
-        ) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    tensors = content if isinstance(content, dict) else {}
-    state = {str(k).removeprefix("module."): v for k, v in tensors.items() if isinstance(v, Tensor)}
-    if not state:
-        raise UserError(f"{path} holds no state dict: pass a file with a model's tensors by name")
-    return state, digest
+    return InitialWeights(path, checkpoint.sha256, tuple(unused), tuple(unfilled))
 
 
 def load_segmentation_checkpoint(network: "Segmenter", path: Path) -> InitialWeights:
-    """Load a trained network that mmsegmentation saved (`backbone.*`, `decode_head.*` ...) for evaluating it.
+    """Load a trained network under the network's own names (mmsegmentation: `backbone.*`, `decode_head.*` ...).
 
-    Its backbone, neck and decode head must be the network's, no tensor more and none less (a deeper network's would
-    fill a shallower one); auxiliary heads are passed over, other names are logged. Raises UserError, naming tensors,
-    if they are not, or if there is no such file of plain tensors.
+    Its tensors must be the network's, no more and no less (a deeper network's would fill a shallower one); auxiliary
+    heads are passed over, other names are logged. Raises UserError, naming tensors, if they are not, or if there is no
+    such file of plain tensors.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: pass --checkpoint with a file's path")
-    state, digest = read(path)
-    parts = {name.split(".")[0] for name in network.state_dict()} - {"auxiliary_head"}
-    ours = {name: tensor for name, tensor in state.items() if name.split(".")[0] in parts}
-    unused = tuple(name for name in state if name not in ours)
+    checkpoint = read(path)
+    parts = {name.removeprefix(network.root).split(".")[0] for name in network.state_dict()}
+    names = unwrapped(checkpoint.state, parts)
+    ours = {
+        network.root + name: checkpoint.state[original]
+        for name, original in names.items()
+        if name.split(".")[0] in parts - {"auxiliary_head"}
+    }
+    unused = tuple(original for name, original in names.items() if network.root + name not in ours)
     # Files of before torch 0.4.1 lack the counters of batches.
     counters = {k: v for k, v in network.inference_state().items() if k.endswith("num_batches_tracked")}
     try:
@@ -153,33 +147,34 @@ def load_segmentation_checkpoint(network: "Segmenter", path: Path) -> InitialWei
     left = [name for name in unused if not name.startswith("auxiliary_head.")]
     if left:
         log.warning("%s: not used: %s", path.name, _shown(left))
-    return InitialWeights(path, digest, 1.0, unused, ())
+    return InitialWeights(path, checkpoint.sha256, unused, ())
 
 
-class _Log:
-    """Stands in for a log in a checkpoint: takes whatever it is given and keeps nothing."""
+def _address(spec: ModelSpec) -> str:
+    if not spec.weights.configuration:
+        return full_address(spec.weights.url or "")
+    if spec.source == DETECTRON2:
+        from harness.models import detectron2
 
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refuses a file, in a few words: its own text is a page."""
-    text = str(error)
-    if foreign := re.search(r"GLOBAL (\S+) was not an allowed", text):
-        return f"it holds {foreign[1]}"
-    return text.splitlines()[0] if text else type(error).__name__
+        return full_address(detectron2.initial_weights(spec))
+    return initial_weights(spec)
 
 
 def _from_url(model: str, url: str) -> Path:
-    """The cached file of `url`: ours, or one that torch or mmengine downloaded before; downloaded if there is none."""
+    """The cached file of `url`: ours, or one that torch or mmengine downloaded before; downloaded if there is none.
+
+    Raises UserError for a cached file whose sha256 does not begin with the digits in its name.
+    """
     name = Path(urlparse(url).path).name
     path = cache_folder() / name
     for cached in (path, Path(torch.hub.get_dir()) / "checkpoints" / name):
         if cached.is_file():
+            mark = HASH_IN_NAME.search(name)
+            if mark and not (digest := file_hash(cached)).startswith(mark[1]):
+                raise UserError(
+                    f"{cached} is not the file that its name says: its sha256 begins with {digest[: len(mark[1])]}, "
+                    f"not {mark[1]}; remove it, and it is downloaded again from {url}"
+                )
             return cached
     try:
         download(url, path)
@@ -201,15 +196,68 @@ def _inside_package(model: str, package: str, file: str) -> Path:
     return Path(found.origin).parent / file
 
 
+def _placed(
+    state: Mapping[str, Tensor], model: "Segmenter", spec: ModelSpec, author: str
+) -> tuple[dict[str, tuple[Tensor, tuple[str, ...]]], str]:
+    """{name in the model: (tensor, names in `state`)} before shapes are compared, and the names that need no place."""
+    backbone, inside = model.backbone_prefix, model.backbone_prefix.removeprefix(model.root)
+    parts = {name: name.removeprefix(inside) for name in state if name.startswith(inside)}
+    placed: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
+    if inside and parts:  # the whole network's names
+        placed = {model.root + name: (tensor, (name,)) for name, tensor in state.items() if name not in parts}
+    elif spec.source == DETECTRON2:
+        from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+
+        parts = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))  # Caffe2's names; others stay
+    else:
+        parts = {name: _renamed(name, spec.weights.rename) for name in state}
+    own = {name.removeprefix(backbone): None for name in model.state_dict() if name.startswith(backbone)}
+    full_names = {short: name for name, short in parts.items()}
+    dialect = dialect_of(full_names, own, author)
+    if dialect is None:
+        return placed | {backbone + short: (state[name], (name,)) for short, name in full_names.items()}, ""
+    converted = convert(dialect, {short: state[name] for short, name in full_names.items()})
+    for short, (tensor, sources) in converted.items():
+        placed[backbone + short] = tensor, tuple(full_names[source] for source in sources)
+    return placed, dialect.dropped
+
+
 def _renamed(name: str, rules: dict[str, str]) -> str:
     for pattern, template in rules.items():
         name = re.sub(pattern, template, name)
     return name
 
 
-def _backbone_share(target: dict[str, Tensor], found: dict[str, Tensor]) -> float:
-    sizes = {k: v.numel() for k, v in target.items() if k.startswith("backbone.") and v.is_floating_point()}
-    return sum(size for name, size in sizes.items() if name in found) / sum(sizes.values())
+def _reason(state: Mapping[str, Tensor], placed: Mapping[str, Any], target: Mapping[str, Tensor], backbone: str) -> str:
+    """What a file is that does not fill the backbone, in a few words."""
+    names = " ".join(state)
+    if re.search(r"\bres2_0_branch2a_w\b", names):
+        return "it holds a Caffe2 network of detectron2's, for BGR images, which source: detectron2 builds"
+    if re.search(r"\bres2\.0\.conv1\.weight\b", names):
+        return "it is detectron2's and does not say if it expects RGB or BGR images, which source: detectron2 does"
+    stem = target.get(f"{backbone}stem.0.weight")
+    first, third = state.get("conv1.weight"), state.get("conv3.weight")
+    if stem is not None and first is not None and third is not None:
+        theirs = "-".join(str(state[f"conv{place}.weight"].shape[0]) for place in (1, 2, 3))
+        ours = "-".join(str(target[f"{backbone}stem.{place}.weight"].shape[0]) for place in (0, 3, 6))
+        return f"its ResNet starts with three convolutions of {theirs} channels, and this backbone with {ours}"
+    if stem is not None and first is not None and first.shape[-1] == 7:
+        return "its ResNet starts with one 7x7 convolution, and this backbone (ResNetV1c) with three 3x3 ones"
+    known = [name for name in placed if name in target and name.startswith(backbone)]
+    other = [name for name in known if target[name].shape != placed[name][0].shape]
+    if other:
+        sizes = ["x".join(map(str, shape)) for shape in (placed[other[0]][0].shape, target[other[0]].shape)]
+        return f"{len(other)} of its tensors have another shape, such as {other[0]} ({sizes[0]} there, {sizes[1]} here)"
+    return "it has no tensors of these names" if known else "none of its names is this backbone's"
+
+
+def _remedy(spec: ModelSpec) -> str:
+    if spec.weights.configuration or spec.weights.url:
+        address = _address(spec)
+        return f"pass {Path(urlparse(address).path).name} ({address}), or --weights none for a random start"
+    if spec.weights.package:
+        return "pass --weights auto for the file of this backbone, or --weights none for a random start"
+    return "pass a file of this very backbone, or --weights none for a random start"
 
 
 def _shown(names: list[str]) -> str:

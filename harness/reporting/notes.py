@@ -131,6 +131,8 @@ def _origins(found: Sequence[Cell]) -> list[str]:
     for machine, pairs in alike.items():
         where = "" if len(alike) == 1 and not said else f": {', '.join(pairs)}"
         said.append(f"Trained on {machine}{where}.")
+    for weights in dict.fromkeys(each.weights for cell in found for each in cell.origins.values() if each.weights):
+        said.append(f"Initial weights that do not fit in full: {weights}.")
     for arm, commits in mixed.items():
         said.append(f"{arm}: the source of its method was not the same for all seeds (commits {', '.join(commits)}).")
     return said

@@ -27,11 +27,14 @@ Table = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was trained with: processor or GPU with torch's version, and its method's source (sha256, commit)."""
+    """What a run was trained with: processor or GPU with torch's version, its method's source (sha256, commit), and
+    what its initial weights left open.
+    """
 
     machine: str
     source: str
     commit: str
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,18 @@ def _origin(record: dict[str, Any]) -> Origin | None:
     name = device.get("name") or device.get("type")
     if not (name and torch_version and source):
         return None
-    return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7])
+    weights = left_open(record.get("initial_weights"))
+    return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7], weights)
+
+
+def left_open(weights: dict[str, Any] | None) -> str:
+    """What a file of initial weights did not fill and what of it was not used, "" if all fitted or there was none."""
+    parts = []
+    for key, words in (("unfilled", "at random in spite of it"), ("unused", "not used of it")):
+        names = (weights or {}).get(key) or []
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        parts += [f"{words}: {', '.join(names[:3])}{more}"] if names else []
+    return f"{weights['file']} ({'; '.join(parts)})" if weights and parts else ""
 
 
 def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:

@@ -66,9 +66,9 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> dict[str, An
 def changed_settings(experiment: Experiment, run: Run, found: dict[str, Any], folder: Path) -> list[str]:
     """The settings in which what a folder holds differs from what the experiment asks for, in words.
 
-    Only keys that both know are compared, options by their current names, so that records outlive a new key. The method's source and the model's
-    description count for runs that can be trained again here; a record that came without weights or checkpoints
-    names the commit that made it. An external arm has no settings in the experiment.
+    Only keys that both know are compared, options by their current names, so that records outlive a new key. The
+    method's source and the model's description count for runs that can be trained again here; a record that came
+    without weights or checkpoints names the commit that made it. An external arm has no settings in the experiment.
     """
     if experiment.arms[run.arm].method == EXTERNAL:
         return []

@@ -33,6 +33,26 @@ def accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
     return _percent(hits, hits + missed, _left_out(hits, np.zeros_like(hits), missed, absent), absent)
 
 
+def dice(counts: NDArray[Any], absent: str = "skip") -> Values:
+    """Dice of every class in percent, 2 TP / (2 TP + FP + FN), which is F1: [..., K, 3] -> float64 [..., K].
+
+    NaN where IoU is.
+    """
+    hits, false, missed = (counts[..., column].astype(np.float64) for column in range(3))
+    return _percent(2 * hits, 2 * hits + false + missed, _left_out(hits, false, missed, absent), absent)
+
+
+def fwiou(counts: NDArray[Any]) -> Values:
+    """IoU weighted by the classes' pixels in the ground truth, in percent: `counts` [..., K, 3] -> float64 [...].
+
+    Long et al., CVPR 2015. NaN without any ground truth.
+    """
+    truth = counts[..., 0].astype(np.float64) + counts[..., 2]
+    total = truth.sum(-1)
+    weighted = (truth * np.nan_to_num(iou(counts))).sum(-1)
+    return np.where(total > 0, weighted / np.where(total > 0, total, 1.0), np.nan)
+
+
 def miou(counts: NDArray[Any], absent: str = "skip") -> Values:
     """Mean IoU over classes in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
     return mean_defined(iou(counts, absent))
@@ -88,17 +108,19 @@ def score(
 
     region = tables["region"]
     total = region.sum(0)
-    class_iou, class_accuracy = iou(total, absent), accuracy(total, absent)
+    class_iou, class_accuracy, class_dice = (each(total, absent) for each in (iou, accuracy, dice))
     valid = total[:, 0].sum() + total[:, 2].sum()
     image_class = iou(region, "require_ground_truth")
     scores = {
         "miou": mean_defined(class_iou),
         "pixel_accuracy": 100.0 * total[:, 0].sum() / valid if valid else np.nan,
         "mean_accuracy": mean_defined(class_accuracy),
+        "fwiou": fwiou(total),
+        "mean_dice": mean_defined(class_dice),
         "miou_image": mean_defined(mean_defined(image_class)),
         "miou_class_image": mean_defined(mean_defined(image_class, axis=0)),
     }
-    per_class = {"iou": class_iou, "accuracy": class_accuracy}
+    per_class = {"iou": class_iou, "accuracy": class_accuracy, "dice": class_dice}
     if class_pixels is not None:
         for group, members in groups(class_pixels).items():
             scores[f"miou_{group}"] = mean_defined(class_iou[members])

@@ -162,6 +162,7 @@ def _settings_of(folder: Path) -> dict[str, Any] | None:
 def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], keep_going: bool) -> dict[str, Any]:
     started, origin = datetime.now(UTC).isoformat(timespec="seconds"), provenance(str(job.device))
     settings, dataset = job.settings, job.dataset
+    loaded = job.trainer.network.initial_weights
 
     def record_of(end: Ending, weights_hash: str | None) -> dict[str, Any]:
         return {
@@ -173,6 +174,7 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
             "processes": distributed.number(),
             "micro_batch": job.trainer.micro_batch,
             "weights_hash": weights_hash,
+            "initial_weights": loaded.as_record() if loaded else None,
             "protocols": list(experiment.protocols),
             "absent": experiment.absent,
             "root": str(dataset.folder().resolve()),

@@ -36,7 +36,7 @@ class Trainer:
         if self.schedule.channels_last:
             both.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
         self.parameters = [parameter for parameter in both.parameters() if parameter.requires_grad]
-        groups = _groups(self.schedule, both)
+        groups = _groups(self.schedule, both, f"0.{self.network.backbone_prefix}")
         self.rate_factors = [rate for rate, _ in groups]
         self.optimizer = _optimizer(self.schedule, groups)
         weights_of_classes = self.schedule.class_weights
@@ -182,11 +182,11 @@ def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_cl
         raise UserError(f"the method {name} refuses its options: {error}") from None
 
 
-def _groups(schedule: Schedule, both: nn.ModuleList) -> dict[tuple[float, float], list[nn.Parameter]]:
-    """The trained parameters of network and method by (factor of the learning rate, weight decay)."""
+def _groups(schedule: Schedule, both: nn.ModuleList, backbone: str) -> dict[tuple[float, float], list[nn.Parameter]]:
+    """The trained parameters by (factor of the learning rate, weight decay); `backbone` begins its names."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in both.named_parameters():
-        factor = 1.0 if name.startswith("0.backbone.") else schedule.head_rate
+        factor = 1.0 if name.startswith(backbone) else schedule.head_rate
         decay = 0.0 if any(part in name for part in schedule.undecayed) else schedule.weight_decay
         if parameter.requires_grad:
             groups.setdefault((factor, decay), []).append(parameter)

@@ -62,7 +62,7 @@ def test_scenes_has_camvids_classes() -> None:
         ({"licence": None}, "licence: Field required"),
         (
             {"licenze": "free"},
-            r"unknown key 'licenze' in .*camvid.yaml: did you mean licence\? allowed are base, class",
+            r"unknown key 'licenze' in .*camvid.yaml: did you mean licence\? allowed are base, categories, class",
         ),
         ({"name": "kitti"}, "name is 'kitti', but must be the file's name, 'camvid'"),
         ({"splits": {"train": "many"}}, "splits.train: Input should be a valid integer"),

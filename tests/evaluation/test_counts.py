@@ -74,6 +74,30 @@ def test_trimap_counts_equal_region_counts_near_the_edges_of_the_label(pair):
 
 
 @settings(deadline=None)
+@given(pairs(), st.booleans())
+def test_void_on_a_labeled_pixel_counts_as_one_more_class_that_is_not_scored(pair, ignore_edge):
+    prediction, label = pair
+    void = (prediction == 3) & (label != 255)
+    found = count_image(np.where(void, 255, prediction), label, CLASSES, WIDTHS, ignore_edge, void_is_wrong=True)
+    other = np.where(void, CLASSES, prediction)
+    expected = count_image(other, label, CLASSES + 1, WIDTHS, ignore_edge)
+    for name, table in found.items():
+        assert np.array_equal(table, expected[name][:CLASSES]), name
+    confusion = confusion_image(np.where(void, 255, prediction), label, CLASSES, void_is_wrong=True)
+    assert np.array_equal(confusion, confusion_image(other, label, CLASSES + 1)[:CLASSES, :CLASSES])
+
+
+def test_void_is_refused_unless_it_is_asked_for_and_other_ids_always():
+    label = np.zeros((2, 2), np.uint8)
+    void = np.array([[0, 255], [0, 0]], np.uint8)
+    assert count_image(void, label, 3, void_is_wrong=True)["region"].tolist() == [[3, 0, 1], [0, 0, 0], [0, 0, 0]]
+    with pytest.raises(ValueError, match="255"):
+        count_image(void, label, 3)
+    with pytest.raises(ValueError, match="254"):
+        count_image(np.full((2, 2), 254, np.uint8), label, 3, void_is_wrong=True)
+
+
+@settings(deadline=None)
 @given(pairs())
 def test_confusion_and_region_equal_scipys_sum_of_pixels(pair):
     prediction, label = pair

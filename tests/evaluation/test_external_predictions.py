@@ -13,6 +13,8 @@ from PIL import Image
 from harness import datasets
 from harness.errors import UserError
 from harness.evaluation.external_predictions import score_predictions
+from harness.records_check import check_record
+from harness.run import Run, read_json
 
 
 @pytest.fixture
@@ -356,6 +358,43 @@ def test_a_palette_png_that_two_ways_of_reading_fit_is_not_guessed_either(citysc
         score_predictions(tmp_path / "theirs", cityscapes, encoding=each)["scores"] for each in ("train_ids", "colors")
     ]
     assert scores[0] == scores[1]
+
+
+def test_void_predictions_are_refused_or_wrong(cityscapes, tmp_path):
+    maps = guesses(cityscapes, "val")
+    for labels in maps.values():
+        labels[2:5] = 255
+    folder = write(tmp_path / "theirs", maps, "raw_ids", cityscapes)
+    with pytest.raises(UserError, match="255"):
+        score_predictions(folder, cityscapes, encoding="raw_ids")
+    with pytest.raises(UserError, match="--format"):
+        score_predictions(folder, cityscapes, void_is_wrong=True)
+    run, results = Run("official", "cityscapes", "hrnet_w48", "theirs", 0), tmp_path / "results"
+    found = score_predictions(folder, cityscapes, encoding="raw_ids", void_is_wrong=True, run=run, results=results)
+    miou, accuracy, per_class = brute_force(cityscapes, maps, "val")
+    assert found["void"] == "wrong"
+    assert found["scores"]["miou"] == pytest.approx(miou, rel=1e-12)
+    assert found["scores"]["pixel_accuracy"] == pytest.approx(accuracy, rel=1e-12)
+    assert found["per_class"]["iou"] == pytest.approx(per_class, rel=1e-12)
+    assert read_json(run.folder(results) / "record.json")["settings"]["void"] == "wrong"
+    problems = check_record(run.folder(results))
+    assert not [each for each in problems if "confusion" in each or "scores" in each or "per_class" in each]
+
+
+def test_category_iou_is_the_iou_of_maps_of_categories(cityscapes, tmp_path):
+    maps = guesses(cityscapes, "val")
+    found = score_predictions(write(tmp_path / "theirs", maps, "train_ids"), cityscapes, encoding="train_ids")
+    # The categories of Cityscapes' label table, in order of train id.
+    of_class = np.array([0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6, 6, 6, 6, 6, 6, *[255] * 237])
+    names = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
+    truth = truths(cityscapes, "val")
+    true = np.concatenate([of_class[truth[each]].ravel() for each in truth])
+    guess = np.concatenate([of_class[maps[each]].ravel() for each in truth])[true != 255]
+    true = true[true != 255]
+    iou = [100 * np.sum((true == c) & (guess == c)) / np.sum((true == c) | (guess == c)) for c in range(7)]
+    assert found["per_class"]["category_iou"] == pytest.approx(dict(zip(names, iou, strict=True)), rel=1e-12)
+    assert found["scores"]["category_miou"] == pytest.approx(np.mean(iou), rel=1e-12)
+    assert found["scores"]["category_miou"] > found["scores"]["miou"]
 
 
 def test_a_perfect_prediction_of_camvid_scores_100(tmp_path):

@@ -53,7 +53,9 @@ class DatasetEvaluator:
 
 
 class SemSegEvaluator(DatasetEvaluator):
-    """detectron2's evaluator, with figures that are given."""
+    """detectron2's evaluator, with figures that are given. It says itself whether it computes boundary IoU."""
+
+    _compute_boundary_iou: bool | None = True
 
     def __init__(self, name, distributed=True):
         self.name, self.distributed, self.images = name, distributed, 0
@@ -246,18 +248,48 @@ def test_detectron2s_own_boundary_figure_has_a_name_of_its_own_and_is_asked_for(
     assert not any("BoundaryIoU" in metric or metric == "mIoU" for metric in plain)
 
 
-def test_without_detectron2_the_import_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "detectron2", None)
-    monkeypatch.delitem(sys.modules, "harness.interop.detectron2", raising=False)
-    with pytest.raises(ImportError, match=r"needs detectron2 .*docs/other-frameworks\.md"):
-        importlib.import_module("harness.interop.detectron2")
+@pytest.mark.parametrize("computes", [False, None])
+def test_a_detectron2_without_boundary_iou_says_so_before_anything_is_predicted(registered, monkeypatch, computes):
+    monkeypatch.setattr(SemSegEvaluator, "_compute_boundary_iou", computes)
+    if computes is None:  # release 0.6 has no such attribute
+        monkeypatch.delattr(SemSegEvaluator, "_compute_boundary_iou")
+    with pytest.raises(UserError, match="OpenCV" if computes is False else "build it from source"):
+        registered.Evaluator(NAME, detectron2_boundary_iou=True)
+    registered.Evaluator(NAME)
+
+
+class Broken:
+    """Finds a detectron2 whose import fails as it does beside a torchvision that doesn't fit torch."""
+
+    def find_spec(self, name, *_):
+        if name == "detectron2":
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+
+@pytest.mark.parametrize("module", ["harness.interop.detectron2", "harness.interop.detectron2_methods"])
+@pytest.mark.parametrize("reason", ["absent", "torchvision::nms"])
+def test_without_detectron2_the_import_says_what_is_missing(monkeypatch, module, reason):
+    for name in [name for name in sys.modules if name.split(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    if reason == "absent":
+        monkeypatch.setitem(sys.modules, "detectron2", None)
+    else:
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(ImportError, match=r"needs detectron2 .*docs/other-frameworks\.md") as caught:
+        importlib.import_module(module)
+    assert reason == "absent" or reason in str(caught.value)
 
 
 def test_the_real_detectron2_lists_and_scores_a_data_set(tiny_data, tmp_path):
-    pytest.importorskip("detectron2", reason="detectron2 is not installed: the stand-ins above are all that is tested")
-    from detectron2.data import DatasetCatalog as Catalog
-    from detectron2.evaluation import inference_on_dataset
-
+    try:
+        from detectron2.data import DatasetCatalog as Catalog
+        from detectron2.data import MetadataCatalog as Described
+        from detectron2.evaluation import SemSegEvaluator as Theirs
+        from detectron2.evaluation import inference_on_dataset
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"detectron2 does not import here, the stand-ins above are all that is tested: {error}")
+    from harness.evaluation.external_predictions import score_predictions
     from harness.interop.detectron2 import Evaluator, register
 
     register({"tiny": tiny_data}, results=tmp_path)
@@ -271,3 +303,22 @@ def test_the_real_detectron2_lists_and_scores_a_data_set(tiny_data, tmp_path):
     found = inference_on_dataset(Perfect(), [[each] for each in listed], Evaluator(NAME, detectron2_boundary_iou=True))
     assert found["sem_seg"]["miou"] == 100
     assert 0 < found["sem_seg"]["detectron2_boundary_iou"] <= 100
+
+    # The stand-ins do what these do: the same calls, keys and refusals.
+    assert (DatasetEvaluator.__name__, SemSegEvaluator.__name__) == (Theirs.__mro__[1].__name__, Theirs.__name__)
+    with pytest.raises(AssertionError, match="registered"):
+        Catalog.register(NAME, list)
+    with pytest.raises(AssertionError):
+        Described.get(NAME).set(ignore_label=0)
+
+    # Its own scores of other maps, and the file that it writes, scored here.
+    maps = {each["file_name"]: labels for each, labels in zip(listed, predictions(listed), strict=True)}
+    evaluator = Evaluator(NAME)
+    ours = inference_on_dataset(Perfect(), [[each] for each in listed], evaluator)["sem_seg"]
+    theirs = inference_on_dataset(
+        Perfect(), [[each] for each in listed], Theirs(NAME, distributed=False, output_dir=str(tmp_path / "theirs"))
+    )["sem_seg"]
+    for metric, key in (("miou", "mIoU"), ("fwiou", "fwIoU"), ("mean_accuracy", "mACC"), ("pixel_accuracy", "pACC")):
+        assert ours[metric] == pytest.approx(theirs[key], rel=1e-12)
+    scored = score_predictions(tmp_path / "theirs", datasets.load("tiny", tiny_data))
+    assert scored["scores"]["miou"] == pytest.approx(theirs["mIoU"], rel=1e-12)

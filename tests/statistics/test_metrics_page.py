@@ -85,6 +85,8 @@ def test_the_scores_on_the_page_follow_from_its_counts_by_hand(rows):
     assert told["miou"] == pytest.approx([100 * (17 / 21 + 14 / 17) / classes for classes in (3, 4, 2)], abs=0.005)
     assert told["pixel_accuracy"] == pytest.approx([100 * 31 / 35] * 3, abs=0.005)
     assert told["mean_accuracy"] == pytest.approx([100 * (17 / 18 + 14 / 17) / n for n in (2, 4, 2)], abs=0.005)
+    assert told["fwiou"] == pytest.approx([100 * (18 * 17 / 21 + 17 * 14 / 17) / 35] * 3, abs=0.005)
+    assert told["mean_dice"] == pytest.approx([100 * (34 / 38 + 28 / 31) / n for n in (3, 4, 2)], abs=0.005)
     assert told["boundary_miou@1px"] == pytest.approx([100 * (12 / 18 + 11 / 16) / n for n in (3, 4, 2)], abs=0.005)
     assert told["trimap_miou@1px"] == pytest.approx([100 * (6 / 9 + 6 / 9) / n for n in (2, 4, 2)], abs=0.005)
 

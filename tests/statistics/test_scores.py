@@ -39,16 +39,29 @@ def test_scores_equal_mmsegmentations(maps, seed):
         IoUMetric.intersect_and_union(torch.tensor(prediction), torch.tensor(label), CLASSES, 255)
         for prediction, label in pairs
     ]
-    theirs = IoUMetric.total_area_to_metrics(*(sum(each) for each in zip(*areas, strict=True)))
+    total = [sum(each) for each in zip(*areas, strict=True)]
+    theirs = IoUMetric.total_area_to_metrics(*total)
+    theirs |= {key: IoUMetric.total_area_to_metrics(*total, metrics=[f"m{key}"])[key] for key in ("Dice", "Fscore")}
     scores, per_class = score(tables_of(pairs), NAMES)
     assert scores["miou"] == pytest.approx(100 * np.nanmean(theirs["IoU"]), rel=1e-5)
     assert scores["mean_accuracy"] == pytest.approx(100 * np.nanmean(theirs["Acc"]), rel=1e-5)
     assert scores["pixel_accuracy"] == pytest.approx(100 * float(theirs["aAcc"]), rel=1e-5)
+    assert scores["mean_dice"] == pytest.approx(100 * np.nanmean(theirs["Dice"]), rel=1e-5)
     for index, name in enumerate(NAMES):
-        for metric, key in (("iou", "IoU"), ("accuracy", "Acc")):
+        for metric, key in (("iou", "IoU"), ("accuracy", "Acc"), ("dice", "Dice")):
             value = per_class[metric][name]
             assert (value is None) == bool(np.isnan(theirs[key][index]))
             assert value is None or value == pytest.approx(100 * theirs[key][index], rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(images, st.integers(0, 2**32 - 1))
+def test_fwiou_is_the_mean_over_the_pixels_of_the_iou_of_their_class(maps, seed):
+    pairs = with_ignored(maps, seed)
+    guess, true = (np.concatenate([pair[i].ravel() for pair in pairs]).astype(int) for i in (0, 1))
+    guess, true = guess[true != 255], true[true != 255]
+    of_pixel = [100 * np.sum((true == c) & (guess == c)) / np.sum((true == c) | (guess == c)) for c in true]
+    assert score(tables_of(pairs), NAMES)[0]["fwiou"] == pytest.approx(np.mean(of_pixel), rel=1e-12)
 
 
 # Class a: present and predicted, b: present, c: predicted only, d: neither. Counted by hand.
@@ -143,7 +156,7 @@ def test_metric_names_and_json_without_nan():
     tables = tables_of([(label, label)])
     scores, per_class = score(tables, NAMES)
     assert set(scores) == {
-        *("miou", "pixel_accuracy", "mean_accuracy", "miou_image", "miou_class_image"),
+        *("miou", "pixel_accuracy", "mean_accuracy", "fwiou", "mean_dice", "miou_image", "miou_class_image"),
         *(f"{kind}_miou@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS),
         *(f"miou_objects_{size}" for size in ("tiny", "small", "medium", "large")),
     }

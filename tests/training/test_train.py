@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import datasets
+from harness import datasets, models
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment import Experiment
@@ -219,6 +219,15 @@ def test_evaluation_writes_counts_predictions_and_a_record_that_agree(experiment
     assert record["scores"]["whole"]["miou"] == pytest.approx(iou.mean(), rel=1e-12)
     assert record["per_class"]["whole"]["iou"]["Sky"] == pytest.approx(iou[0], rel=1e-12)
     assert {"boundary_miou@3px", "boundary_miou@0.02", "trimap_miou@3px"} <= record["scores"]["ms_flip"].keys()
+
+
+def test_a_record_says_what_of_the_initial_weights_did_not_fit(experiment, tmp_path):
+    torch.save(models.build("hrnet_tiny", 5).state_dict(), tmp_path / "other_classes.pth")
+    run = run_of(experiment)
+    fit(experiment, run, tmp_path, Machine("cpu", threads=1), weights=str(tmp_path / "other_classes.pth"))
+    record = evaluate(run.folder(tmp_path), Machine("cpu", threads=1))
+    head = ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
+    assert record["initial_weights"] == {"file": "other_classes.pth", "unused": head, "unfilled": head}
 
 
 def test_bfloat16_autocast_trains(experiment_file, tiny_data, tmp_path):

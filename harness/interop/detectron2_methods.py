@@ -1,0 +1,81 @@
+"""The methods inside detectron2's own training: a SemanticSegmentor whose losses have a method's terms beside them.
+
+    from harness.interop.detectron2_methods import add_method_config
+
+    cfg = get_cfg()
+    add_method_config(cfg)
+    cfg.merge_from_file(...)
+    cfg.MODEL.META_ARCHITECTURE = "MethodSegmentor"
+    cfg.MODEL.METHOD.NAME = "contextrast"
+
+Everything else is detectron2's: data, schedule, checkpoints. Inference is that of the plain SemanticSegmentor, which
+also loads the trained file: the method's own tensors, `method.*`, are left over.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+try:
+    from detectron2.config import CfgNode
+    from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+    from detectron2.structures import ImageList
+    from detectron2.utils.events import get_event_storage
+except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
+    raise ImportError(
+        f"harness.interop.detectron2_methods needs detectron2 ({error}): see docs/other-frameworks.md"
+    ) from None
+
+from harness import discovery
+
+
+def add_method_config(config: Any) -> None:
+    """Add the keys MODEL.METHOD to a detectron2 configuration.
+
+    NAME: a file of methods/. OPTIONS: its options. IN_FEATURES: the backbone's maps that it sees; empty: those that the
+    head takes.
+    """
+    config.MODEL.METHOD = CfgNode({"NAME": "contextrast", "OPTIONS": CfgNode(new_allowed=True), "IN_FEATURES": []})
+
+
+@META_ARCH_REGISTRY.register()
+class MethodSegmentor(SemanticSegmentor):
+    """detectron2's SemanticSegmentor, trained with a method of this project too.
+
+    Its head must have `layers` and `losses`, as SemSegFPNHead and DeepLabV3PlusHead do.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        shapes = self.backbone.output_shape()
+        given = config.MODEL.METHOD
+        chosen = list(given.IN_FEATURES) or list(self.sem_seg_head.in_features)
+        self.method_features = sorted(chosen, key=lambda name: shapes[name].stride)
+        self.method = discovery.load(given.NAME)(
+            [shapes[name].channels for name in self.method_features],
+            config.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            config.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            **given.OPTIONS,
+        )
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
+        """As SemanticSegmentor; in training the losses {name: scalar} with the method's terms, already weighted."""
+        if not self.training:
+            return super().forward(batched_inputs)
+        images = self._batch(
+            [(each["image"].to(self.device) - self.pixel_mean) / self.pixel_std for each in batched_inputs]
+        )
+        labels = self._batch(
+            [each["sem_seg"].to(self.device) for each in batched_inputs], self.sem_seg_head.ignore_value
+        )
+        features = self.backbone(images)
+        logits = self.sem_seg_head.layers(features)
+        losses = self.sem_seg_head.losses(logits, labels)
+        maps = [features[name] for name in self.method_features]
+        return losses | self.method(maps, logits, labels.long(), get_event_storage().iter)
+
+    def _batch(self, tensors: list[Tensor], padding: float = 0.0) -> Tensor:
+        constraints = self.backbone.padding_constraints
+        batch: Tensor = ImageList.from_tensors(tensors, self.backbone.size_divisibility, padding, constraints).tensor
+        return batch

@@ -1,0 +1,85 @@
+"""Python modules beside a model's YAML file: the hash of their code, read without running them, and their import."""
+
+import ast
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from harness.discovery import code_hash
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.models import ModelSpec
+
+
+def code_of(spec: "ModelSpec") -> dict[str, str]:
+    """{module: sha256 of its code} of the modules that build `spec`'s network and lie in its folder.
+
+    Modules that these import from the same folder count too; installed ones do not. Raises UserError for a file with a
+    syntax error.
+    """
+    if ":" not in spec.source and not spec.imports:
+        return {}
+    found: dict[str, str] = {}
+    waiting = [*spec.imports, *([spec.source.partition(":")[0]] if ":" in spec.source else [])]
+    while waiting:
+        name = waiting.pop()
+        path = _file(spec.folder, name)
+        if path is None or name in found:
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError) as error:
+            raise UserError(f"{path} is not valid Python: {error}") from None
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += _imported(tree, package)
+        found[name] = code_hash({name: tree})
+    return dict(sorted(found.items()))
+
+
+def import_modules(spec: "ModelSpec") -> None:
+    """Import what the YAML's `imports` name. Raises UserError for a module that is not there or fails to import."""
+    for name in spec.imports:
+        import_module(spec, name)
+
+
+def import_module(spec: "ModelSpec", name: str) -> ModuleType:
+    """Import `name` from the folder of `spec`'s YAML, or from where Python finds it.
+
+    Raises UserError if it is not there, needs a package that is not, or fails.
+    """
+    from harness import models
+
+    if spec.folder != models.FOLDER and str(spec.folder) not in sys.path:
+        sys.path.insert(0, str(spec.folder))  # as Python does with a script's folder
+        importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # whatever a module of the user's does
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"model {spec.name}: module {name} cannot be imported ({said})") from None
+    beside = _file(spec.folder, name)
+    if spec.folder != models.FOLDER and beside is not None and Path(module.__file__ or "").resolve() != beside:
+        raise UserError(f"model {spec.name}: {beside} and {module.__file__} are both the module {name}: rename yours")
+    return module
+
+
+def _file(folder: Path, module: str) -> Path | None:
+    """The file of a module below `folder`, None if it is not there."""
+    base = folder.resolve().joinpath(*module.split("."))
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """The names that `tree`, a module of `package`, may import as modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*filter(None, above), *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" if module else alias.name for alias in node.names)

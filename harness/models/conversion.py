@@ -1,0 +1,119 @@
+"""Names of other programs' checkpoints turned into those of mmsegmentation's backbones.
+
+Each `Dialect` is converted exactly: the network gives the same features as the program that wrote the file
+(tests/models/test_conversion.py).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a program names a backbone.
+
+    mark: a name that its files have; target: a name that the network has if it can take them; rules: regular
+    expressions from one to the other; dropped: the names that have no place in the network and need none.
+    """
+
+    mark: str
+    target: str
+    rules: tuple[Rule, ...]
+    dropped: str
+    author: str | None = None  # that the file must name
+
+
+def _before(match: re.Match[str], part: str) -> str:
+    """Stage 1 of the file is layer 0 here."""
+    return f"layers.{int(match[1]) - 1}.{part}"
+
+
+SWIN = Dialect(  # Liu et al., ICCV 2021, the authors' files
+    mark="layers.0.blocks.0.attn.qkv.weight",
+    target="stages.0.blocks.0.attn.w_msa.qkv.weight",
+    rules=(
+        (r"^patch_embed\.proj\.", "patch_embed.projection."),
+        (r"^layers\.(\d+)\.", r"stages.\1."),
+        (r"\.attn\.", ".attn.w_msa."),
+        (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+        (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+    ),
+    dropped=r".*\.attn_mask|norm\..*|head\..*",
+)
+MIT = Dialect(  # SegFormer's encoder (Xie et al., NeurIPS 2021), the authors' files
+    mark="patch_embed1.proj.weight",
+    target="layers.0.1.0.attn.attn.in_proj_weight",
+    rules=(
+        (r"^patch_embed(\d)\.proj\.", lambda match: _before(match, "0.projection.")),
+        (r"^patch_embed(\d)\.norm\.", lambda match: _before(match, "0.norm.")),
+        (r"^block(\d)\.", lambda match: _before(match, "1.")),
+        (r"^norm(\d)\.", lambda match: _before(match, "2.")),
+        (r"\.attn\.(?:q|kv)\.", ".attn.attn.in_proj_"),
+        (r"\.attn\.proj\.", ".attn.attn.out_proj."),
+        (r"\.mlp\.fc1\.", ".ffn.layers.0."),
+        (r"\.mlp\.dwconv\.dwconv\.", ".ffn.layers.1."),
+        (r"\.mlp\.fc2\.", ".ffn.layers.4."),
+    ),
+    dropped=r"head\..*",
+)
+# torchvision's ResNets as detectron2 renames them. Its other ResNets expect BGR images or stride in other places, and
+# do not say so in their files.
+DETECTRON2 = Dialect(
+    mark="res2.0.conv1.weight",
+    target="layer1.0.conv1.weight",
+    rules=(
+        (r"^stem\.conv1\.norm\.", "bn1."),
+        (r"^stem\.", ""),
+        (r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}."),
+        (r"\.conv(\d)\.norm\.", r".bn\1."),
+        (r"\.shortcut\.norm\.", ".downsample.1."),
+        (r"\.shortcut\.", ".downsample.0."),
+    ),
+    dropped=r"(fc|linear|stem\.fc)\..*",
+    author="torchvision",
+)
+DIALECTS = (SWIN, MIT, DETECTRON2)
+
+
+def dialect_of(names: Mapping[str, object], target: Mapping[str, object], author: str = "") -> Dialect | None:
+    """The dialect of a file's `names` that a backbone with the names `target` can take, None if there is none."""
+    for dialect in DIALECTS:
+        if dialect.mark in names and dialect.target in target and dialect.author in (None, author):
+            return dialect
+    return None
+
+
+def convert(dialect: Dialect, state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
+    """{the backbone's name: (tensor, the names in the file that it was made of)}."""
+    sources: dict[str, list[str]] = {}
+    for name in state:
+        ours = name
+        for pattern, replacement in dialect.rules:
+            ours = re.sub(pattern, replacement, ours)
+        sources.setdefault(ours, []).append(name)
+    found = {}
+    for ours, names in sources.items():
+        names.sort(key=lambda name: ".kv." in name)  # query, then key and value, as torch's attention stacks them
+        tensor = torch.cat([state[name] for name in names]) if len(names) > 1 else state[names[0]]
+        if dialect is MIT and re.search(r"\.ffn\.layers\.[04]\.weight$", ours):
+            tensor = tensor[..., None, None]  # linear layers are 1x1 convolutions here
+        if dialect is SWIN and ".downsample." in ours:
+            tensor = _unfold_order(tensor)
+        found[ours] = tensor, tuple(names)
+    return found
+
+
+def _unfold_order(tensor: Tensor) -> Tensor:
+    """The last axis of Swin's patch merging, [..., 4 C], from its own order of inputs to that of `torch.nn.Unfold`.
+
+    Swin concatenates the pixels (0, 0), (1, 0), (0, 1), (1, 1) of each 2x2 block, C channels at a time; unfolding
+    takes one channel at a time and its pixels in reading order.
+    """
+    blocks = tensor.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
+    return blocks.transpose(-1, -2).flatten(-2)

@@ -1,0 +1,170 @@
+"""Networks of detectron2's configurations: a SemanticSegmentor's backbone and head, under detectron2's names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.models import ModelSpec
+from harness.models.code import import_module
+from harness.models.segmenter import Segmenter
+
+
+class BackboneMaps(list[Tensor]):
+    """The maps that methods see, with all that the head takes: the backbone's outputs and the images' size."""
+
+    def __init__(self, tapped: Sequence[Tensor], outputs: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+        super().__init__(tapped)
+        self.outputs, self.size = outputs, size
+
+
+class Detectron2Segmenter(Segmenter):
+    """detectron2's backbone and semantic-segmentation head, trained with the harness' cross entropy.
+
+    Images whose size a feature pyramid can't take are padded as detectron2 pads them: normalized, with zeros at the
+    right and at the bottom. Maps and logits are those of the image again.
+    """
+
+    def __init__(self, network: Any, spec: ModelSpec, num_classes: int, config: Any) -> None:
+        """`network`: a built SemanticSegmentor; `config`: the configuration it was built from."""
+        bgr = config.INPUT.FORMAT == "BGR"
+        mean, std = (list(each)[:: -1 if bgr else 1] for each in (config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD))
+        super().__init__(spec, num_classes, mean, std, align_corners=False)
+        self.bgr = bgr
+        self.backbone: Any = network.backbone
+        self.sem_seg_head: Any = network.sem_seg_head
+        self.has_pyramid = hasattr(self.backbone, "bottom_up")
+        self.backbone_prefix = "backbone.bottom_up." if self.has_pyramid else "backbone."
+        self.tapped = spec.taps.at
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The outputs of the encoder, or with taps at `fpn` those of its pyramid that the head takes."""
+        images = self.normalized(images)
+        images = images.flip(1) if self.bgr else images
+        height, width = images.shape[-2:]
+        divisor = max(1, self.backbone.size_divisibility)
+        images = F.pad(images, (0, -width % divisor, 0, -height % divisor))
+        if self.has_pyramid:
+            stages = self.backbone.bottom_up(images)
+            outputs = type(self.backbone).forward(_WithoutEncoder(self.backbone), stages)
+        else:
+            stages = outputs = self.backbone(images)
+        source, shapes = (stages, _encoder(self.backbone)) if self.tapped == "backbone" else (outputs, self.backbone)
+        strides = {name: shape.stride for name, shape in shapes.output_shape().items()}
+        chosen = self.sem_seg_head.in_features if self.tapped == "fpn" else list(strides)
+        tapped = [
+            source[name][..., : -(-height // strides[name]), : -(-width // strides[name])]
+            for name in sorted(chosen, key=lambda name: strides[name])
+        ]
+        return BackboneMaps(tapped, outputs, (height, width))
+
+    def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The head's logits on its own grid or, where the images don't fill that grid, at the images' size."""
+        assert isinstance(features, BackboneMaps)
+        head = self.sem_seg_head
+        if hasattr(head, "layers"):
+            logits = head.layers(features.outputs)
+        else:  # its forward pass computes losses in training mode; its layers stay in theirs
+            head.training = False
+            logits, _ = head(features.outputs)
+            head.training = self.training
+        height, width = features.size
+        stride = head.common_stride if hasattr(head, "layers") else 1
+        if (logits.shape[-2] * stride, logits.shape[-1] * stride) != (height, width):
+            if stride > 1:
+                logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
+            logits = logits[..., :height, :width]
+        return logits, []
+
+
+class _WithoutEncoder:
+    """A feature pyramid whose encoder has run already: its forward pass takes the encoder's outputs."""
+
+    def __init__(self, pyramid: Any) -> None:
+        self._pyramid = pyramid
+
+    def bottom_up(self, stages: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return stages
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pyramid, name)
+
+
+def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
+    """Build the network of `spec`'s configuration with detectron2's random start, on the CPU.
+
+    Raises UserError if detectron2 does not import, or for another kind of network than a SemanticSegmentor.
+    """
+    config = configuration(spec)
+    config.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
+    from detectron2.modeling import SemanticSegmentor, build_model
+
+    try:
+        network = build_model(config)
+    except (KeyError, ValueError, AssertionError, AttributeError) as error:
+        raise UserError(f"model {spec.name}: detectron2 cannot build {spec.config}: {error}") from None
+    if not isinstance(network, SemanticSegmentor):
+        raise UserError(f"model {spec.name}: {spec.config} builds a {type(network).__name__}, not a SemanticSegmentor")
+    if spec.taps.at == "fpn" and not hasattr(network.backbone, "bottom_up"):
+        raise UserError(f"model {spec.name}: its backbone has no feature pyramid for taps at fpn: tap the backbone")
+    return Detectron2Segmenter(network, spec, num_classes, config)
+
+
+def configuration(spec: ModelSpec) -> Any:
+    """detectron2's configuration with the YAML's overrides, for one process on the CPU: a CfgNode.
+
+    `config` is a file beside the YAML or one of detectron2's model zoo. The functions add_..._config of modules that
+    the YAML imports add their keys first, as detectron2's projects have them. Raises UserError if there is no such
+    file, or no such key.
+    """
+    try:
+        import detectron2
+        from detectron2.config import CfgNode, get_cfg
+    except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
+        raise UserError(
+            f"model {spec.name} needs detectron2, which does not import here ({error}): see docs/other-frameworks.md"
+        ) from None
+    config = get_cfg()
+    for name in spec.imports:
+        module = import_module(spec, name)
+        for each in vars(module):
+            if each.startswith("add_") and each.endswith("_config"):
+                getattr(module, each)(config)
+    places = [spec.folder / spec.config, Path(detectron2.__file__).parent / "model_zoo" / "configs" / spec.config]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UserError(f"model {spec.name}: detectron2 has no configuration {spec.config}: correct its `config`")
+    try:
+        config.merge_from_file(str(path))
+        config.merge_from_other_cfg(CfgNode(spec.overrides))
+    except (KeyError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"model {spec.name}: detectron2 refuses its configuration or overrides: {said}") from None
+    config.MODEL.DEVICE = "cpu"
+    config.INPUT.CROP.ENABLED = False  # else ASPP pools with a kernel of the crop's size and takes no other
+    _replace_sync_bn(config)
+    return config
+
+
+def initial_weights(spec: ModelSpec) -> str:
+    """The address that the configuration starts from. Raises UserError if it names none."""
+    address = str(configuration(spec).MODEL.WEIGHTS)
+    if not address:
+        raise UserError(f"model {spec.name}: {spec.config} names no initial weights: correct its `weights`")
+    return address
+
+
+def _encoder(backbone: Any) -> Any:
+    return getattr(backbone, "bottom_up", backbone)
+
+
+def _replace_sync_bn(config: Any) -> None:
+    """Batch norm over one process, since that over several has no path on a CPU; a trainer on GPUs changes it back."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _replace_sync_bn(value)
+        elif value == "SyncBN":
+            config[key] = "BN"

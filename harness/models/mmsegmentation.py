@@ -1,0 +1,94 @@
+"""Networks of mmsegmentation's configurations, under mmsegmentation's names, so that its checkpoints load."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from typing import Any
+
+from torch import Tensor, nn
+
+from harness.errors import UserError
+from harness.models import ModelSpec
+from harness.models.configuration import network_config, quiet
+from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
+from harness.models.segmenter import Segmenter
+
+
+class MMSegmenter(Segmenter):
+    """mmsegmentation's backbone, neck and heads."""
+
+    def __init__(self, network: Any, spec: ModelSpec, mean: Sequence[float], std: Sequence[float]) -> None:
+        """`network`: a built mmseg EncoderDecoder; `mean`, `std`: of its input, RGB on 0 to 255."""
+        super().__init__(spec, int(network.num_classes), mean, std, bool(network.align_corners))
+        self.backbone: nn.Module = network.backbone
+        self.neck: nn.Module | None = getattr(network, "neck", None)
+        self.decode_head: nn.Module = network.decode_head
+        self.auxiliary_head = getattr(network, "auxiliary_head", None)
+        self.tapped = spec.taps.at
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's outputs, or those of a UPerNet head's pyramid."""
+        stages = list(self.backbone(self.normalized(images)))
+        return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
+
+    def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The main head's logits; the others are a cascade's heads but the last, then the auxiliary heads."""
+        if self.tapped == "fpn":
+            outputs = [pyramid_logits(self.decode_head, features)]
+            inputs: Sequence[Tensor] = features.stages if isinstance(features, PyramidMaps) else []
+        else:
+            inputs = self.neck(features) if self.neck is not None else features
+            first, *later = _each(self.decode_head)
+            outputs = [first(inputs)]
+            for head in later:
+                outputs.append(head(inputs, outputs[-1]))
+        auxiliary = [head(inputs) for head in _each(self.auxiliary_head)] if self.training else []
+        return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
+
+    def auxiliary_weights(self) -> list[float]:
+        """As the configuration says: 0.4 each, as a rule."""
+        heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
+        return [float(head.loss_decode.loss_weight) for head in heads]
+
+
+def build(spec: ModelSpec, num_classes: int) -> MMSegmenter:
+    """Build the network of `spec`'s configuration with mmsegmentation's random start."""
+    config = network_config(spec, num_classes)
+    with quiet():
+        import mmseg.models  # noqa: F401  fills the registry
+        from mmengine.registry import DefaultScope
+        from mmseg.registry import MODELS
+
+        import harness.models.efficientnet_lite  # noqa: F401  adds ours
+
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            network = MODELS.build(config)
+        with _no_word_of_every_parameter():
+            network.init_weights()
+    if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":
+        raise UserError(f"model {spec.name}: only a UPerHead has the pyramid of taps at fpn: tap the backbone")
+    preprocessor = config.data_preprocessor
+    return MMSegmenter(network, spec, list(preprocessor.mean), list(preprocessor.std))
+
+
+def _each(heads: Any) -> list[Any]:
+    """One head, several, or None, as a list."""
+    if heads is None:
+        return []
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+@contextmanager
+def _no_word_of_every_parameter() -> Iterator[None]:
+    """For mmengine's `init_weights`, which logs two lines a parameter, and mmsegmentation's, which may print one."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
