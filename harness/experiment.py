@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness import datasets, discovery, models
+from harness import datasets, discovery, models, strict_yaml
 from harness.errors import YAML_FAULTS, UserError
 from harness.run import Run
 
@@ -320,22 +319,11 @@ class Experiment(_Strict):
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, refusing a key that stands twice (two arms alike would silently become one)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except YAML_FAULTS as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -348,7 +336,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = strict_yaml.load(value)
     except YAML_FAULTS:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")

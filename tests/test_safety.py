@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from harness.datasets.spec import YAML_LOADER
 from harness.errors import UserError
-from harness.experiment import Experiment, _UniqueKeys
+from harness.experiment import Experiment
+from harness.strict_yaml import UniqueKeys
 
-SAFE_LOADERS = ("_UniqueKeys", "YAML_LOADER")  # what stands for Loader= in our own calls; see the test below
+SAFE_LOADERS = ("UniqueKeys",)  # what stands for Loader= in our own calls; see the test below
 MODULES = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
 
@@ -70,9 +70,8 @@ def test_no_source_loads_what_could_run(repository):
     assert {path: calls for path, calls in found.items() if calls} == {}
 
 
-def test_the_loaders_of_yaml_are_safe_ones():
-    for loader in (_UniqueKeys, YAML_LOADER):
-        assert issubclass(loader, yaml.constructor.SafeConstructor)
+def test_the_loader_of_yaml_is_a_safe_one():
+    assert issubclass(UniqueKeys, yaml.constructor.SafeConstructor)
 
 
 class Payload:

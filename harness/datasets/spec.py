@@ -22,15 +22,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from harness import strict_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.discovery import unknown
 from harness.errors import YAML_FAULTS, UserError
 
 IGNORE_INDEX = 255
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML was built with it
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
 
 
@@ -175,7 +174,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML's keys on top of those of its base; `below` are the files that lead here by their base."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

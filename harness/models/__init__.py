@@ -24,11 +24,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from harness import strict_yaml
 from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import YAML_FAULTS, UserError
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
@@ -122,18 +122,18 @@ def load_spec(name: str) -> ModelSpec:
     path = FOLDER / f"{name}.yaml"
     try:
         return ModelSpec(name=name, **_content(name))
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path}: {key}: {first['msg']}") from None
+    except YAML_FAULTS as error:
+        raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
 
 
 def _content(name: str) -> dict[str, Any]:
     if name not in names():
         raise unknown("model", name, names())
-    own = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    own = strict_yaml.load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     base = own.pop("base", None)
     return _content(base) | own if base else own
 
