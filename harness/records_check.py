@@ -98,6 +98,8 @@ def check_record(folder: Path) -> list[str]:
     except ValidationError as error:
         return [f"record.json: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
     problems = [*_key_problems(folder, record), *_settings_problems(record), *_file_problems(folder, record)]
+    if remark := content.get("data_remark"):
+        problems.append(f"data_remark: its data are not the published set ({remark})")
     try:
         refuse_changed_files(folder, content)
     except UserError as error:

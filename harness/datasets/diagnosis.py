@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from harness.datasets import images
-from harness.datasets.dataset import RENDERED, Dataset
+from harness.datasets.dataset import Dataset
+from harness.datasets.declared import RENDERED
 from harness.datasets.mistakes import COCO_STUFF_NAMES, coco_stuff_kind, explain_pixels, explain_values, id_order
 from harness.datasets.readers import FolderLayout, Sample
 from harness.datasets.spec import Spec, read_specs
@@ -52,7 +52,17 @@ def wrong_images(dataset: Dataset, names: Iterable[str]) -> str:
 def wrong_root(dataset: Dataset, root: Path) -> str:
     """A sentence if the root holds none of the data set's layouts because of a usual mistake; else ""."""
     pictures = chain.from_iterable(root.glob("*/" * depth + "*.jpg") for depth in range(DEPTH))
-    return wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root)
+    return (
+        wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root) or _other(dataset, root)
+    )
+
+
+def _other(dataset: Dataset, root: Path) -> str:
+    """A sentence that names the data sets whose layout the root holds, if there are any."""
+    from harness import datasets
+
+    fitting = [name for name in datasets.names() if name != dataset.name and datasets.load(name, root).found_layout()]
+    return f"the folders are those of {' or '.join(fitting)}: use --dataset {fitting[0]}" if fitting else ""
 
 
 def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[Sample]) -> tuple[Sample, str] | None:
@@ -78,9 +88,8 @@ def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[S
 
 def wrong_classes(dataset: Dataset, split: str, pixels: Sequence[int]) -> str:
     """A sentence if the pixels of a complete split (of each class and, last, ignored) show a mistake; else ""."""
-    rendered = dataset.folder() / RENDERED
-    if rendered.is_file():  # the shares of its classes are made up, but it says what it is
-        found = json.loads(rendered.read_text(encoding="utf-8"))["dataset"]
+    if dataset.is_rendered:  # the shares of its classes are made up, but it says what it is
+        found = json.loads((dataset.folder() / RENDERED).read_text(encoding="utf-8")).get("dataset")
         other = found != dataset.name and found in _stored_alike(dataset)
         return f"the root was rendered as {found}: use --dataset {found}" if other else ""
     if orders := {name: _names(spec) for name, spec in _stored_alike(dataset).items()}:
@@ -98,7 +107,7 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if encoding == "mat":
         return ""
     try:
-        with Image.open(sample.label_path) as label, Image.open(sample.image_path) as image:
+        with images.opened(sample.label_path) as label, images.opened(sample.image_path) as image:
             content, size, image_size = np.asarray(label), label.size, image.size
     except (OSError, SyntaxError, ValueError):  # what PIL raises for damaged files, about which the reader says all
         return ""
@@ -145,7 +154,7 @@ def _is_label(spec: Spec, path: Path) -> bool:
 
 def _is_photograph(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with images.opened(path) as image:
             colors = image.convert("RGB").getcolors(PHOTO_COLORS)
             return image.format == "JPEG" or (image.mode != "P" and colors is None)
     except (OSError, SyntaxError, ValueError):

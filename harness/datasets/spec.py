@@ -6,6 +6,7 @@
     classes                         in order of train id: name, display colour, and the label values that stand for it
     ignored_labels                  label values that count nowhere
     splits, other_counts            images of each split; numbers that are right too
+    size                            of every image, WIDTHxHEIGHT in pixels, or from one size to another: 1x1..640x640
     train_split, evaluation_split   what is trained on, and what papers report
     clusters                        a regular expression: what it matches at the start of an id is the image's cluster
     class_pixels                    known pixels of each class in a split and, last, of ignored ones
@@ -26,6 +27,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness import strict_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
+from harness.datasets.sizes import Sizes
 from harness.discovery import unknown
 from harness.errors import YAML_FAULTS, UserError
 
@@ -101,6 +103,7 @@ class Spec(_Strict):
     ignored_labels: LabelValues = ()
     splits: dict[str, int] = Field(min_length=1)
     other_counts: dict[str, tuple[Count, ...]] = {}
+    size: str | None = None
     train_split: str
     evaluation_split: str
     clusters: str | None = None
@@ -115,6 +118,11 @@ class Spec(_Strict):
         except re.error as error:
             raise ValueError(f"{value!r} is no regular expression ({error})") from None
         return value
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_one(cls, value: str | None) -> str | None:
+        return value if value is None else str(Sizes.of(value))
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "Spec":

@@ -112,7 +112,11 @@ def _evaluated(
     window, fit = window_of(schedule), fit_of(schedule)
     counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
-    return {"split": dataset.evaluation_split, "files": files} | scores_of(counts, absent, training["class_pixels"])
+    # Not the published set: a part of it, another size, or rendered.
+    data = {"data_remark": dataset.remark} if dataset.remark else {}
+    return (
+        {"split": dataset.evaluation_split, "files": files} | data | scores_of(counts, absent, training["class_pixels"])
+    )
 
 
 def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:

@@ -44,6 +44,7 @@ class Origin:
     machine: str
     source: str
     commit: str
+    data: str = ""  # what its data are, if not the published set
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,8 @@ def _origin(record: dict[str, Any]) -> Origin | None:
     name = device.get("name") or device.get("type")
     if not (name and torch_version and source):
         return None
-    return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7])
+    commit = (made.get("commit") or "unknown")[:7]
+    return Origin(f"{name} with torch {torch_version}", source, commit, data=str(record.get("data_remark") or ""))
 
 
 def _left_out(*protocols: str) -> str:
