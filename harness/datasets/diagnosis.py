@@ -52,9 +52,8 @@ def wrong_images(dataset: Dataset, names: Iterable[str]) -> str:
 def wrong_root(dataset: Dataset, root: Path) -> str:
     """A sentence if the root holds none of the data set's layouts because of a usual mistake; else ""."""
     pictures = chain.from_iterable(root.glob("*/" * depth + "*.jpg") for depth in range(DEPTH))
-    return (
-        wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root) or _other(dataset, root)
-    )
+    named = wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root)
+    return named or _other(dataset, root)
 
 
 def _other(dataset: Dataset, root: Path) -> str:

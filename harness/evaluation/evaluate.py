@@ -112,11 +112,10 @@ def _evaluated(
     window, fit = window_of(schedule), fit_of(schedule)
     counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
-    # Not the published set: a part of it, another size, or rendered.
-    data = {"data_remark": dataset.remark} if dataset.remark else {}
-    return (
-        {"split": dataset.evaluation_split, "files": files} | data | scores_of(counts, absent, training["class_pixels"])
-    )
+    found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files}
+    if dataset.remark:  # not the published set: a part of it, another size, or rendered
+        found["data_remark"] = dataset.remark
+    return found | scores_of(counts, absent, training["class_pixels"])
 
 
 def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:

@@ -172,7 +172,8 @@ def test_colours_where_indices_are_expected(scenes: Dataset) -> None:
     first = scenes.samples("val")[0]
     assert failure(scenes).startswith(
         f"Scenes val: valannot/{first.id}.png is an 8-bit RGB PNG, but labels must be 8-bit greyscale; it holds "
-        "colours where indices of classes are expected: replace each colour by its class's index; 1 more problem is listed in "
+        "colours where indices of classes are expected: replace each colour by its class's index; 1 more problem is "
+        "listed in "
     )
 
 

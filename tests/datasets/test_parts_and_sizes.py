@@ -136,6 +136,6 @@ def test_records_of_a_part_say_so(tmp_path: Path) -> None:
     label = part.read_label(sample)
     layout_writer._save(tmp_path / "predictions" / f"{sample.id}.png", np.where(label == 255, 0, label))
     run = Run("external", "camvid", "external", "theirs", 0)
-    score_predictions(part, tmp_path / "predictions", results=tmp_path / "results", run=run)
+    score_predictions(tmp_path / "predictions", part, results=tmp_path / "results", run=run)
     record = json.loads((run.folder(tmp_path / "results") / "record.json").read_text())
     assert record["data_remark"] == part.remark
