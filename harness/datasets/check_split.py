@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.datasets.dataset import Dataset
 from harness.datasets.diagnosis import wrong_classes, wrong_folders, wrong_images, wrong_labels
 from harness.datasets.images import orientation
-from harness.datasets.jpeg_damage import Inspectors, inspectors
+from harness.datasets.jpeg_damage import HOLE, Inspectors, has_hole, inspectors
 from harness.datasets.mistakes import FAR, share_distance, void_classes
 from harness.datasets.readers import Listing, Sample
 from harness.errors import UserError
@@ -28,7 +28,7 @@ IDENTICAL, DIFFERENT, UNKNOWN = "identical to the published labels", "different"
 class Found:
     """What was found in a split. Class counts have one entry a class and, last, one for ignored pixels.
 
-    sizes: images by size, "640x480". turned: files whose EXIF orientation says to turn them.
+    sizes: images by size, "640x480". turned: files whose EXIF orientation says to turn them. hollow: JPEGs with a hole.
     """
 
     listed: int
@@ -37,6 +37,7 @@ class Found:
     problems: list[str]
     sizes: Counter[str] = field(default_factory=Counter)
     turned: list[str] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
 
     def add(self, counts: NDArray[np.int64], shape: tuple[int, ...]) -> None:
         """Count a label: the pixels of each class, and the size."""
@@ -60,6 +61,11 @@ class Found:
             distance = share_distance(self.pixels[:-1].tolist(), known)
             if distance > FAR:
                 yield f"the shares of the classes are far from the known ones ({100 * distance:.0f} % lie elsewhere)"
+        if self.hollow:
+            yield (
+                f"{count(len(self.hollow), 'JPEG')} with {HOLE:,} zero bytes in a row or more, {self.hollow[0]} first: "
+                "a hole that an incomplete copy leaves, or a large flat area; look at it"
+            )
         if self.turned:
             yield (
                 f"{count(len(self.turned), 'file')} with an EXIF orientation, {self.turned[0]} first: images and "
@@ -92,11 +98,12 @@ class Found:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What one sample is: a label's pixels by class and its shape, and what of it has an EXIF orientation."""
+    """What one sample is: a label's pixels by class and its shape, what of it has an EXIF orientation or a hole."""
 
     counts: NDArray[np.int64]
     shape: tuple[int, ...]
     turned: list[str]
+    hollow: list[str]
 
 
 def check_split(
@@ -127,6 +134,7 @@ def check_split(
             else:
                 found.add(result.counts, result.shape)
                 found.turned += result.turned
+                found.hollow += result.hollow
                 if dataset.sizes and (result.shape[1], result.shape[0]) not in dataset.sizes:
                     found.problems.append(_wrong_size(dataset, root, sample, result.shape))
     found.problems += failed.values()
@@ -148,7 +156,8 @@ def _check(dataset: Dataset, root: Path, sample: Sample, looking: Inspectors) ->
     counts = np.append(pixels[: len(dataset.classes)], pixels[dataset.ignore_index])
     paths = [sample.image_path] + ([sample.label_path] if dataset.spec.layout.encoding != "mat" else [])
     turned = [f"{_below(root, str(path))} (orientation {how})" for path in paths if (how := orientation(path)) != 1]
-    return _Checked(counts, label.shape, turned)
+    hollow = [_below(root, str(sample.image_path))] if has_hole(sample.image_path) else []
+    return _Checked(counts, label.shape, turned, hollow)
 
 
 def _wrong_size(dataset: Dataset, root: Path, sample: Sample, shape: tuple[int, ...]) -> str:

@@ -20,6 +20,13 @@ from harness.errors import UserError
 LOOKS = 200  # label files, spread evenly, that are looked at to explain wrong values
 SUSPECTS = 20  # files that are looked at otherwise
 PHOTO_COLORS = 256  # a picture of labels has fewer
+FULL_ADE20K = (
+    "labels with a class in red and green are ADE20K's full release, of some 3,000 classes; the benchmark of 150 is "
+    "another one with 8-bit greyscale labels: download ADEChallengeData2016.zip"
+)
+FULL_ADE20K_FILES = tuple(
+    f"{above}{inside}*_seg.png" for above in ("", "*/") for inside in ("", "*/", "images/*/*/*/*/")
+)
 DEPTH = 4  # levels of folders below a root in which images are looked for
 
 
@@ -53,6 +60,8 @@ def wrong_root(dataset: Dataset, root: Path) -> str:
     """A sentence if the root holds none of the data set's layouts because of a usual mistake; else ""."""
     pictures = chain.from_iterable(root.glob("*/" * depth + "*.jpg") for depth in range(DEPTH))
     named = wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root)
+    if not named and dataset.name == "ade20k" and any(chain.from_iterable(map(root.glob, FULL_ADE20K_FILES))):
+        named = FULL_ADE20K
     return named or _other(dataset, root)
 
 
@@ -116,6 +125,8 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if content.dtype == np.uint8 and content.ndim == 3 and encoding == "ids":
         if (content[..., :1] == content[..., :3]).all():
             return "its channels are equal: save one of them as 8-bit greyscale"
+        if dataset.name == "ade20k" and not (content[..., 0] % 10).any():
+            return FULL_ADE20K
         return "it holds colours where indices of classes are expected: replace each colour by its class's index"
     if content.dtype != np.uint8 and content.max() > 255:
         return f"with values up to {content.max()} it holds no classes (instances, perhaps): take the labels of classes"

@@ -21,6 +21,15 @@ import numpy as np
 FEW = 0.01  # share of a file's bytes that may be left over before its end marker: some writers leave a few
 
 
+HOLE = 1024  # bytes
+
+
+def has_hole(path: Path) -> bool:
+    """Whether the file is a JPEG with a long run of zero bytes, whose pixels decode without a word in some places."""
+    content = path.read_bytes()
+    return content.startswith(b"\xff\xd8") and bytes(HOLE) in content[: content.rfind(b"\xff\xd9")]
+
+
 class Inspectors:
     """Processes that look at JPEGs, for threads to share. Use `inspectors`."""
 
