@@ -43,8 +43,8 @@ class _Key(_Part):
 
 
 class _Provenance(_Part):
-    commit: Commit
-    dirty: bool
+    commit: Commit | None
+    dirty: bool | None
     packages: dict[str, str | None]
     device: dict[str, Any]
     data_fingerprint: Sha256 | None
@@ -151,7 +151,9 @@ def _settings_problems(record: _Record) -> list[str]:
         if record.iterations != asked:
             problems.append(f"iterations is {record.iterations}, but its schedule asks for {asked}")
         problems += [] if record.weights_hash else ["weights_hash is missing"]
-    if record.provenance.dirty:
+    if record.provenance.commit is None or record.provenance.dirty is None:
+        problems.append("provenance.commit is unknown: train it again from a checkout of this project's repository")
+    elif record.provenance.dirty:
         problems.append("provenance.dirty: its code had changes that were not committed, so the commit is not what ran")
     return problems
 
