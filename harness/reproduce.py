@@ -1,5 +1,6 @@
 """Makes a committed run again, or its first iterations, from its record alone, and holds the two side by side."""
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ EARLY_TOLERANCE = 0.05
 class Comparison:
     """A run made again, beside its record.
 
-    scores: {protocol: (mIoU of the record, mIoU now)} in percent. differs: in what machine, versions, code or settings
-    are not the record's, one phrase each; empty: the very same weights and scores are due. same_bits: whether weights
+    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine, versions, code or
+    settings are not the record's, one phrase each; empty: the very same weights and scores are due. same_bits: whether weights
     and scores are the record's.
     """
 
@@ -42,7 +43,11 @@ class Comparison:
     def passed(self) -> bool:
         """Equal to the bit where it is due, else every mIoU within `TOLERANCE` points."""
         return self.same_bits or (
-            bool(self.differs) and all(abs(now - then) <= TOLERANCE for then, now in self.scores.values())
+            bool(self.differs)
+            and all(
+                abs(now - then) <= TOLERANCE or (math.isnan(then) and math.isnan(now))
+                for then, now in self.scores.values()
+            )
         )
 
 
@@ -113,7 +118,9 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
         raise UserError(f"{run.folder(results)} ended as {again['status']}: {again['reason']}")
     return Comparison(
         record=folder,
-        scores={name: (record["scores"][name]["miou"], again["scores"][name]["miou"]) for name in chosen},
+        scores={
+            name: (_defined(record["scores"][name]["miou"]), _defined(again["scores"][name]["miou"])) for name in chosen
+        },
         differs=[
             *_differing_settings(record, training["settings"]),
             *_differing_machine(record, training["provenance"]),
@@ -207,6 +214,11 @@ def describe(found: Comparison | Beginning) -> str:
         shown.append("settings, code, versions and machine are the record's, so that the same bits were due")
     shown += [f"not the record's: {each}" for each in found.differs]
     return "\n  ".join([str(found.record), *shown, "pass" if found.passed else "fail"])
+
+
+def _miou(record: dict[str, Any], protocol: str) -> float:
+    score = record["scores"][protocol]["miou"]
+    return math.nan if score is None else float(score)
 
 
 def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:

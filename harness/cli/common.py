@@ -31,6 +31,11 @@ DEFAULT_CONFIG = Path("config/smoke.yaml")
 DEFAULT_RESULTS = Path("results")
 
 
+def percent(score: float | None) -> str:
+    """A score as people read it: None, where nothing was labelled, is undefined."""
+    return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"
+
+
 def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
     """Say how a run ended that was not done: as a failure, or with `keep_going` as a line.
 

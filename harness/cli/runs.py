@@ -20,6 +20,7 @@ from harness.cli.common import (
     ThreadsOption,
     app,
     finish,
+    percent,
 )
 from harness.cost import read_size
 from harness.errors import RunFailed, UserError
@@ -137,7 +138,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(record["scores"], indent=1))
         for name, scores in record["scores"].items():
-            print(f"{folder} {name}: mIoU {scores['miou']:.2f}", file=sys.stderr)
+            print(f"{folder} {name}: mIoU {percent(scores['miou'])}", file=sys.stderr)
     finish(record, folder, keep_going)
 
 
@@ -162,7 +163,7 @@ def _known_answers(
         typer.echo(json.dumps(found, indent=1))
     missed = []
     for protocol, scores in found["scores"].items():
-        line = f"{checkpoint.name} {protocol}: mIoU {scores['miou']:.2f}"
+        line = f"{checkpoint.name} {protocol}: mIoU {percent(scores['miou'])}"
         if answer := found["known_answers"].get(protocol):
             said = f"{answer['published']:.2f} within {answer['tolerance']}"
             line += f", published {said}: {'pass' if answer['passed'] else 'fail'}"
