@@ -29,9 +29,9 @@ EARLY_TOLERANCE = 0.05
 class Comparison:
     """A run made again, beside its record.
 
-    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine, versions, code or
-    settings are not the record's, one phrase each; empty: the very same weights and scores are due. same_bits: whether weights
-    and scores are the record's.
+    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine,
+    versions, code or settings are not the record's, one phrase each; empty: the very same weights and scores are due.
+    same_bits: whether weights and scores are the record's.
     """
 
     record: Path
@@ -118,9 +118,7 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
         raise UserError(f"{run.folder(results)} ended as {again['status']}: {again['reason']}")
     return Comparison(
         record=folder,
-        scores={
-            name: (_defined(record["scores"][name]["miou"]), _defined(again["scores"][name]["miou"])) for name in chosen
-        },
+        scores={name: (_miou(record, name), _miou(again, name)) for name in chosen},
         differs=[
             *_differing_settings(record, training["settings"]),
             *_differing_machine(record, training["provenance"]),

@@ -21,6 +21,7 @@ from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.locking import Lock, hold, remove_leftovers
 from harness.machine import Machine
+from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
 from harness.run import file_hash, inference_weights, read_json, write_json
@@ -131,7 +132,9 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
         raise UserError(f"{path} is missing: train this run (with --restart) before evaluating it")
     network = models.build(model, num_classes, weights="none")
     try:
-        network.load_inference_state(load_file(path))
+        state = load_file(path)
+        check_finite(path, state)
+        network.load_inference_state(state)
     except SafetensorError:
         raise UserError(f"{path} is damaged: train this run again (with --restart)") from None
     return ready(network, device)

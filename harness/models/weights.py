@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import logging
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from harness.errors import UserError
 from harness.models import ModelSpec
 from harness.models.configuration import full_address, initial_weights
 from harness.models.download import cache_folder, download
+from harness.models.integrity import check_file, check_finite
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
@@ -114,10 +114,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    check_file(path, digest)
     try:
         with torch.serialization.safe_globals([(_Log, name) for name in LOGS]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a damaged file makes torch raise
         raise UserError(
             f"{path} cannot be read as a torch file of plain tensors ({_reason(error)}): pass one, such as a "
             f"checkpoint's state dict saved alone"
@@ -128,6 +129,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     state = {str(k).removeprefix("module."): v for k, v in tensors.items() if isinstance(v, Tensor)}
     if not state:
         raise UserError(f"{path} holds no state dict: pass a file with a model's tensors by name")
+    check_finite(path, state)
     return state, digest
 
 
