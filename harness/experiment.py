@@ -1,6 +1,7 @@
 """The experiment file: arms x data sets x models x seeds, and the one place where training settings stand."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,12 +26,16 @@ from harness.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
+SEEDS = 2**32  # one more than the largest: what every generator of random numbers takes
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class Photometric(_Strict):
@@ -40,6 +45,13 @@ class Photometric(_Strict):
     contrast_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
     saturation_range: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
     hue_delta: PositiveInt = 18  # of OpenCV's 180 steps
+
+    @field_validator("contrast_range", "saturation_range")
+    @classmethod
+    def _low_comes_first(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError(f"{list(value)} must be given as low, high")
+        return value
 
 
 class Schedule(_Strict):
@@ -85,6 +97,12 @@ class Schedule(_Strict):
             raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale {self.scale} must be given as low, high")
+        if self.class_weights is not None and not any(self.class_weights):
+            raise ValueError("class_weights are all 0, which trains nothing: give null, or a positive one")
+        if self.slide_stride and any(
+            step > side for step, side in zip(self.slide_stride, self.slide_window or self.crop, strict=True)
+        ):
+            raise ValueError(f"slide_stride {list(self.slide_stride)} is larger than the window, which leaves gaps")
         return self
 
 
@@ -94,7 +112,7 @@ class Arm(_Strict):
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    seed_offset: NonNegativeInt = 0  # added to the seeds: other luck, still paired with the baseline's seed
+    seed_offset: Seed = 0  # added to the seeds: other luck, still paired with the baseline's seed
     options: dict[str, Any]
 
     def is_again(self, other: "Arm") -> bool:
@@ -126,7 +144,7 @@ class Experiment(_Strict):
     schedule: Schedule
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     roots: dict[str, Path] = {}
     absent: Absent = "skip"
 
@@ -176,6 +194,9 @@ class Experiment(_Strict):
                     raise discovery.unknown(
                         "option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}"
                     )
+            for key, value in given.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ValueError(f"{name}.{key} must be a finite number, not {value}")
             read[name]["options"] = given
         return read
 
@@ -244,9 +265,11 @@ class Experiment(_Strict):
                     raise ValueError(f"schedules.{number} matches no pair of data set and model that runs")
         for dataset, model in pairs:
             try:
-                self.schedule_of(dataset, model)
+                schedule = self.schedule_of(dataset, model)
             except ValidationError as error:
                 raise ValueError(f"schedules, for {model} on {dataset}: {_first_problem(error)}") from None
+            if fault := _misfit(schedule, dataset, model):
+                raise ValueError(f"schedule.{fault}")
         return self
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -295,8 +318,8 @@ class Experiment(_Strict):
         if (dataset, model) not in self.pairs():
             bound = ", ".join(self.only[model])
             raise UserError(f"model {model} runs on {bound} alone in experiment {self.name}: see its key only")
-        if seed < 0:
-            raise UserError(f"--seed must be 0 or larger, not {seed}")
+        if not 0 <= seed < SEEDS:
+            raise UserError(f"--seed must be from 0 to {SEEDS - 1}, not {seed}")
         return Run(self.name, dataset, model, arm, seed)
 
     def settings(self, run: Run) -> dict[str, Any]:
@@ -317,6 +340,21 @@ class Experiment(_Strict):
         if arm.seed_offset:
             settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def _misfit(schedule: Schedule, dataset: str, model: str) -> str:
+    """Which setting does not fit the data set or the model, and why; "" if all fit."""
+    weights, classes = schedule.class_weights, datasets.load(dataset).num_classes
+    if weights is not None and len(weights) != classes:
+        return f"class_weights has {len(weights)} numbers, but {dataset} has {classes} classes: give one for each"
+    spec = models.load_spec(model)
+    if min(schedule.crop) < spec.smallest_image:
+        least = spec.smallest_image
+        return f"crop is {list(schedule.crop)}, but {model} takes images of {least}x{least} pixels or more"
+    one_value = spec.pools_to_one or max(schedule.crop) <= max(spec.taps.strides)
+    if schedule.batch == 1 and one_value:
+        return f"batch is 1, but {model} normalises maps of a single value over the batch: give 2 or more"
+    return ""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@
       at: backbone                  the backbone's outputs (the default), or `fpn`: those of a UPerNet head's pyramid
       channels: [48, 96, 192, 384]
       strides: [4, 8, 16, 32]
+    smallest_image: 29              height and width in pixels that an image must have; any, if left out
+    pools_to_one: true              a part sees one value an image, whose batch norm needs two images or more
     base: NAME                      start from another model's file, whose keys those given here replace
     weights:                        what `weights="auto"` loads; left out for a network from scratch
       configuration: true           the file that the configuration itself starts its backbone from, or
@@ -17,7 +19,8 @@
       - {dataset: ..., protocol: ..., miou: ..., tolerance: ..., checkpoint: ...}
 
 torch and mmsegmentation are imported by `build` alone, so listing and checking models is quick. A run's settings hold
-`ModelSpec.model_dump()`: `published` is no part of it, and `at` and `configuration` only where a file uses them.
+`ModelSpec.model_dump()`: `published`, `smallest_image` and `pools_to_one` are no part of it, and `at` and
+`configuration` only where a file uses them.
 """
 
 import re
@@ -109,6 +112,8 @@ class ModelSpec(_Strict):
     taps: Taps
     overrides: dict[str, Any] = Field(default_factory=dict)
     weights: WeightsSource = WeightsSource()
+    smallest_image: PositiveInt = Field(default=1, exclude=True)
+    pools_to_one: bool = Field(default=False, exclude=True)
     published: tuple[Published, ...] = Field(default=(), exclude=True)
 
 

@@ -43,6 +43,7 @@ class Segmenter(nn.Module):
         self.tapped = spec.taps.at
         self.channels = list(spec.taps.channels)
         self.strides = list(spec.taps.strides)
+        self.name, self.smallest_image = spec.name, spec.smallest_image
         self.align_corners = bool(network.align_corners)
         self.num_classes = int(network.num_classes)
         self.pad_value = tuple(round(value) for value in mean)
@@ -57,7 +58,16 @@ class Segmenter(nn.Module):
         return self.initial_weights.sha256 if self.initial_weights else None
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """RGB images [B, 3, H, W], 0 to 255, uint8 or float -> maps [B, channels[i], ~H/strides[i], ~W/strides[i]]."""
+        """RGB images [B, 3, H, W], 0 to 255, uint8 or float -> maps [B, channels[i], ~H/strides[i], ~W/strides[i]].
+
+        Raises UserError for images that are smaller than the network takes (scaled ones of ms_flip, too).
+        """
+        if not torch.jit.is_tracing() and min(images.shape[-2:]) < self.smallest_image:
+            height, width = images.shape[-2:]
+            raise UserError(
+                f"model {self.name} takes images of {self.smallest_image}x{self.smallest_image} pixels or more, and "
+                f"one is {width}x{height} (width x height) where it goes in: leave it out, or take another model"
+            )
         normalised = (images.float() - self.mean.float()) / self.std.float()
         stages = list(self.backbone(normalised.to(self.mean.dtype)))  # the buffers follow the parameters' dtype
         return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
