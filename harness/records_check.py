@@ -19,6 +19,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
 from harness.run import Run, Status, fingerprint, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score
+from harness.walking import files_below
 
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
@@ -77,7 +78,7 @@ def check_records(folder: Path) -> dict[Path, list[str]]:
 
     Raises UserError if there is no record.json.
     """
-    found = sorted(path.parent for path in Path(folder).rglob("record.json"))
+    found = sorted(path.parent for path in files_below(folder) if path.name == "record.json")
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
     return {each: check_record(each) for each in found}

@@ -12,6 +12,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import ARM_KEYS, Experiment
 from harness.machine import Machine
 from harness.run import Run, differences, read_json
+from harness.walking import files_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +89,10 @@ def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
     "name" and "model": of the processor}; a key that none of them agrees in does not count. Raises UserError if there
     is no run.
     """
-    found = {path.parent: read_json(path) for path in sorted(Path(folder).rglob("record.json"))}
+    found = {
+        path.parent: read_json(path)
+        for path in sorted(path for path in files_below(folder) if path.name == "record.json")
+    }
     done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")

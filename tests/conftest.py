@@ -68,7 +68,7 @@ def tiny_data(tmp_path, monkeypatch):
     folder = tmp_path / "datasets"
     folder.mkdir()
     camvid = yaml.safe_load((datasets.FOLDER / "camvid.yaml").read_text())
-    tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "root_variable": "TINY_ROOT"}
+    tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "size": None, "root_variable": "TINY_ROOT"}
     tiny["classes"] = camvid["classes"][:3]
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     monkeypatch.setattr(datasets, "FOLDER", folder)

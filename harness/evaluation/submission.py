@@ -24,6 +24,7 @@ from harness.experiment import FOLDER_NAME, Protocol
 from harness.machine import Machine
 from harness.progress import track
 from harness.run import read_json
+from harness.walking import files_below
 
 Format = Literal["train_ids", "cityscapes", "ade20k"]
 
@@ -101,7 +102,7 @@ def _images(dataset: Dataset, split: str, folder: Path | None) -> list[Path]:
     """The images of a split, or those below `folder`, in order of their names."""
     layout = dataset.spec.layout
     if folder is not None:
-        paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     elif split in dataset.splits or not isinstance(layout, FolderLayout) or "{split}" not in layout.images:
         paths = [sample.image_path for sample in dataset.samples(split)]
     else:  # a split without labels
