@@ -60,6 +60,7 @@ class Dataset:
         self.remark = ""
         self.is_rendered = False
         self._found: Spec | None = None
+        self._holds = False  # that the root holds the layout has been seen
         self._fault: UserError | None = None
         try:
             own = declared.read(root, self.splits) if root is not None else None
@@ -108,7 +109,8 @@ class Dataset:
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise UserError(f"the root {self.root} cannot be read: make it readable, or pass another --root DIR")
         spec = self._found_spec()
-        if spec is None or not spec.layout.found(self.root, self.splits):
+        self._holds = self._holds or (spec is not None and spec.layout.found(self.root, self.splits))
+        if not self._holds:
             from harness.datasets.nearest import nearest_layout
 
             raise UserError(f"the root {self.root} does not hold {self.title}: {nearest_layout(self.specs, self.root)}")

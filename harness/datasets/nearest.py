@@ -1,5 +1,6 @@
 """Says what a root holds of the layout that fits it best, and what it lacks."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -57,6 +58,12 @@ def _fit(spec: Spec, root: Path) -> _Fit:
 
 
 def _content(root: Path) -> str:
-    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in islice(root.iterdir(), 10 * SHOWN))
+    names = sorted(map(_name, islice(root.iterdir(), 10 * SHOWN)))
     more = ", ..." if len(names) > SHOWN else ""
     return f"it holds {', '.join(names[:SHOWN])}{more}" if names else "it is empty"
+
+
+def _name(path: Path) -> str:
+    if not path.is_dir():
+        return path.name
+    return f"{path.name}/" + ("" if os.access(path, os.R_OK | os.X_OK) else " (which may not be read)")
