@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
-	$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT)
+	$(BIN)/snakemake --cores $(CORES) --config 'experiment=$(EXPERIMENT)'
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests

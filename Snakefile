@@ -32,8 +32,8 @@ rule verify:
     message:
         "Checking the data set {wildcards.dataset}."
     shell:
-        "python -m harness verify --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --results $RESULTS"
-        " --keep-going 2>&1 | log {log}"
+        "harness verify --dataset {wildcards.dataset} --results \"$RESULTS\""
+        " --keep-going 2>&1 | log {log:q}"
 
 
 rule train:
@@ -56,9 +56,9 @@ rule train:
     message:
         "Training {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
-        "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
-        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram --keep-going"
-        " 2>&1 | log {log}"
+        "harness train --dataset {wildcards.dataset} --model {wildcards.model}"
+        " --arm {wildcards.arm} --seed {wildcards.seed} --results \"$RESULTS\" --threads {threads} --cache ram --keep-going"
+        " 2>&1 | log {log:q}"
 
 
 rule evaluate:
@@ -82,8 +82,8 @@ rule evaluate:
     message:
         "Evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
-        "python -m harness evaluate {params.folder} {params.protocols} --absent {params.absent}"
-        " --threads {threads} --keep-going 2>&1 | log {log}"
+        "python -m harness evaluate {params.folder:q} {params.protocols} --absent {params.absent}"
+        " --threads {threads} --keep-going 2>&1 | log {log:q}"
 
 
 rule tables:
@@ -102,7 +102,7 @@ rule tables:
     message:
         "Writing the tables of {NAME}."
     shell:
-        "python -m harness report --part tables --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "harness report --part tables --results \"$RESULTS\" 2>&1 | log {log:q}"
 
 
 rule figures:
@@ -121,7 +121,7 @@ rule figures:
     message:
         "Drawing the figures of {NAME}."
     shell:
-        "python -m harness report --part figures --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "harness report --part figures --results \"$RESULTS\" 2>&1 | log {log:q}"
 
 
 rule examples:
@@ -140,7 +140,7 @@ rule examples:
     message:
         "Drawing the example pictures of {NAME}."
     shell:
-        "python -m harness report --part examples --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "harness report --part examples --results \"$RESULTS\" 2>&1 | log {log:q}"
 
 
 rule page:
@@ -162,7 +162,7 @@ rule page:
     message:
         "Writing the page of {NAME}."
     shell:
-        "python -m harness report --part page --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "harness report --part page --results \"$RESULTS\" 2>&1 | log {log:q}"
 
 
 # A target of its own (snakemake latency --cores all): nothing may run beside it.
@@ -184,4 +184,4 @@ rule latency:
     message:
         "Timing every method's inference network; nothing else runs."
     shell:
-        "python -m harness latency {params.models} --size {params.size} --results $RESULTS 2>&1 | log {log}"
+        "python -m harness latency {params.models} --size {params.size:q} --results \"$RESULTS\" 2>&1 | log {log:q}"

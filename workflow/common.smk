@@ -21,17 +21,19 @@ _SET = shlex.split(str(config.get("set", "")))
 # What may change without anything being made again goes to the rules by the environment (where Python is, how the
 # experiment file is called); what may not, by their params.
 ENVIRONMENT = {
-    "PATH": f"{Path(sys.executable).parent}:$PATH",
     "PYTHONPATH": workflow.basedir,
-    "EXPERIMENT": EXPERIMENT_FILE,
-    "OVERRIDES": " ".join(f"--set {item}" for item in _SET),
     "RESULTS": RESULTS,
 }
 # A scheduler that takes a job away sends SIGTERM to all of its processes. The one that trains writes a checkpoint then;
 # the shell and its log must outlive it, or its end is taken for the job's and it is killed at its work.
 SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
-EXPORTS = "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
-shell.prefix(f"set -euo pipefail; {SURVIVE}{EXPORTS}")
+EXPORTS = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+EXPORTS += "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in ENVIRONMENT.items())
+# `harness VERB ...` in a rule knows the experiment and what is set over it.
+_TOLD = shlex.join(["--config", str(EXPERIMENT_FILE), *(word for item in _SET for word in ("--set", item))])
+_FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
+_SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
+shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")
 # A training or an evaluation takes one GPU where there is one and leases it (harness/devices.py); as many run at a time
 # as there are here, or that may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
