@@ -43,7 +43,7 @@ def nearest_layout(specs: Sequence[Spec], root: Path) -> str:
 def _fit(spec: Spec, root: Path) -> _Fit:
     layout, fits = spec.layout, []
     base = layout.base(root)
-    for split in spec.splits:
+    for split in dict.fromkeys([spec.train_split, *spec.splits]):
         present, folders, absent = [], [], []
         for pattern in layout.parts(split):
             if any(True for _ in files(base, pattern)):
