@@ -53,10 +53,14 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "alpha": 1e38}}
     schedule = {"iterations": 4, "batch": 2, "crop": [64, 64], "learning_rate": 0.1}
     schedule |= {"log_every": 2, "checkpoint_every": 4}
+    (tmp_path / "my own").mkdir()  # spaces and a file that a value cut at its space would name
     experiment = experiment_file(arms=arms, schedule=schedule, protocols=["whole"])
-    results = tmp_path / "out"
+    experiment = experiment.rename(tmp_path / "my own" / experiment.name)
+    (tmp_path / "keep").write_text("mine")
+    results = tmp_path / "keep me"
     result = snakemake(repository, experiment, results)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "keep").read_text() == "mine"
 
     runs = results / "runs/tiny/scenes/hrnet_tiny"
     status = {arm: json.loads((runs / arm / "seed0/record.json").read_text())["status"] for arm in arms}

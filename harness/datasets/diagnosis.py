@@ -119,6 +119,11 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
             content, size, image_size = np.asarray(label), label.size, image.size
     except (OSError, SyntaxError, ValueError):  # what PIL raises for damaged files, about which the reader says all
         return ""
+    if size == image_size[::-1] and images.orientation(sample.image_path) > 4:
+        return (
+            "the image's EXIF orientation says to turn it, and the label was drawn on the turned one: turn the image "
+            "for good (mogrify -auto-orient)"
+        )
     if size != image_size:
         same_shape = abs(size[0] * image_size[1] - size[1] * image_size[0]) <= max(image_size)
         return "the shape is the same, so one of the two was resized: take the originals of both" if same_shape else ""

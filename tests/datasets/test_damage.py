@@ -146,6 +146,16 @@ def test_orientations_are_reported_of_images_and_labels(tree: Dataset, tmp_path:
     assert f"test/{sample.image_path.name} (orientation 3)" in warning
 
 
+def test_a_label_of_the_turned_photograph_is_explained(tree: Dataset, tmp_path: Path) -> None:
+    sample = tree.samples("test")[0]
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    Image.fromarray(read_image(sample.image_path)).save(sample.image_path, exif=exif)
+    cv2.imwrite(str(sample.label_path), np.rot90(read_label(sample.label_path)))
+    with pytest.raises(UserError, match="EXIF orientation says to turn it"):
+        verify(tree, tmp_path / "verify.json")
+
+
 def test_a_picture_without_orientation_is_upright(tree: Dataset) -> None:
     assert orientation(tree.samples("test")[0].image_path) == 1
 
