@@ -119,6 +119,9 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
             content, size, image_size = np.asarray(label), label.size, image.size
     except (OSError, SyntaxError, ValueError):  # what PIL raises for damaged files, about which the reader says all
         return ""
+    colors = content.dtype == np.uint8 and content.ndim == 3 and encoding == "ids"
+    if colors and dataset.name == "ade20k" and content[..., 0].any() and not (content[..., 0] % 10).any():
+        return FULL_ADE20K
     if size == image_size[::-1] and images.orientation(sample.image_path) > 4:
         return (
             "the image's EXIF orientation says to turn it, and the label was drawn on the turned one: turn the image "
@@ -127,11 +130,9 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if size != image_size:
         same_shape = abs(size[0] * image_size[1] - size[1] * image_size[0]) <= max(image_size)
         return "the shape is the same, so one of the two was resized: take the originals of both" if same_shape else ""
-    if content.dtype == np.uint8 and content.ndim == 3 and encoding == "ids":
+    if colors:
         if (content[..., :1] == content[..., :3]).all():
             return "its channels are equal: save one of them as 8-bit greyscale"
-        if dataset.name == "ade20k" and not (content[..., 0] % 10).any():
-            return FULL_ADE20K
         return "it holds colours where indices of classes are expected: replace each colour by its class's index"
     if content.dtype != np.uint8 and content.max() > 255:
         return f"with values up to {content.max()} it holds no classes (instances, perhaps): take the labels of classes"
