@@ -25,6 +25,7 @@ def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path: Pat
         "root_variable": "CITYSCAPES_ROOT",
         "root": None,
         "found": None,
+        "why": "",
         "verified": False,
     }
     assert found["scenes"]["root"].startswith(str(tmp_path / "data" / "scenes-"))  # where it will be rendered
@@ -54,6 +55,16 @@ def test_a_root_is_found_with_its_layout_and_verified_once_checked(
     # A report about another folder says nothing about this one.
     other = layout_writer.write_scenes(tmp_path / "other", cityscapes, counts, (16, 16))
     assert not overview(tmp_path, {"cityscapes": other})["cityscapes"]["verified"]
+
+
+def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("scenes", "camvid"):
+        (tmp_path / f"{name}.yaml").write_text((datasets.FOLDER / f"{name}.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.setattr(datasets, "FOLDER", tmp_path)
+    text = lines(overview(tmp_path))
+    assert any(line.startswith("mine: ") and "mine.yaml" in line for line in text)
+    assert any(line.startswith("camvid (11 classes") for line in text)
 
 
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"fingerprint": null, "root": "ROOT"}', '{"fingerprint": "a"}'])

@@ -208,5 +208,5 @@ def test_the_list_of_data_sets_survives_one_bad_root(
 ) -> None:
     monkeypatch.setenv("CITYSCAPES_ROOT", str(forbidden))
     text = "\n".join(lines(overview(tmp_path)))
-    assert f"not found in {forbidden}" in text
+    assert f"not found in {forbidden}: the root {forbidden} cannot be read" in text
     assert "scenes (11 classes" in text
