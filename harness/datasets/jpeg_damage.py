@@ -13,57 +13,67 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 
 import cv2
 import numpy as np
 
-FEW = 0.01  # share of a file's bytes that may be left over before its end marker: some writers leave a few
-
-
+JPEG_START = b"\xff\xd8\xff"
 HOLE = 1024  # bytes
+FEW = 0.01  # share of a file's bytes that may be left over before its end marker: some writers leave a few
 
 
 def has_hole(path: Path) -> bool:
     """Whether the file is a JPEG with a long run of zero bytes, whose pixels decode without a word in some places."""
     content = path.read_bytes()
-    return content.startswith(b"\xff\xd8") and bytes(HOLE) in content[: content.rfind(b"\xff\xd9")]
+    return content.startswith(JPEG_START) and bytes(HOLE) in content[: content.rfind(b"\xff\xd9")]
 
 
 class Inspectors:
-    """Processes that look at JPEGs, for threads to share. Use `inspectors`."""
+    """Processes that look at JPEGs, for threads to share; each starts when it is needed. Use `inspectors`."""
 
     def __init__(self, number: int) -> None:
-        self._free: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
-        self._all = [
-            subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-            )
-            for _ in range(number)
-        ]
-        for process in self._all:
-            self._free.put(process)
+        self._places: LifoQueue[subprocess.Popen[str] | None] = LifoQueue()  # the last used comes first
+        self._number = number
+        for _ in range(number):
+            self._places.put(None)
 
     def fault(self, path: Path) -> str:
         """What is wrong with the pixels of the JPEG at `path`, to follow its name; "" if nothing is, or it is none."""
-        process = self._free.get()
-        assert process.stdin is not None
-        assert process.stdout is not None
+        if not _is_jpeg(path):
+            return ""
+        process = self._places.get()
         try:
+            process = process or _start()
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write(json.dumps(str(path)) + "\n")
             process.stdin.flush()
-            return str(json.loads(process.stdout.readline()))
+            answer = process.stdout.readline()
+            if not answer:
+                raise RuntimeError(f"the process that looks at {path} was ended: start again")
+            return str(json.loads(answer))
         finally:
-            self._free.put(process)
+            self._places.put(process)
 
     def close(self) -> None:
         """End the processes."""
-        for process in self._all:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.close()
-            process.wait()
-            process.stdout.close()
+        for _ in range(self._number):
+            if process := self._places.get():
+                process.communicate()
+
+
+def _start() -> subprocess.Popen[str]:
+    command = [sys.executable, __file__]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+
+
+def _is_jpeg(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(JPEG_START)) == JPEG_START
+    except OSError:  # which reading the file says better
+        return False
 
 
 @contextmanager

@@ -13,8 +13,9 @@ def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None =
     """For every data set: title, number of classes, images of each split, and where and whether it is found.
 
     `root` is its folder, or None where nothing names one (`root_variable` is what would); `found` is the layout that
-    the root holds ("yes" if it has no name), or None, and `why` then says what is wrong with the root; `verified` says whether the last check of this root found all in
-    order. All values are plain JSON. roots: of an experiment; they come before the environment's.
+    the root holds ("yes" if it has no name), or None, and `why` then says what is wrong with the root; `verified` says
+    whether the last check of this root found all in order. All values are plain JSON. A data set whose file holds a
+    mistake has no splits, and `why` says which. roots: of an experiment; they come before the environment's.
     """
     return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
 
