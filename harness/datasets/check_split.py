@@ -1,6 +1,7 @@
 """Reads every image and label of a split and says what it found."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,7 +171,7 @@ def _wrong_size(dataset: Dataset, root: Path, sample: Sample, shape: tuple[int, 
 
 def _as_is(dataset: Dataset, root: Path) -> str:
     """How to use the data all the same."""
-    again = f"python -m harness prepare --as-is --dataset {dataset.name} --root {root}"
+    again = f"python -m harness prepare --as-is --dataset {dataset.name} --root {shlex.quote(str(root))}"
     return f"to use what is there all the same, marked in all results: {again}"
 
 
