@@ -8,6 +8,11 @@ report: "workflow/report/workflow.rst"
 include: "workflow/common.smk"
 
 
+# A run that was skipped is a hole in the tables; where nothing else was asked for, that is no success.
+onsuccess:
+    say_what_was_skipped()
+
+
 localrules:
     all,
 

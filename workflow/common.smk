@@ -13,6 +13,7 @@ from harness.evaluation.external_arms import external_records
 from harness.experiment import Experiment
 from harness.reporting.figures import figure_names
 from harness.run import fingerprint
+from harness.status import status_rows
 
 EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/smoke.yaml")
 RESULTS = config.get("results", "results")
@@ -113,6 +114,17 @@ def missing(name):
     if datasets.is_verified(name, Path(RESULTS)):
         return ""
     return datasets.missing(name, EXPERIMENT.roots.get(name), Path(RESULTS))
+
+
+def say_what_was_skipped():
+    """Print why runs were skipped, each reason once; ends with status 1 if no run was made at all."""
+    rows = status_rows(Path(RESULTS), [EXPERIMENT])
+    skipped = [row for row in rows if row.status == "skipped"]
+    for reason in dict.fromkeys(row.reason for row in skipped):
+        number = sum(row.reason == reason for row in skipped)
+        print(f"skipped, {number} of {len(rows)} runs: {reason}", file=sys.stderr)
+    if rows and len(skipped) == len(rows):
+        sys.exit("error: every run was skipped, so the report holds no result")
 
 
 wildcard_constraints:
