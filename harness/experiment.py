@@ -195,8 +195,8 @@ class Experiment(_Strict):
                         "option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}"
                     )
             for key, value in given.items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise ValueError(f"{name}.{key} must be a finite number, not {value}")
+                if not _is_finite(value):
+                    raise ValueError(f"{name}.{key} must hold finite numbers, not {value}")
             read[name]["options"] = given
         return read
 
@@ -340,6 +340,13 @@ class Experiment(_Strict):
         if arm.seed_offset:
             settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in a value as YAML has it is NaN or infinite."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _misfit(schedule: Schedule, dataset: str, model: str) -> str:
