@@ -108,8 +108,11 @@ class Dataset:
             raise UserError(f"the root {self.root} of the data set {self.name} is no folder: pass --root DIR")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise UserError(f"the root {self.root} cannot be read: make it readable, or pass another --root DIR")
-        spec = self._found_spec()
-        self._holds = self._holds or (spec is not None and spec.layout.found(self.root, self.splits))
+        try:
+            spec = self._found_spec()
+            self._holds = self._holds or (spec is not None and spec.layout.found(self.root, self.splits))
+        except PermissionError as error:
+            raise UserError(f"{error.filename} cannot be read: make it readable, or pass another --root DIR") from None
         if not self._holds:
             from harness.datasets.nearest import nearest_layout
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from harness.datasets.readers import FolderLayout, ListLayout, files
+from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout, ListLayout, files
 from harness.datasets.spec import Spec
 
 SHOWN = 6  # entries of a folder
@@ -46,8 +46,10 @@ def _fit(spec: Spec, root: Path) -> _Fit:
     for split in dict.fromkeys([spec.train_split, *spec.splits]):
         present, folders, absent = [], [], []
         for pattern in layout.parts(split):
-            if any(True for _ in files(base, pattern)):
-                present.append(pattern)
+            suffixes = IMAGE_SUFFIXES if pattern == layout.parts(split)[0] and isinstance(layout, FolderLayout) else ()
+            spelled = [pattern, *(str(PurePosixPath(pattern).with_suffix(suffix)) for suffix in suffixes)]
+            if there := next((each for each in spelled for _ in files(base, each)), None):
+                present.append(there)
                 continue
             absent.append(pattern)
             parent = PurePosixPath(pattern).parent

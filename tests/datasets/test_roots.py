@@ -139,6 +139,15 @@ def test_the_nearest_layout_says_what_is_there_and_what_is_missing(write: Callab
     assert "there is no gtFine/train/*/*_gtFine_label" in str(caught.value)
 
 
+def test_images_that_were_converted_are_there_too(write: Callable[..., Path]) -> None:
+    root = write("cityscapes", "original")
+    for path in root.rglob("*_leftImg8bit.png"):
+        path.rename(path.with_suffix(".jpg"))
+    shutil.rmtree(root / "gtFine")
+    with pytest.raises(UserError, match=r"leftImg8bit/train/\*/\*_leftImg8bit\.jpg is there"):
+        opened("cityscapes", root).folder()
+
+
 def test_an_empty_folder_of_a_layout_is_told_from_a_missing_one(write: Callable[..., Path]) -> None:
     root = write("ade20k", "")
     for path in root.rglob("*.png"):
