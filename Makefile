@@ -28,7 +28,7 @@ help:
 
 run: .venv/ready
 	@$(BIN)/python -m harness.unlock
-	@$(BIN)/snakemake --cores $(CORES) --config experiment=$(EXPERIMENT) $(if $(SET),set='$(SET)')
+	@$(BIN)/snakemake --cores $(CORES) --config 'experiment=$(EXPERIMENT)' $(if $(SET),'set=$(SET)')
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests

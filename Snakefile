@@ -24,11 +24,11 @@ onstart:
 
 
 onsuccess:
-    shell("python -m harness summary --config $EXPERIMENT $OVERRIDES --results $RESULTS")
+    last_screen()
 
 
 onerror:
-    shell("python -m harness summary --config $EXPERIMENT $OVERRIDES --results $RESULTS")
+    last_screen()
 
 
 rule verify:
@@ -46,8 +46,8 @@ rule verify:
     message:
         "Checking the data set {wildcards.dataset}."
     shell:
-        "python -m harness verify --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --results $RESULTS"
-        " --keep-going 2>&1 | log {log}"
+        "harness verify --dataset {wildcards.dataset} --results \"$RESULTS\""
+        " --keep-going 2>&1 | log {log:q}"
 
 
 rule run:
@@ -72,9 +72,9 @@ rule run:
     message:
         "Training and evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
-        "python -m harness train --config $EXPERIMENT $OVERRIDES --dataset {wildcards.dataset} --model {wildcards.model}"
-        " --arm {wildcards.arm} --seed {wildcards.seed} --results $RESULTS --threads {threads} --cache ram"
-        " --evaluate --keep-going 2>&1 | log {log}"
+        "harness train --dataset {wildcards.dataset} --model {wildcards.model} --arm {wildcards.arm}"
+        " --seed {wildcards.seed} --results \"$RESULTS\" --threads {threads} --cache ram --evaluate --keep-going"
+        " 2>&1 | log {log:q}"
 
 
 rule report:
@@ -96,7 +96,7 @@ rule report:
     message:
         "Writing the tables, the figures and the page of {NAME}."
     shell:
-        "python -m harness report --config $EXPERIMENT $OVERRIDES --results $RESULTS 2>&1 | log {log}"
+        "harness report --results \"$RESULTS\" 2>&1 | log {log:q}"
 
 
 # A target of its own (snakemake latency): nothing may run beside it.
@@ -118,4 +118,4 @@ rule latency:
     message:
         "Timing every method's inference network; nothing else runs."
     shell:
-        "python -m harness latency {params.models} --size {params.size} --results $RESULTS 2>&1 | log {log}"
+        "python -m harness latency {params.models} --size {params.size:q} --results \"$RESULTS\" 2>&1 | log {log:q}"

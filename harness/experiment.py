@@ -4,12 +4,10 @@
 
 import hashlib
 import json
-import operator
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -23,18 +21,21 @@ from pydantic import (
     model_validator,
 )
 
-from harness import datasets, discovery, models
+from harness import datasets, discovery, models, strict_yaml
 from harness.config import Listed, Range, Size, Strict
 from harness.errors import YAML_FAULTS, UserError
 from harness.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
+SEEDS = 2**32  # one more than the largest: what every generator of random numbers takes
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
 # Keys that choose among an experiment's runs, or say where its data are, and change none of them.
 CHOOSING = ("name", "datasets", "models", "only", "seeds", "roots")
 ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
+
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
 
 class Photometric(Strict):
@@ -87,8 +88,12 @@ class Schedule(Strict):
         if self.checkpoint_every % self.log_every:
             # A log row averages the iterations since the last one; a continued run must start on a whole row.
             raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
+        if self.class_weights is not None and not any(self.class_weights):
+            raise ValueError("class_weights are all 0, which trains nothing: give null, or a positive one")
         window = self.slide_window or self.crop
-        if self.slide_stride is not None and any(map(operator.gt, self.slide_stride, window)):
+        if self.slide_stride is not None and any(
+            step > side for step, side in zip(self.slide_stride, window, strict=True)
+        ):
             raise ValueError(f"slide_stride {list(self.slide_stride)} must not exceed the window, {list(window)}")
         return self
 
@@ -99,7 +104,7 @@ class Arm(Strict):
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    seed_offset: NonNegativeInt = 0  # added to every seed (A/A control)
+    seed_offset: Seed = 0  # added to every seed (A/A control)
     options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
 
     def is_again(self, other: "Arm") -> bool:
@@ -131,7 +136,7 @@ class Experiment(Strict):
     schedule: Schedule
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
-    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     roots: dict[str, Annotated[Path, Listed]] = {}
     absent: Absent = "skip"
     demonstration: bool = False  # it shows that everything works, and nothing about the methods
@@ -262,14 +267,11 @@ class Experiment(Strict):
                     raise ValueError(f"schedules.{number} matches no pair of data set and model that runs")
         for dataset, model in pairs:
             try:
-                weights = self.schedule_of(dataset, model).class_weights
+                schedule = self.schedule_of(dataset, model)
             except ValidationError as error:
                 raise ValueError(f"schedules, for {model} on {dataset}: {_first_problem(error)}") from None
-            classes = len(datasets.load(dataset).classes) if weights is not None else 0
-            if weights is not None and len(weights) != classes:
-                raise ValueError(
-                    f"schedule.class_weights has {len(weights)} values, but {dataset} has {classes} classes"
-                )
+            if fault := _misfit(schedule, dataset, model):
+                raise ValueError(f"schedule.{fault}")
         return self
 
     @model_validator(mode="after")
@@ -329,8 +331,8 @@ class Experiment(Strict):
         if (dataset, model) not in self.pairs():
             bound = ", ".join(self.only[model])
             raise UserError(f"model {model} runs on {bound} alone in experiment {self.name}: see its key only")
-        if seed < 0:
-            raise UserError(f"--seed must be 0 or larger, not {seed}")
+        if not 0 <= seed < SEEDS:
+            raise UserError(f"--seed must be from 0 to {SEEDS - 1}, not {seed}")
         return Run(self.name, dataset, model, arm, seed)
 
     def settings(self, run: Run) -> dict[str, Any]:
@@ -368,26 +370,26 @@ def trial_name(name: str, overrides: list[str]) -> str:
     return f"{name}+{told}"
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, but a repeated key is an error (one of two arms would silently be lost), and 1e-3 a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1, which PyYAML reads, takes 1e-3 for text: its floats need a dot.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+def _misfit(schedule: Schedule, dataset: str, model: str) -> str:
+    """Which setting does not fit the data set or the model, and why; "" if all fit."""
+    weights, classes = schedule.class_weights, datasets.load(dataset).num_classes
+    if weights is not None and len(weights) != classes:
+        return f"class_weights has {len(weights)} numbers, but {dataset} has {classes} classes: give one for each"
+    spec = models.load_spec(model)
+    if min(schedule.crop) < spec.smallest_image:
+        least = spec.smallest_image
+        return f"crop is {list(schedule.crop)}, but {model} takes images of {least}x{least} pixels or more"
+    one_value = spec.pools_to_one or max(schedule.crop) <= max(spec.taps.strides)
+    if schedule.batch == 1 and one_value:
+        return f"batch is 1, but {model} normalises maps of a single value over the batch: give 2 or more"
+    return ""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except YAML_FAULTS as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -400,7 +402,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
     try:
-        parsed = yaml.load(value, Loader=_Loader)
+        parsed = strict_yaml.load(value)
     except YAML_FAULTS:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")

@@ -1,5 +1,7 @@
 """Where a number comes from: code, packages, machine."""
 
+import logging
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -8,6 +10,7 @@ from typing import Any
 
 from harness import devices
 
+log = logging.getLogger(__name__)
 ROOT = Path(__file__).parent.parent
 TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
 CPUINFO = Path("/proc/cpuinfo")
@@ -20,7 +23,8 @@ def provenance(device: str) -> dict[str, Any]:
     """The commit, whether the code is another, versions of the packages that matter, and the device.
 
     `dirty`: a tracked file differs from the commit, or one in `TAKES_PART` is not tracked. Results and notes do not
-    count, and neither does what .gitignore names.
+    count, and neither does what .gitignore names. `commit` and `dirty` are None, with a warning, where git does not
+    answer or answers about another repository than this project's.
     """
     import torch
 
@@ -29,11 +33,7 @@ def provenance(device: str) -> dict[str, Any]:
     # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
     shared = {"sharers": devices.sharers()} if gpu else {}
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(
-            _git("status", "--porcelain", "--untracked-files=no")
-            or _git("ls-files", "--others", "--exclude-standard", "--", *TAKES_PART)
-        ),
+        **_code(),
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
         "device": {"type": device.split(":")[0]} | named | {"threads": torch.get_num_threads()} | shared,
@@ -55,12 +55,37 @@ def processor() -> dict[str, str]:
     return {"name": name} | ({"model": model} if model else {})
 
 
-def _git(*arguments: str) -> str | None:
+class _NoAnswer(Exception):
+    """Git does not say what is asked, in its words."""
+
+
+def _code() -> dict[str, Any]:
+    """`commit` and `dirty` of the code that runs."""
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None  # not a checkout, or no git
+        top = Path(_git("rev-parse", "--show-toplevel"))
+        if not top.samefile(ROOT):
+            raise _NoAnswer(f"the next repository, {top}, is another one")
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+        added = _git("ls-files", "--others", "--exclude-standard", "--", *TAKES_PART)
+    except (_NoAnswer, OSError) as error:
+        log.warning("the commit of %s is unknown, and records will say so: %s", ROOT, error)
+        return {"commit": None, "dirty": None}
+    return {"commit": commit, "dirty": bool(changed or added)}
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this project. Raises _NoAnswer if it refuses or is not there."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    # What a hook or a wrapper sets would name another repository whatever -C says.
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    except OSError:
+        raise _NoAnswer("git is not installed") from None
+    except subprocess.CalledProcessError as error:
+        raise _NoAnswer((error.stderr.strip().splitlines() or ["git refuses"])[0]) from None
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:

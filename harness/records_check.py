@@ -20,6 +20,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
 from harness.run import Run, Status, fingerprint, is_set_aside, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score
+from harness.walking import files_below
 
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
@@ -46,8 +47,8 @@ class _Key(_Part):
 
 
 class _Provenance(_Part):
-    commit: Commit
-    dirty: bool
+    commit: Commit | None
+    dirty: bool | None
     packages: dict[str, str | None]
     device: dict[str, Any]
     data_fingerprint: Sha256 | None
@@ -80,7 +81,7 @@ def check_records(folder: Path) -> dict[Path, list[str]]:
 
     Raises UserError if there is no record.json.
     """
-    found = sorted(path.parent for path in Path(folder).rglob("record.json") if not is_set_aside(path))
+    found = sorted(path.parent for path in files_below(folder) if path.name == "record.json" and not is_set_aside(path))
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
     return {each: check_record(each) for each in found}
@@ -101,6 +102,8 @@ def check_record(folder: Path) -> list[str]:
     except ValidationError as error:
         return [f"record.json: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
     problems = [*_key_problems(folder, record), *_settings_problems(record), *_file_problems(folder, record)]
+    if remark := content.get("data_remark"):
+        problems.append(f"data_remark: its data are not the published set ({remark})")
     try:
         refuse_changed_files(folder, content)
     except UserError as error:
@@ -152,7 +155,9 @@ def _settings_problems(record: _Record) -> list[str]:
         if record.iterations != asked:
             problems.append(f"iterations is {record.iterations}, but its schedule asks for {asked}")
         problems += [] if record.weights_hash else ["weights_hash is missing"]
-    if record.provenance.dirty:
+    if record.provenance.commit is None or record.provenance.dirty is None:
+        problems.append("provenance.commit is unknown: train it again from a checkout of this project's repository")
+    elif record.provenance.dirty:
         problems.append("provenance.dirty: its code had changes that were not committed, so the commit is not what ran")
     return problems
 

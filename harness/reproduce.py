@@ -1,5 +1,6 @@
 """Makes a committed run again, or its first iterations, from its record alone, and holds the two side by side."""
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import ARM_KEYS, Experiment
 from harness.machine import Machine
 from harness.run import Run, differences, is_set_aside, read_json
+from harness.walking import files_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +31,9 @@ EARLY_TOLERANCE = 0.05
 class Comparison:
     """A run made again, beside its record.
 
-    scores: {protocol: (mIoU of the record, mIoU now)} in percent. differs: in what machine, versions, code or settings
-    are not the record's, one phrase each; empty: the very same weights and scores are due. same_bits: whether weights
-    and scores are the record's.
+    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine,
+    versions, code or settings are not the record's, one phrase each; empty: the very same weights and scores are due.
+    same_bits: whether weights and scores are the record's.
     """
 
     record: Path
@@ -43,7 +45,11 @@ class Comparison:
     def passed(self) -> bool:
         """Equal to the bit where it is due, else every mIoU within `TOLERANCE` points."""
         return self.same_bits or (
-            bool(self.differs) and all(abs(now - then) <= TOLERANCE for then, now in self.scores.values())
+            bool(self.differs)
+            and all(
+                abs(now - then) <= TOLERANCE or (math.isnan(then) and math.isnan(now))
+                for then, now in self.scores.values()
+            )
         )
 
 
@@ -85,7 +91,9 @@ def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
     is no run.
     """
     found = {
-        path.parent: read_json(path) for path in sorted(Path(folder).rglob("record.json")) if not is_set_aside(path)
+        path.parent: read_json(path)
+        for path in sorted(files_below(folder))
+        if path.name == "record.json" and not is_set_aside(path)
     }
     done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
     if not done:
@@ -116,7 +124,7 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
         raise UserError(f"{run.folder(results)} ended as {again['status']}: {again['reason']}")
     return Comparison(
         record=folder,
-        scores={name: (record["scores"][name]["miou"], again["scores"][name]["miou"]) for name in chosen},
+        scores={name: (_miou(record, name), _miou(again, name)) for name in chosen},
         differs=[
             *_differing_settings(record, training["settings"]),
             *_differing_machine(record, training["provenance"]),
@@ -210,6 +218,11 @@ def describe(found: Comparison | Beginning) -> str:
         shown.append("settings, code, versions and machine are the record's, so that the same bits were due")
     shown += [f"not the record's: {each}" for each in found.differs]
     return "\n  ".join([str(found.record), *shown, "pass" if found.passed else "fail"])
+
+
+def _miou(record: dict[str, Any], protocol: str) -> float:
+    score = record["scores"][protocol]["miou"]
+    return math.nan if score is None else float(score)
 
 
 def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:

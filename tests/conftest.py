@@ -68,7 +68,7 @@ def write_tiny(folder):
     described = folder / "datasets"
     described.mkdir()
     camvid = yaml.safe_load((Path(datasets.__file__).parent / "camvid.yaml").read_text())
-    tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "root_variable": "TINY_ROOT"}
+    tiny = camvid | {"name": "tiny", "splits": counts, "class_pixels": {}, "size": None, "root_variable": "TINY_ROOT"}
     tiny["classes"] = camvid["classes"][:3]
     (described / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     return root, described

@@ -47,10 +47,41 @@ def test_results_notes_and_what_is_ignored_do_not(checkout):
     assert not is_dirty()
 
 
-def test_without_a_repository_nothing_is_known_of_the_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+def commit_and_dirty():
     found = provenance.provenance("cpu")
-    assert (found["commit"], found["dirty"]) == (None, False)
+    return found["commit"], found["dirty"]
+
+
+def test_without_a_repository_nothing_is_known_of_the_code(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert commit_and_dirty() == (None, None)
+    assert "is unknown" in caplog.text
+
+
+def test_a_repository_around_the_project_is_not_its_own(checkout, monkeypatch, caplog):
+    inside = checkout / "results" / "project"
+    inside.mkdir()
+    (checkout / ".gitignore").write_text("results/\n")
+    monkeypatch.setattr(provenance, "ROOT", inside)
+    assert commit_and_dirty() == (None, None)
+    assert f"{checkout}, is another one" in caplog.text
+
+
+def test_a_repository_that_git_refuses_to_look_at_is_unknown(checkout, monkeypatch, caplog):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert commit_and_dirty() == (None, None)
+    assert "dubious ownership" in caplog.text
+
+
+def test_without_git_nothing_is_known_of_the_code(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert commit_and_dirty() == (None, None)
+
+
+def test_the_environment_of_a_hook_names_no_other_repository(checkout, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    commit, dirty = commit_and_dirty()
+    assert (len(commit), dirty) == (40, False)
 
 
 X86 = "processor\t: {0}\ncpu family\t: 6\nmodel\t\t: {1}\nmodel name\t: Some Processor\nstepping\t: 2\n"

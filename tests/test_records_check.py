@@ -80,6 +80,7 @@ def better_tail(record):
         (lambda record: record["provenance"].update(data_fingerprint="0" * 64), "settings.data"),
         (lambda record: record["provenance"].update(dirty=True), "not committed"),
         (lambda record: record["provenance"].update(commit="abc"), "provenance.commit"),
+        (lambda record: record["provenance"].update(commit=None), "provenance.commit is unknown"),
         (lambda record: record["key"].update(seed=1), "its key says camvid-small/camvid/lite0_fpn/contextrast/seed1"),
         (lambda record: record["key"].pop("arm"), "key.arm: Field required"),
         (lambda record: record["key"].update(seed="0"), "key.seed"),

@@ -9,11 +9,11 @@ import torch
 import yaml
 
 from harness import discovery
-from harness.datasets.spec import YAML_LOADER
 from harness.errors import UserError
-from harness.experiment import Experiment, _Loader
+from harness.experiment import Experiment
+from harness.strict_yaml import UniqueKeys
 
-SAFE_LOADERS = ("_Loader", "YAML_LOADER")  # what stands for Loader= in our own calls; see the test below
+SAFE_LOADERS = ("UniqueKeys",)  # what stands for Loader= in our own calls; see the test below
 MODULES = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
 
@@ -93,9 +93,8 @@ def test_only_the_class_of_options_of_a_methods_file_is_executed(tmp_path, monke
     assert not marker.exists()
 
 
-def test_the_loaders_of_yaml_are_safe_ones():
-    for loader in (_Loader, YAML_LOADER):
-        assert issubclass(loader, yaml.constructor.SafeConstructor)
+def test_the_loader_of_yaml_is_a_safe_one():
+    assert issubclass(UniqueKeys, yaml.constructor.SafeConstructor)
 
 
 class Payload:

@@ -52,10 +52,14 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     arms = {"cross_entropy": {}, "contextrast": {}, "exploding": {"method": "contextrast", "weight": 1e38}}
     schedule = {"iterations": 4, "batch": 2, "crop": [64, 64], "learning_rate": 0.1}
     schedule |= {"log_every": 2, "checkpoint_every": 4}
+    (tmp_path / "my own").mkdir()  # spaces and a file that a value cut at its space would name
     experiment = experiment_file(arms=arms, schedule=schedule, protocols=["whole"])
-    results = tmp_path / "out"
+    experiment = experiment.rename(tmp_path / "my own" / experiment.name)
+    (tmp_path / "keep").write_text("mine")
+    results = tmp_path / "keep me"
     result = snakemake(repository, experiment, results)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "keep").read_text() == "mine"
 
     runs = results / "runs/tiny/scenes/hrnet_tiny"
     status = {arm: json.loads((runs / arm / "seed0/record.json").read_text())["status"] for arm in arms}
@@ -123,6 +127,15 @@ def test_a_missing_data_set_is_a_hole_until_it_arrives_and_no_hole_when_it_leave
     again = snakemake(repository, experiment, results)
     assert "Nothing to be done" in again.stdout + again.stderr
     assert record("camvid")["status"] == "done"
+
+
+def test_a_workflow_whose_runs_were_all_skipped_fails_and_says_why(repository, experiment_file, tmp_path, monkeypatch):
+    monkeypatch.delenv("ADE20K_ROOT", raising=False)
+    experiment = experiment_file(datasets=["ade20k"], arms={"cross_entropy": {}})
+    result = snakemake(repository, experiment, tmp_path / "out", "--until", "tables")
+    assert result.returncode == 1
+    assert "set ADE20K_ROOT" in result.stderr
+    assert "error: every run was skipped" in result.stderr
 
 
 def test_a_mistake_in_the_experiment_is_one_sentence(repository, experiment_file, tmp_path):

@@ -1,6 +1,5 @@
 # Names and paths that the rules of the Snakefile share, and what is left to do.
 
-import atexit
 import re
 import shlex
 import sys
@@ -15,9 +14,9 @@ from harness.errors import UserError
 from harness.evaluation.external_arms import external_records
 from harness.experiment import Experiment
 from harness.reporting.figures import figure_names
+from harness.progress import duration
 from harness.reporting.made_from import is_current
 from harness.reporting.summary import summary
-from harness.progress import duration
 from harness.run import Run
 from harness.runs import state
 
@@ -26,17 +25,19 @@ RESULTS = config.get("results", "results")
 # KEY=VALUE as for --set, several separated by spaces: --config set="schedule.iterations=50 seeds=[0,1]"
 _SET = shlex.split(str(config.get("set", "")))
 ENVIRONMENT = {
-    "PATH": f"{Path(sys.executable).parent}:$PATH",
     "PYTHONPATH": workflow.basedir,
-    "EXPERIMENT": EXPERIMENT_FILE,
-    "OVERRIDES": " ".join(f"--set {shlex.quote(item)}" for item in _SET),
     "RESULTS": RESULTS,
 }
 # A scheduler that takes a job away sends SIGTERM to all of its processes. The one that trains writes a checkpoint then;
 # the shell and its log must outlive it, or its end is taken for the job's and it is killed at its work.
 SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
-EXPORTS = "".join(f'export {name}="{value}"; ' for name, value in ENVIRONMENT.items())
-shell.prefix(f"set -euo pipefail; {SURVIVE}{EXPORTS}")
+EXPORTS = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+EXPORTS += "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in ENVIRONMENT.items())
+# `harness VERB ...` in a rule knows the experiment and what is set over it.
+_TOLD = shlex.join(["--config", str(EXPERIMENT_FILE), *(word for item in _SET for word in ("--set", item))])
+_FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
+_SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
+shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")
 # A run takes one GPU where there is one and leases it (harness/devices.py); as many go at a time as there are here, or
 # as may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
@@ -165,15 +166,28 @@ def outlook():
     return f"{NAME}: {len(left)} of {len(RECORDS)} runs to make, {at_a_time} at a time; {seconds}"
 
 
+def last_screen():
+    """Print what there is now and why runs were skipped, each reason once; if all were, that is no success."""
+    print("\n" + summary(EXPERIMENT, Path(EXPERIMENT_FILE), Path(RESULTS)), flush=True)
+    found = [state.read_record(EXPERIMENT, run, Path(RESULTS)) for run in EXPERIMENT.runs()]
+    skipped = [each for each in found if isinstance(each, state.Missing) and each.status == "skipped"]
+    for reason in dict.fromkeys(each.reason for each in skipped):
+        number = sum(each.reason == reason for each in skipped)
+        print(f"skipped, {number} of {len(found)} runs: {reason}", file=sys.stderr)
+    if len(skipped) == len(found):
+        sys.exit("error: every run was skipped, so the report holds no result")
+
+
 # Snakemake runs no hook when nothing is to be done, and then too the last screen shall say what there is.
 LOOKING = {"-n", "--dry-run", "--dryrun", "--lint", "--report", "--unlock", "--dag", "--rulegraph", "--list-rules"}
 if (
     not LOOKING & set(sys.argv)
+    and workflow.is_main_process
     and not any(map(work_left, EXPERIMENT.runs()))
     and report_is_current()
     and all(Path(path).exists() for path in (*TABLES, *FIGURES, EXAMPLES, PAGE))
 ):
-    atexit.register(lambda: print("\n" + summary(EXPERIMENT, Path(EXPERIMENT_FILE), Path(RESULTS)), flush=True))
+    last_screen()
 
 
 wildcard_constraints:

@@ -43,6 +43,11 @@ def naming(run: Run) -> Iterator[None]:
         raise UserError(f"{run}: {error}") from None
 
 
+def percent(score: float | None) -> str:
+    """A score as people read it: None, where nothing was labelled, is undefined."""
+    return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"
+
+
 def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
     """Say how a run ended that was not done: as a failure, or with `keep_going` as a line.
 

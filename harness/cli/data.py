@@ -112,9 +112,16 @@ def prepare(
     rendered: Annotated[
         Path | None, typer.Option("--rendered", help="Render scenes into every data set's layout below this folder.")
     ] = None,
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Use what the root holds of --dataset, a part of it or other sizes; results then say what it is.",
+        ),
+    ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Do once what a data set needs: convert labels from MATLAB files, or render a generated set."""
+    """Do once what a data set needs: convert labels from MATLAB files, render a generated set, or declare a part."""
     from harness import datasets
 
     if (dataset is None) == (rendered is None):
@@ -125,5 +132,11 @@ def prepare(
         typer.echo(f"written: {len(write_all(rendered))} folders below {rendered}")
     elif dataset is not None:
         opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
+        if as_is:
+            from harness.datasets.as_is import declare
+
+            found = declare(opened)
+            typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")
+            return
         report = datasets.prepare(opened, convert=True, workers=workers)
         typer.echo(json.dumps(report, indent=1) if report else f"{dataset} is read as it is: nothing to convert")

@@ -22,6 +22,7 @@ from harness.cli.common import (
     app,
     finish,
     naming,
+    percent,
 )
 from harness.cost import read_size
 from harness.errors import RunFailed, UserError
@@ -119,7 +120,7 @@ def _evaluated(
         record = evaluate_run(run.folder(results), machine, **options, absent=experiment.absent, keep_going=keep_going)
     found = read_record(experiment, run, results)
     if not isinstance(found, Missing):
-        scores = ", ".join(f"{name} {scores['miou']:.2f}" for name, scores in found["scores"].items())
+        scores = ", ".join(f"{name} {percent(scores['miou'])}" for name, scores in found["scores"].items())
         print(f"{run}: mIoU {scores}", file=sys.stderr)
     if keep_going:  # one of many
         from harness.watching import progress_of
@@ -183,7 +184,7 @@ def evaluate(
         if as_json:
             typer.echo(json.dumps(record["scores"], indent=1))
         for name, scores in record["scores"].items():
-            print(f"{folder} {name}: mIoU {scores['miou']:.2f}", file=sys.stderr)
+            print(f"{folder} {name}: mIoU {percent(scores['miou'])}", file=sys.stderr)
     finish(record, folder, keep_going)
 
 
@@ -208,7 +209,7 @@ def _known_answers(
         typer.echo(json.dumps(found, indent=1))
     missed = []
     for protocol, scores in found["scores"].items():
-        line = f"{checkpoint.name} {protocol}: mIoU {scores['miou']:.2f}"
+        line = f"{checkpoint.name} {protocol}: mIoU {percent(scores['miou'])}"
         if answer := found["known_answers"].get(protocol):
             said = f"{answer['published']:.2f} within {answer['tolerance']}"
             line += f", published {said}: {'pass' if answer['passed'] else 'fail'}"

@@ -70,6 +70,8 @@ def missing(name: str, given: Path | None = None, results: Path = Path("results"
             dataset.samples(dataset.train_split)
     except UserError as error:
         return str(error)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror}): make it readable for the user who runs this"
     return ""
 
 

@@ -68,7 +68,14 @@ class Augmentation:
         sample = {"img": image, "gt_seg_map": label, "seg_fields": ["gt_seg_map"]}
         self._resize.scale = self.fit or label.shape[::-1]
         with _seeded(seed):
-            sample = self._resize(sample)
+            try:
+                sample = self._resize(sample)
+            except cv2.error:
+                height, width = label.shape
+                raise UserError(
+                    f"an image of {width}x{height} (width x height) times a factor of schedule.scale is less than a "
+                    "pixel high or wide: raise schedule.scale"
+                ) from None
             window = self._window(sample["gt_seg_map"])
             image, label = sample["img"][window], sample["gt_seg_map"][window]
             if np.random.choice(2, p=[self.flip, 1 - self.flip]) == 0:  # noqa: NPY002

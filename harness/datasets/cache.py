@@ -15,10 +15,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from harness import atomic
 from harness.datasets.dataset import Dataset
+from harness.datasets.images import opened
 from harness.datasets.readers import Sample
 from harness.datasets.state import description_state, files_state
 from harness.errors import UserError
@@ -215,9 +215,9 @@ def _shapes(dataset: Dataset, samples: Sequence[Sample]) -> list[Shape]:
 
     def shape(sample: Sample) -> Shape:
         try:
-            with Image.open(sample.image_path) as image:
+            with opened(sample.image_path) as image:
                 return image.height, image.width
-        except OSError:
+        except (OSError, SyntaxError, ValueError):
             return dataset.read(sample)[1].shape  # says what is wrong with the file
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout, Sample
+from harness.datasets import declared
+from harness.datasets.readers import LARGEST_VALUE, FolderLayout, Listing, ListLayout, Sample
+from harness.datasets.sizes import Sizes
 from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.discovery import unknown
 from harness.errors import UserError
 
-__all__ = ["IGNORE_INDEX", "RENDERED", "Dataset", "Spec", "no_root", "ranges"]
+__all__ = ["IGNORE_INDEX", "Dataset", "Spec", "no_root", "ranges"]
 
 REFUSED = 254  # in place of a train id, for values that no label may hold
-RENDERED = "rendered.json"  # in a root that layout_writer filled: how many images it holds
 
 
 class Dataset:
@@ -30,8 +33,10 @@ class Dataset:
     one number a class and, last, that of the ignored pixels; `categories` are {group of classes: their train ids}.
 
     specs: the data set's description, or several that differ in their layout and in the label values it stores.
-    `spec` is the first whose layout is found under the root. A root that is filled with rendered scenes says so in
-    rendered.json: then `splits` is what that file says, and the title ends with "(rendered)".
+    `spec` is the first whose layout the root holds completely, or else the first that it holds in part.
+
+    A root may declare that it is not the published set (declared.py): then `splits` and `sizes` are what it says,
+    nothing that is known of the published set holds, `remark` says what it is, and the title ends with that.
     """
 
     ignore_index = IGNORE_INDEX
@@ -54,15 +59,30 @@ class Dataset:
             name: [self.classes.index(member) for member in members] for name, members in spec.categories.items()
         }
         self._other_counts = dict(spec.other_counts)
+        self.sizes = Sizes.of(spec.size) if spec.size else None
+        self.remark = ""
+        self.is_rendered = False
         self._found: Spec | None = None
-        if root is not None and (root / RENDERED).is_file():
-            self.splits = _rendered_splits(root / RENDERED, self.splits)
-            self.title, self.class_pixels, self._other_counts = f"{spec.title} (rendered)", {}, {}
+        self._holds = False  # that the root holds the layout has been seen
+        self._fault: UserError | None = None
+        try:
+            own = declared.read(root, self.splits) if root is not None else None
+        except UserError as error:  # which whoever asks for the files is told
+            self._fault, own = error, None
+        if own is not None:
+            self.splits, self.remark, self.is_rendered = own.splits, own.remark, own.is_rendered
+            self.sizes = None if own.is_rendered else own.sizes or self.sizes
+            self.title, self.class_pixels, self._other_counts = f"{spec.title} ({self.remark})", {}, {}
 
     @property
     def num_classes(self) -> int:
         """The number of classes, ignored pixels aside."""
         return len(self.classes)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the owner means what is there, and not the whole published set."""
+        return bool(self.remark) and not self.is_rendered
 
     @property
     def spec(self) -> Spec:
@@ -71,10 +91,11 @@ class Dataset:
 
     def found_layout(self) -> ListLayout | FolderLayout | None:
         """The layout that is found under the root, or None."""
-        spec = self._found_spec()
-        if spec is None or self.root is None or not spec.layout.found(self.root, self.splits):
-            return None
-        return spec.layout
+        with suppress(OSError):  # of a folder that may not be read, which `folder` says
+            spec = self._found_spec()
+            if spec is not None and self.root is not None and spec.layout.found(self.root, self.splits):
+                return spec.layout
+        return None
 
     def accepted_counts(self, split: str) -> tuple[int, ...]:
         """The numbers of images that a complete copy of the split may have, the usual one first."""
@@ -84,14 +105,21 @@ class Dataset:
         """The root folder. Raises UserError if it was not given, does not exist or does not hold the data set."""
         if self.root is None:
             raise no_root(self.name, self.root_variable)
+        if self._fault is not None:
+            raise self._fault
         if not self.root.is_dir():
             raise UserError(f"the root {self.root} of the data set {self.name} is no folder: pass --root DIR")
-        if self._found_spec() is None:
-            names = ", ".join(spec.layout.name for spec in self.specs)
-            raise UserError(
-                f"the root {self.root} does not hold {self.title} in any of its layouts ({names}): "
-                "pass --root DIR as in docs/datasets.md"
-            )
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise UserError(f"the root {self.root} cannot be read: make it readable, or pass another --root DIR")
+        try:
+            spec = self._found_spec()
+            self._holds = self._holds or (spec is not None and spec.layout.found(self.root, self.splits))
+        except PermissionError as error:
+            raise UserError(f"{error.filename} cannot be read: make it readable, or pass another --root DIR") from None
+        if not self._holds:
+            from harness.datasets.nearest import nearest_layout
+
+            raise UserError(f"the root {self.root} does not hold {self.title}: {nearest_layout(self.specs, self.root)}")
         return self.root
 
     def check_split(self, split: str) -> None:
@@ -105,7 +133,7 @@ class Dataset:
         Raises UserError for an unknown split, a missing root or list, an empty split, or the first pair that is wrong.
         """
         self.check_split(split)
-        listing = self.spec.layout.scan(self.folder(), split)
+        listing = self.listing(split)
         if not listing.samples and not listing.problems:
             raise UserError(f"{self.title} in {self.root}: the list of the split {split} names no image")
         if listing.problems:
@@ -113,6 +141,19 @@ class Dataset:
             more = f" (and {others} more problem{'s' if others > 1 else ''})" if others else ""
             raise UserError(f"{self.title} in {self.root}: {listing.problems[0]}{more}")
         return listing.samples
+
+    def listing(self, split: str) -> Listing:
+        """What there is of a split; of a root that is declared as it is, what is absent is no problem.
+
+        Raises UserError for a missing root, or a list that is missing or cannot be read.
+        """
+        root = self.folder()
+        if self.is_partial and not self.splits[split]:
+            return Listing([], [])
+        found = self.spec.layout.scan(root, split)
+        if self.is_partial:
+            return Listing(found.samples, [problem for problem in found.problems if problem not in found.absent])
+        return found
 
     def read(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read image uint8 [H, W, 3] RGB and label uint8 [H, W], train ids and 255 for ignored pixels.
@@ -166,6 +207,8 @@ class Dataset:
         digest = hashlib.sha256(json.dumps(self._meaning(), sort_keys=True).encode())
         base = self.spec.layout.base(self.folder())
         for split in sorted(splits or self.splits):
+            if self.is_partial and not self.splits[split]:
+                continue
             for sample in sorted(self.samples(split), key=lambda sample: sample.id):
                 image, label = (path.relative_to(base).as_posix() for path in (sample.image_path, sample.label_path))
                 label_hash = hashlib.sha256(sample.label_path.read_bytes()).hexdigest()
@@ -197,11 +240,18 @@ class Dataset:
         return f"has the value {value}, but labels may hold {ranges(allowed)}"
 
     def _found_spec(self) -> Spec | None:
-        """The description whose layout is found under the root. If there is only one, nothing is looked for."""
+        """The description whose layout the root holds. If there is only one, nothing is looked for.
+
+        Of several that it holds, the first that is complete is meant: labels may have been converted for one split
+        alone, and the others' are then still those of another layout.
+        """
         if len(self.specs) == 1:
             return self.specs[0]
-        if self._found is None and self.root is not None:
-            self._found = next((spec for spec in self.specs if spec.layout.found(self.root, self.splits)), None)
+        if self._found is None and (root := self.root) is not None:
+            found = [spec for spec in self.specs if spec.layout.found(root, self.splits)]
+            if len(found) > 1:
+                found.sort(key=lambda spec: -spec.layout.labels_there(root, self.splits))  # stable: first of equals
+            self._found = found[0] if found else None
         return self._found
 
 
@@ -210,15 +260,6 @@ def no_root(name: str, variable: str) -> UserError:
     return UserError(
         f"the data set {name} has no root: pass --root DIR, set roots.{name} in the experiment, or set {variable}"
     )
-
-
-def _rendered_splits(path: Path, splits: dict[str, int]) -> dict[str, int]:
-    """How many images of each split a root of rendered pictures holds."""
-    try:
-        counts = json.loads(path.read_text(encoding="utf-8"))["splits"]
-        return {split: int(counts.get(split, 0)) for split in splits}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(f"{path} is damaged: remove the folder and have it rendered again") from None
 
 
 def ranges(values: Sequence[int]) -> str:

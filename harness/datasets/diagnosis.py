@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from harness.datasets import images
-from harness.datasets.dataset import RENDERED, Dataset
+from harness.datasets.dataset import Dataset
+from harness.datasets.declared import RENDERED
 from harness.datasets.mistakes import COCO_STUFF_NAMES, coco_stuff_kind, explain_pixels, explain_values, id_order
 from harness.datasets.readers import FolderLayout, Sample
 from harness.datasets.spec import Spec, read_specs
@@ -20,6 +20,13 @@ from harness.errors import UserError
 LOOKS = 200  # label files, spread evenly, that are looked at to explain wrong values
 SUSPECTS = 20  # files that are looked at otherwise
 PHOTO_COLORS = 256  # a picture of labels has fewer
+FULL_ADE20K = (
+    "labels with a class in red and green are ADE20K's full release, of some 3,000 classes; the benchmark of 150 is "
+    "another one with 8-bit greyscale labels: download ADEChallengeData2016.zip"
+)
+FULL_ADE20K_FILES = tuple(
+    f"{above}{inside}*_seg.png" for above in ("", "*/") for inside in ("", "*/", "images/*/*/*/*/")
+)
 DEPTH = 4  # levels of folders below a root in which images are looked for
 
 
@@ -52,7 +59,18 @@ def wrong_images(dataset: Dataset, names: Iterable[str]) -> str:
 def wrong_root(dataset: Dataset, root: Path) -> str:
     """A sentence if the root holds none of the data set's layouts because of a usual mistake; else ""."""
     pictures = chain.from_iterable(root.glob("*/" * depth + "*.jpg") for depth in range(DEPTH))
-    return wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root)
+    named = wrong_images(dataset, (path.stem for path in pictures)) or wrong_folders(dataset, root)
+    if not named and dataset.name == "ade20k" and any(chain.from_iterable(map(root.glob, FULL_ADE20K_FILES))):
+        named = FULL_ADE20K
+    return named or _other(dataset, root)
+
+
+def _other(dataset: Dataset, root: Path) -> str:
+    """A sentence that names the data sets whose layout the root holds, if there are any."""
+    from harness import datasets
+
+    fitting = [name for name in datasets.names() if name != dataset.name and datasets.load(name, root).found_layout()]
+    return f"the folders are those of {' or '.join(fitting)}: use --dataset {fitting[0]}" if fitting else ""
 
 
 def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[Sample]) -> tuple[Sample, str] | None:
@@ -78,9 +96,8 @@ def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[S
 
 def wrong_classes(dataset: Dataset, split: str, pixels: Sequence[int]) -> str:
     """A sentence if the pixels of a complete split (of each class and, last, ignored) show a mistake; else ""."""
-    rendered = dataset.folder() / RENDERED
-    if rendered.is_file():  # the shares of its classes are made up, but it says what it is
-        found = json.loads(rendered.read_text(encoding="utf-8"))["dataset"]
+    if dataset.is_rendered:  # the shares of its classes are made up, but it says what it is
+        found = json.loads((dataset.folder() / RENDERED).read_text(encoding="utf-8")).get("dataset")
         other = found != dataset.name and found in _stored_alike(dataset)
         return f"the root was rendered as {found}: use --dataset {found}" if other else ""
     if orders := {name: _names(spec) for name, spec in _stored_alike(dataset).items()}:
@@ -98,14 +115,22 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if encoding == "mat":
         return ""
     try:
-        with Image.open(sample.label_path) as label, Image.open(sample.image_path) as image:
+        with images.opened(sample.label_path) as label, images.opened(sample.image_path) as image:
             content, size, image_size = np.asarray(label), label.size, image.size
     except (OSError, SyntaxError, ValueError):  # what PIL raises for damaged files, about which the reader says all
         return ""
+    colors = content.dtype == np.uint8 and content.ndim == 3 and encoding == "ids"
+    if colors and dataset.name == "ade20k" and content[..., 0].any() and not (content[..., 0] % 10).any():
+        return FULL_ADE20K
+    if size == image_size[::-1] and images.orientation(sample.image_path) > 4:
+        return (
+            "the image's EXIF orientation says to turn it, and the label was drawn on the turned one: turn the image "
+            "for good (mogrify -auto-orient)"
+        )
     if size != image_size:
         same_shape = abs(size[0] * image_size[1] - size[1] * image_size[0]) <= max(image_size)
         return "the shape is the same, so one of the two was resized: take the originals of both" if same_shape else ""
-    if content.dtype == np.uint8 and content.ndim == 3 and encoding == "ids":
+    if colors:
         if (content[..., :1] == content[..., :3]).all():
             return "its channels are equal: save one of them as 8-bit greyscale"
         return "it holds colours where indices of classes are expected: replace each colour by its class's index"
@@ -145,7 +170,7 @@ def _is_label(spec: Spec, path: Path) -> bool:
 
 def _is_photograph(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with images.opened(path) as image:
             colors = image.convert("RGB").getcolors(PHOTO_COLORS)
             return image.format == "JPEG" or (image.mode != "P" and colors is None)
     except (OSError, SyntaxError, ValueError):

@@ -1,6 +1,7 @@
 """Decodes images and labels, and refuses files that a decoder would silently turn into something else."""
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -8,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.datasets.containers import Header, read_header
 from harness.errors import UserError
 
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-PNG_COLOR_TYPES = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with transparency", 6: "RGBA"}
-END_WITHIN = 1024  # bytes; some writers add a little after the end marker
-SMALLEST = 45  # bytes: a PNG's signature, its header chunk and its end chunk
+# What OpenCV decodes; PIL would refuse a sixth of it.
+MOST_PIXELS, LONGEST_SIDE = 1 << 30, 1 << 20
+HDF_START = b"\x89HDF\r\n\x1a\n"  # what MATLAB 7.3 files hold
+ORIENTATION = 0x0112  # the EXIF tag that says how to turn a picture
 
 Array = NDArray[np.uint8]
 
@@ -22,11 +23,13 @@ Array = NDArray[np.uint8]
 def read_image(path: Path) -> Array:
     """Read a PNG or JPEG of 8 bits a channel as uint8 [H, W, 3] RGB; greyscale images get three equal channels.
 
+    An EXIF orientation is not followed: pixels are given as stored, as those of labels are.
+
     Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, cut short,
-    unreadable or of 16 bits.
+    damaged, unreadable, larger than OpenCV decodes (2^30 pixels), or of 16 bits.
     """
-    content = _content(path)
-    if content.startswith(PNG_START) and _png_kind(content)[0] == 16:
+    content, header = _content(path)
+    if header.bits == 16:
         raise UserError(f"{path} has 16 bits a channel, but images must have 8")
     return _decode(path, content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
 
@@ -34,29 +37,26 @@ def read_image(path: Path) -> Array:
 def read_label(path: Path) -> Array:
     """Read a PNG of 8-bit greyscale, or of indices into a palette, as uint8 [H, W]: the values as stored.
 
-    Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, cut short,
-    unreadable, or of another kind.
+    Raises UserError, with a sentence that starts with the path, as `read_image` does, or if it is of another kind.
     """
-    content = _label_content(path)
-    bits, kind = _png_kind(content)
-    if kind == "palette":
+    content, header = _label_content(path)
+    if header.kind == "palette":
         # OpenCV would give the palette's colours; the indices are the labels.
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with opened(io.BytesIO(content)) as image:
                 return np.array(image, dtype=np.uint8)
         except (OSError, SyntaxError, ValueError):
             raise _undecodable(path) from None
-    if (bits, kind) != (8, "greyscale"):
-        raise UserError(f"{path} is a {bits}-bit {kind} PNG, but labels must be 8-bit greyscale")
+    if (header.bits, header.kind) != (8, "greyscale"):
+        raise UserError(f"{path} is {_kind(header)}, but labels must be 8-bit greyscale")
     return _decode(path, content, cv2.IMREAD_UNCHANGED)
 
 
 def read_color_label(path: Path) -> NDArray[np.int32]:
     """Read an RGB PNG of 8 bits a channel as int32 [H, W], 0xRRGGBB. Raises UserError as `read_label` does."""
-    content = _label_content(path)
-    bits, kind = _png_kind(content)
-    if (bits, kind) != (8, "RGB"):
-        raise UserError(f"{path} is a {bits}-bit {kind} PNG, but labels must be 8-bit RGB: their colours name classes")
+    content, header = _label_content(path)
+    if (header.bits, header.kind) != (8, "RGB"):
+        raise UserError(f"{path} is {_kind(header)}, but labels must be 8-bit RGB: their colours name classes")
     red, green, blue = np.moveaxis(_decode(path, content, cv2.IMREAD_COLOR_RGB).astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
 
@@ -70,6 +70,8 @@ def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
     from scipy.io import loadmat
 
     content = _bytes(path)
+    if content.startswith(b"MATLAB 7.3") or content[512:520] == HDF_START:
+        raise UserError(f"{path} is a MATLAB 7.3 file, which only MATLAB reads well: load it there and save it as -v7")
     try:
         found = loadmat(io.BytesIO(content), variable_names=[field])
     except Exception as error:  # scipy raises half a dozen kinds for damaged files
@@ -86,31 +88,48 @@ def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
     return labels
 
 
-def _png_kind(content: bytes) -> tuple[int, str]:
-    """Bits a channel and kind of pixels, from the header chunk, which comes first."""
-    bits, color_type = content[24:26]
-    return bits, PNG_COLOR_TYPES.get(color_type, "unknown")
+def opened(source: Path | io.BytesIO) -> Image.Image:
+    """The picture as PIL opens it, not decoded yet. PIL's own limit is lifted: `_content` has one for all readers.
+
+    Raises OSError or SyntaxError for a file that is no picture.
+    """
+    Image.MAX_IMAGE_PIXELS = None
+    return Image.open(source)
 
 
-def _label_content(path: Path) -> bytes:
-    content = _content(path)
-    if not content.startswith(PNG_START):
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a picture, 1 to 8; 1, upright, where it has none or cannot be read."""
+    try:
+        with opened(path) as image:
+            found = image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error):
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _kind(header: Header) -> str:
+    return f"an 8-bit {header.kind} PNG" if header.bits == 8 else f"a {header.bits}-bit {header.kind} PNG"
+
+
+def _label_content(path: Path) -> tuple[bytes, Header]:
+    content, header = _content(path)
+    if header.kind == "JPEG":
         raise UserError(f"{path} is no PNG, but labels must be PNG, since other formats alter values")
-    return content
+    return content, header
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of an image file, after a look at both ends."""
+def _content(path: Path) -> tuple[bytes, Header]:
+    """The bytes of a picture that is whole and not too large, and its header."""
     content = _bytes(path)
-    if content.startswith(PNG_START):
-        end = PNG_END
-    elif content.startswith(JPEG_START):
-        end = JPEG_END
-    else:
-        raise UserError(f"{path} is neither a PNG nor a JPEG: copy or download it again")
-    if len(content) < SMALLEST or end not in content[-END_WITHIN:]:
-        raise UserError(f"{path} is cut short (its end marker is missing): copy or download it again")
-    return content
+    header = read_header(content)
+    if isinstance(header, str):
+        raise UserError(f"{path} {header}: copy or download it again")
+    if header.width * header.height > MOST_PIXELS or max(header.width, header.height) > LONGEST_SIDE:
+        raise UserError(
+            f"{path} is {header.width}x{header.height}, more than the {MOST_PIXELS:,} pixels (of {LONGEST_SIDE:,} a "
+            "side) that can be decoded: cut it into parts"
+        )
+    return content, header
 
 
 def _bytes(path: Path) -> bytes:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import atomic, datasets
-from harness.datasets.dataset import RENDERED, Dataset
+from harness.datasets.dataset import Dataset
+from harness.datasets.declared import RENDERED
 from harness.datasets.readers import FolderLayout
 from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.errors import UserError

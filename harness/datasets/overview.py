@@ -13,8 +13,9 @@ def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None =
     """For every data set: title, number of classes, images of each split, and where and whether it is found.
 
     `root` is its folder, or None where nothing names one (`root_variable` is what would); `found` is the layout that
-    the root holds ("yes" if it has no name), or None; `verified` says whether the last check of this root found all in
-    order. All values are plain JSON. roots: of an experiment; they come before the environment's.
+    the root holds ("yes" if it has no name), or None, and `why` then says what is wrong with the root; `verified` says
+    whether the last check of this root found all in order. All values are plain JSON. A data set whose file holds a
+    mistake has no splits, and `why` says which. roots: of an experiment; they come before the environment's.
     """
     return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
 
@@ -24,11 +25,14 @@ def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     text = []
     for name, facts in found.items():
         splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
+        if not facts["splits"]:
+            text.append(f"{name}: {facts['why']}")
+            continue
         text.append(f"{name} ({facts['classes']} classes; {splits}): {facts['title']}")
         if facts["root"] is None:
             text.append(f"  not found: set {facts['root_variable']}, or pass --root DIR")
         elif facts["found"] is None:
-            text.append(f"  not found in {facts['root']}")
+            text.append(f"  not found in {facts['root']}" + (f": {facts['why']}" if facts["why"] else ""))
         else:
             layout = "" if facts["found"] == "yes" else f", layout {facts['found']}"
             verified = "verified" if facts["verified"] else "not verified yet"
@@ -41,7 +45,11 @@ def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:
         root = datasets.resolve_root(name, given, results)
     except UserError:
         root = None
-    dataset = datasets.load(name, root)
+    try:
+        dataset = datasets.load(name, root)
+    except UserError as error:  # a mistake in its YAML, which is no reason to say nothing of the others
+        nothing = {"title": name, "classes": 0, "splits": {}, "root_variable": "", "root": None, "found": None}
+        return nothing | {"why": str(error), "verified": False}
     found = dataset.found_layout()
     return {
         "title": dataset.title,
@@ -50,6 +58,7 @@ def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:
         "root_variable": dataset.root_variable,
         "root": str(root) if root else None,
         "found": None if found is None else found.name or "yes",
+        "why": datasets.missing(name, given, results) if root and found is None else "",
         "verified": found is not None and root is not None and _verified(datasets.report_path(name, results), root),
     }
 

@@ -1,7 +1,7 @@
 """Layouts: how a data set's files lie on disk. Each is shared by all data sets that are stored alike."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from harness.errors import UserError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # in any case: .JPG too
 Encoding = Literal["ids", "colors", "mat"]
 LARGEST_VALUE = {"ids": 255, "colors": 0xFFFFFF, "mat": 65535}
 
@@ -27,17 +27,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a layout found for a split: `samples` in order, and `problems`, one sentence each."""
+    """What a layout found for a split: `samples` in order, and `problems`, one sentence each.
+
+    absent: those of the problems that say that an image, a label or both are not there. They are none where the owner
+    means what is there (declared.py).
+    """
 
     samples: list[Sample]
     problems: list[str]
+    absent: frozenset[str] = frozenset()
 
 
 class _Layout(BaseModel):
     """What all layouts say.
 
     name: what this layout is called where it is reported, if there are others.
-    inside: the folder that the archive unpacks to; the root may be this folder or the one above it.
+    inside: the folder that the archive unpacks to; the root may be this folder, or any that leads to it.
+    below: a folder of the layout that may be named as the root too: all then lies in the folder above it.
+    remark: what to know about data in this layout, which `verify` says.
     encoding: what label files are: "ids" (PNG of 8-bit values), "colors" (RGB PNG) or "mat" (MATLAB file whose `field`
         is the label map).
     values: which of the label values are stored, where classes list several.
@@ -47,6 +54,8 @@ class _Layout(BaseModel):
 
     name: str = ""
     inside: str = ""
+    below: str = ""
+    remark: str = ""
     encoding: Encoding = "ids"
     field: str | None = None
     values: str | None = None
@@ -59,8 +68,10 @@ class _Layout(BaseModel):
 
     def base(self, root: Path) -> Path:
         """The folder that all paths of the layout start from."""
-        inside = root / self.inside
-        return inside if inside.is_dir() else root
+        parts = PurePosixPath(self.inside).parts
+        inside = (root.joinpath(*parts[skipped:]) for skipped in range(len(parts)))
+        base = next((folder for folder in inside if folder.is_dir()), root)
+        return base.absolute().parent if self.below and base.absolute().name == self.below else base
 
 
 class ListLayout(_Layout):
@@ -78,11 +89,20 @@ class ListLayout(_Layout):
         """Whether the list of one of the splits is there."""
         return any((self.base(root) / self.lists.format(split=split)).is_file() for split in splits)
 
+    def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
+        """How many labels of `splits` (with the number of each) there are, as far as the lists say."""
+        return sum(splits[split] for split in splits if self.found(root, [split]))
+
+    def parts(self, split: str) -> list[str]:
+        """Patterns of the files that a split needs, relative to `base`."""
+        return [self.lists.format(split=split)]
+
     def scan(self, root: Path, split: str) -> Listing:
         """Read the split's list. Raises UserError if it is missing or cannot be read."""
         base, name = self.base(root), self.lists.format(split=split)
         samples: list[Sample] = []
         problems: list[str] = []
+        absent: set[str] = set()
         lines_of: dict[str, int] = {}
         for number, fields in _lines(base / name):
             if len(fields) != 2:
@@ -92,7 +112,8 @@ class ListLayout(_Layout):
             label = _listed_file(base, fields[1], ())
             for kind, path, listed in (("image", image, fields[0]), ("label", label, fields[1])):
                 if path is None:
-                    problems.append(f"{name} line {number} names the {kind} {listed}, which does not exist")
+                    absent.add(missing := f"{name} line {number} names the {kind} {listed}, which does not exist")
+                    problems.append(missing)
             if image is None or label is None:
                 continue
             first = lines_of.setdefault(image.stem, number)
@@ -102,7 +123,7 @@ class ListLayout(_Layout):
                 problems.append(f"{name} line {number} pairs {image.name} with another image's label, {label.name}")
             else:
                 samples.append(Sample(image, label, image.stem))
-        return Listing(samples, problems)
+        return Listing(samples, problems, frozenset(absent))
 
 
 class FolderLayout(_Layout):
@@ -144,6 +165,19 @@ class FolderLayout(_Layout):
                 return True
         return False
 
+    def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
+        """How many labels of `splits` (with the number of each) there are, at most these numbers."""
+        base = self.base(root)
+        return sum(min(sum(1 for _ in files(base, self._of(self.labels, split))), splits[split]) for split in splits)
+
+    def parts(self, split: str) -> list[str]:
+        """Patterns of the files that a split needs, relative to `base`: image, label and, if there are lists, its list.
+
+        A star stands for the id and for any one folder.
+        """
+        lists = [self.lists] if self.lists else []
+        return [_stars(self._of(pattern, split)) for pattern in (self.images, self.labels, *lists)]
+
     def scan(self, root: Path, split: str) -> Listing:
         """Pair the split's images and labels. Raises UserError if the split's list is missing or cannot be read."""
         base = self.base(root)
@@ -153,6 +187,7 @@ class FolderLayout(_Layout):
         name = self._of(lists, split)
         samples: list[Sample] = []
         problems: list[str] = []
+        absent: set[str] = set()
         lines_of: dict[str, int] = {}
         for number, words in _lines(base / name):
             key = words[0]
@@ -163,7 +198,8 @@ class FolderLayout(_Layout):
             image, label = _existing(base / paths[0], IMAGE_SUFFIXES), _existing(base / paths[1], ())
             for kind, path, wanted in zip(("image", "label"), (image, label), paths, strict=True):
                 if path is None:
-                    problems.append(f"{name} line {number} names {key}, but there is no {kind} {wanted}")
+                    absent.add(missing := f"{name} line {number} names {key}, but there is no {kind} {wanted}")
+                    problems.append(missing)
             first = lines_of.setdefault(key, number)
             if first != number:
                 problems.append(f"{name} names {key} twice, in the lines {first} and {number}")
@@ -171,7 +207,7 @@ class FolderLayout(_Layout):
                 samples.append(Sample(image, label, key))
         if not lines_of and not problems:
             problems.append(f"{name} names no image: the split is empty")
-        return Listing(samples, problems)
+        return Listing(samples, problems, frozenset(absent))
 
     def _paired(self, base: Path, split: str) -> Listing:
         labels = self._matching(base, self.labels, split, ())
@@ -182,19 +218,20 @@ class FolderLayout(_Layout):
             if not found:
                 wanted = _stars(self._of(pattern, split))
                 return Listing([], [f"there is no {kind} {wanted}: the split is empty, or this is not the root"])
-        problems = []
+        problems, absent = [], []
         for (folder, key), path in images.items():
             if (folder, key) not in labels:
                 wanted = self._of(self.labels, split).replace("{folder}", folder).replace("{id}", key)
-                problems.append(f"{_below(base, path)} has no label {wanted}")
+                absent.append(f"{_below(base, path)} has no label {wanted}")
         for folder, key in labels.keys() - images.keys():
-            problems.append(f"{_below(base, labels[folder, key])} has no image")
+            if not _is_companion(folder, key, images):
+                absent.append(f"{_below(base, labels[folder, key])} has no image")
         samples: dict[str, Sample] = {}
         for folder, key in sorted(images.keys() & labels.keys()):
             sample = Sample(images[folder, key], labels[folder, key], key)
             if samples.setdefault(key, sample) is not sample:
                 problems.append(f"{_below(base, sample.image_path)} has the name of another image: ids must differ")
-        return Listing(list(samples.values()), sorted(problems))
+        return Listing(list(samples.values()), sorted(problems + absent), frozenset(absent))
 
     def _matching(
         self, base: Path, pattern: str, split: str, other_suffixes: tuple[str, ...]
@@ -203,10 +240,11 @@ class FolderLayout(_Layout):
         of_split = PurePosixPath(self._of(pattern, split))
         for suffix in (of_split.suffix, *other_suffixes):
             name = str(of_split.with_suffix(suffix))
-            expression = re.escape(name).replace(r"\{folder\}", "(?P<folder>[^/]+)")
+            expression = re.escape(name.removesuffix(suffix)).replace(r"\{folder\}", "(?P<folder>[^/]+)")
             expression = expression.replace(r"\{id\}", "(?P<id>[^/.][^/]*)")  # no hidden files
+            expression += f"(?i:{re.escape(suffix)})"
             matches: dict[tuple[str, str], Path] = {}
-            for path in _glob(base, name):
+            for path in files(base, name):
                 found = re.fullmatch(expression, _below(base, path))
                 if found and self._belongs(split, found["id"]):
                     matches[found.groupdict().get("folder", ""), found["id"]] = path
@@ -221,8 +259,17 @@ class FolderLayout(_Layout):
         return not self.ids or any(first <= key <= last for first, last in self.ids.get(split, ()))
 
 
-def _glob(base: Path, pattern: str) -> Iterator[Path]:
-    return base.glob(_stars(pattern))
+def _is_companion(folder: str, key: str, images: Mapping[tuple[str, str], Path]) -> bool:
+    """Whether a file is no label but lies beside one: a_instanceTrainIds.png beside a.png, where a is an image."""
+    ends = (place for place, letter in enumerate(key) if letter == "_")
+    return any((folder, key[:end]) in images for end in ends)
+
+
+def files(base: Path, pattern: str) -> Iterator[Path]:
+    """The files that match a pattern, whose suffix may be in any case."""
+    stem, suffix = str(PurePosixPath(pattern).with_suffix("")), PurePosixPath(pattern).suffix
+    spelled = "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
+    return base.glob(_stars(stem) + spelled)
 
 
 def _stars(pattern: str) -> str:
@@ -230,7 +277,7 @@ def _stars(pattern: str) -> str:
 
 
 def _any(base: Path, patterns: list[str]) -> bool:
-    return any(True for pattern in patterns for _ in _glob(base, pattern))
+    return any(True for pattern in patterns for _ in files(base, pattern))
 
 
 def _below(base: Path, path: Path) -> str:
@@ -251,8 +298,8 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _listed_file(root: Path, listed: str, other_suffixes: tuple[str, ...]) -> Path | None:
-    """The file under `root` that a list means by `listed`, or None."""
-    parts = PurePosixPath(listed)
+    r"""The file under `root` that a list means by `listed` (perhaps written on Windows, as train\\a.png), or None."""
+    parts = PurePosixPath(listed.replace("\\", "/"))
     if not parts.name:
         return None
     candidates = [root / parts.parent.name / parts.name]
@@ -263,7 +310,8 @@ def _listed_file(root: Path, listed: str, other_suffixes: tuple[str, ...]) -> Pa
 
 def _existing(path: Path, other_suffixes: tuple[str, ...]) -> Path | None:
     """The file `path`, or else the one of its name with another suffix, or None."""
-    for suffix in (path.suffix, *other_suffixes):
+    suffixes = [path.suffix, *other_suffixes]
+    for suffix in [*suffixes, *(each.swapcase() for each in suffixes)]:
         other = path.with_suffix(suffix)
         with suppress(OSError):  # a name that is too long for the file system
             if other.is_file():

@@ -6,6 +6,7 @@
     classes                         in order of train id: name, display colour, and the label values that stand for it
     ignored_labels                  label values that count nowhere
     splits, other_counts            images of each split; numbers that are right too
+    size                            of every image, WIDTHxHEIGHT in pixels, or from one size to another: 1x1..640x640
     train_split, evaluation_split   what is trained on, and what papers report
     clusters                        a regular expression: what it matches at the start of an id is the image's cluster
     class_pixels                    known pixels of each class in a split and, last, of ignored ones
@@ -22,15 +23,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from harness import strict_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
+from harness.datasets.sizes import Sizes
 from harness.discovery import unknown
 from harness.errors import YAML_FAULTS, UserError
 
 IGNORE_INDEX = 255
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where PyYAML was built with it
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
 
 
@@ -102,6 +103,7 @@ class Spec(_Strict):
     ignored_labels: LabelValues = ()
     splits: dict[str, int] = Field(min_length=1)
     other_counts: dict[str, tuple[Count, ...]] = {}
+    size: str | None = None
     train_split: str
     evaluation_split: str
     clusters: str | None = None
@@ -117,6 +119,11 @@ class Spec(_Strict):
         except re.error as error:
             raise ValueError(f"{value!r} is no regular expression ({error})") from None
         return value
+
+    @field_validator("size")
+    @classmethod
+    def _size_is_one(cls, value: str | None) -> str | None:
+        return value if value is None else str(Sizes.of(value))
 
     @model_validator(mode="after")
     def _hangs_together(self) -> "Spec":
@@ -179,7 +186,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML's keys on top of those of its base; `below` are the files that lead here by their base."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

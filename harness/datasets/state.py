@@ -10,7 +10,7 @@ from harness.datasets.readers import Sample
 
 def description_state(dataset: Dataset) -> str:
     """sha256 that changes with what is said about the data set (its YAML) and with the folder it lies in."""
-    described = [str(dataset.folder().resolve()), dataset.spec.model_dump_json(), dataset.splits]
+    described = [str(dataset.folder().resolve()), dataset.spec.model_dump_json(), dataset.splits, dataset.remark]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

@@ -3,28 +3,20 @@
 import hashlib
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness import atomic
-from harness.datasets.dataset import RENDERED, Dataset
-from harness.datasets.diagnosis import wrong_classes, wrong_folders, wrong_images, wrong_labels, wrong_root
-from harness.datasets.mistakes import FAR, share_distance, void_classes
+from harness.datasets.check_split import EXAMPLES, check_split, count
+from harness.datasets.dataset import Dataset
+from harness.datasets.diagnosis import wrong_root
 from harness.datasets.readers import Listing, Sample
 from harness.datasets.state import description_state, files_state
 from harness.errors import UserError
-from harness.progress import track
 
-SCHEMA = 2
-EXAMPLES = 10
-IDENTICAL, DIFFERENT, UNKNOWN = "identical to the published labels", "different", "unknown"
+SCHEMA = 3
 
 Report = dict[str, Any]
 
@@ -49,6 +41,13 @@ def verify(
     Raises UserError that names the first problem and where the others are listed, after writing the report; without a
     report if the root is missing or holds another data set, or a split is unknown.
     """
+    try:
+        return _verify(dataset, report_path, splits, workers)
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be read: make it readable for the user who runs this") from None
+
+
+def _verify(dataset: Dataset, report_path: Path, splits: Sequence[str] | None, workers: int | None) -> Report:
     root = _root(dataset)
     splits = list(splits or dataset.splits)
     listings = {split: _scan(dataset, root, split) for split in splits}
@@ -60,7 +59,7 @@ def verify(
 
     stale = [split for split in splits if _is_stale(entries.get(split), states[split], twice[split])]
     for split in stale:
-        found = _check_split(dataset, root, split, listings[split], twice[split], workers)
+        found = check_split(dataset, root, split, listings[split], twice[split], workers)
         entries[split] = found.entry(dataset, split) | {"state": states[split], "copies": []}
     in_order = not any(entries[split]["problems"] for split in splits)
     if stale and in_order:
@@ -74,6 +73,7 @@ def verify(
         "schema": SCHEMA,
         "dataset": dataset.name,
         "root": str(root),
+        "remark": dataset.remark,
         "description": description,
         "fingerprint": fingerprint,
     }
@@ -81,6 +81,9 @@ def verify(
         known = [split for split in dataset.splits if split in entries]
         atomic.write_json(report_path, _report(head, entries, known))
     report = _report(head, entries, splits)
+    remarks = [f"not the published data set, {dataset.remark}: results say so"] if dataset.is_partial else []
+    remarks += [dataset.spec.layout.remark] if dataset.spec.layout.remark else []
+    report["warnings"] = remarks + report["warnings"]
     if report["problems"]:
         others = _others(report["problems"] - 1, report_path)
         raise UserError(f"{dataset.title} {report['examples'][0]}{others}")
@@ -103,69 +106,13 @@ def _report(head: Report, entries: dict[str, Report], splits: Sequence[str]) -> 
     }
 
 
-@dataclass
-class _Found:
-    """What was found in a split. Class counts have one entry a class and, last, one for ignored pixels."""
-
-    listed: int
-    pixels: NDArray[np.int64]
-    images_with_class: NDArray[np.int64]
-    problems: list[str]
-    sizes: Counter[str] = field(default_factory=Counter)
-
-    def add(self, counts: NDArray[np.int64], shape: tuple[int, ...]) -> None:
-        """Count a label: the pixels of each class, and the size."""
-        self.pixels += counts
-        self.images_with_class += counts > 0
-        self.sizes[f"{shape[1]}x{shape[0]}"] += 1
-
-    def labels(self, dataset: Dataset, split: str) -> str:
-        """How the pixels of the classes compare with the known ones."""
-        known = dataset.class_pixels.get(split)
-        if known is None:
-            return UNKNOWN
-        return IDENTICAL if self.pixels.tolist() == list(known) else DIFFERENT
-
-    def warnings(self, dataset: Dataset, split: str) -> Iterator[str]:
-        """What may be meant, but seldom is."""
-        if self.labels(dataset, split) == DIFFERENT:
-            yield "the pixels of the classes differ from those of the published labels"
-        known = [entry.pixel_share for entry in dataset.spec.classes if entry.pixel_share is not None]
-        rendered = (dataset.folder() / RENDERED).is_file()
-        if len(known) == len(dataset.classes) and not rendered and not self.problems:
-            distance = share_distance(self.pixels[:-1].tolist(), known)
-            if distance > FAR:
-                yield f"the shares of the classes are far from the known ones ({100 * distance:.0f} % lie elsewhere)"
-        if split == dataset.train_split:
-            absent = [name for name, count in zip(dataset.classes, self.pixels, strict=False) if count == 0]
-            if absent:
-                more = f" and {len(absent) - EXAMPLES} more" if len(absent) > EXAMPLES else ""
-                yield f"no pixel of {', '.join(absent[:EXAMPLES])}{more}, so nothing to learn it from"
-            for name in void_classes(dataset.classes):
-                yield f"{name} is trained and scored as a class: move its labels to ignored_labels if it is void"
-
-    def entry(self, dataset: Dataset, split: str) -> Report:
-        """The split's part of the report."""
-        names = [*dataset.classes, "ignored"]
-        return {
-            "problems": len(self.problems),
-            "examples": self.problems[:EXAMPLES],
-            "warnings": list(self.warnings(dataset, split)),
-            "images": self.listed,
-            "expected": dataset.splits[split],
-            "sizes": dict(self.sizes.most_common(EXAMPLES)),
-            "class_pixels": dict(zip(names, self.pixels.tolist(), strict=True)),
-            "images_with_class": dict(zip(names, self.images_with_class.tolist(), strict=True)),
-            "labels": self.labels(dataset, split),
-        }
-
-
 def _root(dataset: Dataset) -> Path:
     """The data set's root; if it holds none of the layouts, the error says why where that is a usual mistake."""
     try:
         return dataset.folder()
     except UserError as error:
-        why = wrong_root(dataset, dataset.root) if dataset.root and dataset.root.is_dir() else ""
+        readable = dataset.root is not None and os.access(dataset.root, os.R_OK | os.X_OK)
+        why = wrong_root(dataset, dataset.root) if dataset.root and readable else ""
         raise UserError(f"{error}; {_below(dataset.root, why)}" if dataset.root and why else str(error)) from None
 
 
@@ -173,57 +120,9 @@ def _scan(dataset: Dataset, root: Path, split: str) -> Listing:
     """The split's listing; a list that cannot be read is a problem like any other."""
     dataset.check_split(split)
     try:
-        return dataset.spec.layout.scan(root, split)
+        return dataset.listing(split)
     except UserError as error:
         return Listing([], [_below(root, str(error))])
-
-
-def _check_split(
-    dataset: Dataset, root: Path, split: str, listing: Listing, twice: Sequence[str], workers: int | None
-) -> _Found:
-    zeros = np.zeros(len(dataset.classes) + 1, np.int64)
-    found = _Found(len(listing.samples), zeros, zeros.copy(), [*listing.problems, *twice])
-    accepted = dataset.accepted_counts(split)
-    if not listing.problems and found.listed not in accepted:
-        expected = " or ".join(map(str, accepted))
-        images = _count(found.listed, "image")
-        found.problems.append(f"{images} in the list, but there must be {expected}: complete the data set")
-
-    def check(sample: Sample) -> tuple[NDArray[np.int64], tuple[int, ...]] | str:
-        try:
-            label = dataset.read(sample)[1]
-        except UserError as error:
-            return _below(root, str(error))
-        counts = np.bincount(label.ravel(), minlength=256)
-        return np.append(counts[: len(dataset.classes)], counts[dataset.ignore_index]), label.shape
-
-    failed: dict[Sample, str] = {}
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        checked = track(pool.map(check, listing.samples), f"verify {dataset.name} {split}", found.listed)
-        for sample, result in zip(listing.samples, checked, strict=True):
-            if isinstance(result, str):
-                failed[sample] = result
-            else:
-                found.add(*result)
-    found.problems += failed.values()
-    _name_mistake(dataset, root, split, listing, failed, found)
-    return found
-
-
-def _name_mistake(
-    dataset: Dataset, root: Path, split: str, listing: Listing, failed: dict[Sample, str], found: _Found
-) -> None:
-    """Put a usual mistake, if it explains what was found, before the other problems of the split."""
-    named = wrong_folders(dataset, root) if listing.problems or failed else ""
-    named = named or wrong_images(dataset, (sample.id for sample in listing.samples))
-    if not named and not found.problems:
-        named = wrong_classes(dataset, split, found.pixels.tolist())
-    if not named and (explained := wrong_labels(dataset, list(failed), listing.samples)):
-        sample, why = explained
-        found.problems.remove(failed[sample])
-        named = f"{failed[sample]}; {why}"
-    if named:
-        found.problems.insert(0, named)
 
 
 def _in_two_splits(listings: dict[str, Listing]) -> dict[str, list[str]]:
@@ -256,7 +155,7 @@ def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
             if other_split != split:
                 found[split].append(f"{sample.id} is {other.id} of {other_split}")
     return {
-        split: [f"{_count(len(copies), 'image')} of other splits: {', '.join(copies[:EXAMPLES])}"] if copies else []
+        split: [f"{count(len(copies), 'image')} of other splits: {', '.join(copies[:EXAMPLES])}"] if copies else []
         for split, copies in found.items()
     }
 
@@ -290,9 +189,5 @@ def _others(number: int, report_path: Path) -> str:
     if number == 0:
         return ""
     if number < EXAMPLES:
-        return f"; {_count(number, 'more problem')} {'is' if number == 1 else 'are'} listed in {report_path}"
+        return f"; {count(number, 'more problem')} {'is' if number == 1 else 'are'} listed in {report_path}"
     return f"; {number} more problems, of which {report_path} lists {EXAMPLES - 1}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

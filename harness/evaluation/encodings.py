@@ -16,10 +16,10 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from harness.datasets.containers import PNG_COLOR_TYPES
 from harness.datasets.dataset import IGNORE_INDEX, Dataset, ranges
-from harness.datasets.images import PNG_COLOR_TYPES, read_color_label, read_label
+from harness.datasets.images import opened, read_color_label, read_label
 
 Encoding = Literal["train_ids", "raw_ids", "colors"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
@@ -61,7 +61,7 @@ def read_picture(path: Path) -> Picture:
     values = read_label(path)
     if kind != "palette":
         return Picture(values, None)
-    with Image.open(path) as image:
+    with opened(path) as image:
         palette = np.array(image.getpalette("RGB"), np.int32).reshape(-1, 3)
     colors = np.zeros(256, np.int32)
     colors[: len(palette)] = palette @ (1 << 16, 1 << 8, 1)

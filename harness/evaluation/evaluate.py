@@ -20,6 +20,7 @@ from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.locking import Lock, hold, remove_leftovers
 from harness.machine import Machine
+from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.progress import track
 from harness.run import file_hash, inference_weights, read_json, write_json
@@ -112,9 +113,10 @@ def _evaluated(
     window, fit = window_of(schedule), fit_of(schedule)
     counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
-    return {"split": dataset.evaluation_split, "files": files} | scores_of(
-        counts, absent, training["class_pixels"], confusions, dataset.categories
-    )
+    found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files}
+    if dataset.remark:  # not the published set: a part of it, another size, or rendered
+        found["data_remark"] = dataset.remark
+    return found | scores_of(counts, absent, training["class_pixels"], confusions, dataset.categories)
 
 
 def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:
@@ -130,7 +132,9 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
         raise UserError(f"{path} is missing: train this run again before evaluating it")
     network = models.build(model, num_classes, weights="none")
     try:
-        network.load_inference_state(load_file(path))
+        state = load_file(path)
+        check_finite(path, state)
+        network.load_inference_state(state)
     except SafetensorError:
         raise UserError(f"{path} is damaged: remove it and run the training again") from None
     return ready(network, device)

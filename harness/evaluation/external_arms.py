@@ -140,6 +140,8 @@ def write_record(
         "per_class": found["per_class"],
         "evaluated": now(),
     }
+    if dataset.remark:
+        record["data_remark"] = dataset.remark
     write_json(folder / "record.json", record)
 
 

@@ -29,6 +29,7 @@ from harness.evaluation.record import Counted, count_pair, map_path, save_counts
 from harness.experiment import Absent, Protocol
 from harness.progress import track
 from harness.run import Run
+from harness.walking import files_below
 
 T = TypeVar("T")
 
@@ -126,7 +127,7 @@ def find_predictions(folder: Path, samples: Sequence[Sample]) -> list[Path]:
         raise UserError(f"there is no folder {folder}: pass --predictions DIR with a PNG for every image")
     ids = {name: each.id for each in samples for name in (each.id, each.image_path.stem)}
     found: dict[str, Path] = {}
-    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() == ".png"):
+    for path in sorted(each for each in files_below(folder) if each.suffix.lower() == ".png"):
         if path.name.startswith("."):
             continue
         name = path.stem

@@ -117,8 +117,8 @@ def _scaled(image: np.ndarray, box: Size) -> np.ndarray:
 
 
 def _rounded(length: float) -> int:
-    """To whole pixels, half a pixel upwards, as mmcv rounds."""
-    return int(length + 0.5)
+    """To whole pixels, half a pixel upwards, as mmcv rounds, and never to none."""
+    return max(1, int(length + 0.5))
 
 
 def _to_batch(network: Segmenter, image: np.ndarray) -> Tensor:

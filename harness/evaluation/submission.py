@@ -13,6 +13,7 @@ import numpy as np
 from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.datasets.images import read_image
+from harness.datasets.jpeg_damage import inspectors
 from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
 from harness.discovery import unknown
 from harness.errors import UserError
@@ -24,6 +25,7 @@ from harness.experiment import FOLDER_NAME, Protocol
 from harness.machine import Machine
 from harness.progress import track
 from harness.run import read_json
+from harness.walking import files_below
 
 Format = Literal["train_ids", "cityscapes", "ade20k"]
 
@@ -71,9 +73,11 @@ def write_predictions(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, inspectors(1) as looking:
             written = []
             for path in track(paths, f"predict {folder} {split} {protocol}", len(paths)):
+                if fault := looking.fault(path):  # these images may never have been verified
+                    raise UserError(f"{path} {fault}")
                 labels = stored[predict(network, read_image(path), protocol, window, fit)]
                 written.append(pool.submit(write_map, temporary / f"{path.stem}.png", labels))
             for each in written:
@@ -101,7 +105,7 @@ def _images(dataset: Dataset, split: str, folder: Path | None) -> list[Path]:
     """The images of a split, or those below `folder`, in order of their names."""
     layout = dataset.spec.layout
     if folder is not None:
-        paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+        paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     elif split in dataset.splits or not isinstance(layout, FolderLayout) or "{split}" not in layout.images:
         paths = [sample.image_path for sample in dataset.samples(split)]
     else:  # a split without labels

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 try:
     from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -28,7 +27,7 @@ except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's,
 
 from harness import datasets
 from harness.datasets.dataset import IGNORE_INDEX, Dataset
-from harness.datasets.images import read_label
+from harness.datasets.images import opened, read_label
 from harness.datasets.readers import Sample
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, Table, count_image, stack
@@ -83,7 +82,7 @@ def _entry(dataset: Dataset, folder: Path, sample: Sample) -> dict[str, Any]:
     path = folder / f"{sample.id}.png"
     if not path.exists():
         write_map(path, dataset.read_label(sample))
-    with Image.open(path) as header:
+    with opened(path) as header:
         width, height = header.size
     named = {"file_name": str(sample.image_path), "sem_seg_file_name": str(path), "image_id": sample.id}
     return named | {"height": height, "width": width}

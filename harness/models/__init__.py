@@ -16,6 +16,8 @@
       maps: [1, 2, 3, 4]            which of the maps of FUNCTION's network; default: all
       channels: [48, 96, 192, 384]
       strides: [4, 8, 16, 32]
+    smallest_image: 29              height and width in pixels that an image must have; any, if left out
+    pools_to_one: true              a part sees one value an image, whose batch norm needs two images or more
     base: NAME                      start from another model's file, whose keys those given here replace
     weights:                        what `weights="auto"` loads; left out for a network from scratch
       configuration: true           the file that the configuration itself starts its backbone from, or
@@ -28,7 +30,8 @@
       - {dataset: ..., protocol: ..., miou: ..., tolerance: ..., checkpoint: ...}
 
 torch and the frameworks are imported by `build` alone, so listing and checking models is quick. A run's settings hold
-`ModelSpec.model_dump()`: `published` is no part of it, and keys that came later only where a file uses them.
+`ModelSpec.model_dump()`: `published`, `smallest_image` and `pools_to_one` are no part of it, and keys that came later
+only where a file uses them.
 """
 
 import os
@@ -36,11 +39,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from harness import strict_yaml
 from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import YAML_FAULTS, UserError
 from harness.models.code import code_of
 
 if TYPE_CHECKING:
@@ -145,6 +148,8 @@ class ModelSpec(_Strict):
     backbone: str = Field(default="backbone", exclude_if=lambda name: name == "backbone")
     weights: WeightsSource = WeightsSource()
     code: dict[str, str] = Field(default_factory=dict, exclude_if=lambda code: not code)
+    smallest_image: PositiveInt = Field(default=1, exclude=True)
+    pools_to_one: bool = Field(default=False, exclude=True)
     published: tuple[Published, ...] = Field(default=(), exclude=True)
     folder: Path = Field(default=FOLDER, exclude=True)
 
@@ -175,12 +180,12 @@ def load_spec(name: str) -> ModelSpec:
     path = _files().get(name, Path(name))
     try:
         spec = ModelSpec(name=name, folder=path.parent, **_content(name))
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path}: {f'{key}: ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+    except YAML_FAULTS as error:
+        raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     code = code_of(spec)
     return spec.model_copy(update={"code": code}) if code else spec
 
@@ -202,7 +207,7 @@ def _content(name: str) -> dict[str, Any]:
     files = _files()
     if name not in files:
         raise unknown("model", name, files)
-    own = yaml.safe_load(files[name].read_text(encoding="utf-8"))
+    own = strict_yaml.load(files[name].read_text(encoding="utf-8"))
     base = own.pop("base", None)
     return _content(base) | own if base else own
 

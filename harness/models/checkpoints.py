@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.models import keras_mobilenet
+from harness.models.integrity import check_file, check_finite
 
 # Where programs keep a network in a checkpoint, in order of preference: its own weights before a moving average.
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "ema_state_dict")
@@ -39,11 +41,14 @@ class Checkpoint:
 def read(path: Path) -> Checkpoint:
     """Read the state dict in a torch file, a safetensors file, or a pickle of numpy arrays as detectron2 writes.
 
-    The state dict is bare or under one of `CONTAINERS`. Raises UserError if the file is damaged or holds anything but
-    tensors, arrays, text and numbers.
+    The state dict is bare or under one of `CONTAINERS`; an .h5 file is Keras' (`keras_mobilenet`). Raises UserError if
+    the file is damaged, is not the one that its name says, or holds anything but tensors, arrays, text and numbers.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
+    check_file(path, digest)
+    if path.suffix == ".h5":
+        return Checkpoint(keras_mobilenet.read(path, digest), digest)
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -67,6 +72,7 @@ def read(path: Path) -> Checkpoint:
             state = _tensors(content.get(key))
     if not state:
         raise UserError(f"{path} holds no state dict: pass a file with a network's tensors by name")
+    check_finite(path, state)
     return Checkpoint(state, digest, author)
 
 

@@ -41,6 +41,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.channels = list(spec.taps.channels)
         self.strides = list(spec.taps.strides)
+        self.name, self.smallest_image = spec.name, spec.smallest_image
         self.align_corners = align_corners
         self.num_classes = num_classes
         self.pad_value = tuple(round(value) for value in mean)
@@ -68,7 +69,16 @@ class Segmenter(nn.Module):
         return []
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images as `features` takes them, with `mean` subtracted and divided by `std`, in the parameters' dtype."""
+        """Images as `features` takes them, with `mean` subtracted and divided by `std`, in the parameters' dtype.
+
+        Raises UserError for images that are smaller than the network takes (scaled ones of ms_flip, too).
+        """
+        if not torch.jit.is_tracing() and min(images.shape[-2:]) < self.smallest_image:
+            height, width = images.shape[-2:]
+            raise UserError(
+                f"model {self.name} takes images of {self.smallest_image}x{self.smallest_image} pixels or more, and "
+                f"one is {width}x{height} (width x height) where it goes in: leave it out, or take another model"
+            )
         return ((images.float() - self.mean.float()) / self.std.float()).to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:

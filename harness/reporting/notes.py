@@ -66,6 +66,8 @@ def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str
         fits = (experiment.schedule_of(dataset, cell.model).fit for cell in of_set)
         boxes = sorted({"x".join(map(str, fit)) for fit in fits if fit})
         drawn += f"; they are scaled into {' or '.join(boxes)} first" if boxes else ""
+        remarks = dict.fromkeys(origin.data for cell in of_set for origin in cell.origins.values() if origin.data)
+        drawn += "".join(f"; NOT the published data set ({remark})" for remark in remarks)
         said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
     if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")

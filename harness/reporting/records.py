@@ -34,7 +34,8 @@ class Origin:
     machine: str
     source: str
     commit: str
-    weights: str = ""
+    weights: str = ""  # what of its initial weights did not fit
+    data: str = ""  # what its data are, if not the published set
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,13 @@ def _origin(record: dict[str, Any]) -> Origin | None:
     name = device.get("name") or device.get("type")
     if not (name and torch_version and source):
         return None
-    weights = left_open(record.get("initial_weights"))
-    return Origin(f"{name} with torch {torch_version}", source, (made.get("commit") or "unknown")[:7], weights)
+    return Origin(
+        machine=f"{name} with torch {torch_version}",
+        source=source,
+        commit=(made.get("commit") or "unknown")[:7],
+        weights=left_open(record.get("initial_weights")),
+        data=str(record.get("data_remark") or ""),
+    )
 
 
 def left_open(weights: dict[str, Any] | None) -> str:

@@ -36,7 +36,7 @@ def make_tree() -> Callable[..., Dataset]:
                 cv2.imwrite(str(root / f"{split}annot" / f"{name}.png"), rng.integers(0, 12, (10, 12), dtype=np.uint8))
                 lines.append(f"{prefix}{split}/{name}.png {prefix}{split}annot/{name}.png\n")
             (root / f"{split}.txt").write_text("".join(lines))
-        spec = read_spec(YAML).model_copy(update={"splits": COUNTS, "class_pixels": {}})
+        spec = read_spec(YAML).model_copy(update={"splits": COUNTS, "class_pixels": {}, "size": None})
         return Dataset(spec, root)
 
     return make

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import harness.datasets
-from harness.datasets import Sample, load, names, prepare, resolve_root
+from harness.datasets import Sample, load, missing, names, prepare, resolve_root
 from harness.datasets.dataset import Dataset, ranges
 from harness.datasets.spec import Spec, read_spec, read_specs
 from harness.datasets.verify import verify
@@ -232,8 +232,9 @@ def test_facts_can_be_asked_for_without_a_root(tmp_path: Path) -> None:
 def test_a_root_without_the_data_set_is_named_with_the_layouts_that_were_looked_for(tmp_path: Path) -> None:
     dataset = Dataset(read_specs(two_layouts(tmp_path / "pets.yaml")), tmp_path)
     sentence = (
-        f"the root {tmp_path} does not hold Pets in any of its layouts (train_ids, ids): "
-        "pass --root DIR as in docs/datasets.md"
+        f"the root {tmp_path} does not hold Pets: it holds pets.yaml; needed are train_ids/train/*.png and "
+        "train_ids/train/*_label.png (or another of its layouts, train_ids, ids: docs/datasets.md): "
+        "pass --root DIR, the folder that holds these"
     )
     for ask in (dataset.folder, lambda: dataset.samples("val"), dataset.fingerprint):
         with pytest.raises(UserError) as caught:
@@ -264,8 +265,10 @@ def test_a_root_of_rendered_pictures_says_how_many_it_holds(tree: Dataset) -> No
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": 3}', '{"splits": {"train": "a"}}'])
 def test_a_damaged_note_about_rendered_pictures_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "rendered.json").write_text(text)
-    with pytest.raises(UserError, match=f"{tmp_path}/rendered.json is damaged: remove the folder"):
-        load("camvid", tmp_path)
+    dataset = load("camvid", tmp_path)  # whose facts can still be asked for
+    with pytest.raises(UserError, match=f"{tmp_path}/rendered.json is damaged: remove it"):
+        dataset.folder()
+    assert missing("camvid", tmp_path).startswith(f"{tmp_path}/rendered.json is damaged")
 
 
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_every_key_that_the_page_names_is_one(page: str, farm: Path, tmp_path: P
         '`ids: {train: [["a_0001", "a_0400"]]}`': {"layout": flat},
         "`kind: list`": {"layout": {}},
         "`inside: farm-v1.1`": {"layout": folders},
+        "`remark: text`": {"layout": folders},
         "`encoding: colors`": {"layout": folders, "classes": colours, "ignored_labels": []},
         "`encoding: mat`, `field: S`": {"layout": folders},
     }

@@ -25,6 +25,7 @@ def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path: Pat
         "root_variable": "CITYSCAPES_ROOT",
         "root": None,
         "found": None,
+        "why": "",
         "verified": False,
     }
     assert found["scenes"]["root"].startswith(str(tmp_path / "data" / "scenes-"))  # where it will be rendered
@@ -56,6 +57,16 @@ def test_a_root_is_found_with_its_layout_and_verified_once_checked(
     assert not overview(tmp_path, {"cityscapes": other})["cityscapes"]["verified"]
 
 
+def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("scenes", "camvid"):
+        (tmp_path / f"{name}.yaml").write_text((datasets.FOLDER / f"{name}.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    monkeypatch.setattr(datasets, "FOLDER", tmp_path)
+    text = lines(overview(tmp_path))
+    assert any(line.startswith("mine: ") and "mine.yaml" in line for line in text)
+    assert any(line.startswith("camvid (11 classes") for line in text)
+
+
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"fingerprint": null, "root": "ROOT"}', '{"fingerprint": "a"}'])
 def test_a_report_that_is_damaged_or_failed_verifies_nothing(tmp_path: Path, report: str) -> None:
     spec = datasets.load("ade20k").specs[0]
@@ -72,4 +83,4 @@ def test_a_root_that_holds_something_else_is_not_found(tmp_path: Path) -> None:
     found = overview(tmp_path, {"ade20k": tmp_path, "coco_stuff10k": tmp_path / "nowhere"})
     assert (found["ade20k"]["root"], found["ade20k"]["found"]) == (str(tmp_path), None)
     assert found["coco_stuff10k"]["found"] is None
-    assert f"  not found in {tmp_path}" in lines(found)
+    assert any(line.startswith(f"  not found in {tmp_path}: the root ") for line in lines(found))

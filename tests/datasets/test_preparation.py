@@ -106,7 +106,7 @@ def test_labels_that_others_converted_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_root_without_the_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"the root {tmp_path} does not hold COCO-Stuff 10k in any of its layouts"):
+    with pytest.raises(UserError, match=f"the root {tmp_path} does not hold COCO-Stuff 10k: it is empty"):
         convert(datasets.load("coco_stuff10k", tmp_path))
 
 

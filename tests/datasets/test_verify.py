@@ -127,11 +127,16 @@ def remove_list(tree: Dataset) -> str:
     return "test: the list test.txt does not exist: check that --root names the folder that holds it"
 
 
+def as_is(tree: Dataset) -> str:
+    command = f"python -m harness prepare --as-is --dataset camvid --root {tree.root}"
+    return f"to use what is there all the same, marked in all results: {command}"
+
+
 def shorten_list(tree: Dataset) -> str:
     assert tree.root is not None
     path = tree.root / "test.txt"
     path.write_text(path.read_text().splitlines()[0])
-    return "test: 1 image in the list, but there must be 4: complete the data set"
+    return f"test: 1 image in the list, but there must be 4: complete the data set; {as_is(tree)}"
 
 
 def empty_label(tree: Dataset) -> str:
@@ -156,7 +161,7 @@ def colour_label(tree: Dataset) -> str:
     path = tree.samples("test")[0].label_path
     cv2.imwrite(str(path), np.zeros((10, 12, 3), np.uint8))
     return (
-        f"test: testannot/{path.name} is a 8-bit RGB PNG, but labels must be 8-bit greyscale; "
+        f"test: testannot/{path.name} is an 8-bit RGB PNG, but labels must be 8-bit greyscale; "
         "its channels are equal: save one of them as 8-bit greyscale"
     )
 
@@ -170,7 +175,7 @@ def widen_label(tree: Dataset) -> str:
 def empty_list(tree: Dataset) -> str:
     assert tree.root is not None
     (tree.root / "test.txt").write_text("")
-    return "test: 0 images in the list, but there must be 4: complete the data set"
+    return f"test: 0 images in the list, but there must be 4: complete the data set; {as_is(tree)}"
 
 
 def garble_list(tree: Dataset) -> str:
@@ -271,10 +276,13 @@ def test_a_class_without_training_pixels_is_a_warning(tree: Dataset, report_path
             cv2.imwrite(str(sample.label_path), label)
     report = verify(tree, report_path)
     assert report["warnings"] == ["train: no pixel of Pole, Pedestrian, so nothing to learn it from"]
-    for sample in tree.samples("train"):
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_a_labelled_pixel_is_refused(tree: Dataset, report_path: Path, split: str) -> None:
+    for sample in tree.samples(split):
         cv2.imwrite(str(sample.label_path), np.full((10, 12), 11, np.uint8))
-    (warning,) = verify(tree, report_path)["warnings"]
-    assert warning.endswith(f"{tree.classes[9]} and 1 more, so nothing to learn it from")
+    assert f"{split}: no pixel of any class is labelled" in failure(tree, report_path)
 
 
 def test_images_that_are_bytes_of_another_split_are_a_warning(tree: Dataset, report_path: Path) -> None:

@@ -220,3 +220,21 @@ def test_two_images_of_one_name_are_refused(tiny_data, make_run, tmp_path):
         write_predictions(
             make_run("tiny", tiny_data, weights=False), CPU, split="x", form="train_ids", images=tmp_path / "images"
         )
+
+
+def test_a_damaged_image_is_not_predicted(tiny_data, make_run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    content = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    content[len(content) // 2 : len(content) // 2 + 500] = bytes(500)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.jpg is damaged"):
+        write_predictions(
+            make_run("tiny", tiny_data),
+            CPU,
+            split="x",
+            form="train_ids",
+            images=tmp_path / "images",
+            out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ TINY |= {
     "name": "tiny",
     "splits": {"train": 6, "val": 2, "test": 3},
     "class_pixels": {},
+    "size": None,
     "classes": TINY["classes"][:3],
 }
 pytestmark = pytest.mark.slow

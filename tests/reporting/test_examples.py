@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from harness import datasets
+from harness.errors import UserError
 from harness.evaluation.counts import Counts, count_image, stack
-from harness.reporting.examples import write_examples
+from harness.reporting.examples import choice, write_examples
 from harness.reporting.examples.choice import choose, gather
 from harness.reporting.examples.sheet import examples_figure
 from harness.reporting.figures.style import STYLE
@@ -223,6 +224,13 @@ def test_without_the_baseline_images_are_chosen_by_the_miou_itself(predicted):
     examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
     assert examples.rule == "Images chosen by the mIoU of rival one: the largest, the smallest and the median."
     assert [arm.arm for arm in examples.arms] == ["rival_one"]
+
+
+def test_without_a_labelled_pixel_no_image_is_chosen(predicted, monkeypatch):
+    experiment, results, dataset = predicted
+    monkeypatch.setattr(choice, "_score", lambda arm, image_id: float("nan"))
+    with pytest.raises(UserError, match="no image of tiny has a labelled pixel"):
+        gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
 
 
 def test_the_file_is_written_and_named(predicted, tiny_data):

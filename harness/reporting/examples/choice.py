@@ -97,6 +97,8 @@ def gather(experiment: Experiment, results: Path, name: str, model: str, root: P
     baseline = next((arm for arm in arms if arm.arm == experiment.baseline and arm is not judged), None)
     values = {each: _score(judged, each) - (_score(baseline, each) if baseline else 0.0) for each in ids}
     found = choose(values)
+    if not found:
+        raise UserError(f"no image of {dataset.name} has a labelled pixel, so none can be chosen by its mIoU")
     over = f" less that of {display_name(experiment.baseline)}" if baseline else ""
     rule = (
         f"Images chosen by the mIoU of {display_name(judged.arm)}"

@@ -40,7 +40,8 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     axes = figure.subplots(down, PANELS_ACROSS, squeeze=False, sharex=True, sharey=True)
     names = [each.classes[row] for row in rows]
     picked = {arm: change[np.ix_(rows, rows)] for arm, change in drawn.items()}
-    reach = max(0.1, *(float(np.nanpercentile(np.abs(change), 99.5)) for change in picked.values()))
+    defined = [np.abs(change[~np.isnan(change)]) for change in picked.values()]
+    reach = max([0.1, *(float(np.percentile(sizes, 99.5)) for sizes in defined if sizes.size)])
     size = min(6.5, 0.75 * 72 * panel / len(rows))
     for axis, (arm, change) in zip(axes.ravel(), picked.items(), strict=False):
         sns.heatmap(change, ax=axis, cmap=DIVERGING, vmin=-reach, vmax=reach, square=True, cbar=False, linewidths=0.2)

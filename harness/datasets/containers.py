@@ -1,0 +1,81 @@
+"""Whether a PNG or a JPEG is whole, from its structure alone: nothing is decoded."""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PNG_COLOR_TYPES = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with transparency", 6: "RGBA"}
+# In the coded pixels FF is followed by 00, or by one of the restart markers D0 to D7, or by FF as a filling.
+MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+CUT_SHORT = "is cut short (its end marker is missing)"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header says: bits a channel, kind of pixels ("JPEG" for those of a JPEG), and its size."""
+
+    bits: int
+    kind: str
+    width: int
+    height: int
+
+
+def read_header(content: bytes) -> Header | str:
+    """The header of a picture that is whole; else what is wrong, to follow the file's name.
+
+    A PNG's parts have checksums, which are compared; a JPEG's have none, so that what is in the middle may be damaged
+    (`jpeg_damage`). What follows the end marker is no part of the picture.
+    """
+    if content.startswith(PNG_START):
+        return _png(content)
+    if content.startswith(JPEG_START):
+        return _jpeg(content)
+    return f"is neither a PNG nor a JPEG{_instead(content)}"
+
+
+def _png(content: bytes) -> Header | str:
+    header, place = None, len(PNG_START)
+    while place + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + 8 + length
+        if end + 4 > len(content):
+            break
+        if zlib.crc32(content[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            return f"is damaged (the checksum of its part {kind.decode('latin-1')} is wrong)"
+        if kind == b"IHDR" and length == 13:
+            width, height, bits, color = struct.unpack_from(">IIBB", content, place + 8)
+            header = Header(bits, PNG_COLOR_TYPES.get(color, "unknown"), width, height)
+        if kind == b"IEND":
+            return header or "is damaged (it has no header)"
+        place = end + 4
+    return CUT_SHORT
+
+
+def _jpeg(content: bytes) -> Header | str:
+    header, place = None, 2
+    while found := MARKER.search(content, place):
+        marker = found[1][0]
+        if marker == END_OF_IMAGE:
+            return header or "is damaged (it has no header)"
+        if found.end() + 2 > len(content):
+            break
+        length = struct.unpack_from(">H", content, found.end())[0]
+        if marker in START_OF_FRAME and found.end() + 7 <= len(content):
+            bits, height, width = struct.unpack_from(">BHH", content, found.end() + 2)
+            header = Header(bits, "JPEG", width, height)
+        place = found.end() + (length if marker not in (0x01, 0xD8) else 0)
+    return CUT_SHORT
+
+
+def _instead(content: bytes) -> str:
+    """What a file is that should be a picture, where that is a usual one: in parentheses, or ""."""
+    start = content[:200].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return " but a Git LFS pointer (git lfs pull brings the file)"
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return " but a web page, as a download that was refused leaves it"
+    return ""
