@@ -132,7 +132,7 @@ def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_fi
         ("photometric.contrast_range=[1.5, 0.5]", ["photometric.contrast_range", "low, high"]),
         ("photometric=true", ["photometric", "True"]),
         ("undecayed=norm", ["undecayed", "norm"]),
-        ("class_weights=[1, 2]", ["class_weights has 2 values", "scenes has 11 classes"]),
+        ("class_weights=[1, 2]", ["class_weights has 2 numbers", "scenes has 11 classes"]),
         ("slide_stride=[64, 16]", ["slide_stride [64, 16]", "window"]),
         ("optimizer=adam", ["optimizer", "adam"]),
         ("flip=1.5", ["flip", "1.5"]),
