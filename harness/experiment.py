@@ -27,7 +27,7 @@ from harness.run import Run
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
+ARM_KEYS = ("method", "starts_at", "longer")  # of an arm, beside its method's options
 
 
 class _Strict(BaseModel):
@@ -90,17 +90,12 @@ class Schedule(_Strict):
 
 
 class Arm(_Strict):
-    """A method with its options, when it begins to count, and for controls what else is different."""
+    """A method with its options, when it begins to count, and how much longer it trains than the schedule says."""
 
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    seed_offset: NonNegativeInt = 0  # added to the seeds: other luck, still paired with the baseline's seed
     options: dict[str, Any]
-
-    def is_again(self, other: "Arm") -> bool:
-        """Whether this is the other arm once more, with other luck at most: the difference of the two is noise."""
-        return self.model_copy(update={"seed_offset": other.seed_offset}) == other
 
 
 class Override(_Strict):
@@ -128,6 +123,9 @@ class Experiment(_Strict):
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)] = [0]
+    # How many seeds the baseline has, these and the next ones: it is in every comparison. None: twice the arms', or one
+    # where these have one, which shows no interval anyway.
+    baseline_seeds: PositiveInt | None = None
     roots: dict[str, Path] = {}
     absent: Absent = "skip"
 
@@ -219,17 +217,15 @@ class Experiment(_Strict):
                 raise ValueError(f"{key} names one of {values} twice")
         return self
 
-    @model_validator(mode="after")
-    def _controls_have_other_luck(self) -> "Experiment":
-        baseline = self.arms[self.baseline]
-        for name, arm in self.arms.items():
-            offset = arm.seed_offset - baseline.seed_offset
-            if offset and arm.is_again(baseline) and {seed + offset for seed in self.seeds} & set(self.seeds):
-                raise ValueError(
-                    f"arms.{name}.seed_offset is {arm.seed_offset}, so that {name} would train with seeds of "
-                    f"{self.baseline} and show too little noise: make it {baseline.seed_offset + max(self.seeds) + 1}"
-                )
-        return self
+    @field_validator("baseline_seeds")
+    @classmethod
+    def _baseline_has_the_arms_seeds(cls, number: int | None, info: ValidationInfo) -> int | None:
+        seeds = info.data.get("seeds", [])
+        if number is not None and number < len(seeds):
+            raise ValueError(
+                f"is the number of the baseline's seeds, which begin with the arms': make it {len(seeds)} or more"
+            )
+        return number
 
     @model_validator(mode="after")
     def _pairs_have_schedules(self, info: ValidationInfo) -> "Experiment":
@@ -274,14 +270,23 @@ class Experiment(_Strict):
             schedule = schedule.model_copy(update={"iterations": iterations})
         return schedule
 
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds that an arm is trained with: `seeds`, of the baseline also those that follow the largest of them."""
+        if arm != self.baseline:
+            return self.seeds
+        arms = len(self.seeds)
+        number = self.baseline_seeds or (2 * arms if arms > 1 else 1)
+        return self.seeds + [max(self.seeds) + extra for extra in range(1, number - arms + 1)]
+
     def runs(self) -> list[Run]:
         """Every run of the experiment, baseline first within each (data set, model, seed)."""
         arms = sorted(self.arms, key=lambda arm: arm != self.baseline)
         return [
             Run(self.name, dataset, model, arm, seed)
             for dataset, model in self.pairs()
-            for seed in self.seeds
+            for seed in self.seeds_of(self.baseline)
             for arm in arms
+            if seed in self.seeds_of(arm)
         ]
 
     def run(self, dataset: str, model: str, arm: str, seed: int) -> Run:
@@ -310,13 +315,11 @@ class Experiment(_Strict):
             "method": arm.method,
             "method_source": discovery.source_fingerprint(arm.method),
             "options": discovery.options(arm.method) | arm.options,
-            "seed": run.seed + arm.seed_offset,
+            "seed": run.seed,
             "schedule": self.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json"),
         }
         if arm.starts_at:
             settings["starts_at"] = arm.starts_at
-        if arm.seed_offset:
-            settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 
