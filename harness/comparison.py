@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.experiment import Experiment
-from harness.reporting.records import Group, Missing, Origin
+from harness.reporting.records import Group, Missing, Origin, arm_order
 from harness.statistics.bootstrap import RESAMPLES, bootstrap, resampling_units
 from harness.statistics.interval import Gain, gains
 from harness.statistics.scores import Metric
@@ -201,11 +201,6 @@ def cells(
     return found
 
 
-def arm_order(experiment: Experiment) -> list[str]:
-    """The baseline, then the other arms in the experiment's order."""
-    return sorted(experiment.arms, key=lambda arm: arm != experiment.baseline)
-
-
 def by_gain(found: Sequence[Cell]) -> list[Cell]:
     """A column's cells as tables list them: the baseline, then by gain, the largest first, and holes last."""
 
@@ -215,7 +210,7 @@ def by_gain(found: Sequence[Cell]) -> list[Cell]:
     return sorted(found, key=rank)
 
 
-def row(cell: Cell) -> list[object]:
+def csv_row(cell: Cell) -> list[object]:
     """A cell as a row of `COLUMNS`, unrounded."""
     mean, gain = cell.spread, cell.gain
     return [

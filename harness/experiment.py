@@ -271,7 +271,7 @@ class Experiment(_Strict):
         return schedule
 
     def seeds_of(self, arm: str) -> list[int]:
-        """The seeds that an arm is trained with: `seeds`, of the baseline also those that follow the largest of them."""
+        """The seeds that an arm is trained with: `seeds`, and for the baseline also the next ones."""
         if arm != self.baseline:
             return self.seeds
         arms = len(self.seeds)

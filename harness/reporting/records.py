@@ -73,6 +73,11 @@ class Group:
         return {seed: entry for seed, entry in found.items() if isinstance(entry, Missing)}
 
 
+def arm_order(experiment: Experiment) -> list[str]:
+    """The baseline, then the other arms in the experiment's order."""
+    return sorted(experiment.arms, key=lambda arm: arm != experiment.baseline)
+
+
 def display_name(arm: str) -> str:
     """An arm's name as people read it."""
     return arm.replace("_", " ")

@@ -19,17 +19,19 @@ without images and guard.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isinf
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import ndtr, roots_hermitenorm, roots_legendre, stdtrit
+from scipy.special import chdtrc, ndtr, roots_hermitenorm, roots_legendre, stdtrit
 
 from harness.statistics.scores import Values
 
 CONFIDENCE = 0.95
 POWER = 0.8
 ROUNDING = 1e-18  # squared points: what rounding leaves of scores that are all the same
+ENOUGH_RUNS = 10**6  # after which another changes nothing
 GUARD = 4  # how many degrees of freedom the shared variance weighs against an arm's own (`guarded`)
 
 
@@ -41,6 +43,7 @@ class Gain:
     low, high, p      the interval and the p-value, both corrected for the number of arms; None where nothing can be
                       said, as from a single run on either side
     standard_error    SE_a, and the part of its square that is due to the images (`images`, squared points)
+    units             how many units of images were resampled
     dof, critical     nu and c
     one_pair          half the width of the 95 % interval for one more pair of runs on the same images, by Student's t
     shared            u_0 / n_0, squared points: what the gains of all arms have in common
@@ -53,6 +56,7 @@ class Gain:
     p: float | None = None
     standard_error: float | None = None
     images: float | None = None
+    units: int = 0
     dof: int = 0
     critical: float | None = None
     one_pair: float | None = None
@@ -110,6 +114,7 @@ def gains(
             p=1 - within(abs(gain) / error, correlations, dof),
             standard_error=error,
             images=images[arm],
+            units=units,
             dof=dof,
             critical=c,
             one_pair=single * float(np.sqrt(own[arm] * (1 + 1 / len(scores[arm])) + common * (len(control) + 1))),
@@ -117,6 +122,24 @@ def gains(
             resampled=resampled[arm].mean(0) - resampled[None].mean(0),
         )
     return found
+
+
+def foreseen(
+    variance: float, images: float, arms: int, runs: float, baseline_runs: float, confidence: float = CONFIDENCE
+) -> float:
+    """The true gain in points that an experiment of this size would tell from 0 in four of five cases.
+
+    `variance` is that of a run's score over seeds and `images` the part of a gain's variance that is due to the images,
+    in squared points; `runs` of each of `arms` arms. With infinitely many runs the images alone are left.
+    """
+    if isinf(runs):
+        return foreseen(0.0, images, arms, ENOUGH_RUNS, ENOUGH_RUNS, confidence)
+    shared = variance * guard_factor(baseline_runs) / baseline_runs
+    squared = variance * guard_factor(runs) / runs + shared + images
+    if squared == 0:
+        return 0.0
+    dof = arms * (runs - 1) + baseline_runs - 1
+    return (critical((shared / squared,) * arms, dof, confidence) + float(stdtrit(dof, POWER))) * squared**0.5
 
 
 def pooled_variance(arms: Sequence[Values]) -> tuple[float, int]:
@@ -135,6 +158,13 @@ def guarded(scores: Values, shared: float) -> float:
     n = len(scores)
     own = float(scores.var(ddof=1)) if n > 1 else 0.0
     return max(shared, (GUARD * shared + (n - 1) * own) / (GUARD + n - 1))
+
+
+def guard_factor(runs: float) -> float:
+    """What `guarded` makes of a shared variance of 1 on average, for an arm of so many runs that scatters like all."""
+    k = runs - 1
+    above = k * float(chdtrc(k + 2, k) - chdtrc(k, k))  # of chi-squared over its mean k
+    return 1 + above / (GUARD + k)
 
 
 def image_variance(arm: Values, baseline: Values, units: int) -> float:

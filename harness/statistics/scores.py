@@ -47,7 +47,7 @@ def mean_defined(values: Values, axis: int = -1) -> Values:
 
 
 def pixel_accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
-    """The share in percent of valid pixels that are right: `counts` [..., K, 3] -> float64 [..., 1], NaN without any."""
+    """The share in percent of valid pixels that are right: `counts` [..., K, 3] -> float64 [..., 1]."""
     return accuracy(counts.sum(-2, keepdims=True))
 
 
