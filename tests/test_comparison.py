@@ -69,9 +69,7 @@ def test_the_interval_follows_the_formula_in_the_linear_case():
     u = [max(shared, (4 * shared + (len(x) - 1) * x.var(ddof=1)) / (len(x) + 3)) for x in (y, z)]
     covariance = np.cov(np.concatenate(hits) / 100) / images
     of_arm, of_base, between = covariance[:3, :3], covariance[3:, 3:], covariance[:3, 3:]
-    of_images = (
-        of_arm[~np.eye(3, dtype=bool)].mean() + of_base[~np.eye(4, dtype=bool)].mean() - 2 * between.mean()
-    )
+    of_images = of_arm[~np.eye(3, dtype=bool)].mean() + of_base[~np.eye(4, dtype=bool)].mean() - 2 * between.mean()
     error = (u[0] / runs + u[1] / of_baseline + of_images) ** 0.5
     t = stats.t.ppf(0.975, dof)  # of a single arm
     assert gain.difference == pytest.approx(y.mean() - z.mean())

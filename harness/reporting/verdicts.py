@@ -44,7 +44,7 @@ def judge(gain: Gain | None, published: float) -> Verdict:
     Two questions: is there a gain (the interval lies on the published one's side of 0), and is the published one
     compatible with it? A published gain comes as a rule from one pair of runs, so it is compatible if it lies within
     the 95 % prediction interval of one more pair (`Gain.one_pair`). Both: confirmed. A gain alone: smaller or larger
-    than published. Neither, or a difference on the other side of 0: contradicted. Compatible alone: open.
+    than published. Neither: contradicted. Compatible alone: open.
     """
     if gain is None or gain.low is None or gain.high is None or gain.one_pair is None:
         return Verdict(OPEN, "no interval: two runs or more of the arm and of the baseline are needed")
@@ -56,11 +56,10 @@ def judge(gain: Gain | None, published: float) -> Verdict:
         if compatible:
             return Verdict(CONFIRMED, reach)
         return Verdict(SMALLER if side * gain.difference < side * published else LARGER, reach)
-    if gain.excludes_zero:
-        return Verdict(CONTRADICTED, f"the measured difference has the other sign; {reach}")
+    found = "the measured difference has the other sign" if gain.excludes_zero else "no gain can be told from 0"
     if not compatible:
-        return Verdict(CONTRADICTED, f"no gain can be told from 0; {reach}")
-    return Verdict(OPEN, f"so many seeds would see a gain of {gain.visible:.2f} points", gain.visible)
+        return Verdict(CONTRADICTED, f"{found}; {reach}")
+    return Verdict(OPEN, f"{found}; so many seeds would see a gain of {gain.visible:.2f} points", gain.visible)
 
 
 def deviations(experiment: Experiment, arm: str, dataset: str, model: str, row: Settings | None) -> list[str]:

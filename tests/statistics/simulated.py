@@ -24,7 +24,7 @@ def weights(rng, units=UNITS, resamples=RESAMPLES):
     return rng.multinomial(units, np.full(units, 1 / units), resamples)
 
 
-def table(rng, effects, runs=3, baseline_runs=6, world=World(), scatter=None, drawn=None):  # noqa: B008
+def table(rng, effects, runs=3, baseline_runs=6, world=World(), scatter=None, drawn=None):
     """One experiment: the baseline's scores, {arm: scores}, {arm or None: resampled scores [runs, R]}.
 
     `effects` are the arms' true gains in points; `scatter` multiplies the standard deviation over seeds of an arm, or

@@ -79,8 +79,14 @@ def test_a_resample_scores_what_the_data_set_of_its_images_would(absent):
     ("metric", "expected"),
     [
         (Metric("mean_accuracy", "region", accuracy), lambda hits, false, missed: (hits / (hits + missed)).mean()),
-        (Metric("pixel_accuracy", "region", pixel_accuracy), lambda hits, _, missed: hits.sum() / (hits + missed).sum()),
-        (Metric("two", "region", classes=(0, 3)), lambda *counts: np.mean([c[0] / sum(c) for c in np.transpose(counts)[[0, 3]]])),
+        (
+            Metric("pixel_accuracy", "region", pixel_accuracy),
+            lambda hits, _, missed: hits.sum() / (hits + missed).sum(),
+        ),
+        (
+            Metric("two", "region", classes=(0, 3)),
+            lambda *counts: np.mean([c[0] / sum(c) for c in np.transpose(counts)[[0, 3]]]),
+        ),
     ],
     ids=lambda each: getattr(each, "name", ""),
 )

@@ -109,7 +109,10 @@ def test_the_page_tells_what_blocks_of_ten_frames_are_worth(repository):
             rng = np.random.default_rng([trial, int(100 * correlation)])
             gained = 5000 + 300 * video_difference(correlation, rng) + rng.normal(0, 1, (runs, 1))
             arm, baseline = (
-                {s: np.stack([row, 0 * row, 10_000 - row], -1)[:, None] for s, row in enumerate(np.rint(hits).astype(int))}
+                {
+                    s: np.stack([row, 0 * row, 10_000 - row], -1)[:, None]
+                    for s, row in enumerate(np.rint(hits).astype(int))
+                }
                 for hits in (gained, 5000 + rng.normal(0, 1, (runs, 1)) + 0 * gained)
             )
             column = compare({"base": baseline, "arm": arm}, "base", MIOU, videos, resamples=200, seed=trial)

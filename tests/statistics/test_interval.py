@@ -29,7 +29,9 @@ def without_images(scores):
     return {arm: np.asarray(values)[:, None] + shared for arm, values in scores.items()}
 
 
-@pytest.mark.parametrize(("arms", "runs", "baseline"), [(1, 3, 3), (2, 2, 2), (3, 3, 6), (8, 3, 6), (8, 5, 10), (4, 2, 9)])
+@pytest.mark.parametrize(
+    ("arms", "runs", "baseline"), [(1, 3, 3), (2, 2, 2), (3, 3, 6), (8, 3, 6), (8, 5, 10), (4, 2, 9)]
+)
 def test_without_images_and_guard_it_is_dunnetts_test(arms, runs, baseline):
     rng = np.random.default_rng(arms)
     control, rivals = of_variance(rng, baseline), {arm: of_variance(rng, runs) for arm in range(arms)}
