@@ -141,7 +141,7 @@ def test_an_undefined_score_is_left_out():
 
 def test_runs_that_do_not_scatter_have_no_interval():
     runs = tables_of_runs(1)
-    same = {each: runs[0] for each in range(3)}
+    same = dict.fromkeys(range(3), runs[0])
     gain = compared({"arm": same}, same).gains["arm"]
     assert (gain.difference, gain.low) == (0, None)
 
