@@ -35,9 +35,9 @@ def page(make_experiment, write_run, write_predictions, tmp_path):
         (report / folder).mkdir(parents=True)
     for name in ("miou", "training"):
         cv2.imwrite(str(report / f"figures/{name}.png"), np.full((600, 2160, 3), 200, np.uint8))
-    (report / "tables/papers_verdicts.csv").write_text("table,verdict,gains\nmain,reproduced,2\n")
+    (report / "tables/papers_verdicts.csv").write_text("table,verdict,gains\nmain,confirmed,2\n")
     claims = []
-    for model, verdict in ((EVIL, "reproduced"), ("b", "not reproduced"), ("c", "not run")):
+    for model, verdict in ((EVIL, "confirmed"), ("b", "contradicted"), ("c", "not run")):
         claims.append(
             {"dataset": "tiny", "model": model, "method": "M", "setting": "", "metric": "mIoU", "reading": ""}
             | {"protocol": "whole", "published": 71.5, "published_gain": 1.25, "measured_dataset": "tiny"}
