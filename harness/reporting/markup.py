@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 ABOUT = "About these runs"
+DETAILS = "docs/metrics.md"  # a link from the repository's root, in Markdown
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def markdown_table(
         _markdown_row([":--"] * stubs + ["--:"] * (len(headings) - stubs)),
         *map(_markdown_row, rows),
         "",
-        *(f"- {escape_markdown(note)}" for note in notes),
+        *(f"- {escape_markdown(note).replace(DETAILS, f'[{DETAILS}](/{DETAILS})')}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from harness.comparison import Cell, halves
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
-from harness.reporting.markup import points
+from harness.reporting.markup import DETAILS, points
 from harness.reporting.records import display_name
 from harness.reporting.verdicts import NOT_VERIFIED
 
@@ -32,7 +32,6 @@ MEANING = {
     "above.",
 }
 MANY = "one of many comparisons: no verdicts here"  # why a table is folded and without bold type
-DETAILS = "docs/metrics.md"
 
 
 def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, baselines: Sequence[str] = ()) -> list[str]:

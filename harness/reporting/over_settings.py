@@ -5,9 +5,8 @@ from pathlib import Path
 
 from harness.experiment import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, interval_text
-from harness.reporting.markup import Entry, Grid, points
+from harness.reporting.markup import DETAILS, Entry, Grid, points
 from harness.reporting.measured import Measured
-from harness.reporting.notes import DETAILS
 from harness.reporting.records import display_name
 from harness.reporting.writing import write_table
 from harness.statistics.settings import MeanGain, Setting, mean_gains
