@@ -105,7 +105,7 @@ class Cell:
     def no_interval(self) -> str:
         """Why a gain has no interval."""
         if min(len(self.values), self.baseline_runs) < 2:
-            return "no interval from a single run"
+            return "no interval from a single run, which says nothing about a method"
         return f"no interval: the scores do not vary, or the test set is a single {self.unit}"
 
     @property

@@ -222,9 +222,7 @@ class Experiment(_Strict):
     def _baseline_has_the_arms_seeds(cls, number: int | None, info: ValidationInfo) -> int | None:
         seeds = info.data.get("seeds", [])
         if number is not None and number < len(seeds):
-            raise ValueError(
-                f"is the number of the baseline's seeds, which begin with the arms': make it {len(seeds)} or more"
-            )
+            raise ValueError(f"must be {len(seeds)} or more, since the baseline's seeds begin with the arms'")
         return number
 
     @model_validator(mode="after")

@@ -77,7 +77,7 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
     ("keys", "words"),
     [
         ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "greater than 0"]),
-        ({"seeds": [0, 1, 2], "baseline_seeds": 2}, ["baseline_seeds", "make it 3 or more", "2"]),
+        ({"seeds": [0, 1, 2], "baseline_seeds": 2}, ["baseline_seeds", "3 or more", "2"]),
         ({"baseline_seeds": 0}, ["baseline_seeds", "greater than 0"]),
         ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),

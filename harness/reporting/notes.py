@@ -40,20 +40,16 @@ def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, base
     `baselines` are what the gains are over, by default the experiment's. `bold`: the table prints verdicts bold.
     """
     over = " or ".join(map(display_name, baselines or [experiment.baseline]))
-    said = "Percent, mean ± standard deviation over runs with different seeds; "
-    with_interval = any(cell.gain and cell.gain.low is not None for cell in found)
-    if with_interval:
-        said += f"gain over {over} in points, with a 95 % interval for all arms at once"
-        said += " (bold: it leaves out 0)." if bold else "."
-    else:
-        said += f"gain over {over} in points."
+    said = f"Percent, mean ± SD over seeds; gain over {over} in points"
+    if any(cell.gain and cell.gain.low is not None for cell in found):
+        said += ", 95 % interval for all arms at once"
+        said += " (bold: it leaves out 0)" if bold else ""
     second = [aa_text(cell) for cell in found if bold and cell.is_baseline][:1]
     second += _images(found)
-    third = []
-    if any(cell.gain and cell.gain.low is None for cell in found):
-        third.append("A gain without an interval comes from a single run and says nothing about a method.")
-    third.append(f"What the intervals know, and what they do not: {DETAILS}.")
-    return [said, *([" ".join(filter(None, second))] if any(second) else []), " ".join(third)]
+    third = f"How the intervals are made, and what they do not know: {DETAILS}."
+    if reasons := dict.fromkeys(cell.no_interval for cell in found if cell.gain and cell.gain.low is None):
+        third = f"{'; '.join(reasons).capitalize()}. More: {DETAILS}."
+    return [f"{said}.", *([" ".join(filter(None, second))] if any(second) else []), third]
 
 
 def aa_text(baseline: Cell) -> str:

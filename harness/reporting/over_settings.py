@@ -67,7 +67,7 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
                 f"Gain over {display_name(experiment.baseline)} in points, the mean over settings: {names}.",
                 "This grid: these very settings, for all arms at once; bold: it leaves out 0. Settings like these: a "
                 "new data set and network of the kind, by Student's t over the settings.",
-                f"What the intervals know, and what they do not: {DETAILS}.",
+                f"How the intervals are made, and what they do not know: {DETAILS}.",
             ],
         )
     ]

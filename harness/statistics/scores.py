@@ -128,11 +128,10 @@ def score(
     region = tables["region"]
     total = region.sum(0)
     class_iou, class_accuracy = iou(total, absent), accuracy(total, absent)
-    valid = total[:, 0].sum() + total[:, 2].sum()
     image_class = iou(region, "require_ground_truth")
     scores = {
         "miou": mean_defined(class_iou),
-        "pixel_accuracy": 100.0 * total[:, 0].sum() / valid if valid else np.nan,
+        "pixel_accuracy": pixel_accuracy(total)[0],
         "mean_accuracy": mean_defined(class_accuracy),
         "miou_image": mean_defined(mean_defined(image_class)),
         "miou_class_image": mean_defined(mean_defined(image_class, axis=0)),

@@ -225,7 +225,7 @@ def test_three_short_notes_and_the_facts_folded(make_experiment, write_all, tmp_
     notes, facts = text.split("<details>")[:2]
     lines = [line for line in notes.splitlines() if line.startswith("- ")]
     assert len(lines) == 3
-    assert max(map(len, lines)) < 200
+    assert max(map(len, lines)) < 130
     assert "gain over plain in points" in lines[0]
     assert "seeds 0, 3 and 4, 5" in lines[1] and "camvid 30 images" in lines[1]
     assert "docs/metrics.md" in lines[2]
