@@ -139,14 +139,14 @@ def test_a_gain_of_two_points_is_found_in_nine_of_ten_experiments():
     ids=["all alike", "baseline x2", "one arm x3"],
 )
 def test_false_tables_stay_rare_where_arm_or_baseline_scatter_more(scatter, low, high):
-    assert low <= simulate(NULL, 1500, seed=7, scatter=scatter)["false"] <= high
+    assert low <= simulate(NULL, 1200, seed=7, scatter=scatter)["false"] <= high
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("images", "seeds"), [(0.0, 0.56), (0.5, 0.3), (0.14, 0.56)])
 def test_all_intervals_of_a_table_hold_the_truth(images, seeds):
     effects = (0.0, 0.0, 0.5, -0.5, 1.0, 2.0, 5.0, -1.0)
-    found = simulate(effects, 800, seed=3, world=World(seeds, images))
+    found = simulate(effects, 600, seed=3, world=World(seeds, images))
     assert 0.94 <= found["covered"] <= 0.99
 
 
@@ -155,7 +155,7 @@ def test_all_intervals_of_a_table_hold_the_truth(images, seeds):
 def test_the_gain_that_is_foreseen_is_found_in_four_of_five_experiments(runs, baseline):
     world = World()
     gain = foreseen(world.seeds**2, 2 * world.images**2, 8, runs, baseline)
-    found = simulate((gain, *NULL[1:]), 600, runs=runs, baseline_runs=baseline, seed=runs)["found"]
+    found = simulate((gain, *NULL[1:]), 500, runs=runs, baseline_runs=baseline, seed=runs)["found"]
     assert found == pytest.approx(0.8, abs=0.045)
 
 
