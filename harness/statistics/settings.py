@@ -66,8 +66,10 @@ def mean_gains(settings: Sequence[Setting], confidence: float = CONFIDENCE) -> d
         correlations[arm] = float(sum(gain.shared for gain in of_arm) / variance)
         freedoms[arm] = float(own.sum() ** 2 / (own**2 / dofs).sum())
     family = tuple(correlations.values())
-    return {arm: _mean(chosen, arm, errors[arm], critical(family, freedoms[arm], confidence), confidence)
-            for arm, chosen in found.items()}  # fmt: skip
+    return {
+        arm: _mean(chosen, arm, errors[arm], critical(family, freedoms[arm], confidence), confidence)
+        for arm, chosen in found.items()
+    }
 
 
 def _known(setting: Setting, arm: str) -> bool:

@@ -14,6 +14,7 @@ import pytest
 from harness.comparison import Cell, cells
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured
+from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, number, verdict_text
 from harness.reporting.records import groups
@@ -127,6 +128,22 @@ def test_every_mean_and_gain_of_the_records_is_in_the_table(written):
     assert whole["plain (baseline)"][4] == "the baseline"
     assert not {"better", "worse"} & {text for row in others.values() for text in row}  # details have no verdicts
     assert re.search(r"<details><summary>mIoU by other protocols: [^<]*\(one of many comparisons", text)
+
+
+def test_several_settings_have_a_table_of_means(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(models=["lite0_fpn", "hrnet_w48"], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    measured = mious(experiment, tmp_path)
+    text = write_page(experiment, tmp_path, measured).read_text(encoding="utf-8")
+    rows = {row[0]: row[1:] for row in Reader(text).tables["settings"][1:]}
+    for arm, mean in over_settings(experiment, measured).items():
+        assert rows[arm.replace("_", " ")] == [
+            "2",
+            f"{mean.difference:+.2f}",
+            f"[{mean.low:+.2f}, {mean.high:+.2f}]",
+            f"[{mean.low_like:+.2f}, {mean.high_like:+.2f}]",
+        ]
+    assert len(rows) == 2
 
 
 def test_the_summary_shows_the_gains_and_no_figure_stands_twice(make_experiment, write_all, tmp_path):

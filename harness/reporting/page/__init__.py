@@ -17,7 +17,16 @@ from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
 from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, aa_text
-from harness.reporting.page.content import cell_table, class_table, data_uri, run_facts, run_key, run_table
+from harness.reporting.over_settings import over_settings
+from harness.reporting.page.content import (
+    cell_table,
+    class_table,
+    data_uri,
+    run_facts,
+    run_key,
+    run_table,
+    settings_table,
+)
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.records import display_name
@@ -87,6 +96,7 @@ def page(
     first = [cell for cell in region if cell.protocol == experiment.protocols[0]]
     columns = [[cell for cell in first if (cell.dataset, cell.model) == pair] for pair in experiment.pairs()]
     main = cell_table("miou", "mIoU", [cell for column in columns for cell in by_gain(column)], facts, verdicts=True)
+    means = over_settings(experiment, measured)
     tables = []
     for key, title, found in (
         ("protocols", "mIoU by other protocols", [cell for cell in region if cell.protocol != experiment.protocols[0]]),
@@ -114,7 +124,7 @@ def page(
         description=_description(experiment),
         schedules=_schedules(experiment),
         reading=_reading(experiment, first),
-        main=main,
+        leading=[*([settings_table(means)] if means else []), main],
         tables=tables,
         many=MANY,
         gains=[figures[name] for name in gains],

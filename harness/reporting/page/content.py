@@ -11,12 +11,13 @@ import numpy as np
 from harness.comparison import Cell
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.reporting.entries import gain_text, runs_text
+from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
 from harness.reporting.records import Missing, arm_order, display_name, read_record
 from harness.run import Run, read_json
 from harness.statistics.scores import mean_defined
+from harness.statistics.settings import MeanGain
 
 SHORT = 10  # letters of a hash that tell it from the others
 
@@ -152,6 +153,28 @@ def verdict_text(cell: Cell) -> tuple[str, str]:
     if cell.excludes_zero:
         return ("better", "better") if cell.gain.difference > 0 else ("worse", "worse")
     return "not told from 0", ""
+
+
+def settings_table(means: Mapping[str, MeanGain]) -> PageTable:
+    """A row an arm: its mean gain in mIoU over all data sets and networks, with both intervals."""
+    headings = [Heading("Arm"), Heading("Settings", True), Heading("Gain (points)", True)]
+    headings += [Heading("This grid [95 %]", True), Heading("Settings like these [95 %]", True)]
+    rows = [
+        Row(
+            [
+                Entry(display_name(arm)),
+                Entry(str(mean.settings), mean.settings, "number"),
+                number(mean.difference, sign=True),
+                Entry(interval_text(mean.low, mean.high), mean.low, "number"),
+                Entry(interval_text(mean.low_like, mean.high_like), mean.low_like, "number"),
+            ]
+        )
+        for arm, mean in means.items()
+    ]
+    notes = [
+        "This grid: for these very settings, all arms at once. Settings like these: Student's t over the settings."
+    ]
+    return PageTable("settings", "Mean gain in mIoU over all data sets and networks", headings, rows, notes)
 
 
 def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:
