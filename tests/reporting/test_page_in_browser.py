@@ -165,7 +165,7 @@ def test_tab_reaches_everything_in_order_and_shows_where_it_is(browser, page):
     expected = browser.run(
         """(() => {
           const all = [...document.querySelectorAll("a[href], button, input, summary, [tabindex='0']")];
-          all.filter((each) => each.closest("dialog") === null && each.offsetParent !== null
+          all.filter((each) => each.closest("dialog") === null && each.checkVisibility()
             && (each.type !== "radio" || each.checked)).forEach((each, place) => each.dataset.place = place);
           return document.querySelectorAll("[data-place]").length;
         })()"""
