@@ -32,8 +32,8 @@ SEEDS = 2**32  # one more than the largest: what every generator of random numbe
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
 # Keys that choose among an experiment's runs, or say where its data are, and change none of them.
-CHOOSING = ("name", "datasets", "models", "only", "seeds", "roots")
-ARM_KEYS = ("method", "starts_at", "longer", "seed_offset")  # of an arm, beside its method's options
+CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "roots")
+ARM_KEYS = ("method", "starts_at", "longer")  # of an arm, beside its method's options
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
@@ -99,17 +99,12 @@ class Schedule(Strict):
 
 
 class Arm(Strict):
-    """A method with its options, when its terms start to count, and what else differs in a control."""
+    """A method with its options, when its terms start to count, and how much longer it trains than the others."""
 
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    seed_offset: Seed = 0  # added to every seed (A/A control)
     options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
-
-    def is_again(self, other: "Arm") -> bool:
-        """Whether this is the other arm once more, with other luck at most: the difference of the two is noise."""
-        return self.model_copy(update={"seed_offset": other.seed_offset}) == other
 
 
 class Override(Strict):
@@ -137,6 +132,9 @@ class Experiment(Strict):
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    # How many seeds the baseline has, these and the next ones: it is in every comparison. None: twice the arms', or one
+    # where these have one, which shows no interval anyway.
+    baseline_seeds: PositiveInt | None = None
     roots: dict[str, Annotated[Path, Listed]] = {}
     absent: Absent = "skip"
     demonstration: bool = False  # it shows that everything works, and nothing about the methods
@@ -241,17 +239,13 @@ class Experiment(Strict):
                 raise ValueError(f"{key} names one of {values} twice")
         return self
 
-    @model_validator(mode="after")
-    def _controls_have_other_luck(self) -> "Experiment":
-        baseline = self.arms[self.baseline]
-        for name, arm in self.arms.items():
-            offset = arm.seed_offset - baseline.seed_offset
-            if offset and arm.is_again(baseline) and {seed + offset for seed in self.seeds} & set(self.seeds):
-                raise ValueError(
-                    f"arms.{name}.seed_offset is {arm.seed_offset}, so that {name} would train with seeds of "
-                    f"{self.baseline} and show too little noise: make it {baseline.seed_offset + max(self.seeds) + 1}"
-                )
-        return self
+    @field_validator("baseline_seeds")
+    @classmethod
+    def _baseline_has_the_arms_seeds(cls, number: int | None, info: ValidationInfo) -> int | None:
+        seeds = info.data.get("seeds", [])
+        if number is not None and number < len(seeds):
+            raise ValueError(f"must be {len(seeds)} or more, since the baseline's seeds begin with the arms'")
+        return number
 
     @model_validator(mode="after")
     def _pairs_have_schedules(self, info: ValidationInfo) -> "Experiment":
@@ -309,14 +303,23 @@ class Experiment(Strict):
             schedule = schedule.model_copy(update={"iterations": iterations})
         return schedule
 
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds that an arm is trained with: `seeds`, and for the baseline also the next ones."""
+        if arm != self.baseline:
+            return self.seeds
+        arms = len(self.seeds)
+        number = self.baseline_seeds or (2 * arms if arms > 1 else 1)
+        return self.seeds + [max(self.seeds) + extra for extra in range(1, number - arms + 1)]
+
     def runs(self) -> list[Run]:
         """Every run of the experiment, baseline first within each (data set, model, seed)."""
         arms = sorted(self.arms, key=lambda arm: arm != self.baseline)
         return [
             Run(self.name, dataset, model, arm, seed)
             for dataset, model in self.pairs()
-            for seed in self.seeds
+            for seed in self.seeds_of(self.baseline)
             for arm in arms
+            if seed in self.seeds_of(arm)
         ]
 
     def run(self, dataset: str, model: str, arm: str, seed: int) -> Run:
@@ -345,13 +348,11 @@ class Experiment(Strict):
             "method": arm.method,
             "method_source": discovery.source_fingerprint(arm.method),
             "options": discovery.options(arm.method, arm.options),
-            "seed": run.seed + arm.seed_offset,
+            "seed": run.seed,
             "schedule": self.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json"),
         }
         if arm.starts_at:
             settings["starts_at"] = arm.starts_at
-        if arm.seed_offset:
-            settings["seed_offset"] = arm.seed_offset  # `seed` holds it already; the run's key does not
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 

@@ -141,7 +141,7 @@ def _settings_problems(record: _Record) -> list[str]:
         problems.append("fingerprint is not that of settings: one of them was changed")
     said = {
         **{name: getattr(record.key, name) for name in ("dataset", "model")},
-        "seed": record.key.seed + record.settings.get("seed_offset", 0),
+        "seed": record.key.seed,
         "method": record.method,
         "options": record.options,
         "data": record.provenance.data_fingerprint,

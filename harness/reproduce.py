@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "reproduced"  # the experiment that such runs belong to
 # On another machine, other package versions or another number of threads the last digits differ from the first step on,
-# and training makes of that what another seed makes: see the A/A control in results/reference.
+# and training makes of that what another seed makes: see the tables of same seeds in results/reference.
 TOLERANCE = 2.5  # points of mIoU
 # Of the loss, relative, in the first iterations: two threads instead of one made of the first 50 and 100 of CamVid
 # records a difference of 0.4 to 3.1 %, another seed up to 15 %.

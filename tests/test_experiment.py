@@ -14,7 +14,10 @@ from harness.run import fingerprint
 
 def test_runs_are_the_product_with_the_baseline_first(experiment_file):
     path = experiment_file(
-        arms={"contextrast": {}, "cross_entropy": {}}, seeds=[0, 3], models=["hrnet_tiny", "lite0_fpn"]
+        arms={"contextrast": {}, "cross_entropy": {}},
+        seeds=[0, 3],
+        baseline_seeds=2,
+        models=["hrnet_tiny", "lite0_fpn"],
     )
     runs = [(run.model, run.seed, run.arm) for run in Experiment.load(path).runs()]
     arms = ["cross_entropy", "contextrast"]
@@ -40,33 +43,43 @@ def test_an_arm_may_start_to_count_later(experiment_file):
     assert "starts_at" not in runs["cross_entropy"] | runs["late"]["options"]
 
 
-def test_a_control_has_other_luck_or_more_iterations(experiment_file):
-    arms = {"cross_entropy": {}, "again": {"method": "cross_entropy", "seed_offset": 3}}
-    arms["longer"] = {"method": "cross_entropy", "longer": 2.5}
+def test_a_control_has_more_iterations(experiment_file):
+    arms = {"cross_entropy": {}, "longer": {"method": "cross_entropy", "longer": 2.5}}
     experiment = Experiment.load(experiment_file(arms=arms), ["seeds=[0, 2]", "schedule.iterations=7"])
     runs = {(run.arm, run.seed): experiment.settings(run) for run in experiment.runs()}
-    assert {key: settings["seed"] for key, settings in runs.items()} == {
-        **{("cross_entropy", seed): seed for seed in (0, 2)},
-        **{("again", seed): seed + 3 for seed in (0, 2)},
-        **{("longer", seed): seed for seed in (0, 2)},
-    }
-    assert runs["again", 2] == runs["cross_entropy", 2] | {"seed": 5, "seed_offset": 3}
     longer = runs["cross_entropy", 2]["schedule"] | {"iterations": 18}  # 17.5, rounded to the even number
     assert runs["longer", 2] == runs["cross_entropy", 2] | {"schedule": longer}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "baseline_seeds", "expected"),
+    [
+        ([0, 1, 2], None, [0, 1, 2, 3, 4, 5]),  # twice the arms'
+        ([4, 2], None, [4, 2, 5, 6]),
+        ([3], None, [3]),  # shows no interval: a second would be for nothing
+        ([3], 2, [3, 4]),
+        ([0, 1, 2], 3, [0, 1, 2]),
+        ([0, 1, 2], 4, [0, 1, 2, 3]),
+    ],
+)
+def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, baseline_seeds, expected):
+    more = {} if baseline_seeds is None else {"baseline_seeds": baseline_seeds}
+    experiment = Experiment.load(experiment_file(seeds=seeds, **more))
+    assert experiment.seeds_of(experiment.baseline) == expected
+    runs = [(run.arm, run.seed) for run in experiment.runs()]
+    assert len(runs) == len(set(runs))
+    assert [seed for arm, seed in runs if arm == experiment.baseline] == expected
+    for arm in experiment.arms.keys() - {experiment.baseline}:
+        assert [seed for name, seed in runs if name == arm] == seeds
+    assert {experiment.settings(run)["seed"] for run in experiment.runs()} == set(expected)
 
 
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
         ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "greater than 0"]),
-        ({"arms": {"contextrast": {"seed_offset": -1}}}, ["arms.contextrast.seed_offset", "-1"]),
-        (
-            {
-                "arms": {"cross_entropy": {}, "again": {"method": "cross_entropy", "seed_offset": 3}},
-                "seeds": [0, 1, 2, 3],
-            },
-            ["arms.again.seed_offset is 3", "seeds of cross_entropy", "make it 4"],
-        ),
+        ({"seeds": [0, 1, 2], "baseline_seeds": 2}, ["baseline_seeds", "3 or more", "2"]),
+        ({"baseline_seeds": 0}, ["baseline_seeds", "greater than 0"]),
         ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),

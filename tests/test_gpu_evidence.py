@@ -11,7 +11,7 @@ from harness.run import read_json, write_json
 @pytest.fixture
 def experiment(experiment_file):
     arms = {name: {} for name in ("contextrast", "pixel_contrast", "multiscale_contrast", "cross_entropy")}
-    return experiment_file("camvid", arms=arms, models=["hrnet_tiny", "lite0_fpn"], seeds=[0, 1])
+    return experiment_file("camvid", arms=arms, models=["hrnet_tiny", "lite0_fpn"], seeds=[0, 1], baseline_seeds=2)
 
 
 class Machine:

@@ -35,7 +35,7 @@ hrnet_tiny,contextrast,scenes,16x32,900,1400,7.0
 
 @pytest.fixture
 def experiment(experiment_file):
-    return Experiment.load(experiment_file(seeds=[0, 1]))
+    return Experiment.load(experiment_file(seeds=[0, 1], baseline_seeds=2))
 
 
 @pytest.fixture
@@ -110,6 +110,12 @@ def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_pa
     assert statuses(experiment, tmp_path)[second.arm, second.seed] == "unreadable"
     whole = summary(plan(experiment, tmp_path))
     assert (whole["runs"], whole["to_train"], sum(whole["statuses"].values())) == (4, 2, 4)
+
+
+def test_the_baselines_further_seeds_are_counted(experiment_file, tmp_path):
+    rows = plan(Experiment.load(experiment_file(seeds=[0, 1])), tmp_path)
+    assert [(row.arm, row.seed) for row in rows if row.seed > 1] == [("cross_entropy", 2), ("cross_entropy", 3)]
+    assert summary(rows)["to_train"] == 6
 
 
 def test_hours_are_measured_on_the_same_model_crop_batch_and_precision(experiment, experiment_file, costs, tmp_path):

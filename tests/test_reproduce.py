@@ -56,7 +56,7 @@ def test_a_beginning_is_held_to_the_same_rule(changes, passed):
 
 @pytest.mark.slow
 def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, tmp_path):
-    arms = {"cross_entropy": {}, "late": {"method": "contextrast", "weight": 0.2, "starts_at": 0.5, "seed_offset": 2}}
+    arms = {"cross_entropy": {}, "late": {"method": "contextrast", "weight": 0.2, "starts_at": 0.5}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
     root, folders = datasets.resolve_root("tiny"), {}
     for arm in arms:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import datasets, discovery
+from harness.comparison import Cell, cells
 from harness.evaluation.counts import REGION
 from harness.experiment import Experiment
 from harness.reporting import verdicts
 from harness.reporting.published import Ablation, Figure, Settings, baseline_of
-from harness.reporting.records import Cell, cells, frequency_cells, groups
+from harness.reporting.records import groups
 from harness.reporting.verdicts import Verdict
-from harness.statistics.scores import metric_name
+from harness.statistics.scores import frequency_metrics, metric_name, miou_of
 
 Key = tuple[str, str, str, str, str, str, str]  # baseline, family, data set, model, protocol, metric, arm
 THIRDS = ("miou_head", "miou_mid", "miou_tail")
@@ -54,7 +55,7 @@ class Claim:
 
     @property
     def family(self) -> str:
-        """Whose arms are corrected for their number together: an ablation's; "" for all of the experiment."""
+        """Whose arms are compared together: an ablation's; "" for all of the experiment."""
         return self.setting.partition(":")[0]
 
 
@@ -71,9 +72,9 @@ class Finding:
     def gain_difference(self) -> float | None:
         """The measured gain less the published one, in percentage points."""
         gain = self.claim.published_gain
-        if gain is None or self.cell is None or self.cell.interval is None:
+        if gain is None or self.cell is None or self.cell.gain is None:
             return None
-        return self.cell.interval.difference - gain
+        return self.cell.gain.difference - gain
 
     @property
     def level_difference(self) -> float | None:
@@ -179,9 +180,10 @@ def measure(experiment: Experiment, results: Path, found: Sequence[Claim], known
                 tables += [] if claim.table in tables else [claim.table]
     for (over, family, dataset, model), tables in needed.items():
         for group in groups(experiment, results, tables, pairs=[(dataset, model)]):
-            computed = cells(experiment, group, over, families[family] if family else None)
+            metrics = [miou_of(table) for table in tables]
             if any(claim.metric in THIRDS for claim in found):
-                computed += frequency_cells(experiment, group, over)
+                metrics += frequency_metrics(group.thirds)
+            computed = cells(experiment, group, metrics, over, families[family] if family else None)
             board |= {_key(over, family, cell): cell for cell in computed}
     protocols = list(dict.fromkeys([*experiment.protocols, verdicts.PROTOCOL]))
     return [_finding(claim, protocol, board) for claim in found for protocol in protocols]
@@ -206,7 +208,7 @@ def _finding(claim: Claim, protocol: str, board: dict[Key, Cell]) -> Finding:
         reasons.insert(0, "the baseline: a gain is over it")
     if reasons:
         return Finding(claim, protocol, cell, Verdict(verdicts.NOT_COMPARED, "; ".join(reasons)))
-    return Finding(claim, protocol, cell, verdicts.judge(cell.interval, claim.published_gain or 0.0))
+    return Finding(claim, protocol, cell, verdicts.judge(cell.gain, claim.published_gain or 0.0))
 
 
 def _table(metric: str) -> str:
@@ -216,7 +218,7 @@ def _table(metric: str) -> str:
 
 def _arm(experiment: Experiment, method: str) -> str | None:
     """The arm that stands for a published method: one with the published options, else the one with its name."""
-    of_method = {name: arm for name, arm in experiment.arms.items() if arm.method == method and not arm.seed_offset}
+    of_method = {name: arm for name, arm in experiment.arms.items() if arm.method == method}
     as_published = (name for name, arm in of_method.items() if not verdicts.arm_deviations(arm))
     return next(as_published, method if method in of_method else None)
 
@@ -276,7 +278,7 @@ def _ablation_arms(experiment: Experiment, method: str, changed: dict[str, Any])
     with_options = {
         name: verdicts.plain(defaults | arm.options)
         for name, arm in experiment.arms.items()
-        if arm.method == method and not arm.starts_at and arm.longer == 1 and not arm.seed_offset
+        if arm.method == method and not arm.starts_at and arm.longer == 1
     }
     arm = next((name for name, has in with_options.items() if has == verdicts.plain(defaults | changed)), None)
     full = next((name for name, has in with_options.items() if has == verdicts.plain(defaults)), None)

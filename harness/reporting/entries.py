@@ -1,32 +1,35 @@
-"""Cells of records as entries of a table: mean, range, number of seeds, difference and interval."""
+"""Cells of a comparison as entries of a table: mean, standard deviation, runs, gain and interval."""
 
 from collections.abc import Sequence
 
+from harness.comparison import Cell, Spread
 from harness.reporting.markup import Entry, points
-from harness.reporting.records import Cell, display_name
-from harness.statistics.comparison import Spread
-from harness.statistics.pooled import Bounds
+from harness.reporting.records import display_name
 
 ABSENT_ENTRY = Entry("–")
 
 
-def range_text(spread: Spread | None) -> str:
-    """The range over seeds and their number: "61.90 to 62.80, n 3", or "n 1"; empty without any."""
+def level_text(spread: Spread | None) -> str:
+    """Mean and standard deviation over the runs: "61.90 ± 0.42", or "61.90" of a single run; empty without any."""
     if spread is None:
         return ""
-    spanned = f"{points(spread.low)} to {points(spread.high)}, " if spread.seeds > 1 else ""
-    return f"{spanned}n {spread.seeds}"
+    return points(spread.mean) + ("" if spread.sd is None else f" ± {points(spread.sd)}")
 
 
-def difference_text(cell: Cell) -> str:
-    """The difference to the baseline with its interval: "+0.84 [+0.12, +1.56]"; empty without one."""
-    interval = cell.interval
-    if interval is None:
-        return "no pair" if cell.values and not cell.is_baseline else ""
-    if interval.low is None or interval.high is None:
-        return f"{points(interval.difference, True)}, no interval"
-    between = f"{points(interval.low, True)}, {points(interval.high, True)}"
-    return f"{points(interval.difference, True)} [{between}]"
+def runs_text(cell: Cell) -> str:
+    """How many runs there are, and of how many if some are missing: "3", "2 of 3"."""
+    return f"{len(cell.values)} of {cell.asked}" if cell.missing else str(len(cell.values))
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval in brackets, in points; empty for none."""
+    return "" if low is None or high is None else f"[{points(low, True)}, {points(high, True)}]"
+
+
+def gain_text(cell: Cell) -> str:
+    """The gain over the baseline with its interval: "+0.84 [+0.12, +1.56]", "+0.84" without one; empty for no gain."""
+    gain = cell.gain
+    return "" if gain is None else f"{points(gain.difference, True)} {interval_text(gain.low, gain.high)}".rstrip()
 
 
 def arm_entry(cell: Cell) -> Entry:
@@ -34,24 +37,26 @@ def arm_entry(cell: Cell) -> Entry:
     return Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else ""))
 
 
+def row_entries(cell: Cell, bold: bool = True) -> list[Entry]:
+    """A cell as a row: arm, level, runs, gain. With `bold` a gain is bold whose interval leaves out 0."""
+    mean = cell.spread
+    if mean is None:
+        return [arm_entry(cell), hole(cell.status, cell.note), Entry(runs_text(cell)), ABSENT_ENTRY]
+    gain = Entry(
+        gain_text(cell) or ("" if cell.is_baseline else "–"),
+        value=cell.gain.difference if cell.gain else None,
+        strong=bold and cell.excludes_zero,
+        note=cell.note,
+    )
+    return [arm_entry(cell), Entry(level_text(mean), value=mean.mean), Entry(runs_text(cell), value=mean.runs), gain]
+
+
 def cell_entry(cell: Cell) -> Entry:
-    """Mean, range, seeds and difference of a cell, or why it is a hole; bold where it is outside the noise."""
+    """Level, runs and gain of a cell in one entry, or why it is a hole. Never bold: one of many comparisons."""
     mean = cell.spread
     if mean is None:
         return hole(cell.status, cell.note)
-    return Entry(points(mean.mean), range_text(mean), difference_text(cell), mean.mean, cell.verdict, note=cell.note)
-
-
-def bounds_text(bounds: Bounds) -> str:
-    """A difference with its pooled interval: "+0.84 [+0.12, +1.56]"."""
-    return f"{points(bounds.difference, True)} [{points(bounds.low, True)}, {points(bounds.high, True)}]"
-
-
-def bounds_entry(bounds: Bounds | None) -> Entry:
-    """A difference with its pooled interval and its number of seeds, bold where the interval leaves out 0."""
-    if bounds is None:
-        return ABSENT_ENTRY
-    return Entry(bounds_text(bounds), f"n {bounds.seeds}", value=bounds.difference, strong=bounds.excludes_zero)
+    return Entry(level_text(mean), f"n {mean.runs}", gain_text(cell), mean.mean, note=cell.note)
 
 
 def hole(text: str, why: str = "") -> Entry:

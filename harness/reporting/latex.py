@@ -17,6 +17,7 @@ ESCAPED = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "–": "--",
+    "±": r"\ensuremath{\pm}",
     **{character: "\\" + character for character in "&%$#_"},
 }
 PACKAGES = r"% needs \usepackage{booktabs,graphicx}"
@@ -50,7 +51,7 @@ def escape_latex(text: str) -> str:
 def _tables(grid: Grid) -> list[str]:
     wide = _width(grid) > LETTERS
     rows = [_row_lines(row, wide) for row in grid.rows]
-    notes = NOTE_LINES * -(-sum(len(note) + 1 for note in grid.notes) // NOTE_LETTERS)
+    notes = NOTE_LINES * -(-sum(len(note) + 1 for note in [*grid.notes, *grid.more]) // NOTE_LETTERS)
     parts = _parts([len(lines) + SPACE for lines in rows], notes)
     found = []
     for number, part in enumerate(parts):
@@ -101,7 +102,7 @@ def _float(grid: Grid, body: Lines, first: bool, last: bool, wide: bool) -> str:
         r"\end{tabular}}",
     ]
     if last:
-        notes = map(escape_latex, grid.notes)
+        notes = map(escape_latex, [*grid.notes, *grid.more])
         lines += [r"\par\smallskip", r"\begin{minipage}{\textwidth}\footnotesize", *notes, r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 

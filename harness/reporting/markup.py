@@ -3,8 +3,11 @@
 import html as entities
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
+
+ABOUT = "About these runs"
+DETAILS = "docs/metrics.md"  # a link from the repository's root, in Markdown
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Grid:
     """A table to print: every row of `rows` has an `Entry` for every one of `columns`, (heading over several, own).
 
     The first `stubs` columns say what a row is (arm; model and method). `name` is unique among an experiment's tables:
-    letters, digits and "-_.+".
+    letters, digits and "-_.+". `more` are facts that stand folded under the notes. With `fold`, which says why, the
+    whole table is folded.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Grid:
     rows: list[list[Entry]]
     notes: list[str]
     stubs: int = 1
+    more: list[str] = field(default_factory=list)
+    fold: str = ""
 
     @property
     def full_title(self) -> str:
@@ -77,22 +83,32 @@ def markdown(grids: Sequence[Grid]) -> str:
     for grid in grids:
         headings = [f"{over}: {own}" if over and grid.split else own for over, own in grid.columns]
         rows = [[_markdown_entry(entry) for entry in row] for row in grid.rows]
-        parts.append(markdown_table(grid.full_title, headings, rows, grid.notes, grid.stubs))
+        title = "" if grid.fold else grid.full_title
+        text = markdown_table(title, headings, rows, grid.notes, grid.stubs)
+        if grid.more:
+            facts = "\n".join(f"- {escape_markdown(fact)}" for fact in grid.more)
+            text += f"\n{_folded(ABOUT, facts)}\n"
+        if grid.fold:
+            text = _folded(f"{grid.full_title} ({grid.fold})", text.rstrip()) + "\n"
+        parts.append(text)
     return "\n".join(parts)
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{escape_html(title)}</summary>\n\n{text}\n\n</details>"
 
 
 def markdown_table(
     title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], stubs: int = 1
 ) -> str:
-    """A table under its title, with its notes under it; the cells of `rows` are already escaped."""
+    """A table under its title, if it has one, with its notes under it; the cells of `rows` are already escaped."""
     lines = [
-        f"### {escape_markdown(title)}",
-        "",
+        *([f"### {escape_markdown(title)}", ""] if title else []),
         _markdown_row([escape_markdown(heading) for heading in headings]),
         _markdown_row([":--"] * stubs + ["--:"] * (len(headings) - stubs)),
         *map(_markdown_row, rows),
         "",
-        *(f"- {escape_markdown(note)}" for note in notes),
+        *(f"- {escape_markdown(note).replace(DETAILS, f'[{DETAILS}](/{DETAILS})')}" for note in notes),
     ]
     return "\n".join(lines) + "\n"
 
@@ -111,7 +127,7 @@ def _markdown_row(texts: Sequence[str]) -> str:
 
 
 def _markdown_entry(entry: Entry) -> str:
-    text, detail = escape_markdown(entry.text), _escape_interval(entry.detail)
+    text, detail = _escape_interval(entry.text), _escape_interval(entry.detail)
     if entry.strong and detail:
         detail = f"**{detail}**"
     elif entry.strong:
@@ -121,7 +137,7 @@ def _markdown_entry(entry: Entry) -> str:
 
 def _escape_interval(text: str) -> str:
     """Like `escape_markdown`, but an interval's brackets stay as they are: "[-1.00, +0.00]" is no link."""
-    if re.fullmatch(r"[-+.\d]+ \[[-+.\d]+, [-+.\d]+\]", text):
+    if re.fullmatch(r"[-+.\d]* ?\[[-+.\d]+, [-+.\d]+\]", text):
         return text
     return escape_markdown(text)
 
@@ -147,10 +163,17 @@ def _html_table(grid: Grid) -> str:
         ),
         "</tbody>",
         "</table>",
-        "<ul>" + "".join(f"<li>{escape_html(note)}</li>" for note in grid.notes) + "</ul>",
+        _html_list(grid.notes),
+        *([f"<details><summary>{ABOUT}</summary>{_html_list(grid.more)}</details>"] if grid.more else []),
         "</section>",
     ]
+    if grid.fold:
+        lines = [f"<details><summary>{escape_html(f'{grid.full_title} ({grid.fold})')}</summary>", *lines, "</details>"]
     return "\n".join(lines) + "\n"
+
+
+def _html_list(notes: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape_html(note)}</li>" for note in notes) + "</ul>"
 
 
 def _html_entry(entry: Entry, stub: bool) -> str:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.comparison import Cell, cells
 from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
 from harness.evaluation.objects import SIZES
 from harness.experiment import Experiment
-from harness.reporting.records import Cell, Group, cells, frequency_cells, groups
-from harness.statistics.scores import Values, iou
+from harness.reporting.records import Group, groups
+from harness.statistics.scores import Values, frequency_metrics, iou, miou_of
 
 EDGES = ("boundary", "trimap")
 # Of `edge_protocol`: the tables of counts that are read together, and the field that takes their cells.
@@ -42,18 +43,17 @@ class Measured:
     class_ious: dict[str, dict[str, dict[int, Values]]] = field(default_factory=dict)
     class_iou: dict[str, dict[int, Values]] = field(default_factory=dict)
     confusion: dict[str, dict[int, Values]] = field(default_factory=dict)
+    image_ids: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """What a figure's panel is called."""
         return f"{self.dataset}, {self.model}"
 
-    def over_seeds(self, values: dict[str, dict[int, Values]], arm: str, baseline: str) -> Values | None:
-        """The mean difference of `class_iou` or `confusion` to the baseline over the seeds that both have, or None."""
-        pairs = values.get(arm, {}).keys() & values.get(baseline, {}).keys()
-        if not pairs:
-            return None
-        return np.mean([values[arm][seed] - values[baseline][seed] for seed in sorted(pairs)], axis=0)
+    def over_baseline(self, values: dict[str, dict[int, Values]], arm: str, baseline: str) -> Values | None:
+        """The mean of `class_iou` or `confusion` over an arm's runs less that over the baseline's; None without any."""
+        ours, theirs = (list(values.get(name, {}).values()) for name in (arm, baseline))
+        return np.mean(ours, axis=0) - np.mean(theirs, axis=0) if ours and theirs else None
 
 
 def measure(experiment: Experiment, results: Path) -> list[Measured]:
@@ -61,7 +61,8 @@ def measure(experiment: Experiment, results: Path) -> list[Measured]:
     found = []
     for group in groups(experiment, results, [REGION]):
         each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes, thirds=group.thirds)
-        each.region = cells(experiment, group)
+        each.image_ids = tuple(group.image_ids)
+        each.region = cells(experiment, group, [miou_of(REGION)])
         for protocol in experiment.protocols:
             tables = {arm: group.tables(protocol, REGION, arm) for arm in experiment.arms}
             each.class_ious[protocol] = {
@@ -69,14 +70,14 @@ def measure(experiment: Experiment, results: Path) -> list[Measured]:
                 for arm, of_arm in tables.items()
             }
         each.class_iou = each.class_ious[each.protocol]
-        each.frequency = frequency_cells(experiment, group)
+        each.frequency = cells(experiment, group, frequency_metrics(group.thirds))
         each.confusion = _confusions(experiment, results, group)
         found.append(each)
     for name, tables_of_counts in PARTS.values():  # one after the other, since all of them are much memory
         for each, group in zip(
             found, groups(experiment, results, tables_of_counts, [edge_protocol(experiment)]), strict=True
         ):
-            getattr(each, name).extend(cells(experiment, group))
+            getattr(each, name).extend(cells(experiment, group, map(miou_of, tables_of_counts)))
     return found
 
 

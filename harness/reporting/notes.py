@@ -1,15 +1,14 @@
-"""What is said under a table: protocols, rules, noise, what it could have shown, and what is missing."""
+"""What is said under a table: three short notes, and the facts about its runs that stand folded below them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from harness.comparison import Cell, halves
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Experiment
-from harness.reporting.markup import points
-from harness.reporting.records import Cell, display_name, is_control
+from harness.reporting.markup import DETAILS, points
+from harness.reporting.records import display_name
 from harness.reporting.summary import demonstration
 from harness.reporting.verdicts import NOT_VERIFIED
-from harness.statistics.noise import ENOUGH_SEEDS
-from harness.statistics.pooled import Pooled
 
 PROTOCOLS = {
     "whole": "the image as it is, one scale",
@@ -33,82 +32,75 @@ MEANING = {
     "of a class) of a size, FP over the predicted ones; tiny up to 16x16 pixels, small 32x32, medium 96x96, large "
     "above.",
 }
-POOLED = (
-    "An arm's interval takes the arm's own scatter over its seeds; here all arms have one, estimated from all of them "
-    "(as Dunnett, 1955). Narrower, and right as long as no arm scatters several times as much as the others "
-    "(docs/metrics.md)."
-)
-# Of the intervals in a column; the others can have no verdict.
-CORRECTION = f"with Holm's correction over the arms of a column with {ENOUGH_SEEDS} seeds or more, A/A controls aside"
+MANY = "one of many comparisons: no verdicts here"  # why a table is folded and without bold type
 
 
-def notes(experiment: Experiment, found: Sequence[Cell], baselines: Sequence[str] = ()) -> list[str]:
-    """What must be said under a table of these cells; their differences are to `baselines`, else the experiment's."""
-    baseline = " or ".join(map(display_name, baselines or [experiment.baseline]))
-    said = [
-        *([demonstration(experiment)] if experiment.demonstration else []),
-        "In percent: the mean over seeds, with its range and n, the number of seeds (asked for: "
-        f"{', '.join(map(str, experiment.seeds))}).",
-        f"With a sign: the difference to {baseline} in percentage points, paired "
-        f"by seed and by image, and its 95 % interval, {CORRECTION}.",
-        *(
-            f"Protocol {protocol}: {PROTOCOLS[protocol]}."
-            for protocol in dict.fromkeys(cell.protocol for cell in found)
-        ),
-        f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
-        *_controls(experiment),
-    ]
+def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, baselines: Sequence[str] = ()) -> list[str]:
+    """What a reader needs under a table of these cells, in three notes of a line each or fewer.
+
+    `baselines` are what the gains are over, by default the experiment's. `bold`: the table prints verdicts bold.
+    """
+    over = " or ".join(map(display_name, baselines or [experiment.baseline]))
+    said = f"Percent, mean ± SD over seeds; gain over {over} in points"
+    if any(cell.gain and cell.gain.low is not None for cell in found):
+        said += ", 95 % interval for all arms at once"
+        said += " (bold: it leaves out 0)" if bold else ""
+    second = [aa_text(cell) for cell in found if bold and cell.is_baseline][:1]
+    second += _images(found)
+    shown = [demonstration(experiment)] if experiment.demonstration else []
+    third = f"How the intervals are made, and what they do not know: {DETAILS}."
+    if reasons := dict.fromkeys(cell.no_interval for cell in found if cell.gain and cell.gain.low is None):
+        third = f"{'; '.join(reasons).capitalize()}. More: {DETAILS}."
+    return [*shown, f"{said}.", *([" ".join(filter(None, second))] if any(second) else []), third]
+
+
+def aa_text(baseline: Cell) -> str:
+    """What two halves of the baseline's runs differ by, in a sentence; empty for fewer than four runs."""
+    found = halves(baseline)
+    if found is None or len(baseline.values) < 4:
+        return ""
+    first, second, difference = found
+    seeds = " and ".join(", ".join(map(str, half)) for half in (first, second))
+    return f"A/A: the baseline's seeds {seeds} differ by {points(abs(difference))} points."
+
+
+def _images(found: Sequence[Cell]) -> list[str]:
+    """How many images of which data set, by which protocol."""
+    images = {cell.dataset: cell.images for cell in found if cell.images}
+    said = ", ".join(f"{dataset} {number} images{_remarks(found, dataset)}" for dataset, number in images.items())
+    protocols = " and ".join(dict.fromkeys(cell.protocol for cell in found))
+    return [f"Test set: {said}, protocol {protocols}."] if said else []
+
+
+def _remarks(found: Sequence[Cell], dataset: str) -> str:
+    """What the data of these runs are, in parentheses, where they are not the published set; empty elsewhere."""
+    origins = [origin for cell in found if cell.dataset == dataset for origin in cell.origins.values()]
+    remarks = dict.fromkeys(origin.data for origin in origins if origin.data)
+    return f" (NOT the published data set: {'; '.join(remarks)})" if remarks else ""
+
+
+def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
+    """All else about the runs of these cells: protocols, rules, machines, odd arms, and what is missing and why."""
+    said = [f"Protocol {name}: {PROTOCOLS[name]}." for name in dict.fromkeys(cell.protocol for cell in found)]
+    said.append(f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.")
     for dataset in dict.fromkeys(cell.dataset for cell in found):
         of_set = [cell for cell in found if cell.dataset == dataset]
         images = max(cell.images for cell in of_set)
-        units = dict.fromkeys(cell.interval.unit for cell in of_set if cell.interval)
-        drawn = f"; the interval resamples them by {' or '.join(units)}" if units else ""
+        units = dict.fromkeys(cell.unit for cell in of_set if cell.unit)
+        drawn = f"; resampled by {' or '.join(units)}" if units else ""
         fits = (experiment.schedule_of(dataset, cell.model).fit for cell in of_set)
         boxes = sorted({"x".join(map(str, fit)) for fit in fits if fit})
-        drawn += f"; they are scaled into {' or '.join(boxes)} first" if boxes else ""
-        remarks = dict.fromkeys(origin.data for cell in of_set for origin in cell.origins.values() if origin.data)
-        drawn += "".join(f"; NOT the published data set ({remark})" for remark in remarks)
+        drawn += f"; scaled into {' or '.join(boxes)} first" if boxes else ""
         said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
+    for name, arm in experiment.arms.items():
+        if arm.longer != 1:
+            said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
     if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     for name, arm in experiment.arms.items():
         if arm.method in NOT_VERIFIED:
             said.append(f"{display_name(name)}: {NOT_VERIFIED[arm.method]}.")
-    said += _origins(found)
-    said += _cautions({cell.interval.seeds for cell in found if cell.interval})
-    return said + _holes(found)
-
-
-def pooled_notes(pools: Mapping[str, Pooled]) -> list[str]:
-    """What must be said under the table of pooled differences, {protocol: of its column}."""
-    said = [
-        f"The differences of the table above. {POOLED}",
-        "95 % intervals, with Holm's correction over the arms of a column, from n seeds in common with the baseline, "
-        "two at least. A/A controls, whose seeds are others, are left out. Bold: the interval leaves out 0.",
-    ]
-    for protocol, each in pools.items():
-        least, most = (choose(bounds.detectable for bounds in each.bounds.values()) for choose in (min, max))
-        said.append(
-            f"{protocol}: standard deviation of a run beside its seed {points(each.deviation)} points, {each.freedom} "
-            f"degrees of freedom (by single arms {points(each.smallest)} to {points(each.largest)}); detectable "
-            f"{points(least)} to {points(most)} points."
-        )
-    return said
-
-
-def _controls(experiment: Experiment) -> list[str]:
-    """Which arms are the baseline again, and which train longer than the schedule says."""
-    said = []
-    for name, arm in experiment.arms.items():
-        if is_control(experiment, name):
-            seeds = ", ".join(str(seed + arm.seed_offset) for seed in experiment.seeds)
-            said.append(
-                f"A/A control: {display_name(name)} is {display_name(experiment.baseline)} once more (seeds {seeds}); "
-                "what it gains is noise, and its interval shows how much of it."
-            )
-        if arm.longer != 1:
-            said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
-    return said
+    return said + _origins(found) + _holes(found)
 
 
 def _origins(found: Sequence[Cell]) -> list[str]:
@@ -140,23 +132,6 @@ def _origins(found: Sequence[Cell]) -> list[str]:
     return said
 
 
-def _cautions(seeds: set[int]) -> list[str]:
-    """How to read bold type, and intervals from `seeds` pairs of runs."""
-    notes = [
-        f"Bold: the interval leaves out 0, with {ENOUGH_SEEDS} seeds or more. Nothing is bold that is inside the noise."
-    ]
-    if 1 in seeds:
-        notes.append(
-            "An interval from one seed (images only, one seed) knows the noise of the test images and not that of "
-            "training: it settles nothing about a method."
-        )
-    if 2 in seeds:
-        notes.append(
-            "An interval from two seeds is up to 12.7 standard errors wide to each side: too few for a verdict."
-        )
-    return notes
-
-
 def _holes(found: Sequence[Cell]) -> list[str]:
     """The runs that are missing, each reason once, but for those that the table itself says all about."""
     seeds: dict[tuple[str, str, str, str], list[int]] = {}
@@ -171,18 +146,4 @@ def _holes(found: Sequence[Cell]) -> list[str]:
     return [
         f"Missing: {', '.join(names)} on {dataset} with {model}, seed {numbers}: {reason}."
         for (dataset, model, reason, numbers), names in arms.items()
-    ]
-
-
-def detectable(found: Sequence[Cell]) -> list[str]:
-    """What the comparisons of mIoU could have shown: a line for every data set, model and protocol."""
-    by_column: dict[tuple[str, str, str], list[str]] = {}
-    for cell in found:
-        if cell.metric == "miou" and cell.interval and cell.interval.detectable is not None:
-            texts = by_column.setdefault((cell.dataset, cell.model, cell.protocol), [])
-            texts.append(f"{display_name(cell.arm)} {points(cell.interval.detectable)}")
-    return [
-        f"Detectable on {dataset} with {model}, {protocol}: {', '.join(texts)} points. A true difference of that size "
-        "would be found in four of five such experiments (with one seed: between these very networks)."
-        for (dataset, model, protocol), texts in by_column.items()
     ]

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.comparison import Cell
 from harness.experiment import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import ABLATED, Finding, ablation_claims, claims, measure
 from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number, stubs
 from harness.reporting.markup import Entry, Grid, points
-from harness.reporting.notes import MEANING, notes
-from harness.reporting.records import Cell, display_name
+from harness.reporting.notes import MEANING, facts, notes
+from harness.reporting.records import display_name
 from harness.reporting.settings_table import write_settings_table
 from harness.reporting.writing import write_table
 from harness.reporting.zoo_table import write_zoo_table
@@ -27,18 +28,16 @@ TABLES = (
 ABLATIONS = "ablations_contextrast_pp_cityscapes_hrnet.csv"
 COLUMNS = (
     *("table", "dataset", "split", "model", "method", "metric", "setting", "reading", "protocol", "published"),
-    *("published_gain", "measured_dataset", "measured_model", "arm", "baseline", "measured_metric", "seeds", "mean"),
-    *("min", "max", "level_difference", "gain", "low", "high", "gain_difference", "verdict", "further_seeds"),
+    *("published_gain", "measured_dataset", "measured_model", "arm", "baseline", "measured_metric", "runs", "mean"),
+    *("sd", "level_difference", "gain", "low", "high", "one_pair", "gain_difference", "verdict", "gain_visible"),
     *("reason", "source"),
 )
 READING = (
     "Published: the figure and, under it, its gain over the table's baseline. Gain: the measured gain less the "
     "published one and, in brackets, the measured level less the published one, by the published protocol.",
-    "Verdicts, on the gain: reproduced (its interval leaves out 0 and contains the published gain), not reproduced (it "
-    "leaves out the published gain; luck of one pair: 95 % of single pairs of runs spread as far; beyond luck: they do "
-    "not), inconclusive (otherwise, and always below three seeds; with the seeds that would settle it), not run, not "
-    "measurable here. Only where data set, model, training settings, method's options and protocol are the published "
-    "ones; anything else has no verdict.",
+    "Verdict: is there a gain (its interval leaves out 0), and is the published one within the luck of one pair of "
+    "runs? Confirmed: both. Contradicted: neither. Open: no gain is told from 0, and the published one is not ruled "
+    "out. Only under the published data, settings, options and protocol (docs/metrics.md).",
 )
 
 
@@ -122,6 +121,7 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
         )
         sources.append(claim.figure.source)
     baselines = list(dict.fromkeys(finding.claim.baseline for finding in found if finding.claim.baseline))
+    cells = [finding.cell for finding in found if finding.cell]
     first = ("setting", "arm") if found[0].claim.setting else ("model", "method")
     return Grid(
         name=name,
@@ -135,12 +135,15 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
         ],
         rows=rows,
         notes=[
-            *remarks,
             *READING,
-            *notes(experiment, [finding.cell for finding in found if finding.cell], baselines),
+            notes(experiment, cells, bold=False, baselines=baselines)[0],
+        ],
+        more=[
+            *remarks,
             *_reasons([finding for finding in found if finding.protocol == verdicts.PROTOCOL]),
             *_quoted(found),
             f"Published: {', '.join(dict.fromkeys(sources))}.",
+            *facts(experiment, cells),
         ],
         stubs=3 if metrics else 2,
     )
@@ -156,12 +159,11 @@ def _quoted(found: Sequence[Finding]) -> list[str]:
 
 
 def _reasons(found: Sequence[Finding]) -> list[str]:
-    """Why gains have no verdict, or one that more seeds would not change: every reason once."""
+    """Why gains have no verdict: every reason once."""
     who: dict[tuple[str, str], list[str]] = {}
     for finding in found:
         verdict, claim = finding.verdict, finding.claim
-        open_ended = verdict.kind == verdicts.INCONCLUSIVE and verdict.further_seeds is None
-        if claim.published_gain is not None and (verdict.kind == verdicts.NOT_COMPARED or open_ended):
+        if claim.published_gain is not None and verdict.kind == verdicts.NOT_COMPARED:
             row = claim.setting or f"{claim.model} with {display_name(claim.figure.method)}"
             who.setdefault((verdict.kind, verdict.reason), []).append(row)
     return [f"{kind.capitalize()} ({', '.join(rows)}): {reason}." for (kind, reason), rows in who.items()]
@@ -185,27 +187,28 @@ def _verdict(finding: Finding) -> Entry:
     verdict = finding.verdict
     if verdict.kind == verdicts.NOT_COMPARED and finding.claim.published_gain is None:
         return Entry("baseline")
-    seeds = verdict.further_seeds
-    detail = f"{seeds} more seed{'' if seeds == 1 else 's'}" if seeds else ""
-    if verdict.kind == verdicts.NOT_REPRODUCED:
-        detail = "luck of one pair" if verdict.luck else "beyond luck"
+    detail = "" if verdict.visible is None else f"gains of {points(verdict.visible)} would be seen"
     return Entry(
-        verdict.kind, detail, strong=verdict.kind == verdicts.REPRODUCED, kind=verdict.kind, note=verdict.reason
+        verdict.kind,
+        detail,
+        strong=verdict.kind == verdicts.CONFIRMED,
+        kind=verdict.kind.replace(",", ""),
+        note=verdict.reason,
     )
 
 
 def _line(table: str, finding: Finding) -> list[object]:
     """A finding as a row of `COLUMNS`."""
     claim, cell, verdict = finding.claim, finding.cell, finding.verdict
-    figure, spread, interval = claim.figure, cell.spread if cell else None, cell.interval if cell else None
+    figure, spread, gain = claim.figure, cell.spread if cell else None, cell.gain if cell else None
     return [
         *(table, figure.dataset, figure.split, figure.model, figure.method, figure.metric, claim.setting),
         *(claim.reading, finding.protocol, figure.value, claim.published_gain, claim.dataset, claim.model),
         *(claim.arm, claim.baseline, claim.metric, len(cell.values) if cell else 0),
-        *((spread.mean, spread.low, spread.high) if spread else (None, None, None)),
+        *((spread.mean, spread.sd) if spread else (None, None)),
         finding.level_difference,
-        *((interval.difference, interval.low, interval.high) if interval else (None, None, None)),
-        *(finding.gain_difference, verdict.kind, verdict.further_seeds, verdict.reason, figure.source),
+        *((gain.difference, gain.low, gain.high, gain.one_pair) if gain else [None] * 4),
+        *(finding.gain_difference, verdict.kind, verdict.visible, verdict.reason, figure.source),
     ]
 
 

@@ -1,8 +1,8 @@
-"""What the runs of an experiment left behind, and the numbers that tables and figures show of it."""
+"""What the runs of an experiment left behind: their records, and the counts that all figures are made from."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
-from harness.evaluation.counts import REGION, Counts
+from harness.evaluation.counts import Counts
 from harness.experiment import Experiment
 from harness.run import Run, refuse_changed_files
 from harness.runs.state import Missing, describe_left_out, read_record
-from harness.statistics.comparison import Interval, Spread, compare, spread
-from harness.statistics.noise import ENOUGH_SEEDS
-from harness.statistics.pooled import Bounds, Pooled, pool
 from harness.statistics.scores import groups as frequency_groups
-from harness.statistics.scores import metric_name, miou
 
 Table = NDArray[np.int64]
 
@@ -36,63 +32,6 @@ class Origin:
     commit: str
     weights: str = ""  # what of its initial weights did not fit
     data: str = ""  # what its data are, if not the published set
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table: an arm's metric on a data set with a model and a protocol, in percent over the seeds.
-
-    `values` are by seed; `missing` says for the other seeds why they are not there. `interval` is the difference to the
-    baseline, None for the baseline itself and where no pair exists. `images` is the number of test images. `origins`
-    holds, by seed, what is known of the runs' training.
-    """
-
-    dataset: str
-    model: str
-    protocol: str
-    arm: str
-    metric: str
-    values: dict[int, float]
-    interval: Interval | None
-    missing: dict[int, Missing]
-    is_baseline: bool
-    images: int
-    origins: dict[int, Origin] = field(default_factory=dict)
-    pool: Pooled | None = None  # of its column: the differences if every arm's luck is of one size
-
-    @property
-    def spread(self) -> Spread | None:
-        """Mean and range over the seeds, None without any."""
-        return spread(list(self.values.values())) if self.values else None
-
-    @property
-    def status(self) -> str:
-        """One of "done" and "partial" (some seeds are missing), or in a hole the statuses of its runs."""
-        if self.values:
-            return "partial" if self.missing else "done"
-        return ", ".join(dict.fromkeys(each.status for each in self.missing.values()))
-
-    @property
-    def note(self) -> str:
-        """What to know about this cell, in one line."""
-        notes = [self.interval.note] if self.interval and self.interval.note else []
-        if self.values and not self.is_baseline and not self.interval:
-            notes.append("no seed in common with the baseline")
-        alike: dict[str, list[str]] = {}
-        for seed, missing in self.missing.items():
-            alike.setdefault(str(missing), []).append(str(seed))
-        return "; ".join(notes + [f"seed {', '.join(seeds)} {missing}" for missing, seeds in alike.items()])
-
-    @property
-    def pooled(self) -> Bounds | None:
-        """Its difference with the scatter of all arms' seeds, None without two seeds in common with the baseline."""
-        return self.pool.bounds.get(self.arm) if self.pool else None
-
-    @property
-    def verdict(self) -> bool:
-        """Whether the difference is outside the noise: its interval leaves out 0, with enough seeds to say so."""
-        interval = self.interval
-        return interval is not None and interval.excludes_zero and interval.seeds >= ENOUGH_SEEDS
 
 
 @dataclass
@@ -127,13 +66,8 @@ class Group:
 
 
 def arm_order(experiment: Experiment) -> list[str]:
-    """The arms as tables list them: the baseline, A/A controls, then the others in the experiment's order."""
-    return sorted(experiment.arms, key=lambda arm: (arm != experiment.baseline, not is_control(experiment, arm)))
-
-
-def is_control(experiment: Experiment, arm: str) -> bool:
-    """Whether an arm is the baseline again, under another name and with other seeds at most: what it gains is noise."""
-    return arm != experiment.baseline and experiment.arms[arm].is_again(experiment.arms[experiment.baseline])
+    """The baseline, then the other arms in the experiment's order."""
+    return sorted(experiment.arms, key=lambda arm: arm != experiment.baseline)
 
 
 def display_name(arm: str) -> str:
@@ -156,66 +90,6 @@ def groups(
             if (run.dataset, run.model) == (dataset, model):
                 _add(group, run, _counts(experiment, run, results, group, wanted), wanted, results)
         yield group
-
-
-def cells(
-    experiment: Experiment, group: Group, baseline: str | None = None, family: Collection[str] | None = None
-) -> list[Cell]:
-    """A group's cells: for every table and protocol that was asked for, one for each arm, the baseline first.
-
-    Differences are to `baseline`, by default the experiment's. `family`: the arms that are corrected for their number
-    together; by default all but controls.
-    """
-    found = []
-    baseline = baseline or experiment.baseline
-    arms = arm_order(experiment)
-    alone = [arm for arm in arms if is_control(experiment, arm) or (family is not None and arm not in family)]
-    for protocol, table in group.entries:
-        tables = {arm: group.tables(protocol, table, arm) for arm in arms}
-        rivals = {arm: tables[arm] for arm in arms if arm != baseline}
-        intervals = compare(rivals, tables[baseline], group.clusters, experiment.absent, alone=alone)
-        scores = {
-            arm: {seed: float(miou(counts.sum(0), experiment.absent)) for seed, counts in of_arm.items()}
-            for arm, of_arm in tables.items()
-        }
-        defined = {arm: {seed: x for seed, x in of_arm.items() if not np.isnan(x)} for arm, of_arm in scores.items()}
-        noises = {arm: each.noise for arm, each in intervals.items() if each.noise and arm not in alone}
-        pooled = pool(defined[baseline], {arm: defined[arm] for arm in noises}, noises)
-        for arm in arms:
-            undefined = {seed: Missing("undefined", "no class is there") for seed in scores[arm].keys() - defined[arm]}
-            cell = Cell(
-                dataset=group.dataset,
-                model=group.model,
-                protocol=protocol,
-                arm=arm,
-                metric=metric_name(table),
-                values=defined[arm],
-                interval=intervals.get(arm),
-                missing=group.missing(protocol, table, arm) | undefined,
-                is_baseline=arm == baseline,
-                images=len(group.image_ids),
-                origins=group.origins.get(arm, {}),
-                pool=pooled,
-            )
-            found.append(cell)
-    return found
-
-
-def frequency_cells(experiment: Experiment, group: Group, baseline: str | None = None) -> list[Cell]:
-    """Head, mid and tail mIoU of a group that holds regions: `cells` from the counts of some classes alone."""
-    found = []
-    for name, members in group.thirds.items():
-        entries = {
-            key: {
-                arm: {seed: each if isinstance(each, Missing) else each[:, members] for seed, each in seeds.items()}
-                for arm, seeds in arms.items()
-            }
-            for key, arms in group.entries.items()
-            if key[1] == REGION
-        }
-        part = replace(group, entries=entries)
-        found += [replace(cell, metric=f"miou_{name}") for cell in cells(experiment, part, baseline)]
-    return found
 
 
 def _counts(

@@ -43,7 +43,7 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
     for arm in sorted(experiment.arms, key=lambda arm: arm != experiment.baseline):
         scores: list[float] = []
         missing: list[Missing] = []
-        for seed in experiment.seeds:
+        for seed in experiment.seeds_of(arm):
             found = read_record(experiment, experiment.run(dataset, model, arm, seed), results)
             if isinstance(found, Missing):
                 missing.append(found)
@@ -54,7 +54,7 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
         gain = "" if mean is None or of_baseline is None or arm == experiment.baseline else f"{mean - of_baseline:+.2f}"
         why = _short(str(missing[0])) if missing else ""
         shown = "-" if mean is None else f"{mean:.2f}"
-        rows.append((arm.replace("_", " "), shown, gain, f"{len(scores)} of {len(experiment.seeds)}", why))
+        rows.append((arm.replace("_", " "), shown, gain, f"{len(scores)} of {len(experiment.seeds_of(arm))}", why))
     title = f"{experiment.name}: {model} on {dataset}, {protocol}, in percent"
     return "\n".join([title, *_aligned([("method", "mIoU", "gain", "runs", ""), *rows])])
 

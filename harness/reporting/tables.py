@@ -1,30 +1,26 @@
 """Tables of an experiment: long CSV files with every digit, and the same numbers rounded for reading and for papers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from harness.comparison import COLUMNS, Cell, by_gain, csv_row, spread
 from harness.experiment import Experiment
-from harness.reporting.entries import ABSENT_ENTRY, arm_entry, bounds_entry, cell_entry
+from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry, row_entries
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
-from harness.reporting.notes import ABSENT, MEANING, PROTOCOLS, detectable, notes, pooled_notes
+from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, facts, notes
+from harness.reporting.over_settings import settings_grid, write_settings
 from harness.reporting.papers import write_paper_tables
-from harness.reporting.records import Cell, arm_order, display_name
+from harness.reporting.records import arm_order, display_name
+from harness.reporting.seeds_table import write_seeds
 from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table
-from harness.statistics.comparison import spread
-from harness.statistics.pooled import is_shared
 from harness.statistics.scores import metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
-CSV_COLUMNS = (
-    *("dataset", "model", "protocol", "arm", "metric", "seeds", "mean", "min", "max"),
-    *("difference", "low", "high", "unit", "note", "status", "detectable", "further_seeds"),
-    *("pooled_low", "pooled_high"),
-)
-CLASS_COLUMNS = ("dataset", "model", "protocol", "arm", "class", "metric", "seeds", "mean", "min", "max")
+CLASS_COLUMNS = ("dataset", "model", "protocol", "arm", "class", "metric", "runs", "mean", "sd")
 
 THIRDS = ("head", "mid", "tail")
 BOUNDARY_TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
@@ -33,26 +29,28 @@ BOUNDARY_TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measured] | None = None) -> None:
     """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md, tex and html.
 
-    miou, boundary, frequency (head, mid, tail), objects (by size) and per_class; and, where the experiment trains what
-    the papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again.
+    miou has the verdicts; boundary, frequency (head, mid, tail), objects (by size) and per_class are details. seeds:
+    what more seeds would see. settings: means over several data sets and networks. Where the experiment trains what the
+    papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again.
     """
     folder = Path(results) / "reports" / experiment.name / "tables"
     measured = measure(experiment, results) if measured is None else measured
     region = [cell for each in measured for cell in each.region]
-    columns = [(str(protocol), "miou", str(protocol)) for protocol in experiment.protocols]
-    grids = [*_grids(experiment, region, "mIoU", "region", columns), *_pooled_grids(experiment, region)]
-    write_table(folder / "miou", *_cell_table(grids, region))
+    grids = [*settings_grid(experiment, measured), *_rows_grids(experiment, region)]
+    write_table(folder / "miou", grids, COLUMNS, map(csv_row, region))
+    write_settings(experiment, folder, measured)
+    write_seeds(experiment, folder, measured)
     _write_classes(
         experiment, folder / "per_class", [row for each in measured for row in _class_rows(experiment, each)]
     )
     frequency = [cell for each in measured for cell in each.frequency]
     if frequency:
-        columns = [(p, f"miou_{third}", f"{p}, {third}") for p in experiment.protocols for third in THIRDS]
+        columns = [(str(p), f"miou_{third}", f"{p}, {third}") for p in experiment.protocols for third in THIRDS]
         remarks = list(dict.fromkeys(remark for each in measured for remark in _thirds(each)))
         grids = _grids(experiment, frequency, "mIoU by class frequency", "frequency", columns, remarks)
-        write_table(folder / "frequency", *_cell_table(grids, frequency))
+        write_table(folder / "frequency", grids, COLUMNS, map(csv_row, frequency))
 
-    protocol = edge_protocol(experiment)
+    protocol: str = edge_protocol(experiment)
     found, grids = [], []
     for kind, title in BOUNDARY_TITLES.items():
         columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in PARTS[kind][1]]
@@ -60,34 +58,35 @@ def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measu
         of_kind = [cell for each in measured for cell in each.edges if cell.metric in metrics]
         found += of_kind
         grids += _grids(experiment, of_kind, title, kind, columns)
-    write_table(folder / "boundary", *_cell_table(grids, found))
+    write_table(folder / "boundary", grids, COLUMNS, map(csv_row, found))
 
     found = [cell for each in measured for cell in each.objects]
     if any(cell.values for cell in found):  # counts from before there were objects have none
         columns = [(protocol, metric_name(table), table.partition("@")[2]) for table in PARTS["objects"][1]]
         grids = _grids(experiment, found, "mIoU by object size", "objects", columns)
-        write_table(folder / "objects", *_cell_table(grids, found))
+        write_table(folder / "objects", grids, COLUMNS, map(csv_row, found))
 
     write_paper_tables(experiment, results, [*region, *frequency])
 
 
-def csv_row(cell: Cell) -> list[object]:
-    """A cell as a row of `CSV_COLUMNS`."""
-    mean, interval, pooled = cell.spread, cell.interval, cell.pooled
-    return [
-        *(cell.dataset, cell.model, cell.protocol, cell.arm, cell.metric, len(cell.values)),
-        *((mean.mean, mean.low, mean.high) if mean else (None, None, None)),
-        *((interval.difference, interval.low, interval.high, interval.unit) if interval else (None, None, None, None)),
-        *(cell.note, cell.status),
-        *((interval.detectable, interval.further_seeds) if interval else (None, None)),
-        *((pooled.low, pooled.high) if pooled else (None, None)),
-    ]
-
-
-def _cell_table(
-    grids: list[Grid], found: Sequence[Cell]
-) -> tuple[list[Grid], Sequence[str], Iterable[Sequence[object]]]:
-    return grids, CSV_COLUMNS, map(csv_row, found)
+def _rows_grids(experiment: Experiment, found: Sequence[Cell]) -> list[Grid]:
+    """For every data set and model the mIoU by the first protocol, a row an arm; the other protocols folded."""
+    grids = []
+    for dataset, model, protocol in dict.fromkeys((cell.dataset, cell.model, cell.protocol) for cell in found):
+        of_grid = [cell for cell in found if (cell.dataset, cell.model, cell.protocol) == (dataset, model, protocol)]
+        first = protocol == experiment.protocols[0]
+        grids.append(
+            Grid(
+                name="-".join(["region", experiment.name, dataset, model, protocol]),
+                title=f"mIoU: {dataset}, {model}" + ("" if first else f", {protocol}"),
+                columns=[("", ""), ("", "mIoU mean ± SD"), ("", "runs"), ("", "gain [95 %]")],
+                rows=[row_entries(cell, bold=first) for cell in by_gain(of_grid)],
+                notes=notes(experiment, of_grid, bold=first),
+                more=facts(experiment, of_grid),
+                fold="" if first else MANY,
+            )
+        )
+    return grids
 
 
 def _grids(
@@ -98,7 +97,7 @@ def _grids(
     columns: Sequence[tuple[str, str, str]],
     remarks: Sequence[str] = (),
 ) -> list[Grid]:
-    """Tables with `columns` (protocol, metric, heading) for every data set and model, as many side by side as fit."""
+    """Folded tables with `columns` (protocol, metric, heading) for every data set and model, several side by side."""
     by_key = {(cell.dataset, cell.model, cell.arm, cell.protocol, cell.metric): cell for cell in found}
     pairs = list(dict.fromkeys((cell.dataset, cell.model) for cell in found))
     side_by_side = max(1, COLUMNS_TO_READ // len(columns))
@@ -117,34 +116,9 @@ def _grids(
                 title=title,
                 columns=[("", ""), *over],
                 rows=[[arm_entry(row[0]), *map(cell_entry, row)] for row in rows],
-                notes=[MEANING[kind], *remarks, *notes(experiment, shown), *detectable(shown)],
-            )
-        )
-    return grids
-
-
-def _pooled_grids(experiment: Experiment, found: Sequence[Cell]) -> list[Grid]:
-    """For every data set and model the differences once more, if every arm's luck is of one size.
-
-    Of protocols with two such arms at least: of one alone they are what stands above.
-    """
-    grids = []
-    for dataset, model in dict.fromkeys((cell.dataset, cell.model) for cell in found):
-        of_pair = [cell for cell in found if (cell.dataset, cell.model) == (dataset, model)]
-        pools = {cell.protocol: cell.pool for cell in of_pair if cell.pool and is_shared(cell.pool)}
-        arms = [arm for arm in arm_order(experiment) if any(arm in each.bounds for each in pools.values())]
-        if not pools:
-            continue
-        grids.append(
-            Grid(
-                name=f"pooled-{experiment.name}-{dataset}-{model}",
-                title=f"mIoU, differences to {display_name(experiment.baseline)} with the seeds' scatter pooled",
-                columns=[("", ""), *((f"{dataset}, {model}", protocol) for protocol in pools)],
-                rows=[
-                    [Entry(display_name(arm)), *(bounds_entry(each.bounds.get(arm)) for each in pools.values())]
-                    for arm in arms
-                ],
-                notes=pooled_notes(pools),
+                notes=[MEANING[kind], *notes(experiment, shown, bold=False)[:1]],
+                more=[*remarks, *facts(experiment, shown)],
+                fold=MANY,
             )
         )
     return grids
@@ -175,7 +149,7 @@ def _write_classes(experiment: Experiment, path: Path, rows: Sequence[_ClassRow]
     lines = []
     for *key, values in rows:
         over = spread(values) if values else None
-        lines.append([*key, "iou", len(values), *((over.mean, over.low, over.high) if over else (None, None, None))])
+        lines.append([*key, "iou", len(values), *((over.mean, over.sd) if over else (None, None))])
 
     arms, grids = arm_order(experiment), []
     by_key = {tuple(key): values for *key, values in rows}
@@ -186,8 +160,7 @@ def _write_classes(experiment: Experiment, path: Path, rows: Sequence[_ClassRow]
             for name in names
         ]
         remarks = [
-            "IoU in percent, the mean over n seeds; – where no run is done or the class is absent. Differences between "
-            "single classes are noisier than those of the mean and carry no interval here: nothing is bold.",
+            "IoU in percent, the mean over n runs; – where no run is done or the class is absent.",
             f"Absent classes ({experiment.absent}): {ABSENT[experiment.absent]}.",
             f"Protocol {protocol}: {PROTOCOLS[protocol]}.",
         ]
@@ -198,6 +171,7 @@ def _write_classes(experiment: Experiment, path: Path, rows: Sequence[_ClassRow]
                 columns=[("", ""), *(("", display_name(arm)) for arm in arms)],
                 rows=body,
                 notes=remarks,
+                fold=MANY,
             )
         )
     write_table(path, grids, CLASS_COLUMNS, lines, empty="No run was evaluated.\n")

@@ -1,4 +1,4 @@
-"""Whether a published gain over a baseline was found again."""
+"""Whether a published gain over a baseline was found again: is there a gain, and may it be the published one?"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +7,12 @@ from harness import discovery
 from harness.evaluation.external_arms import EXTERNAL
 from harness.experiment import Arm, Experiment
 from harness.reporting.published import Settings
-from harness.statistics.comparison import Interval
-from harness.statistics.noise import ENOUGH_SEEDS, MOST_SEEDS
+from harness.statistics.interval import Gain
 
-REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
+CONFIRMED, SMALLER, LARGER = "confirmed", "gain, but smaller", "gain, but larger"
+CONTRADICTED, OPEN = "contradicted", "open"
 NOT_RUN, NOT_MEASURABLE, NOT_COMPARED = "not run", "not measurable here", "no verdict"
-KINDS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_RUN, NOT_MEASURABLE, NOT_COMPARED)
+KINDS = (CONFIRMED, SMALLER, LARGER, CONTRADICTED, OPEN, NOT_RUN, NOT_MEASURABLE, NOT_COMPARED)
 
 PROTOCOL = "ms_flip"  # of all published figures
 ABSENT = "skip"  # mmsegmentation's rule, with which they were made
@@ -28,62 +28,38 @@ COMPARED = ("crop", "batch", "iterations", "optimizer", "learning_rate", "moment
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of `KINDS` and why, in one line. `further_seeds`: how many more would settle what is inconclusive.
+    """One of `KINDS` and why, in one line. `visible`: of an open one, the gain in points that so many seeds would see.
 
-    It is None for other kinds, and where nobody knows or no reasonable number would do; `reason` says which. `luck`:
-    what is not reproduced, one pair of runs may still have shown.
+    It is None for other kinds, and where there is no interval.
     """
 
     kind: str
     reason: str = ""
-    further_seeds: int | None = None
-    luck: bool = False
+    visible: float | None = None
 
 
-def judge(interval: Interval | None, published_gain: float) -> Verdict:
+def judge(gain: Gain | None, published: float) -> Verdict:
     """The verdict on a gain that was measured under the published conditions; both gains in percentage points.
 
-    Reproduced: the interval leaves out 0 and contains the published gain (which then has the measured one's sign, and
-    is not 0). Not reproduced: it leaves out the published gain, on whichever side. Inconclusive: otherwise, and always
-    with fewer than `ENOUGH_SEEDS` pairs of runs or without an interval. An end of the interval belongs to it.
-
-    The interval is about the mean gain, and a published one comes as a rule from one pair of runs: the mean can be
-    settled and the published gain still be nothing but such a pair's luck. `Verdict.luck` says so where 95 % of single
-    pairs, by the spread that was measured, include it.
+    Two questions: is there a gain (the interval lies on the published one's side of 0), and is the published one
+    compatible with it? A published gain comes as a rule from one pair of runs, so it is compatible if it lies within
+    the 95 % prediction interval of one more pair (`Gain.one_pair`). Both: confirmed. A gain alone: smaller or larger
+    than published. Neither: contradicted. Compatible alone: open.
     """
-    if interval is None:
-        return Verdict(INCONCLUSIVE, f"no seed in common with the baseline: {ENOUGH_SEEDS} pairs needed", ENOUGH_SEEDS)
-    if interval.low is None or interval.high is None:
-        return Verdict(INCONCLUSIVE, f"no interval from a single {interval.unit}")
-    if interval.seeds < ENOUGH_SEEDS:
-        return _inconclusive(interval, published_gain, f"{interval.seeds} of at least {ENOUGH_SEEDS} seeds; ")
-    if not interval.low <= published_gain <= interval.high:
-        side = "smaller" if interval.high < published_gain else "larger"
-        reach = interval.noise.one_pair(0.05) if interval.noise else None
-        if reach is None:
-            return Verdict(NOT_REPRODUCED, f"the measured gain is {side} than the published one")
-        luck = abs(interval.difference - published_gain) <= reach
-        pairs = f"single pairs of runs lie within {reach:.2f} points of the mean"
-        told = f"{pairs}, so that one may show the published gain" if luck else f"{pairs}, and so do not show it either"
-        return Verdict(NOT_REPRODUCED, f"the measured gain is {side} than the published one; {told}", luck=luck)
-    if interval.excludes_zero:
-        return Verdict(REPRODUCED, "the interval leaves out 0 and contains the published gain")
-    return _inconclusive(interval, published_gain, "the interval contains 0 and the published gain; ")
-
-
-def _inconclusive(interval: Interval, published_gain: float, why: str) -> Verdict:
-    """With the seeds after which 0 or the published gain, whichever is farther away, would be told from the measured.
-
-    That takes the measured gain for the true one; it is itself an estimate from few seeds.
-    """
-    if interval.noise is None or interval.noise.spread is None:
-        least = ENOUGH_SEEDS - interval.seeds
-        return Verdict(INCONCLUSIVE, f"{why}at least {least} more needed, of how many one seed cannot say", None)
-    farther = max(abs(interval.difference), abs(interval.difference - published_gain))
-    more = interval.noise.further_pairs(farther, 1 - interval.confidence)
-    if more is None:
-        return Verdict(INCONCLUSIVE, f"{why}not even {MOST_SEEDS} seeds would settle it on these images")
-    return Verdict(INCONCLUSIVE, f"{why}about {more} more seeds would settle it", more)
+    if gain is None or gain.low is None or gain.high is None or gain.one_pair is None:
+        return Verdict(OPEN, "no interval: two runs or more of the arm and of the baseline are needed")
+    side = -1.0 if published < 0 else 1.0
+    away = abs(gain.difference - published)
+    compatible = away <= gain.one_pair
+    reach = f"{away:.2f} points from the published gain, {gain.one_pair:.2f} are within the luck of one pair of runs"
+    if gain.excludes_zero and side * gain.difference > 0:
+        if compatible:
+            return Verdict(CONFIRMED, reach)
+        return Verdict(SMALLER if side * gain.difference < side * published else LARGER, reach)
+    found = "the measured difference has the other sign" if gain.excludes_zero else "no gain can be told from 0"
+    if not compatible:
+        return Verdict(CONTRADICTED, f"{found}; {reach}")
+    return Verdict(OPEN, f"{found}; so many seeds would see a gain of {gain.visible:.2f} points", gain.visible)
 
 
 def deviations(experiment: Experiment, arm: str, dataset: str, model: str, row: Settings | None) -> list[str]:

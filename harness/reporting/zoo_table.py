@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.experiment import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import Finding
-from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number
+from harness.reporting.entries import ABSENT_ENTRY, cell_entry, gain_text, hole, number
 from harness.reporting.markup import Entry, Grid
 from harness.reporting.writing import write_table
 
@@ -45,7 +45,7 @@ def write_zoo_table(experiment: Experiment, folder: Path, found: Sequence[Findin
         base, method = known[0].claim.figure.value, known[1].claim.figure.value
         single, multi = zoo[model, "single_scale"].value, zoo[model, verdicts.PROTOCOL].value
         equal = "single scale" if base == single else "multi-scale, flip" if base == multi else "neither"
-        gains = [each.cell.interval if each and each.cell else None for each in ours]
+        gains = [each.cell.gain if each and each.cell else None for each in ours]
         rows.append(
             [
                 Entry(model),
@@ -93,8 +93,7 @@ def _none(finding: Finding | None) -> Entry:
 
 
 def _gain_entry(finding: Finding | None) -> Entry:
-    if finding is None or finding.cell is None or finding.cell.interval is None:
+    if finding is None or finding.cell is None or finding.cell.gain is None:
         return _none(finding)
-    entry = cell_entry(finding.cell)
-    gain = finding.cell.interval
-    return Entry(entry.detail, f"n {gain.seeds}", value=gain.difference, note=entry.note)
+    runs = f"n {len(finding.cell.values)}"
+    return Entry(gain_text(finding.cell), runs, value=finding.cell.gain.difference, note=finding.cell.note)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.scores import Values, iou
+from harness.statistics.scores import Metric, Values, mean_defined
 
 ENOUGH_CLUSTERS = 20
 BLOCK = 10
@@ -45,44 +45,38 @@ def draw_weights(units: int, resamples: int, generator: np.random.Generator) -> 
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
 
-def bootstrap_miou(
-    tables: Sequence[NDArray[Any]], unit: NDArray[np.intp], resamples: int, seed: int, absent: str = "skip"
+def bootstrap(
+    tables: Sequence[NDArray[Any]],
+    metric: Metric,
+    unit: NDArray[np.intp],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    absent: str = "skip",
 ) -> Values:
-    """The mIoU in percent of every table on the same resampled test sets: T x [N, K, 3], `unit` [N] -> float64 [T, R].
+    """The score in percent of every table on the same resampled test sets: T x [N, K, 3], `unit` [N] -> float64 [T, R].
 
     The classes of the mean are those of the whole test set. In a resample without a single pixel of one of them, which
-    says nothing about that class, its IoU is that of the whole test set. The same `seed` gives the same resamples.
+    says nothing about that class, its figure is that of the whole test set. The same `seed` gives the same resamples.
     """
     units = int(unit.max()) + 1
-    summed = [_sum_by_unit(table, unit, units, absent) for table in tables]
-    wholes = [iou(table.sum(0), absent) for table in tables]
+    summed = [_sum_by_unit(table, unit, units) for table in tables]
+    wholes = [metric.by_class(table.sum(0), absent) for table in tables]
     generator = np.random.default_rng(seed)
     values = np.empty((len(tables), resamples))
     for start in range(0, resamples, CHUNK):
         rows = slice(start, min(start + CHUNK, resamples))
         weights = draw_weights(units, rows.stop - start, generator)
         for index, (sums, whole) in enumerate(zip(summed, wholes, strict=True)):
-            values[index, rows] = _resampled_miou(sums, whole, weights, absent)
+            counts = (weights @ sums.reshape(units, -1)).reshape(len(weights), *sums.shape[1:])
+            # "zero" would turn "not drawn" into a figure of 0.
+            drawn = metric.by_class(counts, "skip" if absent == "zero" else absent)
+            drawn = np.where(np.isnan(drawn), whole, drawn)
+            values[index, rows] = mean_defined(np.where(np.isnan(whole), np.nan, drawn))
     return values
 
 
-def _sum_by_unit(table: NDArray[Any], unit: NDArray[np.intp], units: int, absent: str) -> Values:
-    """The counts of each unit [U, K, 3], or [U, K, 2] where FP and FN need not be told apart: it is the slow part."""
-    if absent != "require_ground_truth":
-        table = np.stack([table[..., 0], table[..., 1] + table[..., 2]], axis=-1)
+def _sum_by_unit(table: NDArray[Any], unit: NDArray[np.intp], units: int) -> Values:
+    """The counts of each unit, float64 [U, K, 3]."""
     order = np.argsort(unit, kind="stable")
     starts = np.searchsorted(unit[order], np.arange(units))  # every unit has an image
     return np.add.reduceat(table[order], starts, axis=0).astype(np.float64)
-
-
-def _resampled_miou(sums: Values, whole: Values, weights: Values, absent: str) -> Values:
-    """The mIoU of every resample: `sums` of `_sum_by_unit`, IoU of the whole test set [K], `weights` [R, U] -> [R]."""
-    member = ~np.isnan(whole)
-    if not member.any():
-        return np.full(len(weights), np.nan)
-    counts = (weights @ sums[:, member].reshape(len(sums), -1)).reshape(len(weights), -1, sums.shape[-1])
-    if sums.shape[-1] == 2:
-        counts = np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
-    # "zero" would turn "not drawn" into an IoU of 0.
-    values = iou(counts, "skip" if absent == "zero" else absent)
-    return np.where(np.isnan(values), whole[member], values).mean(-1)

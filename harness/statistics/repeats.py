@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from harness.statistics.student import critical
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def repeats(arms: Mapping[str, Sequence[tuple[float, float]]]) -> Repeats:
     shift, interval, same_seed = float(differences.mean()), None, None
     if n > 1:
         spread = float(differences.std(ddof=1))
-        reach = critical(0.05, n - 1) * spread / np.sqrt(n)
+        reach = stdtrit(n - 1, 0.975) * spread / np.sqrt(n)
         interval, same_seed = (float(shift - reach), float(shift + reach)), float(spread / np.sqrt(2))
     several = [np.array(seeds, dtype=np.float64) for seeds in arms.values() if len(seeds) > 1]
     across = correlation = None

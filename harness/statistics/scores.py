@@ -8,7 +8,8 @@ The rule for classes that are absent (`absent`), each the rule of published tool
 - "require_ground_truth": a class is left out if it is not in the ground truth (COCO-Stuff's official code, detectron2).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,6 +66,44 @@ def mean_defined(values: Values, axis: int = -1) -> Values:
     return np.where(number > 0, np.where(defined, values, 0.0).sum(axis) / np.maximum(number, 1), np.nan)
 
 
+def pixel_accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
+    """The share in percent of valid pixels that are right: `counts` [..., K, 3] -> float64 [..., 1]."""
+    return accuracy(counts.sum(-2, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score in percent from summed counts: the mean over the classes of a figure of each class.
+
+    `table` is the table of counts that it reads. `of_class` maps counts [..., K, 3] and the rule for absent classes to
+    [..., K], NaN for a class that is left out; `classes` are the places of those that count, None for all.
+    """
+
+    name: str
+    table: str
+    of_class: Callable[[NDArray[Any], str], Values] = iou
+    classes: tuple[int, ...] | None = None
+
+    def by_class(self, counts: NDArray[Any], absent: str = "skip") -> Values:
+        """The figure of every class that counts, in percent: `counts` [..., K, 3] -> float64 [..., C]."""
+        chosen = counts if self.classes is None else counts[..., list(self.classes), :]
+        return self.of_class(chosen, absent)
+
+    def score(self, counts: NDArray[Any], absent: str = "skip") -> Values:
+        """The score in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
+        return mean_defined(self.by_class(counts, absent))
+
+
+def miou_of(table: str) -> Metric:
+    """The mIoU of a table of counts."""
+    return Metric(metric_name(table), table)
+
+
+def frequency_metrics(thirds: Mapping[str, Sequence[int]]) -> list[Metric]:
+    """The mIoU of head, mid and tail, whose classes `thirds` names."""
+    return [Metric(f"miou_{name}", "region", classes=tuple(places)) for name, places in thirds.items()]
+
+
 def metric_name(table: str, figure: str = "miou") -> str:
     """What the `figure` of a table of counts is called: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
     kind, _, part = table.partition("@")
@@ -109,11 +148,10 @@ def score(
     region = tables["region"]
     total = region.sum(0)
     class_iou, class_accuracy, class_dice = (each(total, absent) for each in (iou, accuracy, dice))
-    valid = total[:, 0].sum() + total[:, 2].sum()
     image_class = iou(region, "require_ground_truth")
     scores = {
         "miou": mean_defined(class_iou),
-        "pixel_accuracy": 100.0 * total[:, 0].sum() / valid if valid else np.nan,
+        "pixel_accuracy": pixel_accuracy(total)[0],
         "mean_accuracy": mean_defined(class_accuracy),
         "fwiou": fwiou(total),
         "mean_dice": mean_defined(class_dice),

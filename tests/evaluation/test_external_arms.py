@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from harness import cli, datasets
+from harness.comparison import cells
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.evaluation.external_arms import external_records, external_run, why_not_shown, with_external_arms
 from harness.evaluation.external_predictions import score_predictions
 from harness.experiment import Experiment
-from harness.reporting.records import Missing, arm_order, cells, groups, read_record
+from harness.reporting.records import Missing, arm_order, groups, read_record
 from harness.reporting.tables import write_tables
 from harness.run import Run, read_json, write_json
+from harness.statistics.scores import miou_of
 
 MODEL = "hrnet_tiny"
 
@@ -115,16 +117,17 @@ def test_the_arm_stands_in_tables_beside_the_experiments_own(experiment, filled)
     assert arm_order(experiment) == ["cross_entropy", "contextrast"]
     assert [path.parent.name for path in external_records(experiment, filled)] == ["seed0", "seed1", "seed2"]
     (group,) = groups(extended, filled, ["region", "boundary@3px"])
-    found = {(cell.arm, cell.metric): cell for cell in cells(extended, group)}
+    metrics = map(miou_of, ("region", "boundary@3px"))
+    found = {(cell.arm, cell.metric): cell for cell in cells(extended, group, metrics)}
     for metric in ("miou", "boundary_miou@3px"):
         theirs, baseline = found["theirs", metric], found["cross_entropy", metric]
-        assert (theirs.status, theirs.interval.seeds) == ("done", 3)
-        assert theirs.interval.difference == pytest.approx(theirs.spread.mean - baseline.spread.mean)
-        assert theirs.interval.difference > 1
+        assert (theirs.status, theirs.spread.runs) == ("done", 3)
+        assert theirs.gain.difference == pytest.approx(theirs.spread.mean - baseline.spread.mean)
+        assert theirs.gain.difference > 1
     assert found["contextrast", "miou"].status == "not run"
     write_tables(extended, filled)
     table = (filled / "reports" / "mine" / "tables" / "miou.csv").read_text()
-    assert "tiny,hrnet_tiny,whole,theirs,miou,3," in table
+    assert "tiny,hrnet_tiny,whole,miou,theirs,3,3," in table
 
 
 def test_an_arm_scored_on_other_images_is_not_compared(experiment, filled, tiny, tmp_path):
@@ -136,7 +139,7 @@ def test_an_arm_scored_on_other_images_is_not_compared(experiment, filled, tiny,
     score_predictions(val, tiny, split="val", run=run, results=filled)
     extended = with_external_arms(experiment, filled)
     (group,) = groups(extended, filled, ["region"])
-    status = {cell.arm: cell.status for cell in cells(extended, group)}
+    status = {cell.arm: cell.status for cell in cells(extended, group, [miou_of("region")])}
     assert "other images" in status["elsewhere"]
 
 

@@ -50,7 +50,7 @@ def test_a_record_is_taken_over_once_and_says_from_where(lender, experiment_file
     [
         {"schedule": {"iterations": 10, "batch": 2, "crop": [32, 32], "learning_rate": 0.05}},
         {"seeds": [1]},
-        {"arms": {"cross_entropy": {"seed_offset": 1}}},
+        {"arms": {"cross_entropy": {"longer": 2}}},
         {"protocols": ["slide"]},
         {"absent": "zero"},
     ],

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- soak: begin, written by make soak -->\n", "<!-- soak: end -->
 
 def test_a_grid_of_thirty_runs_ends_as_an_undisturbed_one(experiment_file, tiny_data, tmp_path, repository):
     experiment = experiment_file(
-        datasets=["tiny"], arms=ARMS, seeds=list(range(10)), schedule=SCHEDULE, protocols=["whole"]
+        datasets=["tiny"], arms=ARMS, seeds=list(range(10)), baseline_seeds=10, schedule=SCHEDULE, protocols=["whole"]
     )
     given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
     processes = jobs.context()

@@ -128,7 +128,7 @@ def test_sigterm_ends_in_a_checkpoint_of_that_moment_and_the_run_goes_on_there(p
 
 
 def test_a_grid_whose_jobs_are_killed_ends_as_an_undisturbed_one(processes, experiment_file, tiny_data, tmp_path):
-    experiment = experiment_file(datasets=["tiny"], seeds=[0, 1], protocols=["whole"])
+    experiment = experiment_file(datasets=["tiny"], seeds=[0, 1], baseline_seeds=2, protocols=["whole"])
     given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
     undisturbed = grid.run_grid(processes, given, tmp_path / "undisturbed")
     disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=undisturbed.seconds / 6)

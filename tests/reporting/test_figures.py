@@ -4,16 +4,21 @@ import pytest
 from matplotlib.figure import Figure
 from readable import assert_readable
 
+from harness.comparison import Cell, by_gain, cells
 from harness.reporting.figures import figure_names, write_figures
 from harness.reporting.figures.classes import classes_figure, frequency_figure
 from harness.reporting.figures.confusion import confusion_figure
 from harness.reporting.figures.curves import read_curves
 from harness.reporting.figures.edges import boundary_figure
-from harness.reporting.figures.gains import gains_figure, miou_figure
+from harness.reporting.figures.gains import gains_figure, miou_figure, settings_figure
 from harness.reporting.figures.latency import latency_figure, read_latency
 from harness.reporting.figures.style import STYLE, arm_styles, only_text, save
 from harness.reporting.figures.training import diagnostics_figure, training_figure
 from harness.reporting.measured import Measured, measure
+from harness.reporting.over_settings import over_settings
+from harness.reporting.records import Missing, groups
+from harness.statistics.interval import Gain
+from harness.statistics.scores import miou_of
 
 NINE = [f"a_rather_long_name_of_arm_{number}" for number in range(9)]
 
@@ -29,7 +34,7 @@ def test_figures_of_three_arms_and_one_seed_are_readable(make_experiment, write_
     write_all(experiment, tmp_path)
     figure = miou_figure(experiment, measure(experiment, tmp_path))
     assert_readable(figure)
-    assert "One seed: the noise of the test images alone" in " ".join(figure.get_supxlabel().split())
+    assert "there is none (a single run)" in " ".join(figure.get_supxlabel().split())
     assert_readable(training_figure(experiment, read_curves(experiment, tmp_path)))
 
 
@@ -45,24 +50,22 @@ def test_figures_of_nine_arms_and_three_seeds_are_readable(make_experiment, writ
     assert_readable(training_figure(experiment, read_curves(experiment, tmp_path)))
 
 
-def test_the_miou_figure_shows_every_seed_its_mean_and_the_interval(make_experiment, write_all, tmp_path):
-    from harness.reporting.records import cells, groups
-
+def test_the_miou_figure_shows_every_run_its_mean_and_the_interval(make_experiment, write_all, tmp_path):
     experiment = make_experiment()
     write_all(experiment, tmp_path)
     (group,) = groups(experiment, tmp_path, ["region"], ["whole"])
-    expected = [cell for cell in cells(experiment, group) if cell.protocol == "whole"]
+    expected = by_gain(cells(experiment, group, [miou_of("region")]))
     left, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["plain", "rival one", "cross entropy"]
+    assert [label.get_text() for label in left.get_yticklabels()] == [cell.arm.replace("_", " ") for cell in expected]
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row on top
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
     for row, cell in enumerate(expected):
-        assert (list(cell.values.values()), [row, row]) in drawn
+        assert (list(cell.values.values()), [row] * len(cell.values)) in drawn
         assert ([cell.spread.mean] * 2, [row - 0.36, row + 0.36]) in drawn
     drawn = [(list(np.atleast_1d(line.get_xdata())), list(np.atleast_1d(line.get_ydata()))) for line in right.lines]
     for row, cell in enumerate(expected[1:], start=1):
-        assert ([cell.interval.difference], [row]) in drawn
-        assert any(ends[1] == [row, row] and ends[0][0] < cell.interval.difference < ends[0][1] for ends in drawn)
+        assert ([cell.gain.difference], [row]) in drawn
+        assert ([cell.gain.low, cell.gain.high], [row, row]) in drawn
 
 
 def test_a_hole_says_why_in_the_miou_figure(make_experiment, write_run, tmp_path):
@@ -71,23 +74,6 @@ def test_a_hole_says_why_in_the_miou_figure(make_experiment, write_run, tmp_path
     write_run(experiment, tmp_path, "rival_one", 0, status="out_of_memory", reason="no")
     left, _ = miou_figure(experiment, measure(experiment, tmp_path)).axes
     assert [text.get_text() for text in left.texts] == ["out_of_memory", "not run"]
-
-
-def test_an_interval_far_wider_than_the_others_is_cut_with_arrows(make_experiment, write_all, tmp_path, monkeypatch):
-    from harness.reporting import records
-    from harness.statistics.comparison import Interval
-
-    arms = {name: {"method": "cross_entropy"} for name in NINE[:4]}
-    experiment = make_experiment(arms=arms, baseline=NINE[0], seeds=[0], protocols=["whole"])
-    write_all(experiment, tmp_path)
-    intervals = {
-        arm: Interval(1.0, 1.0 - half, 1.0 + half, 3, "image", "", 0.5, 0.95)
-        for arm, half in zip(NINE[1:4], (0.5, 0.6, 80.0), strict=True)
-    }
-    monkeypatch.setattr(records, "compare", lambda *arguments, **options: intervals)
-    _, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
-    assert right.get_xlim()[1] - right.get_xlim()[0] < 10
-    assert [line.get_marker() for line in right.lines if line.get_marker() in ("<", ">")] == ["<", ">"]
 
 
 def test_the_training_figure_has_a_panel_for_every_loss(make_experiment, write_all, tmp_path):
@@ -101,9 +87,10 @@ def test_the_training_figure_has_a_panel_for_every_loss(make_experiment, write_a
 
     curves = [
         pd.read_csv(experiment.run("scenes", "lite0_fpn", "plain", seed).folder(tmp_path) / "curve.csv")
-        for seed in (0, 1)
+        for seed in range(4)
     ]
-    np.testing.assert_allclose(loss[0].get_ydata(), (curves[0]["loss"] + curves[1]["loss"]) / 2, rtol=1e-12)
+    mean = np.mean([curve["loss"] for curve in curves], axis=0)
+    np.testing.assert_allclose(loss[0].get_ydata(), mean, rtol=1e-12)
     np.testing.assert_array_equal(loss[0].get_xdata(), curves[0]["iteration"])
 
 
@@ -177,19 +164,11 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-def interval(difference, half, seeds=3):
-    from harness.statistics.comparison import Interval
-
-    return Interval(difference, difference - half, difference + half, seeds, "image", "", 0.5, 0.95)
-
-
 def cell(arm, metric, difference=None, half=0.5, seeds=3, level=60.0, **changes):
-    from harness.reporting.records import Cell
-
     values = dict.fromkeys(range(seeds), level)
-    found = None if difference is None else interval(difference, half, seeds)
+    found = None if difference is None else Gain(difference, difference - half, difference + half)
     given = {"dataset": "scenes", "model": "lite0_fpn", "protocol": "whole", "images": 30, "missing": {}}
-    given |= {"arm": arm, "metric": metric, "values": values, "interval": found, "is_baseline": difference is None}
+    given |= {"arm": arm, "metric": metric, "values": values, "gain": found, "is_baseline": difference is None}
     return Cell(**(given | changes))
 
 
@@ -213,35 +192,53 @@ def test_all_figures_of_nine_arms_are_readable(make_experiment, write_all, tmp_p
     assert_readable(confusion_figure(experiment, measured[0]))
 
 
-def test_the_forest_plot_puts_a_control_first_and_prints_what_it_draws(make_experiment):
+def test_the_forest_plot_is_ordered_by_gain_and_prints_what_it_draws(make_experiment):
     experiment = make_experiment(
         arms={
-            "rival": {"method": "pixel_contrast"},
+            "worse": {"method": "pixel_contrast"},
             "plain": {"method": "cross_entropy"},
-            "again": {"method": "cross_entropy"},
+            "rival": {"method": "contextrast"},
             "hole": {"method": "region_contrast"},
         },
         protocols=["whole"],
     )
-    from harness.reporting.records import Missing
-
-    hole = cell("hole", "miou", 0.0, values={}, interval=None, missing={0: Missing("out_of_memory", "no")})
-    region = [cell("plain", "miou"), cell("rival", "miou", 1.25, 0.5), cell("again", "miou", -0.25, 0.75), hole]
+    hole = cell("hole", "miou", values={}, missing={0: Missing("out_of_memory", "no")}, is_baseline=False)
+    region = [cell("plain", "miou"), cell("worse", "miou", -0.25, 0.75), cell("rival", "miou", 1.25, 0.5), hole]
     figure = gains_figure(experiment, [measured_of(region=region)])
     (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["again (A/A)", "rival", "hole"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["rival", "worse", "hole"]
     assert [text.get_text() for text in axis.texts] == [
-        "-0.25 [-1.00, +0.50], n 3",
         "+1.25 [+0.75, +1.75], n 3",
+        "-0.25 [-1.00, +0.50], n 3",
         "out of memory",
     ]
     spans = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines if len(line.get_xdata()) == 2]
-    assert ([-1.0, 0.5], [0, 0]) in spans
-    assert ([0.75, 1.75], [1, 1]) in spans
+    assert ([0.75, 1.75], [0, 0]) in spans
+    assert ([-1.0, 0.5], [1, 1]) in spans
     faces = {tuple(np.atleast_1d(line.get_ydata())): line.get_markerfacecolor() for line in axis.lines[1:]}
-    assert faces[0,] == "white"  # inside the noise
-    assert faces[1,] != "white"
+    assert faces[0,] != "white"
+    assert faces[1,] == "white"  # its interval holds 0
     assert_readable(figure)
+
+
+def test_the_forest_plot_of_all_settings_shows_each_and_their_means(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    measured = measure(experiment, tmp_path)
+    figure = settings_figure(experiment, measured)
+    means = over_settings(experiment, measured)
+    (axis,) = figure.axes
+    assert [label.get_text().replace(" ", "_") for label in axis.get_yticklabels()] == list(means)
+    drawn = [(list(np.atleast_1d(line.get_xdata())), list(np.atleast_1d(line.get_ydata()))) for line in axis.lines]
+    for row, (arm, mean) in enumerate(means.items()):
+        for expected in ([mean.low, mean.high], [mean.low_like, mean.high_like]):
+            assert (expected, [row, row]) in drawn
+        assert ([mean.difference], [row]) in drawn
+        gains = [each.gain.difference for of_set in measured for each in of_set.region if each.arm == arm]
+        assert gains in [xs for xs, _ in drawn]
+    assert_readable(figure)
+    assert "settings" in figure_names(experiment)
+    assert "settings" not in figure_names(make_experiment())
 
 
 def test_boundary_scores_stand_over_their_widths_in_pixels(make_experiment):
@@ -267,7 +264,7 @@ def test_a_single_arm_has_nothing_to_be_compared_with(make_experiment, write_all
             "plain is the only arm: there is nothing to compare it with."
         ]
     figure = boundary_figure(experiment, measured)
-    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [[], ["no pair"]] * 2
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [[], ["no gains yet"]] * 2
     assert_readable(figure)
     assert_readable(miou_figure(experiment, measured))
 
@@ -297,14 +294,14 @@ def test_head_mid_and_tail_stand_side_by_side(make_experiment):
     assert_readable(figure)
 
 
-def test_class_differences_are_paired_by_seed(make_experiment):
+def test_class_differences_are_those_of_the_means(make_experiment):
     experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
     class_iou = {
         "plain": {0: np.array([50.0, np.nan, 10.0]), 1: np.array([60.0, np.nan, 20.0])},
-        "pne": {1: np.array([61.5, np.nan, 19.0]), 2: np.array([99.0, np.nan, 99.0])},  # seed 2 has no partner
+        "pne": {1: np.array([61.5, np.nan, 19.0]), 2: np.array([56.5, np.nan, 7.0])},
     }
     axis = classes_figure(experiment, measured_of(class_iou=class_iou)).axes[0]
-    assert [text.get_text() for text in axis.texts] == ["+1.5", "-1.0"]
+    assert [text.get_text() for text in axis.texts] == ["+4.0", "-2.0"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a (55)", "b", "c (15)"]
 
 

@@ -23,7 +23,7 @@ NASTY = "a_b & 50% of <script>alert(1)</script> | $x^2$ ~ {#1} \\ *y* `z` [q](r)
 @given(texts)
 def test_latex_finds_no_bare_special_character(text):
     commands = ["\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", "\\textless{}", "\\textgreater{}"]
-    commands += ["\\textbar{}", *("\\" + character for character in "&%$#_{}")]
+    commands += ["\\textbar{}", "\\ensuremath{\\pm}", *("\\" + character for character in "&%$#_{}")]
     rest = escape_latex(text)
     kept = ""
     while rest:
@@ -32,7 +32,7 @@ def test_latex_finds_no_bare_special_character(text):
             assert rest[0] not in "\\&%$#_{}~^<>|"
             kept += rest[0]
         rest = rest[len(command) or 1 :]
-    assert kept == "".join(character for character in " ".join(text.split()) if character not in "\\&%$#_{}~^<>|")
+    assert kept == "".join(character for character in " ".join(text.split()) if character not in "\\&%$#_{}~^<>|±")
 
 
 def test_latex_escapes_by_name():

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from harness.comparison import Cell
 from harness.reporting import markup
-from harness.reporting.entries import arm_entry, cell_entry, difference_text, range_text
+from harness.reporting.entries import arm_entry, cell_entry, gain_text, level_text, row_entries, runs_text
 from harness.reporting.latex import latex
 from harness.reporting.markup import (
     Grid,
@@ -16,8 +17,8 @@ from harness.reporting.markup import (
     markdown_table,
     points,
 )
-from harness.reporting.records import Cell, Missing
-from harness.statistics.comparison import Interval
+from harness.reporting.records import Missing
+from harness.statistics.interval import Gain
 
 NASTY = "a_b & 50% of <script>alert(1)</script> | $x^2$ ~ {#1} \\ *y* `z` [q](r)"
 
@@ -28,12 +29,12 @@ CELL = Cell(
     arm="rival_one",
     metric="miou",
     values={0: 60.004, 1: 61.126, 2: 62.0},
-    interval=Interval(-0.501, -1.0, -0.004, 3, "image", "", 0.01, 0.95),
+    gain=Gain(-0.501, -1.0, -0.004, p=0.01),
     missing={},
     is_baseline=False,
     images=30,
 )
-HOLE = replace(CELL, values={}, interval=None, missing={0: Missing("diverged", NASTY)})
+HOLE = replace(CELL, values={}, gain=None, missing={0: Missing("diverged", NASTY)})
 
 
 def shown(text: str) -> str:
@@ -73,13 +74,14 @@ def test_numbers_have_two_decimals_and_no_negative_zero(value, signed, unsigned)
     assert points(value) == unsigned
 
 
-def test_a_cell_gives_range_seeds_difference_and_interval():
-    assert range_text(CELL.spread) == "60.00 to 62.00, n 3"
-    assert range_text(replace(CELL, values={4: 61.5}).spread) == "n 1"
-    assert difference_text(CELL) == "-0.50 [-1.00, +0.00]"
-    assert difference_text(replace(CELL, interval=replace(CELL.interval, low=None, high=None))) == "-0.50, no interval"
-    assert difference_text(replace(CELL, interval=None)) == "no pair"
-    assert difference_text(replace(CELL, interval=None, is_baseline=True)) == ""
+def test_a_cell_gives_level_runs_gain_and_interval():
+    assert level_text(CELL.spread) == "61.04 ± 1.00"  # of 60.004, 61.126 and 62
+    assert level_text(replace(CELL, values={4: 61.5}).spread) == "61.50"
+    assert runs_text(CELL) == "3"
+    assert runs_text(replace(CELL, missing={7: Missing("not run")})) == "3 of 4"
+    assert gain_text(CELL) == "-0.50 [-1.00, +0.00]"
+    assert gain_text(replace(CELL, gain=Gain(-0.501))) == "-0.50"
+    assert gain_text(replace(CELL, gain=None)) == ""
 
 
 def nasty_grid() -> Grid:
@@ -99,15 +101,30 @@ def test_nothing_in_a_name_or_a_reason_becomes_markup_in_markdown():
     assert html.count("<th") - html.count("<thead") == 3
 
 
-def test_only_a_verdict_is_bold():
-    sure = CELL
-    unsure = replace(CELL, interval=replace(CELL.interval, high=0.3))
-    row = [arm_entry(sure), cell_entry(sure), cell_entry(unsure)]
-    grid = Grid("n", "t", [("", ""), ("a", "whole"), ("a", "ms_flip")], [row], [])
-    assert markdown([grid]).count("**") == 2
-    assert "**-0.50 [-1.00, +0.00]**" in markdown([grid])
-    assert latex([grid]).count(r"\textbf") == 1
-    assert r"\textbf{$-$0.50 [$-$1.00, +0.00]}" in latex([grid])
+def test_only_a_gain_that_is_told_from_zero_is_bold_and_only_in_the_main_table():
+    unsure = replace(CELL, gain=replace(CELL.gain, high=0.3))
+    headings = [("", each) for each in ("", "mIoU", "runs", "gain")]
+    for cell, bold, expected in ((CELL, True, 1), (unsure, True, 0), (CELL, False, 0)):
+        grid = Grid("n", "t", headings, [row_entries(cell, bold)], [])
+        assert markdown([grid]).count("**") == 2 * expected
+        assert ("**-0.50 [-1.00, +0.00]**" in markdown([grid])) == bool(expected)
+        assert latex([grid]).count(r"\textbf") == expected
+    assert not cell_entry(CELL).strong
+
+
+def test_what_is_folded_keeps_its_table_and_says_why():
+    facts = replace(nasty_grid(), notes=["a note"], more=["a fact"])
+    folded = replace(facts, fold="many comparisons")
+    for text in (markdown([facts]), markup.html([facts])):
+        assert text.index("a note") < text.index("<details><summary>About these runs") < text.index("a fact")
+    for text in (markdown([folded]), markup.html([folded])):
+        assert text.startswith("<details><summary>")
+        assert text.count("</details>") == text.count("<details>") == 2
+        assert "(many comparisons)</summary>" in text
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown([folded]))
+    assert html.count("<td") == 2 * 3
+    assert "<script" not in html
+    assert "a fact" in latex([folded])
 
 
 def test_html_shows_names_and_reasons_as_text_alone():

@@ -11,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.comparison import Cell, cells
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured
+from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
-from harness.reporting.page.content import Entry, Heading, PageTable, Row, noise_text, number
-from harness.reporting.records import cells, groups
+from harness.reporting.page.content import Entry, Heading, PageTable, Row, number, verdict_text
+from harness.reporting.records import groups
 from harness.run import write_json
+from harness.statistics.interval import Gain
+from harness.statistics.scores import miou, miou_of
 
 EVIL = "<script>alert(1)</script>&\"'"
 
@@ -69,7 +73,9 @@ def written(make_experiment, write_all, write_run, tmp_path):
 def mious(experiment, results):
     """What is measured, but for boundaries and rare classes: enough for a page, and fast."""
     return [
-        Measured(group.dataset, group.model, "whole", group.classes, region=cells(experiment, group))
+        Measured(
+            group.dataset, group.model, "whole", group.classes, region=cells(experiment, group, [miou_of("region")])
+        )
         for group in groups(experiment, results, ["region"])
     ]
 
@@ -99,37 +105,45 @@ def test_links_labels_and_ids_fit_together(written):
     assert all(found["href"][1:] in ids for found in reader.all("a"))
 
 
-def test_every_mean_and_difference_of_the_records_is_in_the_table(written):
+def test_every_mean_and_gain_of_the_records_is_in_the_table(written):
     experiment, counts, _, text = written
-    assert "<h3>mIoU: scenes, lite0_fpn</h3>" in text  # what all rows have in common
-    rows = {tuple(row[:2]): row[2:] for row in Reader(text).tables["miou"]}
-    from harness.statistics.scores import miou
+    assert "<h3>mIoU: scenes, lite0_fpn, whole</h3>" in text  # what all rows have in common
+    tables = Reader(text).tables
+    whole = {row[0]: row[1:] for row in tables["miou"]}
+    others = {row[0]: row[1:] for row in tables["protocols"]}
+    for protocol, rows in (("whole", whole), ("ms_flip", others)):
+        scores = {
+            arm: [
+                float(miou(counts["scenes", "lite0_fpn", arm, seed].tables[protocol]["region"].sum(0)))
+                for seed in experiment.seeds_of(arm)
+            ]
+            for arm in ("cross_entropy", "plain")
+        }
+        row = rows["cross entropy"]
+        own, theirs = scores.values()
+        assert row[:3] == [f"{np.mean(own):.2f}", f"{np.std(own, ddof=1):.2f}", "2"]
+        assert row[3].startswith(f"{np.mean(own) - np.mean(theirs):+.2f} [")
+        assert rows["plain (baseline)"][:4] == [f"{np.mean(theirs):.2f}", f"{np.std(theirs, ddof=1):.2f}", "4", ""]
+    assert whole["cross entropy"][4] in ("better", "worse", "not told from 0")
+    assert whole["plain (baseline)"][4] == "the baseline"
+    assert not {"better", "worse"} & {text for row in others.values() for text in row}  # details have no verdicts
+    assert re.search(r"<details><summary>mIoU by other protocols: [^<]*\(one of many comparisons", text)
 
-    for protocol in experiment.protocols:
-        scores = [
-            float(miou(counts["scenes", "lite0_fpn", "cross_entropy", seed].tables[protocol]["region"].sum(0)))
-            for seed in (0, 1)
+
+def test_several_settings_have_a_table_of_means(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(models=["lite0_fpn", "hrnet_w48"], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    measured = mious(experiment, tmp_path)
+    text = write_page(experiment, tmp_path, measured).read_text(encoding="utf-8")
+    rows = {row[0]: row[1:] for row in Reader(text).tables["settings"][1:]}
+    for arm, mean in over_settings(experiment, measured).items():
+        assert rows[arm.replace("_", " ")] == [
+            "2",
+            f"{mean.difference:+.2f}",
+            f"[{mean.low:+.2f}, {mean.high:+.2f}]",
+            f"[{mean.low_like:+.2f}, {mean.high_like:+.2f}]",
         ]
-        row = rows[protocol, "cross entropy"]
-        assert row[0] == f"{sum(scores) / 2:.2f}"
-        assert row[1] == f"{min(scores):.2f} to {max(scores):.2f}, n 2"
-        assert row[3] == "no verdict: 2 of 3 seeds"
-        assert rows[protocol, "plain (baseline)"][2:4] == ["", "the baseline"]
-
-
-def test_pooled_differences_stand_beside_the_others_where_several_arms_share_a_scatter(
-    make_experiment, write_all, tmp_path
-):
-    arms = {"plain": {"method": "cross_entropy"}, "one": {"method": "contextrast"}, "two": {"method": "pne"}}
-    for chosen, shown in ((arms, True), (dict(list(arms.items())[:2]), False)):
-        experiment = make_experiment(arms=chosen, protocols=["whole"])
-        write_all(experiment, tmp_path)
-        text = write_page(experiment, tmp_path, mious(experiment, tmp_path)).read_text(encoding="utf-8")
-        rows = {row[0]: row for row in Reader(text).tables["miou"]}
-        assert ("With pooled scatter" in text.split("<h3>mIoU")[1]) is shown
-        if shown:
-            (one,) = [cell.pooled for cell in mious(experiment, tmp_path)[0].region if cell.arm == "one"]
-            assert f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" in rows["one"]
+    assert len(rows) == 2
 
 
 def test_the_summary_shows_the_gains_and_no_figure_stands_twice(make_experiment, write_all, tmp_path):
@@ -226,22 +240,18 @@ def test_numbers_are_rounded_for_reading_and_sorted_by_all_digits(value, text):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "seeds", "expected"),
+    ("gain", "expected"),
     [
-        (0.1, 0.9, 3, ("better", "better")),
-        (-0.9, -0.1, 3, ("worse", "worse")),
-        (-0.1, 0.9, 3, ("inside the noise", "")),
-        (0.1, 0.9, 2, ("no verdict: 2 of 3 seeds", "")),
+        (Gain(0.5, 0.1, 0.9), ("better", "better")),
+        (Gain(-0.5, -0.9, -0.1), ("worse", "worse")),
+        (Gain(0.4, -0.1, 0.9), ("not told from 0", "")),
+        (Gain(0.5), ("no interval", "")),
+        (None, ("no baseline", "")),
     ],
 )
-def test_a_difference_is_put_against_the_noise_in_words(low, high, seeds, expected):
-    from harness.reporting.records import Cell
-    from harness.statistics.comparison import Interval
-
-    interval = Interval((low + high) / 2, low, high, seeds, "image", "", 0.5, 0.95)
-    values = dict.fromkeys(range(seeds), 60.0)
-    cell = Cell("scenes", "lite0_fpn", "whole", "pne", "miou", values, interval, {}, False, 30)
-    assert noise_text(cell) == expected
+def test_an_interval_is_put_in_words(gain, expected):
+    cell = Cell("scenes", "lite0_fpn", "whole", "miou", "pne", {0: 60.0, 1: 61.0}, {}, gain, False)
+    assert verdict_text(cell) == expected
 
 
 def test_without_records_there_is_a_page_that_says_so(make_experiment, tmp_path):
@@ -255,18 +265,18 @@ def test_published_gains_stand_first_with_verdict_and_source(written):
     experiment, _, path, _ = written
     tables = path.parent / "tables"
     tables.mkdir()
-    (tables / "papers_verdicts.csv").write_text("table,verdict,gains\nmain,reproduced,2\nother,reproduced,1\n")
+    (tables / "papers_verdicts.csv").write_text("table,verdict,gains\nmain,confirmed,2\nother,confirmed,1\n")
     names = "dataset,model,method,setting,metric,reading,protocol,published,published_gain,measured_dataset"
-    names += ",measured_model,arm,seeds,mean,gain,low,high,verdict,further_seeds,reason,source"
+    names += ",measured_model,arm,runs,mean,gain,low,high,verdict,gain_visible,reason,source"
     row = "scenes,Net,Method & Co,,mIoU,,whole,71.5,1.25,scenes,lite0_fpn,cross_entropy,3,70.0,1.5,0.5,2.5"
-    (tables / "papers_main.csv").write_text(f"{names}\n{row},inconclusive,4,too few seeds,table III\n")
+    (tables / "papers_main.csv").write_text(f"{names}\n{row},open,1.6789,too few seeds,table III\n")
     results = path.parent.parent.parent
     text = write_page(experiment, results, mious(experiment, results)).read_text(encoding="utf-8")
-    assert "<strong>3</strong> reproduced" in text
+    assert "<strong>3</strong> confirmed" in text
     (found,) = Reader(text).tables["papers-main"][1:]
     assert found == [
         *("scenes", "Net", "Method & Co", "mIoU", "whole", "71.50", "+1.25", "70.00", "+1.50", "+0.50", "+2.50", "3"),
-        *("inconclusive (4 more seeds would settle it)", "too few seeds", "table III"),
+        *("open (gains of 1.68 would be seen)", "too few seeds", "table III"),
     ]
     assert text.index("Method &amp; Co") < text.index('id="run"')
 

@@ -35,14 +35,14 @@ def page(make_experiment, write_run, write_predictions, tmp_path):
         (report / folder).mkdir(parents=True)
     for name in ("miou", "training"):
         cv2.imwrite(str(report / f"figures/{name}.png"), np.full((600, 2160, 3), 200, np.uint8))
-    (report / "tables/papers_verdicts.csv").write_text("table,verdict,gains\nmain,reproduced,2\n")
+    (report / "tables/papers_verdicts.csv").write_text("table,verdict,gains\nmain,confirmed,2\n")
     claims = []
-    for model, verdict in ((EVIL, "reproduced"), ("b", "not reproduced"), ("c", "not run")):
+    for model, verdict in ((EVIL, "confirmed"), ("b", "contradicted"), ("c", "not run")):
         claims.append(
             {"dataset": "tiny", "model": model, "method": "M", "setting": "", "metric": "mIoU", "reading": ""}
             | {"protocol": "whole", "published": 71.5, "published_gain": 1.25, "measured_dataset": "tiny"}
-            | {"measured_model": "lite0_fpn", "arm": "plain", "seeds": 3, "mean": 70.0, "gain": 1.5, "low": 0.5}
-            | {"high": 2.5, "verdict": verdict, "further_seeds": "", "reason": "why", "source": "table III"}
+            | {"measured_model": "lite0_fpn", "arm": "plain", "runs": 3, "mean": 70.0, "gain": 1.5, "low": 0.5}
+            | {"high": 2.5, "verdict": verdict, "gain_visible": "", "reason": "why", "source": "table III"}
         )
     pd.DataFrame(claims).to_csv(report / "tables/papers_main.csv", index=False)
     return write_page(experiment, tmp_path, measure(experiment, tmp_path))
@@ -165,7 +165,7 @@ def test_tab_reaches_everything_in_order_and_shows_where_it_is(browser, page):
     expected = browser.run(
         """(() => {
           const all = [...document.querySelectorAll("a[href], button, input, summary, [tabindex='0']")];
-          all.filter((each) => each.closest("dialog") === null && each.offsetParent !== null
+          all.filter((each) => each.closest("dialog") === null && each.checkVisibility()
             && (each.type !== "radio" || each.checked)).forEach((each, place) => each.dataset.place = place);
           return document.querySelectorAll("[data-place]").length;
         })()"""

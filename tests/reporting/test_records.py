@@ -4,10 +4,11 @@ import sys
 import numpy as np
 import pytest
 
+from harness.comparison import cells
 from harness.evaluation.counts import Counts
-from harness.reporting.records import Missing, arm_order, cells, groups, read_record
+from harness.reporting.records import Missing, arm_order, groups, read_record
 from harness.run import read_json, write_json
-from harness.statistics.comparison import Interval
+from harness.statistics.scores import miou_of
 
 RUN = ("scenes", "lite0_fpn")
 
@@ -23,7 +24,10 @@ def brute_force_miou(table: np.ndarray) -> float:
 
 
 def all_cells(experiment, results, tables=("region",), protocols=None):
-    found = [cell for group in groups(experiment, results, tables, protocols) for cell in cells(experiment, group)]
+    metrics = list(map(miou_of, tables))
+    found = [
+        cell for group in groups(experiment, results, tables, protocols) for cell in cells(experiment, group, metrics)
+    ]
     return {(cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm): cell for cell in found}
 
 
@@ -36,7 +40,7 @@ def test_the_baseline_comes_first_and_the_others_keep_their_order(make_experimen
     assert arm_order(make_experiment()) == ["plain", "rival_one", "cross_entropy"]
 
 
-def test_means_ranges_and_differences_are_those_of_the_counts(make_experiment, write_all, tmp_path):
+def test_means_deviations_and_gains_are_those_of_the_counts(make_experiment, write_all, tmp_path):
     experiment = make_experiment()
     counts = write_all(experiment, tmp_path)
     found = all_cells(experiment, tmp_path, ["region", "boundary@5px"])
@@ -45,21 +49,22 @@ def test_means_ranges_and_differences_are_those_of_the_counts(make_experiment, w
         table = {"miou": "region", "boundary_miou@5px": "boundary@5px"}[metric]
 
         def scores(of_arm, key=(dataset, model), where=(protocol, table)):
-            return [brute_force_miou(counts[*key, of_arm, seed].tables[where[0]][where[1]]) for seed in (0, 1)]
+            seeds = (0, 1, 2, 3) if of_arm == "plain" else (0, 1)
+            return [brute_force_miou(counts[*key, of_arm, seed].tables[where[0]][where[1]]) for seed in seeds]
 
         own, baseline = scores(arm), scores("plain")
         assert cell.values == pytest.approx(dict(enumerate(own)), rel=1e-12)
-        assert cell.spread.mean == pytest.approx(sum(own) / 2, rel=1e-12)
-        assert (cell.spread.low, cell.spread.high) == pytest.approx((min(own), max(own)), rel=1e-12)
-        assert (cell.status, cell.images) == ("done", 30)
+        assert cell.spread.mean == pytest.approx(sum(own) / len(own), rel=1e-12)
+        assert cell.spread.sd == pytest.approx(np.std(own, ddof=1), rel=1e-9)
+        assert (cell.status, cell.images, cell.baseline_runs) == ("done", 30, 4)
         if arm == "plain":
             assert cell.is_baseline
-            assert cell.interval is None
+            assert cell.gain is None
         else:
-            paired = sum(a - b for a, b in zip(own, baseline, strict=True)) / 2
-            assert cell.interval.difference == pytest.approx(paired, abs=1e-10)
-            assert cell.interval.low < paired < cell.interval.high
-            assert cell.interval.seeds == 2
+            difference = sum(own) / 2 - sum(baseline) / 4
+            assert cell.gain.difference == pytest.approx(difference, abs=1e-10)
+            assert cell.gain.low < difference < cell.gain.high
+            assert cell.gain.dof == 1 + 1 + 3
 
 
 def test_the_rule_for_absent_classes_is_the_experiments(make_experiment, write_all, tmp_path):
@@ -70,7 +75,7 @@ def test_the_rule_for_absent_classes_is_the_experiments(make_experiment, write_a
     key = (*RUN, "whole", "miou", "rival_one")
     with_skip, with_zero = all_cells(skip, tmp_path)[key], all_cells(zero, tmp_path)[key]
     assert with_zero.spread.mean == pytest.approx(0.75 * with_skip.spread.mean, rel=1e-12)
-    assert with_zero.interval.difference == pytest.approx(0.75 * with_skip.interval.difference, rel=1e-9)
+    assert with_zero.gain.difference == pytest.approx(0.75 * with_skip.gain.difference, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +103,10 @@ def test_a_run_that_cannot_be_read_is_a_hole_with_its_reason(
     found = all_cells(experiment, tmp_path)
     hole = found[*RUN, "whole", "miou", "rival_one"]
     assert hole.spread is None
-    assert hole.interval is None
+    assert hole.gain is None
     assert hole.status == status
     assert reason in hole.note
-    assert found[*RUN, "whole", "miou", "cross_entropy"].interval is not None
+    assert found[*RUN, "whole", "miou", "cross_entropy"].gain is not None
 
 
 def test_a_diverged_seed_leaves_a_partial_cell_that_says_so(make_experiment, write_all, write_run, tmp_path):
@@ -113,9 +118,9 @@ def test_a_diverged_seed_leaves_a_partial_cell_that_says_so(make_experiment, wri
     cell = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
     assert cell.status == "partial"
     assert sorted(cell.values) == [0, 2]
-    assert cell.spread.seeds == cell.interval.seeds == 2
-    assert "seed 1 diverged: the loss is not finite at iteration 120" in cell.note
-    assert not cell.verdict
+    assert (cell.spread.runs, cell.asked) == (2, 3)
+    assert cell.note == "seed 1 diverged: the loss is not finite at iteration 120"
+    assert cell.gain.low is not None
 
 
 def test_without_the_baseline_there_is_a_mean_and_no_difference(make_experiment, write_run, tmp_path):
@@ -123,8 +128,8 @@ def test_without_the_baseline_there_is_a_mean_and_no_difference(make_experiment,
     write_run(experiment, tmp_path, "rival_one", 0)
     cell = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
     assert cell.spread is not None
-    assert cell.interval is None
-    assert cell.note == "no seed in common with the baseline"
+    assert cell.gain is None
+    assert cell.note == "the baseline has no run"
 
 
 def test_an_empty_results_folder_gives_holes_only(make_experiment, tmp_path):
@@ -163,17 +168,18 @@ def test_a_record_with_former_names_of_options_is_read_as_if_it_had_the_current_
         old = settings | {"options": settings["options"] | {"alpha": weight}}
         edit_record(experiment, tmp_path, "rival_one", 0, settings=old)
         record = read_record(experiment, run, tmp_path)
-        assert record == Missing("other settings", found) if found else not isinstance(record, Missing)
+        assert record == Missing("stale", found) if found else not isinstance(record, Missing)
 
 
 def test_images_are_paired_by_name_and_not_by_place(make_experiment, write_all, tmp_path):
-    experiment = make_experiment(seeds=[0], protocols=["whole"])
+    experiment = make_experiment(protocols=["whole"])
     counts = write_all(experiment, tmp_path)
     key = (*RUN, "whole", "miou", "rival_one")
-    before = all_cells(experiment, tmp_path)[key].interval
+    before = all_cells(experiment, tmp_path)[key].gain
+    assert before.low is not None
     turned = counts[*RUN, "rival_one", 0]
     turned.select(turned.image_ids[::-1]).save(experiment.run(*RUN, "rival_one", 0).folder(tmp_path) / "counts.npz")
-    assert all_cells(experiment, tmp_path)[key].interval == before
+    assert all_cells(experiment, tmp_path)[key].gain == before
 
 
 def test_runs_on_other_images_are_not_compared(make_experiment, write_all, tmp_path):
@@ -190,10 +196,11 @@ def test_runs_on_other_data_are_not_compared(make_experiment, write_all, tmp_pat
     for arm, data in (("plain", "a"), ("cross_entropy", "b"), ("rival_one", None)):  # None: nobody knows
         path = experiment.run("scenes", "lite0_fpn", arm, 0).folder(tmp_path) / "record.json"
         write_json(path, read_json(path) | {"provenance": {"data_fingerprint": data}})
-    found = {cell.arm: cell for cell in cells(experiment, next(groups(experiment, tmp_path, ["region"])))}
+    (group,) = groups(experiment, tmp_path, ["region"])
+    found = {cell.arm: cell for cell in cells(experiment, group, [miou_of("region")])}
     assert found["cross_entropy"].missing[0].status == "other data"
-    assert found["cross_entropy"].interval is None
-    assert found["rival_one"].interval is not None
+    assert found["cross_entropy"].gain is None
+    assert found["rival_one"].gain is not None
 
 
 def test_a_protocol_that_was_not_evaluated_is_a_hole_of_that_protocol_alone(make_experiment, write_all, tmp_path):
@@ -218,27 +225,18 @@ def test_images_of_a_video_are_resampled_in_blocks(make_experiment, write_all, t
     experiment = make_experiment(datasets=["camvid", "scenes"], seeds=[0], protocols=["whole"])
     write_all(experiment, tmp_path)
     units = {
-        dataset: cell.interval.unit
-        for (dataset, *_, arm), cell in all_cells(experiment, tmp_path).items()
-        if arm == "rival_one"
+        dataset: cell.unit for (dataset, *_, arm), cell in all_cells(experiment, tmp_path).items() if arm == "rival_one"
     }
     assert units == {"camvid": "block of 10 frames", "scenes": "image"}
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "seeds", "verdict"),
-    [(0.1, 2.0, 3, True), (-2.0, -0.1, 3, True), (-0.1, 2.0, 3, False), (0.1, 2.0, 2, False), (0.1, 2.0, 1, False)],
-)
-def test_a_verdict_needs_three_seeds_and_an_interval_without_zero(
-    make_experiment, write_all, tmp_path, low, high, seeds, verdict
-):
-    from dataclasses import replace
-
-    experiment = make_experiment(seeds=[0], protocols=["whole"])
+def test_a_single_run_has_a_gain_and_no_interval(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0])
     write_all(experiment, tmp_path)
-    interval = Interval(1.0, low, high, seeds, "image", "", 0.01, 0.95)
-    cell = replace(all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"], interval=interval)
-    assert cell.verdict == verdict
+    cell = all_cells(experiment, tmp_path)[*RUN, "whole", "miou", "rival_one"]
+    assert cell.gain.difference != 0
+    assert (cell.gain.low, cell.excludes_zero) == (None, False)
+    assert "no interval from a single run" in cell.note
 
 
 def test_tables_need_no_plotting_library_and_nothing_in_reporting_needs_torch():

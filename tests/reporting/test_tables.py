@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from harness.reporting.tables import csv_text, write_tables
 
@@ -40,34 +41,59 @@ def rows_of_latex(path):
 
 
 def two_decimals(row, *columns):
-    signed = {"difference", "low", "high"}
+    signed = {"gain", "low", "high"}
     return [f"{float(row[column]):{'+' if column in signed else ''}.2f}" for column in columns if row[column]]
 
 
-@pytest.mark.parametrize("table", ["miou", "boundary"])
-def test_all_formats_show_the_numbers_of_the_csv(make_experiment, write_all, tmp_path, table):
+ARMS = {"plain": "plain (baseline)", "rival_one": "rival one", "cross_entropy": "cross entropy"}
+
+
+def test_the_main_table_has_a_row_an_arm_by_gain_with_the_numbers_of_the_csv(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0, 1, 2])
     write_all(experiment, tmp_path)
     write_tables(experiment, tmp_path)
-    path = folder(experiment, tmp_path) / table
+    path = folder(experiment, tmp_path) / "miou"
+    rows = {(row["protocol"], row["arm"]): row for row in read_csv(path.with_suffix(".csv"))}
+    assert len(rows) == 6
+    for shown in (rows_of_markdown(path.with_suffix(".md")), rows_of_latex(path.with_suffix(".tex"))):
+        for protocol, of_protocol in (("whole", shown[:3]), ("ms_flip", shown[3:])):
+            assert of_protocol[0][0] == "plain (baseline)"
+            gains = [float(NUMBER.search(row[3].replace("$-$", "-"))[0]) for row in of_protocol[1:]]
+            assert gains == sorted(gains, reverse=True)
+            by_name = {row[0]: row[1:] for row in of_protocol}
+            for arm, name in ARMS.items():
+                row, (level, runs, gain) = rows[protocol, arm], by_name[name]
+                assert NUMBER.findall(level) == two_decimals(row, "mean", "sd")
+                assert runs == row["runs"] == ("6" if arm == "plain" else "3")
+                assert NUMBER.findall(gain.replace("$-$", "-")) == two_decimals(row, "gain", "low", "high")
+    text = path.with_suffix(".md").read_text()
+    assert text.count("no verdicts here") == 1  # of ms_flip, which is folded
+    assert "| **" not in text.partition("no verdicts here")[2]
+
+
+def test_details_show_the_numbers_of_the_csv_folded_and_without_bold(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0, 1, 2])
+    write_all(experiment, tmp_path, step=20)
+    write_tables(experiment, tmp_path)
+    path = folder(experiment, tmp_path) / "boundary"
     rows = read_csv(path.with_suffix(".csv"))
     widths = ("3px", "5px", "7px", "10px", "20px", "0.02")
-    # What stands side by side: both protocols, or the widths of boundary and then of trimap.
-    families = {
-        "miou": [[("whole", "miou"), ("ms_flip", "miou")]],
-        "boundary": [[("whole", f"{kind}_miou@{width}") for width in widths] for kind in ("boundary", "trimap")],
-    }[table]
+    families = [[("whole", f"{kind}_miou@{width}") for width in widths] for kind in ("boundary", "trimap")]
     assert len(rows) == 3 * sum(map(len, families))
     by_key = {(row["protocol"], row["metric"], row["arm"]): row for row in rows}
-    arms = {"plain": "plain (baseline)", "rival_one": "rival one", "cross_entropy": "cross entropy"}
-    in_order = [(family, arm) for family in families for arm in arms]
+    assert any(row["low"] and float(row["low"]) > 0 for row in rows)
+    in_order = [(family, arm) for family in families for arm in ARMS]
     for shown in (rows_of_markdown(path.with_suffix(".md")), rows_of_latex(path.with_suffix(".tex"))):
-        assert [row[0] for row in shown] == [arms[arm] for _, arm in in_order]
+        assert [row[0] for row in shown] == [ARMS[arm] for _, arm in in_order]
         for (family, arm), row in zip(in_order, shown, strict=True):
             for key, cell in zip(family, row[1:], strict=True):
-                expected = two_decimals(by_key[(*key, arm)], "mean", "min", "max", "difference", "low", "high")
+                expected = two_decimals(by_key[(*key, arm)], "mean", "sd", "gain", "low", "high")
                 assert NUMBER.findall(cell.replace("$-$", "-")) == expected
-                assert "n 3" in cell
+    for name in ("boundary", "frequency", "per_class"):
+        path = folder(experiment, tmp_path) / f"{name}.md"
+        if path.exists():
+            assert "**" not in path.read_text()
+            assert path.read_text().startswith("<details>")
 
 
 def test_the_csv_keeps_every_digit(make_experiment, write_all, tmp_path):
@@ -81,12 +107,19 @@ def test_the_csv_keeps_every_digit(make_experiment, write_all, tmp_path):
         return float(np.mean([100 * int(tp) / (int(tp) + int(fp) + int(fn)) for tp, fp, fn in sums]))
 
     for arm, row in rows.items():
-        assert float(row["mean"]) == pytest.approx((score(arm, 0) + score(arm, 1)) / 2, rel=1e-13)
-        assert (row["seeds"], row["status"], row["metric"]) == ("2", "done", "miou")
-    difference = sum(score("rival_one", seed) - score("plain", seed) for seed in (0, 1)) / 2
-    assert float(rows["rival_one"]["difference"]) == pytest.approx(difference, rel=1e-10)
-    assert rows["rival_one"]["unit"] == "image"
-    assert rows["plain"]["difference"] == rows["plain"]["low"] == ""
+        scores = [score(arm, seed) for seed in range(int(row["runs"]))]
+        assert float(row["mean"]) == pytest.approx(np.mean(scores), rel=1e-13)
+        assert float(row["sd"]) == pytest.approx(np.std(scores, ddof=1), rel=1e-9)
+        assert (row["status"], row["metric"]) == ("done", "miou")
+    assert {arm: row["runs"] for arm, row in rows.items()} == {"plain": "4", "rival_one": "2", "cross_entropy": "2"}
+    means = [np.mean([score(arm, seed) for seed in range(runs)]) for arm, runs in (("rival_one", 2), ("plain", 4))]
+    assert float(rows["rival_one"]["gain"]) == pytest.approx(means[0] - means[1], rel=1e-10)
+    assert (rows["rival_one"]["unit"], rows["rival_one"]["baseline_runs"], rows["rival_one"]["dof"]) == (
+        "image",
+        "4",
+        "5",
+    )
+    assert rows["plain"]["gain"] == rows["plain"]["low"] == ""
 
 
 @pytest.mark.parametrize(
@@ -144,8 +177,9 @@ def test_tables_of_several_models_say_which_was_trained_where(make_experiment, w
         write_run(experiment, tmp_path, "plain", 0, model=model, device=device)
     write_tables(experiment, tmp_path)
     text = (folder(experiment, tmp_path) / "miou.md").read_text()
-    assert "- Trained on A with torch 2.13.0: scenes with lite0\\_fpn.\n" in text
-    assert "- Trained on B with torch 2.13.0: scenes with hrnet\\_w48.\n" in text
+    first, second = text.split("### ")[1:]
+    assert ("Trained on A" in first, "Trained on B" in first) == (True, False)
+    assert ("Trained on A" in second, "Trained on B" in second) == (False, True)
 
 
 def test_a_partial_grid_gives_a_partial_table_that_shows_its_holes(make_experiment, write_run, tmp_path):
@@ -163,9 +197,9 @@ def test_a_partial_grid_gives_a_partial_table_that_shows_its_holes(make_experime
     }
     assert rows["lite0_fpn", "rival_one"]["note"] == "seed 0 diverged: a_loss | is not finite at iteration 120"
     assert rows["lite0_fpn", "rival_one"]["mean"] == ""
-    shown = {row[0]: row[1:] for row in rows_of_markdown(path / "miou.md")}
-    assert shown["rival one"] == ["diverged", "not run"]
-    assert shown["plain (baseline)"][1] == "not run"
+    shown = rows_of_markdown(path / "miou.md")
+    assert [row[1] for row in shown if row[0] == "rival one"] == ["diverged", "not run"]
+    assert [row[2] for row in shown if row[0] == "plain (baseline)"] == ["1", "0 of 1"]
     reason = "Missing: rival one on scenes with lite0\\_fpn, seed 0: diverged: a\\_loss "
     assert reason + r"\| is not finite at iteration 120." in (path / "miou.md").read_text()
     assert reason + r"\textbar{} is not finite at iteration 120." in (path / "miou.tex").read_text()
@@ -179,54 +213,104 @@ def test_without_any_run_there_are_tables_of_holes(make_experiment, tmp_path):
     assert (folder(experiment, tmp_path) / "per_class.md").read_text()
 
 
-def test_only_what_is_outside_the_noise_is_bold_and_the_note_says_so(make_experiment, write_run, tmp_path):
+def test_only_a_gain_that_is_told_from_zero_is_bold_and_never_one_of_single_runs(make_experiment, write_run, tmp_path):
     arms = {name: {"method": "cross_entropy"} for name in ("plain", "far_better", "the_same")}
     for seeds in ([0, 1, 2], [0]):
         experiment = make_experiment(arms=arms, seeds=seeds, protocols=["whole"])
-        for seed in seeds:
-            write_run(experiment, tmp_path, "plain", seed, skill=0.6)
-            write_run(experiment, tmp_path, "far_better", seed, skill=0.9)
-            write_run(experiment, tmp_path, "the_same", seed, skill=0.6)
+        for run in experiment.runs():
+            write_run(experiment, tmp_path, run.arm, run.seed, skill=0.9 if run.arm == "far_better" else 0.6)
         write_tables(experiment, tmp_path)
-        text = (folder(experiment, tmp_path) / "miou.md").read_text()
-        shown = {row[0]: row[1] for row in rows_of_markdown(folder(experiment, tmp_path) / "miou.md")}
+        shown = {row[0]: row[3] for row in rows_of_markdown(folder(experiment, tmp_path) / "miou.md")}
         rows = {row["arm"]: row for row in read_csv(folder(experiment, tmp_path) / "miou.csv")}
-        assert float(rows["far_better"]["low"]) > 0  # with one seed too: that alone makes nothing bold
-        assert ("**" in shown["far better"]) == (len(seeds) == 3)
+        several = len(seeds) == 3
+        assert (rows["far_better"]["low"] != "", "[" in shown["far better"]) == (several, several)
+        assert ("**" in shown["far better"]) == several
         assert "**" not in shown["the same"] + shown["plain (baseline)"]
-        assert "Nothing is bold that is inside the noise." in text
-        assert ("images only, one seed" in text) == (len(seeds) == 1)
+        text = (folder(experiment, tmp_path) / "miou.md").read_text()
+        assert ("single run" in text) == (not several)
+        assert ("seeds 0, 1, 2 and 3, 4, 5 differ by" in text) == several
 
 
-def test_the_note_names_protocol_rule_images_seeds_and_unit(make_experiment, write_all, tmp_path):
+def test_three_short_notes_and_the_facts_folded(make_experiment, write_all, tmp_path):
     experiment = make_experiment(datasets=["camvid"], seeds=[0, 3], absent="require_ground_truth")
     write_all(experiment, tmp_path)
     write_tables(experiment, tmp_path)
-    for suffix in ("md", "tex"):
-        text = (folder(experiment, tmp_path) / f"miou.{suffix}").read_text()
-        assert r"Protocol ms\_flip: scales 0.75 to 2.0" in text
-        assert r"Absent classes (require\_ground\_truth): a class without ground truth is left out" in text
-        assert "camvid: 30 images; the interval resamples them by block of 10 frames." in text
-        assert "asked for: 0, 3" in text
-        assert "the difference to plain in percentage points, paired by seed and by image" in text
+    text = (folder(experiment, tmp_path) / "miou.md").read_text()
+    notes, facts = text.split("<details>")[:2]
+    lines = [line for line in notes.splitlines() if line.startswith("- ")]
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 130
+    assert "gain over plain in points" in lines[0]
+    assert "seeds 0, 3 and 4, 5" in lines[1] and "camvid 30 images" in lines[1]
+    assert "docs/metrics.md" in lines[2]
+    assert r"Absent classes (require\_ground\_truth): a class without ground truth is left out" in facts
+    assert "camvid: 30 images; resampled by block of 10 frames." in facts
+    assert r"Protocol ms\_flip: scales 0.75 to 2.0" in text
+    assert "scales 0.75 to 2.0" in (folder(experiment, tmp_path) / "miou.tex").read_text()
 
 
-def test_the_note_names_the_box_that_images_are_scaled_into(make_experiment, write_all, tmp_path):
+def test_the_facts_name_the_box_that_images_are_scaled_into(make_experiment, write_all, tmp_path):
     schedule = {"iterations": 50, "batch": 2, "crop": [32, 32], "learning_rate": 0.1, "fit": [80, 60]}
     experiment = make_experiment(schedule=schedule, seeds=[0])
     write_all(experiment, tmp_path)
     write_tables(experiment, tmp_path)
     text = (folder(experiment, tmp_path) / "miou.md").read_text()
-    assert "resamples them by image; they are scaled into 80x60 first." in text
+    assert "resampled by image; scaled into 80x60 first." in text
+
+
+def test_what_more_runs_would_see_stands_in_a_table(make_experiment, write_all, tmp_path):
+    from harness.statistics.interval import foreseen
+
+    experiment = make_experiment(seeds=[0, 1, 2], protocols=["whole"])
+    write_all(experiment, tmp_path)
+    write_tables(experiment, tmp_path)
+    rows = read_csv(folder(experiment, tmp_path) / "seeds.csv")
+    of_miou = read_csv(folder(experiment, tmp_path) / "miou.csv")
+    sds = [(float(row["sd"]), int(row["runs"])) for row in of_miou]
+    variance = sum(sd**2 * (runs - 1) for sd, runs in sds) / sum(runs - 1 for _, runs in sds)
+    for row in rows:
+        assert float(row["sd_of_seeds"]) == pytest.approx(variance**0.5)
+        expected = foreseen(
+            variance, float(row["sd_of_images"]) ** 2, 2, float(row["runs"]), float(row["baseline_runs"])
+        )
+        assert float(row["gain_seen"]) == pytest.approx(expected)
+    seen = [float(row["gain_seen"]) for row in rows]
+    assert seen == sorted(seen, reverse=True)
+    shown = rows_of_markdown(folder(experiment, tmp_path) / "seeds.md")[1:]
+    assert [row[2] for row in shown] == [f"{gain:.2f}" for gain in seen]
+    single = make_experiment(seeds=[0], baseline_seeds=1)
+    write_tables(single, tmp_path / "single")
+    assert not (folder(single, tmp_path / "single") / "seeds.csv").exists()
+
+
+def test_several_data_sets_and_networks_have_a_line_an_arm(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"], seeds=[0, 1, 2])
+    write_all(experiment, tmp_path, step=10)
+    write_tables(experiment, tmp_path)
+    path = folder(experiment, tmp_path)
+    rows = {row["arm"]: row for row in read_csv(path / "settings.csv")}
+    single = [row for row in read_csv(path / "miou.csv") if row["protocol"] == "whole"]
+    for arm, row in rows.items():
+        gains = [float(each["gain"]) for each in single if each["arm"] == arm]
+        assert float(row["gain"]) == pytest.approx(np.mean(gains))
+        assert (float(row["smallest"]), float(row["largest"])) == (pytest.approx(min(gains)), pytest.approx(max(gains)))
+        reach = stats.t.ppf(0.975, 3) * np.std(gains, ddof=1) / 2
+        assert float(row["high_like"]) == pytest.approx(np.mean(gains) + reach)
+        assert row["settings"] == "4"
+        widths = [float(each["high"]) - float(each["low"]) for each in single if each["arm"] == arm]
+        assert float(row["high"]) - float(row["low"]) < min(widths)  # four settings know more than one
+    assert set(rows) == {"rival_one", "cross_entropy"}
+    text = (path / "miou.md").read_text()
+    assert text.startswith("### Mean gain in mIoU over all data sets and networks")
+    assert text.count("\n### ") == 4
 
 
 def test_a_wide_table_is_split_between_models(make_experiment, tmp_path):
     experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"])
     write_tables(experiment, tmp_path)
-    lines = (folder(experiment, tmp_path) / "miou.md").read_text().splitlines()
+    lines = (folder(experiment, tmp_path) / "boundary.md").read_text().splitlines()
     headings = [line for line in lines if line.startswith("|  |")]
-    assert [heading.count("|") - 2 for heading in headings] == [6, 2]
-    assert [heading.count(r"hrnet\_w48") for heading in headings] == [2, 0]  # of the second table in its title
+    assert [heading.count("|") - 2 for heading in headings] == [6] * 8
     labels = re.findall(r"\\label\{.*?\}", (folder(experiment, tmp_path) / "boundary.tex").read_text())
     assert len(labels) == len(set(labels)) == 8
 
@@ -243,56 +327,17 @@ def test_the_per_class_table_is_the_iou_of_every_class(make_experiment, write_al
     for place, (name, cells) in enumerate(zip(classes, shown.values(), strict=True)):
         for arm, cell in zip(("plain", "rival_one", "cross_entropy"), cells, strict=True):
             if name == "Never":
-                assert (cell, rows[arm, name]["mean"], rows[arm, name]["seeds"]) == ("–", "", "0")
+                assert (cell, rows[arm, name]["mean"], rows[arm, name]["runs"]) == ("–", "", "0")
                 continue
-            ious = []
-            for seed in (0, 1):
+            ious, runs = [], 4 if arm == "plain" else 2
+            for seed in range(runs):
                 tp, fp, fn = map(int, counts[*RUN, arm, seed].tables["whole"]["region"][:, place].sum(0))
                 ious.append(100 * tp / (tp + fp + fn))
-            assert float(rows[arm, name]["mean"]) == pytest.approx(sum(ious) / 2, rel=1e-13)
-            assert cell == f"{sum(ious) / 2:.2f} (n 2)"
+            assert float(rows[arm, name]["mean"]) == pytest.approx(sum(ious) / runs, rel=1e-13)
+            assert float(rows[arm, name]["sd"]) == pytest.approx(np.std(ious, ddof=1), rel=1e-9)
+            assert cell == f"{sum(ious) / runs:.2f} (n {runs})"
 
 
 def test_csv_fields_survive_commas_quotes_and_nothing():
     text = csv_text(("a", "b", "c"), [('x, "y"', None, 0.1 + 0.2)])
     assert list(csv.reader(text.splitlines())) == [["a", "b", "c"], ['x, "y"', "", "0.30000000000000004"]]
-
-
-def test_differences_with_pooled_scatter_stand_under_the_mious(make_experiment, write_run, tmp_path):
-    arms = {
-        "plain": {"method": "cross_entropy"},
-        "better": {"method": "contextrast"},
-        "again": {"method": "cross_entropy"},
-    }
-    arms |= {"same": {"method": "region_contrast"}, "one_seed": {"method": "pne"}}
-    experiment = make_experiment(arms=arms, baseline="plain", seeds=[0, 1, 2])
-    for run in experiment.runs():
-        if run.arm != "one_seed" or run.seed == 0:
-            write_run(experiment, tmp_path, run.arm, run.seed, skill=0.9 if run.arm == "better" else 0.6)
-    write_tables(experiment, tmp_path)
-    text = (folder(experiment, tmp_path) / "miou.md").read_text()
-    table = text[text.index("### mIoU, differences to plain with the seeds' scatter pooled") :]
-    rows = {line.split(" | ")[0].strip("| "): line for line in table.splitlines() if line.startswith("| ")}
-    assert list(rows) == ["", ":--", "better", "same"]  # neither the control nor the arm with a single seed
-    csv = {(row["arm"], row["protocol"]): row for row in read_csv(folder(experiment, tmp_path) / "miou.csv")}
-    for arm in ("better", "same"):
-        for protocol in ("whole", "ms_flip"):
-            row = csv[arm, protocol]
-            bounds = [f"{float(row[name]):+.2f}" for name in ("difference", "pooled_low", "pooled_high")]
-            assert f"{bounds[0]} \\[{bounds[1]}, {bounds[2]}\\]" in rows[arm]
-            middle = (float(row["pooled_low"]) + float(row["pooled_high"])) / 2
-            assert middle == pytest.approx(float(row["difference"]))
-    assert rows["better"].count("**") == 4 and "**" not in rows["same"]
-    assert csv["one_seed", "whole"]["pooled_low"] == csv["again", "whole"]["pooled_low"] == ""
-    assert "4 degrees of freedom" in table
-
-
-def test_one_arm_has_no_table_of_pooled_differences(make_experiment, write_all, tmp_path):
-    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "rival_one": {"method": "contextrast"}})
-    write_all(experiment, tmp_path)
-    write_tables(experiment, tmp_path)
-    assert "pooled" not in (folder(experiment, tmp_path) / "miou.md").read_text()
-    rows = [row for row in read_csv(folder(experiment, tmp_path) / "miou.csv") if row["arm"] == "rival_one"]
-    for row in rows:  # the interval that it has anyway
-        assert float(row["pooled_low"]) == pytest.approx(float(row["low"]), abs=0.02)
-    assert len(rows) == 2

@@ -3,9 +3,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from harness.statistics import bootstrap
-from harness.statistics.bootstrap import bootstrap_miou, draw_weights, resampling_units
-from harness.statistics.scores import miou
+from harness.statistics import bootstrap as module
+from harness.statistics.bootstrap import bootstrap, draw_weights, resampling_units
+from harness.statistics.scores import Metric, accuracy, miou, miou_of, pixel_accuracy
+
+MIOU = miou_of("region")
 
 
 def random_table(images=12, classes=4, seed=0):
@@ -65,12 +67,35 @@ def test_a_resample_scores_what_the_data_set_of_its_images_would(absent):
     blocks, _ = resampling_units(12, clusters)
     assert blocks.tolist() == [0] * 7 + [1] * 5
     for unit, units in ((blocks, 2), (np.arange(12), 12)):
-        values = bootstrap_miou(tables, unit, 20, 1, absent)
+        values = bootstrap(tables, MIOU, unit, 20, 1, absent)
         assert values.shape == (2, 20)
         for index, table in enumerate(tables):
             for value, times in zip(values[index], draw(units, 20, seed=1), strict=True):
                 copies = np.concatenate([table[unit == each].repeat(int(times[each]), axis=0) for each in range(units)])
                 assert value == pytest.approx(miou(copies.sum(0), absent))
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Metric("mean_accuracy", "region", accuracy), lambda hits, false, missed: (hits / (hits + missed)).mean()),
+        (
+            Metric("pixel_accuracy", "region", pixel_accuracy),
+            lambda hits, _, missed: hits.sum() / (hits + missed).sum(),
+        ),
+        (
+            Metric("two", "region", classes=(0, 3)),
+            lambda *counts: np.mean([c[0] / sum(c) for c in np.transpose(counts)[[0, 3]]]),
+        ),
+    ],
+    ids=lambda each: getattr(each, "name", ""),
+)
+def test_any_metric_is_resampled(metric, expected):
+    table = random_table()
+    values = bootstrap([table], metric, np.arange(12), 20, 1)[0]
+    for value, times in zip(values, draw(12, 20, seed=1), strict=True):
+        copies = table.repeat(times.astype(int), axis=0).sum(0)
+        assert value == pytest.approx(100 * expected(*copies.T))
 
 
 @pytest.mark.parametrize("absent", ["skip", "zero", "require_ground_truth"])
@@ -83,31 +108,31 @@ def test_the_classes_of_the_mean_are_those_of_the_whole_test_set(absent):
             [[5, 0, 0], [8, 1, 1], [0, 0, 0], [0, 0, 0]],
         ]
     )
-    drawn, values = draw(3, 200, seed=0).tolist(), bootstrap_miou([table], np.arange(3), 200, 0, absent)[0]
+    drawn, values = draw(3, 200, seed=0).tolist(), bootstrap([table], MIOU, np.arange(3), 200, 0, absent)[0]
     expected = {"skip": (75 + 80 + 0) / 3, "zero": (75 + 80 + 0 + 0) / 4, "require_ground_truth": (75 + 80) / 2}
     assert values[drawn.index([0, 3, 0])] == pytest.approx(expected[absent])
     assert values[drawn.index([1, 1, 1])] == pytest.approx(miou(table.sum(0), absent))
 
 
 def test_no_defined_class_gives_nan_for_that_table_alone():
-    values = bootstrap_miou([np.zeros((3, 2, 3), np.int64), random_table(3, 2)], np.arange(3), 5, 0)
+    values = bootstrap([np.zeros((3, 2, 3), np.int64), random_table(3, 2)], MIOU, np.arange(3), 5, 0)
     assert np.isnan(values[0]).all()
     assert np.isfinite(values[1]).all()
 
 
 def test_the_size_of_the_chunks_changes_nothing(monkeypatch):
     table = random_table(30)
-    values = bootstrap_miou([table], np.arange(30), 1234, 7)
+    values = bootstrap([table], MIOU, np.arange(30), 1234, 7)
     for chunk in (1, 100, 5000):
-        monkeypatch.setattr(bootstrap, "CHUNK", chunk)
-        assert np.array_equal(bootstrap_miou([table], np.arange(30), 1234, 7), values)
+        monkeypatch.setattr(module, "CHUNK", chunk)
+        assert np.array_equal(bootstrap([table], MIOU, np.arange(30), 1234, 7), values)
 
 
 def test_the_spread_of_a_mean_over_images_is_its_standard_error():
     # Without false positives and with images of equal size the IoU is a mean over images.
     hits = np.random.default_rng(0).integers(0, 1000, 200)
     table = np.stack([hits, 0 * hits, 1000 - hits], axis=1)[:, None]
-    values = bootstrap_miou([table], np.arange(200), 20_000, 0)[0]
+    values = bootstrap([table], MIOU, np.arange(200), 20_000, 0)[0]
     assert values.mean() == pytest.approx(hits.mean() / 10, abs=0.06)
     assert values.std() == pytest.approx(hits.std() / 10 / 200**0.5, rel=0.02)
 
@@ -117,9 +142,9 @@ def test_memory_does_not_grow_with_the_number_of_resamples():
 
     def peak(resamples):
         tracemalloc.start()
-        bootstrap_miou([table], np.arange(400), resamples, 0)
+        bootstrap([table], MIOU, np.arange(400), resamples, 0)
         _, highest = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return highest
 
-    assert peak(12 * bootstrap.CHUNK) < 1.1 * peak(3 * bootstrap.CHUNK)
+    assert peak(12 * module.CHUNK) < 1.1 * peak(3 * module.CHUNK)

@@ -160,7 +160,7 @@ def _arms(experiment: Experiment, results: Path, dataset: str, model: str) -> tu
     shown, absent = [], []
     for arm in arm_order(experiment):
         reasons = []
-        for seed in experiment.seeds:
+        for seed in experiment.seeds_of(arm):
             run = experiment.run(dataset, model, arm, seed)
             record = read_record(experiment, run, results)
             folder = run.folder(results)

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 # What each figure shows: captions of the report, in its order.
 CAPTIONS = {
-    "miou": "mIoU of every arm and its difference to the baseline.",
-    "gains": "Differences to the baseline with their 95 % intervals, by protocol.",
-    "boundary": "Boundary mIoU and trimap mIoU by the width of the band, and the difference to the baseline.",
-    "frequency": "Differences to the baseline in frequent, middling and rare classes.",
-    "classes": "Differences to the baseline by class.",
+    "settings": "Gains over the baseline in all data sets and networks, and their means.",
+    "miou": "mIoU of every arm and its gain over the baseline.",
+    "gains": "Gains over the baseline with their 95 % intervals, by protocol.",
+    "boundary": "Boundary mIoU and trimap mIoU by the width of the band, and the gains over the baseline.",
+    "frequency": "Gains over the baseline in frequent, middling and rare classes.",
+    "classes": "Gains over the baseline by class.",
     "confusion": "What is taken for what, against the baseline.",
     "latency": "mIoU over the time that one image takes.",
     "training": "Losses over the iterations.",
@@ -37,6 +38,8 @@ def figure_names(experiment: Experiment) -> dict[str, str]:
     """The figures that `write_figures` writes, without suffixes, and a caption for each. Imports nothing heavy."""
     names: dict[str, str] = {}
     for family, caption in CAPTIONS.items():
+        if family == "settings" and len(experiment.pairs()) < 2:
+            continue
         if family in PER_DATASET:
             names |= {f"{family}_{dataset}": f"{dataset}: {caption}" for dataset in experiment.datasets}
         elif family in PER_PAIR:
@@ -74,6 +77,8 @@ def write_figures(
     measured = measure(experiment, results) if measured is None else measured
     found = curves.read_curves(experiment, results)
     jobs: dict[str, tuple[Any, ...]] = {"miou": (gains.miou_figure, experiment, measured)}
+    if len(experiment.pairs()) > 1:
+        jobs["settings"] = (gains.settings_figure, experiment, measured)
     for dataset in experiment.datasets:
         of_set = [each for each in measured if each.dataset == dataset]
         jobs[f"gains_{dataset}"] = (gains.gains_figure, experiment, of_set)

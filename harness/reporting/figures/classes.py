@@ -26,7 +26,7 @@ DIVERGING = "PuOr_r"  # purple below 0, orange above: told apart by colour-blind
 
 
 def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
-    """Per model the differences to the baseline in head, mid and tail mIoU with their intervals."""
+    """Per model the gains over the baseline in head, mid and tail mIoU with their intervals."""
     measured = [each for each in measured if any(cell.values for cell in each.frequency)]
     if not measured:
         return only_text("No run is done, or the training split's class frequencies are not known.")
@@ -36,8 +36,8 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
         return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
     text = (
         f"Classes by pixel frequency in the training split, in three groups. Protocol {measured[0].protocol}. "
-        f"Difference to {display_name(experiment.baseline)} in points with its 95 % interval (Holm); hollow where that "
-        "holds 0 or comes from fewer than three seeds."
+        f"Gain over {display_name(experiment.baseline)} in points with its 95 % interval for all arms at once. One of "
+        "many comparisons: no verdicts here."
     )
     figure = sheet(PAGE, 0.2 + note_height(text, PAGE) + len(measured) * (0.5 + max(0.6, 0.17 * len(arms))))
     axes = figure.subplots(len(measured), 3, squeeze=False)
@@ -48,17 +48,16 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
             axis.axvline(0, color=BASELINE_COLOR, lw=0.8)
             for row, arm in enumerate(arms):
                 color, marker = styles[arm]
-                interval = of_arm[arm].interval
-                if interval is None:
+                gain = of_arm[arm].gain
+                if gain is None:
                     status = of_arm[arm].status.replace("_", " ")
                     axis.text(
                         0.03, row, status, transform=axis.get_yaxis_transform(), va="center", color="0.45", size=6
                     )
                     continue
-                if interval.low is not None:
-                    axis.plot([interval.low, interval.high], [row, row], color=color, lw=1.3)
-                face = color if of_arm[arm].verdict else "white"
-                axis.plot(interval.difference, row, marker, mfc=face, mec=color, ms=4, mew=0.9)
+                if gain.low is not None and gain.high is not None:
+                    axis.plot([gain.low, gain.high], [row, row], color=color, lw=1.3)
+                axis.plot(gain.difference, row, marker, color=color, ms=4)
             axis.set_yticks(range(len(arms)), [""] * len(arms))
             axis.set_ylim(len(arms) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
@@ -67,7 +66,7 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
             baseline = of_arm[experiment.baseline].spread
             level = f" (baseline {baseline.mean:.1f} %)" if baseline else ""
             axis.set_title(f"{part}{level}", loc="left")
-            axis.set_xlabel("difference (points)")
+            axis.set_xlabel("gain (points)")
             sns.despine(ax=axis, left=True)
         line[0].set_yticklabels([display_name(arm) for arm in arms])
         line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
@@ -80,10 +79,10 @@ def classes_figure(experiment: Experiment, each: Measured) -> Figure:
 
     With more than 20 classes those with the largest absolute difference of any arm are shown.
     """
-    gains = {arm: each.over_seeds(each.class_iou, arm, experiment.baseline) for arm in arm_order(experiment)}
+    gains = {arm: each.over_baseline(each.class_iou, arm, experiment.baseline) for arm in arm_order(experiment)}
     drawn = {arm: gain for arm, gain in gains.items() if gain is not None and arm != experiment.baseline}
     if not drawn:
-        return only_text(f"{each.title}: no arm has a run beside one of the baseline yet.")
+        return only_text(f"{each.title}: no arm and baseline have a run each yet.")
     values = np.stack(list(drawn.values()), axis=1)
     rows = _largest(values)
     text = (

@@ -21,7 +21,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     that is wrong or is taken for it.
     """
     arms = [arm for arm in arm_order(experiment) if arm != experiment.baseline]
-    changes = {arm: each.over_seeds(each.confusion, arm, experiment.baseline) for arm in arms}
+    changes = {arm: each.over_baseline(each.confusion, arm, experiment.baseline) for arm in arms}
     drawn = {arm: change for arm, change in changes.items() if change is not None}
     if not drawn:
         return only_text(f"{each.title}: no arm has a confusion matrix beside one of the baseline yet.")

@@ -6,6 +6,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.comparison import Cell
 from harness.experiment import Experiment
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
@@ -19,16 +20,15 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import EDGES, Measured
-from harness.reporting.records import Cell, display_name
+from harness.reporting.records import display_name
 
 TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 
 
 def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
-    """Per model the scores by width in pixels (left) and their differences to the baseline (right), of both kinds.
+    """Per model the scores by width in pixels (left) and their gains over the baseline (right), of both kinds.
 
-    Filled points are differences whose interval leaves out 0, from three seeds or more. The width that is a share of
-    the image's diagonal has no place on an axis of pixels: it stands in the tables.
+    The width that is a share of the image's diagonal has no place on an axis of pixels: it stands in the tables.
     """
     measured = [each for each in measured if any(cell.values for cell in each.edges)]
     if not measured:
@@ -38,9 +38,9 @@ def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
     names = [display_name(arm) for arm in arms]
     protocol = measured[0].edges[0].protocol
     text = (
-        f"Protocol {protocol}; means over seeds. Differences to {display_name(experiment.baseline)}, in points: filled "
-        "where the 95 % interval (Holm) leaves out 0 with three seeds or more, else hollow. Trimap: pixels near an "
-        "edge of the ground truth. Boundary: the bands along both edges (Cheng et al., 2021)."
+        f"Protocol {protocol}; means over runs. Gains over {display_name(experiment.baseline)} in points; their "
+        "intervals stand in the tables. Trimap: pixels near an edge of the ground truth. Boundary: the bands along "
+        "both edges (Cheng et al., 2021)."
     )
     height = 0.2 + note_height(text, PAGE) + legend_height(names, PAGE) + 1.75 * len(measured)
     figure = sheet(PAGE, height)
@@ -50,7 +50,7 @@ def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
             found = [cell for cell in each.edges if cell.metric.startswith(kind) and cell.metric.endswith("px")]
             _by_width(left, right, found, styles)
             left.set_title(f"{TITLES[kind]} (%)", loc="left")
-            right.set_title("difference (points)", loc="left")
+            right.set_title("gain (points)", loc="left")
         line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
     for axis in axes[-1]:
         axis.set_xlabel("width (pixels)")
@@ -67,18 +67,12 @@ def _by_width(left: Axes, right: Axes, found: Sequence[Cell], styles: Mapping[st
         scores = [(_pixels(cell), cell.spread.mean) for cell in of_arm if cell.spread]
         if scores:
             left.plot(*zip(*scores, strict=True), color=color, marker=marker, ms=2.5, lw=0.9)
-        gains = [(_pixels(cell), cell.interval.difference) for cell in of_arm if cell.interval]
+        gains = [(_pixels(cell), cell.gain.difference) for cell in of_arm if cell.gain]
         if gains:
-            right.plot(*zip(*gains, strict=True), color=color, lw=0.9)
-        for cell in of_arm:
-            if cell.interval:
-                face = color if cell.verdict else "white"
-                right.plot(
-                    _pixels(cell), cell.interval.difference, marker, mfc=face, mec=color, ms=3, mew=0.8, zorder=3
-                )
-    if not any(cell.interval for cell in found):
+            right.plot(*zip(*gains, strict=True), color=color, marker=marker, ms=2.5, lw=0.9)
+    if not any(cell.gain for cell in found):
         right.set_yticks([0])
-        right.text(0.5, 0.6, "no pair", transform=right.transAxes, ha="center", color="0.45", size=6)
+        right.text(0.5, 0.6, "no gains yet", transform=right.transAxes, ha="center", color="0.45", size=6)
     for axis in (left, right):
         axis.set_xticks(widths, [str(width) for width in widths])
         if len(axis.get_yticks()) > 1:

@@ -67,7 +67,7 @@ def read_embeddings(experiment: Experiment, results: Path, dataset: str, model: 
     """Of every arm the embeddings of its lowest seed that has any; damaged files are passed over."""
     found, classes = [], datasets.load(dataset).num_classes
     for arm in arm_order(experiment):
-        for seed in sorted(experiment.seeds):
+        for seed in sorted(experiment.seeds_of(arm)):
             path = experiment.run(dataset, model, arm, seed).folder(results) / "embeddings.npz"
             if (read := _read(path, arm, seed, classes)) is not None:
                 found.append(read)

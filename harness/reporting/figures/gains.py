@@ -7,7 +7,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.comparison import Cell, by_gain
 from harness.experiment import Experiment
+from harness.reporting.entries import gain_text
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
     COLUMN,
@@ -19,28 +21,26 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.records import Cell, arm_order, display_name, is_control
-from harness.statistics.pooled import is_shared
+from harness.reporting.over_settings import over_settings
+from harness.reporting.records import display_name
 
 ROW = 0.17  # inches
+HOLLOW = "hollow: it holds 0, or there is none (a single run)"
 
 
 def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
-    """For every data set and model: mIoU by arm (mean and every seed) beside the difference to the baseline.
+    """For every data set and model: mIoU by arm (mean and every run) beside the gain over the baseline.
 
-    The scores are those of the experiment's first protocol.
+    The scores are those of the experiment's first protocol; the baseline stands first, then the arms by gain.
     """
     styles = arm_styles(experiment)
     protocol = experiment.protocols[0]
-    panels = [[cell for cell in each.region if cell.protocol == protocol] for each in measured]
+    panels = [by_gain([cell for cell in each.region if cell.protocol == protocol]) for each in measured]
     across = 1 if len(panels) <= 3 else 2
     down = -(-len(panels) // across)
-    one_seed = any(cell.interval and cell.interval.seeds == 1 for panel in panels for cell in panel)
     text = (
-        f"Protocol {protocol}. Left: every seed and the mean. Right: difference to "
-        f"{display_name(experiment.baseline)} with its 95 % interval (Holm); hollow where that holds 0 or comes from "
-        "fewer than three seeds; an arrow where it leaves the plot."
-        + (" One seed: the noise of the test images alone, without that of training." if one_seed else "")
+        f"Protocol {protocol}. Left: every run and the mean. Right: gain over {display_name(experiment.baseline)} with "
+        f"its 95 % interval, for all arms at once; {HOLLOW}."
     )
     width = COLUMN if across == 1 else PAGE
     figure = sheet(width, 0.2 + note_height(text, width) + down * (0.5 + ROW * len(styles)))
@@ -56,48 +56,76 @@ def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
         title = left.set_title(measured[index].title, loc="left", fontweight="bold")
         title.set_in_layout(False)  # it may reach over the right half
         _scores(left, panel, styles)
-        _differences(right, panel, styles)
-        if column == 0:  # the rows are the same everywhere
-            left.set_yticklabels([display_name(cell.arm) for cell in panel])
+        _gains(right, panel, styles)
+        left.set_yticklabels([display_name(cell.arm) for cell in panel])
         if row == down - 1 or index + across >= len(panels):
             left.set_xlabel("mIoU (%)")
-            right.set_xlabel("difference (points)")
+            right.set_xlabel("gain (points)")
     note(figure, text)
     return figure
 
 
 def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
-    """A forest plot: for every model and protocol the differences to the baseline (the zero line) with intervals.
+    """A forest plot: for every model and protocol the gains over the baseline (the line at 0) with intervals.
 
-    Beside each interval stand its figures and the number of seeds. A/A controls come first.
+    Beside each interval stand its figures and the number of runs. The arms are ordered by gain in the first protocol.
     """
     styles = arm_styles(experiment)
-    arms = [arm for arm in arm_order(experiment) if arm != experiment.baseline]
     protocols = experiment.protocols
-    if not arms:
+    number = len(experiment.arms) - 1
+    if not number:
         return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
     text = (
-        f"Difference to {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval "
-        "(Holm, over arms with three seeds or more) and n, the number of seeds; hollow where the interval holds 0 or "
-        "comes from fewer than three seeds. With one seed the interval knows the noise of the test images alone."
+        f"Gain over {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval for all "
+        f"arms at once, and n, the number of runs; {HOLLOW}."
     )
-    if any(is_control(experiment, arm) for arm in arms):
-        text += " A/A: the baseline once more under another name; what it gains is noise."
-    if any(is_shared(cell.pool) for each in measured for cell in each.region):
-        text += " Pale bar: the interval if all arms scatter alike over the seeds."
+    if len(protocols) > 1:
+        text += f" Verdicts are by {protocols[0]}; other protocols are details."
     width = COLUMN if len(protocols) == 1 else PAGE
-    figure = sheet(width, 0.15 + note_height(text, width) + len(measured) * (0.45 + ROW * len(arms)))
+    figure = sheet(width, 0.15 + note_height(text, width) + len(measured) * (0.45 + ROW * number))
     axes = figure.subplots(len(measured), len(protocols), squeeze=False)
     for down, (each, line) in enumerate(zip(measured, axes, strict=True)):
+        order: list[str] = []
         for protocol, axis in zip(protocols, line, strict=True):
-            of_arm = {cell.arm: cell for cell in each.region if cell.protocol == protocol}
-            panel = [of_arm[arm] for arm in arms]
+            of_arm = {cell.arm: cell for cell in by_gain([cell for cell in each.region if cell.protocol == protocol])}
+            order = order or [arm for arm in of_arm if arm != experiment.baseline]
             title = axis.set_title(f"{each.title}, {protocol}", loc="left", fontweight="bold")
             title.set_in_layout(False)
-            _differences(axis, panel, styles, numbers=True)
+            _gains(axis, [of_arm[arm] for arm in order], styles, numbers=True)
             if down == len(measured) - 1:
-                axis.set_xlabel("difference (points)")
-        line[0].set_yticklabels([display_name(arm) + (" (A/A)" if is_control(experiment, arm) else "") for arm in arms])
+                axis.set_xlabel("gain (points)")
+        line[0].set_yticklabels(list(map(display_name, order)))
+    note(figure, text)
+    return figure
+
+
+def settings_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
+    """A forest plot over all data sets and networks: every arm's gain in each, and its mean with both intervals."""
+    means = over_settings(experiment, measured)
+    if not means:
+        return only_text("No arm has a gain with an interval in one of several data sets or networks yet.")
+    styles, protocol = arm_styles(experiment), experiment.protocols[0]
+    text = (
+        f"Gain over {display_name(experiment.baseline)} in points of mIoU, protocol {protocol}. Points: one data set "
+        "and network each. Diamond: their mean; thick line: 95 % interval for these settings, of all arms at once; "
+        "thin line: for settings like these."
+    )
+    figure = sheet(COLUMN, 0.25 + note_height(text, COLUMN) + 0.3 * len(means))
+    axis = figure.subplots()
+    axis.axvline(0, color=BASELINE_COLOR, lw=0.8)
+    cells = [cell for each in measured for cell in each.region if cell.protocol == protocol and cell.gain]
+    for row, (arm, mean) in enumerate(means.items()):
+        color, _ = styles[arm]
+        single = [cell.gain.difference for cell in cells if cell.arm == arm and cell.gain]
+        axis.plot(single, np.full(len(single), row + 0.28), "o", color=color, ms=2.2, alpha=0.7)
+        if mean.low_like is not None and mean.high_like is not None:
+            axis.plot([mean.low_like, mean.high_like], [row, row], color=color, lw=0.7)
+        axis.plot([mean.low, mean.high], [row, row], color=color, lw=2.2)
+        face = color if mean.excludes_zero else "white"
+        axis.plot(mean.difference, row, "D", mfc=face, mec=color, ms=4, mew=0.9)
+    _rows(axis, len(means))
+    axis.set_yticklabels([display_name(arm) for arm in means])
+    axis.set_xlabel("gain (points)")
     note(figure, text)
     return figure
 
@@ -118,45 +146,30 @@ def _scores(axis: Axes, panel: Sequence[Cell], styles: Mapping[str, tuple[str, s
         axis.set_xticks([])
 
 
-def _differences(
-    axis: Axes, panel: Sequence[Cell], styles: Mapping[str, tuple[str, str]], numbers: bool = False
-) -> None:
+def _gains(axis: Axes, panel: Sequence[Cell], styles: Mapping[str, tuple[str, str]], numbers: bool = False) -> None:
     axis.axvline(0, color=BASELINE_COLOR, lw=0.8)
-    drawn = [(row, cell, cell.interval) for row, cell in enumerate(panel) if cell.interval]
-    halves = [interval.high - interval.difference for *_, interval in drawn if interval.high is not None]
-    # Two seeds give intervals as wide as the axis of all others together: those are cut and end in an arrow.
-    reach = 3 * float(np.median(halves)) if halves else 0.0
-    low = min([0.0, *(interval.difference for *_, interval in drawn)]) - reach
-    high = max([0.0, *(interval.difference for *_, interval in drawn)]) + reach
-    for row, cell, interval in drawn:
+    for row, cell in enumerate(panel):
+        if cell.gain is None:
+            continue
         color, marker = styles[cell.arm]
-        if interval.low is not None and interval.high is not None:
-            axis.plot([max(interval.low, low), min(interval.high, high)], [row, row], color=color, lw=1.3)
-            if interval.low < low:
-                axis.plot(low, row, marker="<", color=color, ms=3)
-            if interval.high > high:
-                axis.plot(high, row, marker=">", color=color, ms=3)
-        if numbers and cell.pooled and is_shared(cell.pool):
-            ends = [cell.pooled.low, cell.pooled.high]
-            axis.plot(ends, [row, row], color=color, lw=5, alpha=0.35, zorder=1, solid_capstyle="butt")
-        face = color if cell.verdict else "white"
-        axis.plot(interval.difference, row, marker, mfc=face, mec=color, ms=4, mew=0.9)
+        if cell.gain.low is not None and cell.gain.high is not None:
+            axis.plot([cell.gain.low, cell.gain.high], [row, row], color=color, lw=1.3)
+        face = color if cell.excludes_zero else "white"
+        axis.plot(cell.gain.difference, row, marker, mfc=face, mec=color, ms=4, mew=0.9)
     _rows(axis, len(panel))
-    if not drawn:
+    if not any(cell.gain for cell in panel):
         axis.set_xticks([0])
     if numbers:
         for row, cell in enumerate(panel):
-            color = "0.2" if cell.interval else "0.45"
+            color = "0.2" if cell.gain else "0.45"
             axis.text(1.02, row, _in_figures(cell), transform=axis.get_yaxis_transform(), va="center", size=6, c=color)
 
 
 def _in_figures(cell: Cell) -> str:
-    """A difference, its interval and seeds, or why there is none, as a forest plot prints them."""
-    interval = cell.interval
-    if interval is None:
-        return "no pair" if cell.values else cell.status.replace("_", " ")
-    between = "" if interval.low is None else f" [{interval.low:+.2f}, {interval.high:+.2f}]"
-    return f"{interval.difference:+.2f}{between}, n {interval.seeds}"
+    """A gain, its interval and runs, or why there is none, as a forest plot prints them."""
+    if cell.gain is None:
+        return "no baseline" if cell.values else cell.status.replace("_", " ")
+    return f"{gain_text(cell)}, n {len(cell.values)}"
 
 
 def _rows(axis: Axes, number: int) -> None:

@@ -44,7 +44,7 @@ def _panels(experiment: Experiment, found: Curves, losses: bool) -> Figure:
         curve.arm for title, curves in blocks.items() for curve in curves if set(curve.table) & {*quantities[title]}
     }
     text = "Every point is the mean since the one before it."
-    if len(experiment.seeds) > 1:
+    if len(experiment.seeds_of(experiment.baseline)) > 1:
         text += " Line: mean over seeds, band: their range."
     if any(curve.diverged for curves in blocks.values() for curve in curves):
         text += " A cross: the run diverged there."

@@ -11,15 +11,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import atomic
+from harness.comparison import Cell, by_gain
 from harness.experiment import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
-from harness.reporting.notes import ABSENT, CORRECTION, MEANING, POOLED, PROTOCOLS
-from harness.reporting.page.content import cell_table, class_table, data_uri, run_facts, run_key, run_table
+from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, aa_text
+from harness.reporting.over_settings import over_settings
+from harness.reporting.page.content import (
+    cell_table,
+    class_table,
+    data_uri,
+    run_facts,
+    run_key,
+    run_table,
+    settings_table,
+)
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
-from harness.reporting.records import Cell, display_name
+from harness.reporting.records import display_name
 from harness.reporting.summary import demonstration
 
 HERE = Path(__file__).parent
@@ -84,8 +94,13 @@ def page(
     }
     region = [cell for each in measured for cell in each.region]
     statuses = [of_run["status"] for of_run in facts.values()]
-    tables = [cell_table("miou", "mIoU", region, facts)]
+    first = [cell for cell in region if cell.protocol == experiment.protocols[0]]
+    columns = [[cell for cell in first if (cell.dataset, cell.model) == pair] for pair in experiment.pairs()]
+    main = cell_table("miou", "mIoU", [cell for column in columns for cell in by_gain(column)], facts, verdicts=True)
+    means = over_settings(experiment, measured)
+    tables = []
     for key, title, found in (
+        ("protocols", "mIoU by other protocols", [cell for cell in region if cell.protocol != experiment.protocols[0]]),
         ("frequency", "mIoU of frequent, middling and rare classes", [c for each in measured for c in each.frequency]),
         ("boundary", "Boundary and trimap mIoU", [c for each in measured for c in each.edges]),
         ("objects", "mIoU by object size", [c for each in measured for c in each.objects]),
@@ -96,7 +111,7 @@ def page(
     figures = {
         name: _figure(folder / "figures" / f"{name}.png", caption) for name, caption in figure_names(experiment).items()
     }
-    gains = [name for name in figures if name.startswith("gains_")]  # what was found, at a glance
+    gains = [name for name in figures if name == "settings" or name.startswith("gains_")]  # what was found, at a glance
     return environment.get_template("page.html").render(
         name=experiment.name,
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
@@ -104,14 +119,16 @@ def page(
         runs_json=embedded_json(facts),
         sections=list(SECTIONS.items()),
         demonstration=demonstration(experiment) if experiment.demonstration else "",
-        headline=headline(experiment, region),
+        headline=headline(experiment, first),
         counts=[(statuses.count(status), status.replace("_", " ")) for status in dict.fromkeys(statuses)],
         verdict_counts=verdict_counts(folder / "tables"),
         verdicts=paper_tables(experiment, folder / "tables", facts),
         description=_description(experiment),
         schedules=_schedules(experiment),
-        reading=_reading(experiment),
+        reading=_reading(experiment, first),
+        leading=[*([settings_table(means)] if means else []), main],
         tables=tables,
+        many=MANY,
         gains=[figures[name] for name in gains],
         figures=[figure for name, figure in figures.items() if name not in gains],
         examples=galleries,
@@ -125,17 +142,18 @@ def embedded_json(value: Any) -> Markup:
     return Markup(json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def headline(experiment: Experiment, region: Sequence[Cell]) -> str:
-    """What the mIoU table says in one sentence: how many comparisons are outside the noise, and how many are not."""
-    pairs = [cell for cell in region if not cell.is_baseline]
-    better = sum(cell.verdict and cell.interval is not None and cell.interval.difference > 0 for cell in pairs)
-    worse = sum(cell.verdict for cell in pairs) - better
-    compared = sum(cell.interval is not None for cell in pairs)
-    few = sum(cell.interval is not None and cell.interval.seeds < 3 for cell in pairs)
+def headline(experiment: Experiment, found: Sequence[Cell]) -> str:
+    """What the mIoU table says in one sentence: how many arms can be told from the baseline, and how many cannot."""
+    pairs = [cell for cell in found if not cell.is_baseline]
+    gains = [cell.gain for cell in pairs if cell.gain is not None]
+    better = sum(gain.excludes_zero and gain.difference > 0 for gain in gains)
+    worse = sum(gain.excludes_zero for gain in gains) - better
+    single = sum(gain.low is None for gain in gains)
     return (
-        f"Of {len(pairs)} comparisons with {display_name(experiment.baseline)} in mIoU (an arm, a data set, a model "
-        f"and a protocol each), {compared} have runs on both sides: {better} better and {worse} worse outside the "
-        f"noise, {compared - better - worse - few} inside it, and {few} with too few seeds for a verdict."
+        f"Of {len(pairs)} comparisons with {display_name(experiment.baseline)} in mIoU (an arm, a data set and a model "
+        f"each), {len(gains)} have runs on both sides: {better} better and {worse} worse, "
+        f"{len(gains) - better - worse - single} that cannot be told from 0, and {single} without an interval (single "
+        "runs)."
     )
 
 
@@ -146,6 +164,7 @@ def _description(experiment: Experiment) -> list[tuple[str, str]]:
         ("Baseline", display_name(experiment.baseline)),
         ("Data sets and models", "; ".join(f"{dataset} with {model}" for dataset, model in experiment.pairs())),
         ("Seeds", ", ".join(map(str, experiment.seeds))),
+        ("Seeds of the baseline", ", ".join(map(str, experiment.seeds_of(experiment.baseline)))),
         ("Protocols", "; ".join(f"{name}: {PROTOCOLS[name]}" for name in experiment.protocols)),
         ("Absent classes", f"{experiment.absent}: {ABSENT[experiment.absent]}"),
     ]
@@ -173,17 +192,17 @@ def _schedules(experiment: Experiment) -> list[tuple[str, list[tuple[str, str]]]
     ]
 
 
-def _reading(experiment: Experiment) -> list[str]:
+def _reading(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
+    halves = [(cell, aa_text(cell)) for cell in found if cell.is_baseline]
     return [
         MEANING["region"],
         MEANING["boundary"],
         MEANING["trimap"],
-        f"A difference is an arm less {display_name(experiment.baseline)}, in percentage points, paired by seed and by "
-        f"image, with its 95 % interval, {CORRECTION}.",
-        "Better and worse: the interval leaves out 0, with three seeds or more. Anything else is inside the noise, or "
-        "has too few seeds to say. With one seed the interval knows the noise of the test images and not that of "
-        "training.",
-        f"With pooled scatter: {POOLED} It has no part in the words of the next column.",
+        f"A gain is an arm's mean less that of {display_name(experiment.baseline)}, in percentage points, with a 95 % "
+        "interval that knows the noise of seeds and of test images and holds for all arms of a column at once.",
+        "Better and worse: the interval leaves out 0. From a single run there is no interval: it says nothing about a "
+        "method. Verdicts stand in the first table alone; everything else is one of many comparisons.",
+        *(f"{cell.dataset}, {cell.model}. {text}" for cell, text in halves if text),
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",
         "Grey rows are holes: what was not run, or failed, with its reason.",

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.comparison import Cell
 from harness.errors import UserError
 from harness.experiment import Experiment
-from harness.reporting.entries import bounds_text, difference_text, range_text
+from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
-from harness.reporting.records import Cell, arm_order, display_name
+from harness.reporting.records import arm_order, display_name
 from harness.run import Run, read_json
 from harness.runs.state import Missing, read_record
-from harness.statistics.noise import ENOUGH_SEEDS
-from harness.statistics.pooled import is_shared
 from harness.statistics.scores import mean_defined
+from harness.statistics.settings import MeanGain
 
 SHORT = 10  # letters of a hash that tell it from the others
 
@@ -114,47 +114,68 @@ def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]
     }
 
 
-def cell_table(key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]]) -> PageTable:
-    """A row a cell: its mean with range and seeds, its difference with interval, and what it says of the noise."""
+def cell_table(
+    key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]], verdicts: bool = False
+) -> PageTable:
+    """A row a cell: its level with runs, and its gain with interval; with `verdicts` what the interval says."""
     headings = [Heading(text) for text in ("Data set", "Model", "Protocol", "Metric", "Arm")]
-    headings += [Heading("Mean (%)", True), Heading("Range, seeds"), Heading("Difference (points)", True)]
-    headings += [Heading("With pooled scatter", True), Heading("Against the noise"), Heading("Note")]
+    headings += [Heading("Mean (%)", True), Heading("SD", True), Heading("Runs", True), Heading("Gain [95 %]", True)]
+    headings += [*([Heading("Verdict")] if verdicts else []), Heading("Note")]
     rows = []
     for cell in found:
-        pooled = cell.pooled if is_shared(cell.pool) else None
-        difference = cell.interval.difference if cell.interval else None
-        text, kind = noise_text(cell)
+        text, kind = verdict_text(cell)
+        spread = cell.spread
         rows.append(
             Row(
                 [
                     *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, cell.metric)),
                     Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else "")),
                     _mean(cell, facts),
-                    Entry(range_text(cell.spread)),
-                    Entry(difference_text(cell), difference, "number"),
-                    Entry(bounds_text(pooled) if pooled else "", pooled.difference if pooled else None, "number"),
-                    Entry(text, kind=kind),
+                    number(spread.sd if spread else None),
+                    Entry(runs_text(cell), len(cell.values), "number"),
+                    Entry(gain_text(cell), cell.gain.difference if cell.gain else None, "number"),
+                    *([Entry(text, kind=kind)] if verdicts else []),
                     Entry(cell.note, kind="wide"),
                 ],
                 hole=not cell.values,
             )
         )
-    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3, 8)
+    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3)
 
 
-def noise_text(cell: Cell) -> tuple[str, str]:
-    """What a cell's difference says against the noise, and the CSS class that marks it."""
-    interval = cell.interval
+def verdict_text(cell: Cell) -> tuple[str, str]:
+    """What a cell's interval says, and the CSS class that marks it."""
     if cell.is_baseline:
         return "the baseline", ""
-    if interval is None:
-        return ("no pair" if cell.values else cell.status.replace("_", " ")), ""
-    if cell.verdict:
-        return ("better", "better") if interval.difference > 0 else ("worse", "worse")
-    if interval.seeds < ENOUGH_SEEDS:
-        return f"no verdict: {interval.seeds} of {ENOUGH_SEEDS} seeds", ""
-    further = interval.further_seeds
-    return "inside the noise" + (f": about {further} more seeds would settle it" if further else ""), ""
+    if cell.gain is None:
+        return ("no baseline" if cell.values else cell.status.replace("_", " ")), ""
+    if cell.gain.low is None:
+        return "no interval", ""
+    if cell.excludes_zero:
+        return ("better", "better") if cell.gain.difference > 0 else ("worse", "worse")
+    return "not told from 0", ""
+
+
+def settings_table(means: Mapping[str, MeanGain]) -> PageTable:
+    """A row an arm: its mean gain in mIoU over all data sets and networks, with both intervals."""
+    headings = [Heading("Arm"), Heading("Settings", True), Heading("Gain (points)", True)]
+    headings += [Heading("This grid [95 %]", True), Heading("Settings like these [95 %]", True)]
+    rows = [
+        Row(
+            [
+                Entry(display_name(arm)),
+                Entry(str(mean.settings), mean.settings, "number"),
+                number(mean.difference, sign=True),
+                Entry(interval_text(mean.low, mean.high), mean.low, "number"),
+                Entry(interval_text(mean.low_like, mean.high_like), mean.low_like, "number"),
+            ]
+        )
+        for arm, mean in means.items()
+    ]
+    notes = [
+        "This grid: for these very settings, all arms at once. Settings like these: Student's t over the settings."
+    ]
+    return PageTable("settings", "Mean gain in mIoU over all data sets and networks", headings, rows, notes)
 
 
 def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:

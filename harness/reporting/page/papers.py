@@ -12,9 +12,9 @@ VERDICTS = "papers_verdicts"
 TEXTS = {"dataset": "Data set", "model": "Model", "method": "Method", "setting": "Setting", "metric": "Metric"}
 TEXTS |= {"reading": "Reading", "protocol": "Protocol"}
 NUMBERS = {"published": ("Published", False), "published_gain": ("Published gain", True), "mean": ("Measured", False)}
-NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "seeds": ("Seeds", False)}
+NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "runs": ("Runs", False)}
 HOLES = ("not run", "not measurable here")
-COLORS = {"reproduced": "better", "not reproduced": "worse"}
+COLORS = {"confirmed": "better", "contradicted": "worse"}
 
 
 def verdict_counts(tables: Path) -> list[tuple[int, str]]:
@@ -45,21 +45,21 @@ def paper_tables(experiment: Experiment, tables: Path, facts: Mapping[str, dict[
 def _row(experiment: Experiment, line: dict[str, str], texts: list[str], facts: Mapping[str, dict[str, str]]) -> Row:
     keys = [
         run_key(line["measured_dataset"], line["measured_model"], line["arm"], seed)
-        for seed in experiment.seeds
+        for seed in (experiment.seeds_of(line["arm"]) if line["arm"] else [])
         if line["arm"] and line["mean"]
     ]
     keys = [key for key in keys if key in facts]
     cells = [Entry(line[name]) for name in texts]
     for name, (_, sign) in NUMBERS.items():
         entry = number(float(line[name]) if line[name] else None, sign)
-        if name == "seeds":
+        if name == "runs":
             entry = Entry(line[name], float(line[name] or 0), "number")
         if name == "mean" and keys:
             title = hover([facts[key] for key in keys])
             entry = Entry(entry.text, entry.value, "number", " ".join(keys), title)
         cells.append(entry)
-    further = f" ({line['further_seeds']} more seeds would settle it)" if line["further_seeds"] else ""
-    cells.append(Entry(line["verdict"] + further, kind=COLORS.get(line["verdict"], "")))
+    visible = f" (gains of {float(line['gain_visible']):.2f} would be seen)" if line["gain_visible"] else ""
+    cells.append(Entry(line["verdict"] + visible, kind=COLORS.get(line["verdict"], "")))
     cells += [Entry(line["reason"], kind="wide"), Entry(line["source"], kind="wide")]
     return Row(cells, hole=line["verdict"] in HOLES)
 
