@@ -31,7 +31,7 @@ CONTENT = {
         "scale": [0.5, 2.0],
         "learning_rate": 0.1,
         "photometric": {"contrast_range": [0.5, 1.5]},
-        "class_weights": [1, 2.5],
+        "class_weights": [1, 2.5, *[1] * 9],
         "slide_window": [64, 64],
         "log_every": 2,
         "checkpoint_every": 4,
