@@ -1,6 +1,7 @@
 """How a piece of a run's work ends: as a status with a reason and the last lines of its log."""
 
 import errno
+import itertools
 import signal
 import sys
 import threading
@@ -99,11 +100,13 @@ def noticing_sigterm() -> Iterator[threading.Event]:
         yield noticed
         return
 
+    terms = itertools.count(1)
+
     def notice(number: int, _: object) -> None:
-        if number == signal.SIGTERM and noticed.is_set():
+        noticed.set()
+        if number == signal.SIGTERM and next(terms) > 1:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
-        noticed.set()
 
     before = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

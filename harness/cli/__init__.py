@@ -1,5 +1,6 @@
 """`python -m harness VERB`: a thin face over the rest. Heavy imports stay inside the verbs."""
 
+import signal
 import sys
 
 import typer
@@ -9,6 +10,8 @@ from harness.cli import costs, data, reports, runs  # each adds its verbs to the
 from harness.cli.common import app
 from harness.errors import RunFailed, UserError
 
+INTERRUPTED = 128 + signal.SIGINT
+
 __all__ = ["costs", "data", "main", "reports", "runs"]
 
 
@@ -16,6 +19,8 @@ def main() -> int:
     """Run the command line; returns the exit status: 0, 1 for a failed run, 2 for a mistake of the user's."""
     try:
         status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _say(error, 2)
@@ -24,7 +29,7 @@ def main() -> int:
     except RunFailed as error:
         return _say(error, 1)
     except (typer.Abort, KeyboardInterrupt):
-        return _say("interrupted; the same command continues where it was", 130)
+        return _say("interrupted; the same command continues where it was", INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written
         place = f" {error.filename}" if error.filename else ""
         return _say(f"the system refused{place}: {error.strerror or error}", 2)

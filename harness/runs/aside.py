@@ -12,7 +12,7 @@ from typing import Any
 from harness.locking import NAME as LOCK
 from harness.run import STALE_MARK as MARK
 from harness.run import fingerprint
-from harness.runs.state import settings_in
+from harness.runs.state import settings_in, trained_files
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -34,14 +34,14 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def restore(folder: Path, settings: dict[str, Any]) -> Path | None:
-    """Move a finished run that was set aside back, if it has exactly these settings and `folder` is empty.
+    """Move a finished run that was set aside back, if it is whole, has exactly these settings, and `folder` is empty.
 
     Returns the folder that it was in, None without such a run. For who holds the folder's lock.
     """
     if any(path.name != LOCK for path in folder.iterdir()):
         return None
     for place in sorted(folder.parent.glob(f"{folder.name}{MARK}*")):
-        if (place / "training.json").exists() and settings_in(place) == settings:
+        if all(path.exists() for path in trained_files(place)) and settings_in(place) == settings:
             for path in place.iterdir():
                 path.rename(folder / path.name)
             place.rmdir()

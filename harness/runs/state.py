@@ -135,9 +135,13 @@ def work_left(
     return ""
 
 
+def trained_files(folder: Path) -> list[Path]:
+    """The files that a training leaves in a run's folder when it is over, but for checkpoints."""
+    return [*(folder / name for name in TRAINING_FILES), inference_weights(folder)]
+
+
 def _is_trained(folder: Path) -> bool:
-    """Whether all that training leaves is there."""
-    return inference_weights(folder).is_file() and all((folder / name).exists() for name in TRAINING_FILES)
+    return all(path.exists() for path in trained_files(folder))
 
 
 def _is_evaluated(folder: Path, protocol: str) -> bool:

@@ -79,8 +79,12 @@ def _pass_signals_on(child: int) -> None:
             os.kill(child, number)
 
     def terminate(*_: object) -> None:
-        send(signal.SIGUSR1)  # the first; more of them are meant
-        signal.signal(signal.SIGTERM, lambda number, _: send(number))
+        send(signal.SIGUSR1)
+        signal.signal(signal.SIGTERM, terminate_at_once)
+
+    def terminate_at_once(number: int, _: object) -> None:
+        send(number)  # of which the child heeds the second
+        send(number)
 
     def interrupt(number: int, _: object) -> None:
         timer = threading.Timer(PATIENCE, send, (number,))

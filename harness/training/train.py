@@ -28,7 +28,7 @@ from harness.run import (
 )
 from harness.runs.aside import restore, set_aside
 from harness.runs.failures import write_skipped
-from harness.runs.state import SETTINGS, TRAINING_FILES, in_words, settings_in
+from harness.runs.state import SETTINGS, in_words, settings_in, trained_files
 from harness.torchrun import is_main
 from harness.training import checkpoint, distributed
 from harness.training.board import require_tensorboard
@@ -215,8 +215,7 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     if not (folder / "training.json").exists():
         return None
     found = read_json(folder / "training.json")
-    kept = [folder / name for name in TRAINING_FILES] + [inference_weights(folder)]
-    if found["status"] == "done" and not all(path.exists() for path in kept):
+    if found["status"] == "done" and not all(path.exists() for path in trained_files(folder)):
         return None
     return found if found["status"] in FINISHED else None
 
