@@ -109,7 +109,6 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
         ),
         ({"arms": {"cross_entropy": {}, "pne": {"layers": [4]}}}, ["arms.pne.layers is [4]", "hrnet_tiny"]),
         ({"arms": {"contextrast": {"longer": True}}}, ["arms.contextrast.longer", "True"]),
-        ({"arms": {"contextrast": {"seed_offset": "3"}}}, ["arms.contextrast.seed_offset", "'3'"]),
         ({"seeds": [True]}, ["seeds.0", "True"]),
         ({"seeds": [1.0]}, ["seeds.0", "1.0"]),
         ({"roots": {"camvid": 5}}, ["roots.camvid", "path", "5"]),

@@ -146,7 +146,11 @@ def test_scored_predictions_do_not_stand_for_the_experiments_own_runs(new_projec
 def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothing_else(project):
     weights, begun = project.weights(), project.begun()
     # The method's own default: `contextrast` takes it, `colder` has a temperature of its own, and both have its source.
-    project.edit("methods/contextrast.py", "temperature: float = 0.1", "temperature: float = 0.2")
+    project.edit(
+        "methods/contextrast.py",
+        "temperature: Annotated[float, Gt(0)] = 0.1",
+        "temperature: Annotated[float, Gt(0)] = 0.2",
+    )
     assert "methods/contextrast.py has changed" in project.harness("status", "--config", project.config)
     assert "stale" in project.harness("plan", "--config", project.config)
     project.make()
@@ -158,7 +162,11 @@ def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothin
     assert is_settled(project)
     assert project.harness("stale").count("seed0.stale-") == 2
     # The edit undone: the first runs are there still.
-    project.edit("methods/contextrast.py", "temperature: float = 0.2", "temperature: float = 0.1")
+    project.edit(
+        "methods/contextrast.py",
+        "temperature: Annotated[float, Gt(0)] = 0.2",
+        "temperature: Annotated[float, Gt(0)] = 0.1",
+    )
     project.make()
     assert (project.weights(), project.begun()) == (weights, begun)
 
@@ -173,10 +181,10 @@ def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothin
 @pytest.mark.parametrize("state", ["unfinished", "diverged", "by hand"])
 def test_whatever_an_old_run_came_to_an_edit_trains_it_again(new_project, state):
     if state == "diverged":
-        new_project.edit(new_project.config, "temperature: 0.05", "alpha: 1.0e+38")
+        new_project.edit(new_project.config, "temperature: 0.05", "weight: 1.0e+38")
         new_project.make()
         assert json.loads((new_project.run("colder") / "record.json").read_text())["status"] == "diverged"
-        new_project.edit(new_project.config, "alpha: 1.0e+38", "temperature: 0.07")
+        new_project.edit(new_project.config, "weight: 1.0e+38", "temperature: 0.07")
     else:
         arguments = ("--timeout", 0, "--keep-going") if state == "unfinished" else ("--evaluate",)
         new_project.train("colder", *arguments)

@@ -63,7 +63,7 @@ def test_whole_records_become_tables(runs):
     path, _ = runs
     check(path, PLAN, REPORT)
     table = (path.parent / "results/reports/tiny/tables/miou.csv").read_text()
-    assert {line.split(",")[3] for line in table.splitlines()[1:]} == {"cross_entropy", "contextrast"}, table
+    assert {line.split(",")[4] for line in table.splitlines()[1:]} == {"cross_entropy", "contextrast"}, table
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_the_losses_are_detectron2s_and_the_methods_terms(built, batch):
     for name, loss in expected.items():
         torch.testing.assert_close(losses[name], loss)
     assert isinstance(ours.method, Contextrast)
-    assert ours.method.temperature == 0.2
+    assert ours.method.options.temperature == 0.2
     torch.stack([each.sum() for each in losses.values()]).sum().backward()
     named = [(name, each) for name, each in ours.named_parameters() if each.requires_grad]
     assert [name for name, each in named if each.grad is None] == []

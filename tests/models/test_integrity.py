@@ -18,7 +18,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_whole_file_is_read(saved: Path) -> None:
-    assert sorted(read(saved)[0]) == ["backbone.a", "backbone.b"]
+    assert sorted(read(saved).state) == ["backbone.a", "backbone.b"]
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, value: float) ->
 
 
 def test_the_mark_in_a_name_is_the_beginning_of_the_sha256(saved: Path) -> None:
-    digest = read(saved)[1]
+    digest = read(saved).sha256
     right, wrong = saved.with_name(f"fcn-{digest[:8]}.pth"), saved.with_name("fcn-a989b146.pth")
     for path in (right, wrong):
         path.write_bytes(saved.read_bytes())
-    assert read(right)[1] == digest
+    assert read(right).sha256 == digest
     with pytest.raises(UserError, match=f"not the file that its name says: its sha256 begins with {digest[:8]}"):
         read(wrong)

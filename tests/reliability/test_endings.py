@@ -243,7 +243,7 @@ def test_a_failed_training_is_listed_with_its_log_and_retried(experiment, tmp_pa
         retry(tmp_path, [row], "fail")
     assert retry(tmp_path, [row], "diverged") == []
     assert retry(tmp_path, [row]) == [row]
-    assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "not run"
+    assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "unfinished"
 
 
 def test_a_run_that_is_worked_on_is_running_with_its_progress(experiment, tmp_path):
