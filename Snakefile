@@ -15,6 +15,7 @@ localrules:
 
 rule all:
     input:
+        VERIFIED,
         RECORDS,
         PAGE,
 
@@ -52,8 +53,7 @@ rule verify:
 
 rule run:
     input:
-        # Of a data set that is verified again nothing is made again: a run knows the data that it was made from.
-        ancient(f"{RESULTS}/data/{{dataset}}/verify.json"),
+        data_of_run,
         mark_of_run,
     output:
         # Not removed when the job begins: a stale run is set aside whole.

@@ -31,8 +31,8 @@ Absent = Literal["skip", "zero", "require_ground_truth"]
 SEEDS = 2**32  # one more than the largest: what every generator of random numbers takes
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
-# Keys that choose among an experiment's runs, or say where its data are, and change none of them.
-CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "roots")
+# Keys that choose among an experiment's runs and what is shown of them, or say where data are, and change no result.
+CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "protocols", "baseline", "roots")
 ARM_KEYS = ("method", "starts_at", "longer")  # of an arm, beside its method's options
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]

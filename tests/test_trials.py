@@ -9,11 +9,12 @@ from harness.experiment import LONGEST_TRIAL, Experiment, trial_name
     ("overrides", "name"),
     [
         ([], "small"),
+        (["protocols=[whole]", "baseline=contextrast", "baseline_seeds=3"], "small"),
         (["seeds=[0]", "datasets=[camvid]", "models=[lite0_fpn]", "only={}", "roots.camvid=/data"], "small"),
         (["schedule.iterations=20"], "small+iterations=20"),
         (["schedule.batch=2", "seeds=[0]", "arms.contextrast.temperature=0.2"], "small+batch=2+temperature=0.2"),
         (["schedule.learning_rate=1e-3"], "small+learning_rate=1e-3"),
-        (["protocols=[whole, ms_flip]"], "small+protocols=whole-ms_flip"),
+        (["schedule.crop=[64, 48]"], "small+crop=64-48"),
     ],
 )
 def test_a_trial_is_named_by_what_it_changes(overrides, name):

@@ -132,7 +132,7 @@ def test_a_missing_data_set_is_a_hole_until_it_arrives_and_no_hole_when_it_leave
 def test_a_workflow_whose_runs_were_all_skipped_fails_and_says_why(repository, experiment_file, tmp_path, monkeypatch):
     monkeypatch.delenv("ADE20K_ROOT", raising=False)
     experiment = experiment_file(datasets=["ade20k"], arms={"cross_entropy": {}})
-    result = snakemake(repository, experiment, tmp_path / "out", "--until", "tables")
+    result = snakemake(repository, experiment, tmp_path / "out", "--until", "report")
     assert result.returncode == 1
     assert "set ADE20K_ROOT" in result.stderr
     assert "error: every run was skipped" in result.stderr

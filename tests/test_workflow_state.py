@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import write_tiny
+from tiny_data_set import write_tiny
 
 from harness.run import Run
 

@@ -54,6 +54,7 @@ if PLACES:
 NAME = EXPERIMENT.name
 RUNS = f"{RESULTS}/runs/{NAME}"
 REPORT = f"{RESULTS}/reports/{NAME}"
+VERIFIED = [f"{RESULTS}/data/{dataset}/verify.json" for dataset in EXPERIMENT.datasets]
 RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
 # Nothing makes the records of external arms; a new one makes the report again.
 EXTERNAL_RECORDS = [str(path) for path in external_records(EXPERIMENT, Path(RESULTS))]
@@ -117,6 +118,11 @@ def mark(name, is_set):
         else:
             path.unlink(missing_ok=True)
     return str(path) if path.exists() else []
+
+
+def data_of_run(wildcards):
+    """The check of its data, of a run that is to be made. A finished one is not made again for a newer check."""
+    return f"{RESULTS}/data/{wildcards.dataset}/verify.json" if work_left(run_of(wildcards)) else []
 
 
 def mark_of_run(wildcards):

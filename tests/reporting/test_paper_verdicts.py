@@ -54,7 +54,8 @@ def repository(request):
 def load(repository, *changes):
     arms = "arms={cross_entropy: {}, contextrast: {}}"
     models = "models=[deeplabv3_r101, hrnet_w48, ocrnet_hrnet_w48]"
-    return Experiment.load(repository / "config" / "paper.yaml", [arms, models, "protocols=[ms_flip, whole]", *changes])
+    given = [arms, models, "protocols=[ms_flip, whole]", "name=paper", *changes]
+    return Experiment.load(repository / "config" / "paper.yaml", given)
 
 
 def write_record(experiment, results, dataset, model, arm, seed, miou, status="done", tables=("region",)):

@@ -101,7 +101,7 @@ def test_the_model_zoos_figures_are_those_of_its_own_files():
 def tables(request, tmp_path_factory):
     """The papers' tables with nothing measured: all of their figures, and every hole."""
     results = tmp_path_factory.mktemp("papers")
-    changes = ["seeds=[0]", "schedule.iterations=1234"]
+    changes = ["seeds=[0]", "schedule.iterations=1234", "name=paper"]
     write_tables(Experiment.load(request.config.rootpath / "config" / "paper.yaml", changes), results)
     return results / "reports" / "paper" / "tables"
 

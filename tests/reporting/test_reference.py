@@ -92,7 +92,8 @@ def test_the_reference_page_shows_tables_and_figures(reports, tmp_path):
         shown = browser.run("[...document.querySelectorAll('#miou tbody td')].map((each) => each.textContent.trim())")
         widths = browser.image_widths()
         assert browser.complaints == []
-    means = pd.read_csv(made / "tables" / "miou.csv")["mean"].dropna()
+    table = pd.read_csv(made / "tables" / "miou.csv")
+    means = table[table["protocol"] == "whole"]["mean"].dropna()
     assert len(means) > 1
     assert {f"{mean:.2f}" for mean in means} <= set(shown)
     assert len(widths) == len(list((made / "figures").glob("*.png"))) - 1
@@ -102,7 +103,7 @@ def test_the_reference_page_shows_tables_and_figures(reports, tmp_path):
 @pytest.mark.parametrize(("machine", "table"), SINGLE)
 def test_the_tables_of_single_runs_are_made_again_from_the_records(machine, table, tmp_path):
     config, *settings = SINGLE[machine, table]
-    experiment = Experiment.load(REPOSITORY / "config" / f"{config}.yaml", settings)
+    experiment = Experiment.load(REPOSITORY / "config" / f"{config}.yaml", [*settings, f"name={config}"])
     shutil.copytree(REFERENCE / machine / "runs" / config, tmp_path / "runs" / config)
     write_tables(experiment, tmp_path)
     made = (tmp_path / "reports" / config / "tables" / "miou.md").read_text()
@@ -125,6 +126,10 @@ def test_the_reference_records_scores_follow_from_their_counts():
         for protocol, tables in counts.tables.items():
             scores, per_class = score(tables, counts.classes, record["absent"])
             stored = record["scores"][protocol]
-            assert {name: stored[name] for name in scores} == scores
-            assert record["per_class"][protocol] == per_class
+            # Metrics that came after a record are not in it.
+            shared = stored.keys() & scores.keys()
+            assert {"miou", "pixel_accuracy", "boundary_miou@3px"} <= shared
+            assert {name: scores[name] for name in shared} == {name: stored[name] for name in shared}
+            of_classes = record["per_class"][protocol]
+            assert {name: per_class[name] for name in of_classes} == of_classes
         assert record["provenance"]["dirty"] is False

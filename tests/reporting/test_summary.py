@@ -10,7 +10,7 @@ from harness.run import write_json
 
 @pytest.fixture
 def experiment(experiment_file):
-    return Experiment.load(experiment_file(seeds=[0, 1], protocols=["whole"]))
+    return Experiment.load(experiment_file(seeds=[0, 1], baseline_seeds=2, protocols=["whole"]))
 
 
 def leave(experiment, results, arm, seed, miou=None, **more):
