@@ -226,7 +226,7 @@ def contents(folder):
 
 def files(results):
     """The files of an experiment that a removal is tried with: all but checkpoints and what only logs."""
-    spared = ("checkpoints", "logs", "cache", "published")
+    spared = ("checkpoints", "logs", "cache", "published", ".stale-")
     paths = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
     return [path for path in paths if not any(part in str(path) for part in spared)]
 
