@@ -20,9 +20,9 @@ CLASSES = 11  # of scenes
         ("schedule.weight_decay=.nan", ["schedule.weight_decay"]),
         ("schedule.scale=[0.5,.inf]", ["schedule.scale.1", "finite"]),
         ("schedule.photometric.contrast_range=[1.5,0.5]", ["contrast_range", "low, high"]),
-        ("schedule.slide_stride=[64,64]", ["slide_stride", "gaps"]),
-        ("arms.c={method: contextrast, temperature: .inf}", ["c.temperature", "finite"]),
-        ("arms.c={method: contextrast, layer_weights: [1, 1, 1, .nan]}", ["c.layer_weights", "finite"]),
+        ("schedule.slide_stride=[64,64]", ["slide_stride", "window"]),
+        ("arms.c={method: contextrast, temperature: .inf}", ["c.temperature", "inf"]),
+        ("arms.c={method: contextrast, layer_weights: [1, 1, 1, .nan]}", ["c.layer_weights[3]", "nan"]),
         ("seeds=[18446744073709551616]", ["seeds.0", "4294967296"]),
     ],
 )
