@@ -4,10 +4,11 @@ Snakemake's lock does not say whose it is. It is a dead one's if no process call
 working folder.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
+
+import psutil
 
 from harness.errors import UserError
 
@@ -30,16 +31,11 @@ def unlock(folder: Path) -> bool:
 
 def _snakemake_in(folder: Path) -> int | None:
     """The id of a process that was started as snakemake and works in `folder`."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            # Its interpreter and script: `/.../python /.../snakemake --cores all`.
-            started = (process / "cmdline").read_bytes().split(b"\0")[:3]
-            if any(Path(os.fsdecode(word)).name == "snakemake" for word in started) and (process / "cwd").samefile(
-                folder
-            ):
-                return int(process.name)
-        except OSError:
-            continue  # it has ended, or is another user's
+    for process in psutil.process_iter(["cmdline", "cwd"]):  # None for what the system does not tell
+        # Its interpreter and script: `/.../python /.../snakemake --cores all`.
+        started, place = (process.info["cmdline"] or [])[:3], process.info["cwd"]
+        if place and any(Path(word).name == "snakemake" for word in started) and Path(place) == folder.resolve():
+            return int(process.pid)
     return None
 
 
