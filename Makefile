@@ -13,11 +13,11 @@ PYTEST := $(BIN)/python -m pytest
 
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
-	@echo 'make run               a first result: three methods on rendered street scenes   3 min'
-	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has every method     12 min'
+	@echo 'make run               a first result: three methods on rendered street scenes   2 min'
+	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has every method      7 min'
 	@echo '  SET="KEY=VALUE ..."    a trial with other settings, kept apart from the real runs'
 	@echo '  CORES=N TORCH=cpu PYTHON=python3.12    fewer cores; torch without CUDA; another Python'
-	@echo 'make test              all tests but the exhaustive ones                         15 min'
+	@echo 'make test              all tests but the exhaustive ones                         10 min'
 	@echo 'make check             what every commit must pass                                2 min'
 	@echo 'make bench             speed, as ratios against references                        6 min'
 	@echo 'make cost              what methods cost on this processor                       18 min'
