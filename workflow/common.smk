@@ -112,8 +112,8 @@ def mark(name, is_set):
     """
     path = Path(RESULTS) / "logs" / NAME / "again" / name
     if workflow.is_main_process:  # a job on another machine finds what was decided here
-        path.parent.mkdir(parents=True, exist_ok=True)
         if is_set:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{time.time_ns()}\n")
         else:
             path.unlink(missing_ok=True)
