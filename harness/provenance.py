@@ -35,7 +35,8 @@ def provenance(device: str) -> dict[str, Any]:
     return {
         **_code(),
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        # torch names its build too (2.13.0+cu130), which the package from the index does not.
+        "packages": {package: _version(package) for package in PACKAGES} | {"torch": str(torch.__version__)},
         "device": {"type": device.split(":")[0]} | named | {"threads": torch.get_num_threads()} | shared,
     }
 
