@@ -88,14 +88,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
+@dataclass
+class Notice:
+    """Whether the process was asked to end; no Event, whose lock a handler that interrupts another would wait for."""
+
+    given: bool = False
+
+
 @contextmanager
-def noticing_sigterm() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM sets; a second one ends the process as ever.
+def noticing_sigterm() -> Iterator[Notice]:
+    """Yield what the first SIGTERM sets; a second one ends the process as ever.
 
     SIGUSR1 sets it too: the parent passes its own SIGTERM on as that (`runs.supervise`), since a scheduler's may have
     come here as well, and the two are one.
     """
-    noticed = threading.Event()
+    noticed = Notice()
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield noticed
         return
@@ -103,7 +110,7 @@ def noticing_sigterm() -> Iterator[threading.Event]:
     terms = itertools.count(1)
 
     def notice(number: int, _: object) -> None:
-        noticed.set()
+        noticed.given = True
         if number == signal.SIGTERM and next(terms) > 1:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 import gc
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from harness.cost.energy import Energy, EnergyMeter
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
-from harness.ending import Diverged, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
+from harness.ending import Diverged, Notice, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
 from harness.errors import UserError
 from harness.locking import Lock
 from harness.machine import Machine
@@ -228,7 +227,7 @@ class Job:
             checkpoint.save(self.folder / "checkpoints", self.done, state)
 
 
-def _asked_to_stop(terminating: threading.Event, deadline: float | None) -> int:
-    if terminating.is_set():
+def _asked_to_stop(terminating: Notice, deadline: float | None) -> int:
+    if terminating.given:
         return SIGTERM
     return DEADLINE if deadline and time.monotonic() > deadline else 0
