@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import UserError
 from methods.options import BaseOptions
@@ -25,6 +25,26 @@ FOLDER = Path(__file__).parent.parent / "methods"
 TEMPLATE = "template"  # a complete method that `new-method` copies; not one to compare
 # What a class `Options` may use, besides constants of its file and other methods' options: nothing that imports torch.
 LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.options", "typing")
+
+
+class About(NamedTuple):
+    """What a method's class says of itself, in attributes of these names that are literals; no attribute is inherited.
+
+    Nothing of it enters `source_fingerprint`, so a better sentence trains nothing again.
+    """
+
+    title: str  # as tables print it; without one, the file's name in words
+    idea: str = ""  # one sentence
+    paper: str = ""  # its title; "" for a method without one
+    venue: str = ""  # where it was published, in short
+    year: int = 0  # 0 without a paper
+    url: str = ""  # of the paper, or of its released code
+    left_open: str = ""  # what paper and code leave open or do differently, one sentence
+
+    @property
+    def published(self) -> str:
+        """Venue and year, such as "CVPR 2024"; "" without a paper."""
+        return f"{self.venue} {self.year}" if self.paper else ""
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
@@ -59,6 +79,20 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
         raise UserError(f"methods/{name}.py: {error}") from None
 
 
+def about(name: str) -> About:
+    """What method `name` says of itself, without importing torch.
+
+    Raises UserError for an unknown method, and if an attribute is no literal.
+    """
+    found: dict[str, Any] = {"title": name.replace("_", " ")}
+    for statement in _known(name).body:
+        if isinstance(statement, ast.Assign) and (key := _about_key(statement)) is not None:
+            if not _is_literal(statement.value):
+                raise UserError(f"methods/{name}.py: {key} must be a plain text or number, so that it is read fast")
+            found[key] = ast.literal_eval(statement.value)
+    return About(**found)
+
+
 def current_names(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of method `name` under their current names; records and experiments may hold former ones.
 
@@ -85,7 +119,12 @@ def load(name: str) -> "type[Method]":
 @cache
 def source_fingerprint(name: str) -> str:
     """sha256 of the code of method `name` and of the parts it imports, without comments and docstrings."""
-    return code_hash({module: _tree(module) for module in sorted(_imported_parts(name, set()))})
+    trees = {module: _tree(module) for module in sorted(_imported_parts(name, set()))}
+    for tree in trees.values():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                node.body = [each for each in node.body if _about_key(each) is None] or [ast.Pass()]
+    return code_hash(trees)
 
 
 def code_hash(modules: Mapping[str, ast.Module]) -> str:
@@ -117,6 +156,14 @@ def _dump(node: Any) -> str:
 
 def _tree(name: str) -> ast.Module:
     return ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+
+
+def _about_key(statement: ast.stmt) -> str | None:
+    """The field of `About` that a statement of a class sets or declares; None for other statements."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(key)]) | ast.AnnAssign(target=ast.Name(key)) if key in About._fields:
+            return str(key)
+    return None
 
 
 def _known(name: str) -> ast.ClassDef:

@@ -29,7 +29,8 @@ def write_new_method(name: str, config_folder: Path, settings_of: Path) -> tuple
     settings = yaml.safe_load(settings_of.read_text(encoding="utf-8"))
     settings["arms"] = {"cross_entropy": {}, "contextrast": {}, name: {}}
     text = (discovery.FOLDER / f"{discovery.TEMPLATE}.py").read_text(encoding="utf-8")
-    text = text.replace("Template:", f"{name.replace('_', ' ').capitalize()}:").replace("Template", class_name)
+    words = name.replace("_", " ").capitalize()
+    text = text.replace("Template:", f"{words}:").replace('"Template"', f'"{words}"').replace("Template", class_name)
     atomic.write_text(method, text.replace(discovery.TEMPLATE, name))
     atomic.write_text(experiment, EXPERIMENT.format(name=name) + yaml.safe_dump(settings, sort_keys=False))
     return method, experiment

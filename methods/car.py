@@ -44,6 +44,14 @@ class CAR(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.78 GiB.
     """
 
+    title = "CAR"
+    paper = "CAR: Class-aware Regularizations for Semantic Segmentation"
+    venue = "ECCV"
+    year = 2022
+    url = "https://arxiv.org/abs/2203.07160"
+    idea = "Features move to the center of their class, and centers and features away from other classes' centers."
+    left_open = "The released code counts absent classes and ignored pixels, and leaves the center-to-pixel term off."
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """The paper's constants."""

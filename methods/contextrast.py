@@ -44,6 +44,20 @@ class Contextrast(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.34 GiB.
     """
 
+    title = "Contextrast"
+    paper = "Contextrast: Contextual Contrastive Learning for Semantic Segmentation"
+    venue = "CVPR"
+    year = 2024
+    url = "https://arxiv.org/abs/2404.10633"
+    idea = (
+        "At every encoder map, pixels are contrasted with class means fused with the coarsest map's; the negatives are "
+        "misclassified pixels nearest to the edge of their error region."
+    )
+    left_open = (
+        "No code was released; the temperature, the fusion weights, who the negatives are, and the heads are choices "
+        "made here."
+    )
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """The papers give `dim`, `weight`, `layer_weights` and `keep`; the other defaults are choices made here.

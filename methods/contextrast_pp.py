@@ -33,6 +33,14 @@ class ContextrastPP(Contextrast):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.35 GiB.
     """
 
+    title = "Contextrast++"
+    paper = "Contextrast++"
+    venue = "arXiv"
+    year = 2026
+    url = "https://arxiv.org/abs/2608.22679"
+    idea = "Contextrast with a learned fusion of the class means and a memory of them to contrast with."
+    left_open = "No code was released; the number of attention heads and how the memory fills are choices made here."
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Contextrast.Options):
         """Contextrast's options and these."""

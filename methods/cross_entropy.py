@@ -10,6 +10,9 @@ from methods.method import Method
 class CrossEntropy(Method):
     """Cross entropy alone: no embeddings, no parameters, no terms."""
 
+    title = "Cross entropy"
+    idea = "The network's own cross entropy and nothing else."
+
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
         """No embeddings."""
         return []

@@ -28,12 +28,24 @@ class Method(nn.Module, ABC):
     and one bin beyond them), NaN for an empty bin; under "by_layer/...", one value per map, fine to coarse.
     Random choices use torch's generator of the tensors' device. State lives in buffers.
 
+    A subclass says what it is in `title` (its name in tables) and `idea` (one sentence), and where there is a paper in
+    `paper` (its title), `venue`, `year`, `url` (of the paper or its code) and `left_open` (what they leave open): plain
+    literals, which `list methods` and docs/methods.md show.
+
     Raises ValueError, naming the option, for a value of the wrong type or range, or one that the maps do not allow.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Options(BaseOptions):
         """No options. A method with options overrides this class, with the same decorator."""
+
+    title: str
+    idea: str
+    paper: str = ""
+    venue: str = ""
+    year: int = 0
+    url: str = ""
+    left_open: str = ""
 
     options: Options
 

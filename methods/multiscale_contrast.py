@@ -46,6 +46,17 @@ class MultiscaleContrast(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
     """
 
+    title = "Multi-scale contrast"
+    paper = "Multi-scale and Cross-scale Contrastive Learning for Semantic Segmentation"
+    venue = "ECCV"
+    year = 2022
+    url = "https://arxiv.org/abs/2203.13409"
+    idea = (
+        "Pixels drawn at every encoder scale are contrasted within their scale, and the finest scale with the coarsest "
+        "two."
+    )
+    left_open = "The released code drops the last class where no class stands for ignored pixels."
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """The paper's constants."""

@@ -45,6 +45,20 @@ class PixelContrast(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
     """
 
+    title = "Pixel contrast"
+    paper = "Exploring Cross-Image Pixel Contrast for Semantic Segmentation"
+    venue = "ICCV"
+    year = 2021
+    url = "https://arxiv.org/abs/2101.11939"
+    idea = (
+        "Pixels sampled by class are pulled to pixels of their class and pushed from the others, in the mini-batch or "
+        "in a memory."
+    )
+    left_open = (
+        "The released memory stores most pixels under a wrong class, and the paper's semi-hard draws were never "
+        "released."
+    )
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """The paper's constants, except the memories' sizes: a method does not know the number of training images."""

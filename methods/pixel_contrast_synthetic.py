@@ -25,6 +25,16 @@ class PixelContrastSynthetic(PixelContrast):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
 
+    title = "Pixel contrast with synthetic negatives"
+    paper = "Cross-Image Pixel Contrasting for Semantic Segmentation"
+    venue = "TPAMI"
+    year = 2024
+    url = ""  # not the one of pixel contrast
+    idea = "Pixel contrast with a memory, where mixtures of an anchor's hardest negatives join its negatives."
+    left_open = (
+        "The paper's text was not at hand: how mixtures are drawn and all their constants are choices made here."
+    )
+
     @dataclass(frozen=True, kw_only=True)
     class Options(PixelContrast.Options):
         """PixelContrast's options and these, none of them verified. The memory cannot be left out."""

@@ -52,6 +52,18 @@ class PNE(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
 
+    title = "PNE"
+    paper = "Positive-Negative Equal Contrastive Loss for Semantic Segmentation"
+    venue = "Neurocomputing"
+    year = 2023
+    url = "https://arxiv.org/abs/2207.01417"
+    idea = (
+        "Misclassified pixels are contrasted with as many correct pixels of their true class as of the predicted one."
+    )
+    left_open = (
+        "The released code cuts sets in raster order and skips confusions with a class that is not in the image."
+    )
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """The released code's constants."""

@@ -41,6 +41,17 @@ class RegionContrast(Method):
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
 
+    title = "Region contrast"
+    paper = "Region-aware Contrastive Learning for Semantic Segmentation"
+    venue = "ICCV"
+    year = 2021
+    url = "https://github.com/hzhupku/RegionContrast"
+    idea = "The mean feature of each class in an image is contrasted with a memory of such means."
+    left_open = (
+        "The released loss is another one: a softmax per channel, with centers of predicted classes, for 19 classes "
+        "only."
+    )
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """Temperature and weight are the released code's."""

@@ -22,6 +22,9 @@ from methods.method import Method, full_precision
 class Template(Method):
     """Contrast of every pixel with the means of the classes in the mini-batch, on the finest encoder map."""
 
+    title = "Template"
+    idea = "A pixel is pulled to the mean of its class and pushed from the other classes' means."
+
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
         """What an arm of an experiment may set, with the values it may take."""

@@ -134,12 +134,17 @@ def test_a_module_of_the_project_that_is_missing_is_a_fault_and_shows_where(repo
     assert "Traceback" in result.stderr
 
 
-def test_list_shows_methods_with_their_options_as_json(repository, monkeypatch, capsys):
+def test_list_shows_methods_and_arms_with_their_options(repository, monkeypatch, capsys):
     monkeypatch.chdir(repository)
     assert run_main(monkeypatch, "list", "methods", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert listed["contextrast"]["keep"] == 0.5
-    assert listed["cross_entropy"] == {}
+    assert listed["contextrast"]["options"]["keep"] == 0.5
+    assert (listed["contextrast"]["venue"], listed["contextrast"]["year"]) == ("CVPR", 2024)
+    assert listed["cross_entropy"]["options"] == {}
+    assert run_main(monkeypatch, "list", "methods") == 0
+    shown = capsys.readouterr().out
+    assert "contextrast: Contextrast (CVPR 2024). At every encoder map" in shown
+    assert "  dim=256, temperature=0.1" in shown
     assert run_main(monkeypatch, "list", "arms", "--config", "config/camvid.yaml") == 0
     assert "contextrast" in capsys.readouterr().out
 

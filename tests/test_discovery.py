@@ -24,6 +24,30 @@ def test_options_read_without_torch_are_those_of_the_imported_class(name):
     assert not set(imported.former_names) & discovery.options(name).keys()
 
 
+@pytest.mark.parametrize("name", [*discovery.names(), discovery.TEMPLATE])
+def test_what_a_method_says_of_itself_is_read_without_torch_and_complete(name):
+    about, imported = discovery.about(name), discovery.load(name)
+    assert {key: getattr(imported, key) for key in about._fields} == about._asdict()
+    assert about.title
+    assert about.idea.endswith(".")
+    assert len({bool(about.paper), bool(about.venue), bool(about.year)}) == 1
+    assert about.url.startswith("https://") or not about.url
+    assert about.left_open.endswith(".") or not about.paper
+
+
+def test_no_two_methods_have_the_same_title():
+    titles = [discovery.about(name).title for name in discovery.names()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_method_that_says_nothing_of_itself_has_its_name_in_words(folder):
+    (folder / "mine_too.py").write_text("class MineToo(Method):\n    pass\n")
+    assert discovery.about("mine_too") == discovery.About("mine too")
+    (folder / "mine_too.py").write_text("class MineToo(Method):\n    year = int('2024')\n")
+    with pytest.raises(UserError, match=r"methods/mine_too.py: year must be a plain text or number"):
+        discovery.about("mine_too")
+
+
 def test_options_are_read_without_importing_torch(repository):
     code = (
         "import sys; from harness import discovery; [discovery.options(name) for name in discovery.names()]; "
@@ -52,7 +76,8 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_source_fingerprint_changes_with_code_of_parts_but_not_with_comments(folder):
     (folder / "part.py").write_text("def f():\n    return 1\n")
-    (folder / "mine.py").write_text("from methods.part import f\nclass Mine(Base):\n    '''Doc.'''\n    x = 1\n")
+    first_lines = "from methods.part import f\nclass Mine(Base):\n    '''Doc.'''\n"
+    (folder / "mine.py").write_text(f"{first_lines}    x = 1\n")
     first = discovery.source_fingerprint("mine")
 
     def changed() -> bool:
@@ -61,6 +86,12 @@ def test_the_source_fingerprint_changes_with_code_of_parts_but_not_with_comments
 
     (folder / "mine.py").write_text("# why\nfrom methods.part import f\nclass Mine(Base):\n    '''New.'''\n    x = 1\n")
     assert not changed()
+    said = first_lines + "    title = 'Mine'\n    year: int = 2024\n    x = 1\n"
+    (folder / "mine.py").write_text(said)
+    assert not changed()
+    (folder / "mine.py").write_text(said + "    titles = 2\n")
+    assert changed()
+    (folder / "mine.py").write_text(said)
     (folder / "part.py").write_text("def f():\n    return 2\n")
     assert changed()
 

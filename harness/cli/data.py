@@ -40,6 +40,16 @@ def list_names(
         }
     elif what == "methods":
         listed = {name: discovery.options(name) for name in discovery.names()}
+        about = {name: discovery.about(name) for name in listed}
+        if as_json:
+            listed = {name: {**about[name]._asdict(), "options": options} for name, options in listed.items()}
+        else:
+            for name, (title, idea, *_) in about.items():
+                published = f" ({about[name].published})" if about[name].published else ""
+                typer.echo(f"{name}: {title}{published}. {idea}")
+                if listed[name]:
+                    typer.echo(f"  {', '.join(f'{key}={value}' for key, value in listed[name].items())}")
+            return
     elif what == "models":
         listed = {name: {} for name in models.names()}
     elif what == "datasets":
