@@ -26,6 +26,11 @@ class Method(nn.Module, ABC):
     `loss` leaves values to plot in `diagnostics`, detached: scalars; one value per class as a vector [K]; under a name
     that starts with "distance_bins/", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES
     and one bin beyond them), NaN for an empty bin; under "by_layer/...", one value per map, fine to coarse.
+    They are tensors on the loss's device, and only there while `observing`: the trainer sets it at the iterations whose
+    diagnostics it logs.
+
+    Nothing in a step may make the host wait for a GPU, or have a shape that depends on data: no `item`, `nonzero` or
+    boolean index, but masks, weights of 0 and fixed numbers. A step can then be captured in a CUDA graph.
     Random choices use torch's generator of the tensors' device. State lives in buffers.
 
     A subclass says what it is in `title` (its name in tables) and `idea` (one sentence), and where there is a paper in
@@ -48,6 +53,7 @@ class Method(nn.Module, ABC):
     left_open: str = ""
 
     options: Options
+    observing: bool = True  # whether `loss` computes diagnostics
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import discovery
@@ -246,6 +247,192 @@ def operations(name, batch, present, num_classes=24):
 @pytest.mark.parametrize("name", METHODS)
 def test_no_loop_over_images_or_classes(name):
     assert operations(name, batch=2, present=3) == operations(name, batch=6, present=24)
+
+
+class HostWaits(TorchDispatchMode):
+    """Notes the operations that run and that make the host wait where the tensors are a GPU's.
+
+    They are those whose result the host needs, as a value or for a shape, and copies of the host's values to the
+    device (`new_tensor`, `torch.tensor`). On a CPU `tolist` and `numpy` are no operations: `Reads` notes them.
+    """
+
+    ALWAYS = frozenset(
+        (
+            *("_local_scalar_dense", "equal", "allclose", "is_nonzero", "nonzero", "argwhere", "masked_select"),
+            *("bincount", "unique", "_unique", "_unique2", "unique_dim", "unique_consecutive", "lift_fresh"),
+            "randperm",  # of few elements, which the host draws and copies
+        )
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        indices = args[1] if name.startswith(("index", "_index_put", "_unsafe_index")) and len(args) > 1 else ()
+        masks = [each for each in indices if _is_mask(each)] if isinstance(indices, (list, tuple)) else []
+        repeats = name == "repeat_interleave" and kwargs.get("output_size") is None
+        if name in self.ALWAYS or masks or repeats:
+            self.found.append(name)
+        return function(*args, **kwargs)
+
+
+def _is_mask(index):
+    return isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+class Reads(TorchFunctionMode):
+    """Notes what reads a tensor's values into Python without an operation."""
+
+    def __init__(self, found):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        if name in ("tolist", "numpy", "cpu", "__array__"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def host_waits(method, maps, logits, labels):
+    """What would make the host wait for a GPU in a step of the method, once it has state."""
+    for iteration in range(2):
+        step(method, maps, logits, labels, iteration)
+    with HostWaits() as waits, Reads(waits.found):
+        step(method, maps, logits, labels, 2)
+    return waits.found
+
+
+def step(method, maps, logits, labels, iteration):
+    """The terms' sum and its gradients, as tensors, in the maps and in the method's parameters."""
+    terms = list(method(maps, logits, labels, iteration).values())
+    if not terms:
+        return [logits.new_zeros(())]
+    loss = sum(terms)
+    gradients = torch.autograd.grad(loss, [*maps, *method.parameters()], allow_unused=True)
+    return [loss.detach(), *(each for each in gradients if each is not None)]
+
+
+VARIANTS = [
+    *((name, {}) for name in METHODS),
+    *(("contextrast", {"negatives": kind}) for kind in ("false_positives", "as_printed", "random", "semi_hard")),
+    ("contextrast", {"ties": "percentile"}),
+    ("contextrast", {"by_distance": False, "max_positives": 10}),
+    ("contextrast", {"normalize": False, "detach_anchors": True, "temperature": 1.0}),
+    ("contextrast", {"sync_anchors": True}),
+    *(("contextrast_pp", {"stored": kind}) for kind in ("earliest_layer", "deepest_layer", "all_layers")),
+    *(("contextrast_pp", {"fusion": kind}) for kind in ("static", "concat_mlp", "cross_attention", "gated_scalar")),
+    ("multiscale_contrast", {"variant": "official"}),
+    ("pixel_contrast", {"variant": "official"}),
+    ("pixel_contrast", {"memory": True}),
+    ("pne", {"variant": "official"}),
+    ("region_contrast", {"centres": "predicted"}),
+]
+# Methods whose steps still make the host wait.
+WAITING = {
+    *("contextrast", "contextrast_pp", "template"),
+    *("car", "multiscale_contrast", "pixel_contrast", "pixel_contrast_synthetic", "pne", "region_contrast"),
+}
+
+
+def cases_of(variants):
+    """The variants as parameters of a test that those in WAITING fail."""
+    for name, *options in variants:
+        marks = [pytest.mark.xfail(strict=True, reason="its steps make the host wait")] if name in WAITING else []
+        yield pytest.param(name, *options, id="-".join(map(str, (name, *options))), marks=marks)
+
+
+@pytest.mark.parametrize("observing", [True, False])
+@pytest.mark.parametrize(("name", "options"), cases_of(VARIANTS))
+def test_no_step_makes_the_host_wait(name, options, observing):
+    maps, logits, labels, classes = case("ordinary")
+    method = discovery.load(name)(CHANNELS, classes, **options).train()
+    method.observing = observing
+    assert host_waits(method, maps, logits, labels) == []
+
+
+class Waiting(Method):
+    """Waits in the ways that methods do."""
+
+    def embed(self, features):
+        return list(features)
+
+    def loss(self, embeddings, logits, labels, iteration):
+        pixels = embeddings[0].movedim(1, -1)[
+            labels[:, ::4, ::4] != self.ignore_index
+        ]  # index, twice with its backward
+        weights = pixels.new_tensor([1.0, 2.0])  # lift_fresh
+        if labels.float().mean() > 0:  # _local_scalar_dense
+            pixels = pixels * weights[0]
+        present = labels.unique().tolist()  # _unique2, tolist
+        return {"waiting": pixels.sum() / len(present)}
+
+
+def test_what_makes_the_host_wait_is_counted():
+    maps, logits, labels, classes = case("ordinary")
+    found = host_waits(Waiting(CHANNELS, classes), maps, logits, labels)
+    assert sorted(found) == ["_local_scalar_dense", "_unique2", "index", "index_put", "lift_fresh", "tolist"]
+
+
+@pytest.mark.parametrize("name", cases_of((name,) for name in METHODS))
+def test_diagnostics_are_there_only_when_observed(name):
+    maps, logits, labels, classes = case("ordinary")
+    found = {}
+    for observing in (True, False):
+        method = build(name, classes)
+        method.observing = observing
+        torch.manual_seed(1)
+        terms = method(maps, logits, labels, 0)
+        found[observing] = {key: term.item() for key, term in terms.items()}
+        assert all(isinstance(value, torch.Tensor) for value in method.diagnostics.values())
+        assert observing or not method.diagnostics
+    assert found[True] == found[False]  # to look changes nothing
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("observing", [True, False])
+@pytest.mark.parametrize(("name", "options"), cases_of(VARIANTS))
+def test_a_step_on_a_gpu_waits_for_nothing_and_replays_as_a_graph(name, options, observing):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    maps, logits, labels, classes = case("ordinary")
+    maps = [each.detach().cuda().requires_grad_() for each in maps]
+    logits, labels = logits.cuda(), labels.cuda()
+    torch.manual_seed(0)
+    method = discovery.load(name)(CHANNELS, classes, **options).train().cuda()
+    method.observing = observing
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(method, maps, logits, labels, 1)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(method, maps, logits, labels, 1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.current_stream().wait_stream(stream)
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+
+    torch.manual_seed(3)
+    eager = [each.clone() for each in step(method, maps, logits, labels, 1)]
+    after = {key: value.clone() for key, value in method.state_dict().items()}
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step(method, maps, logits, labels, 1)
+    method.load_state_dict(state)
+    torch.manual_seed(3)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert captured[0].item() == pytest.approx(eager[0].item(), rel=1e-5)
+    for found, expected in zip(captured, eager, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    for key, value in method.state_dict().items():
+        torch.testing.assert_close(value, after[key], rtol=1e-4, atol=1e-5)
 
 
 def test_methods_import_no_harness_and_no_segmentation_framework():

@@ -107,4 +107,6 @@ def test_a_step_with_two_methods_and_a_checkpoint(network, batch, request, monke
 @pytest.mark.parametrize("method", discovery.names())
 def test_a_step_of_every_model_with_every_method(network, batch, method, monkeypatch):
     terms = trainer(network, method, monkeypatch).step(*batch, 0, 0.01)
-    assert all(term.isfinite().all() for term in terms.values())
+    # In the bins of distance NaN says that a bin is empty.
+    assert all(term.isfinite().all() for name, term in terms.items() if not name.startswith("distance_bins/"))
+    assert not any(term.isinf().any() for term in terms.values())
