@@ -14,6 +14,8 @@ from harness.training import distributed
 class History:
     """Collects scalars (for curve.csv and diagnostics.npz) and vectors (for diagnostics.npz alone).
 
+    The loss and its terms are noted in every iteration, a method's diagnostics in the last one of a row.
+
     NaN in a diagnostic means "not defined in this iteration" (no misclassified pixel, say) and is left out of averages.
     """
 

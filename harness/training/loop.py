@@ -146,7 +146,7 @@ class Job:
                 self.done, self.seconds = iteration + 1, time.monotonic() - clock
                 self._meter.follow()
                 last = self.done == schedule.iterations
-                if self.done % schedule.log_every == 0 or last:
+                if self.trainer.observes(iteration):
                     self._log(rate)
                 if self.done % schedule.checkpoint_every == 0 or last:
                     clock += self._show_predictions()

@@ -51,14 +51,15 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
         """One step on this process's images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
 
-        Returns the loss, its terms, the gradient's norm and the method's diagnostics: with several processes their
-        means are the batch's, for all but the norm, which is the batch's. Notes the first iteration whose loss or
-        gradient is not finite without asking the device for it (see `diverged_at`).
+        Returns the loss, its terms, the gradient's norm and, if it `observes` this iteration, the method's diagnostics:
+        with several processes their means are the batch's, for all but the norm, which is the batch's. Notes the first
+        iteration whose loss or gradient is not finite without asking the device for it (see `diverged_at`).
         """
         # Whatever is drawn at random in a step is a function of (seed, iteration, rank).
         torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))
         self.network.train()
         self.method.train()
+        self.method.observing, self.method.diagnostics = self.observes(iteration), {}
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         if self.schedule.channels_last:
@@ -79,6 +80,11 @@ class Trainer:
         self.optimizer.step()
         return {**terms, "gradient_norm": norm, **diagnostics}
 
+    def observes(self, iteration: int) -> bool:
+        """Whether the method's diagnostics are wanted of this iteration, from 0: where the history closes a row."""
+        done = iteration + 1
+        return done % self.schedule.log_every == 0 or done == self.schedule.iterations
+
     def _backward(
         self, images: Tensor, labels: Tensor, iteration: int, share: tuple[Tensor | float, float] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -97,7 +103,7 @@ class Trainer:
         terms |= own
         loss = torch.stack([_at_least_float32(term) for term in terms.values()]).sum()
         loss.backward()
-        return {"loss": loss.detach(), **terms}, self.method.diagnostics
+        return {"loss": loss.detach(), **terms}, self.method.diagnostics if self.method.observing else {}
 
     def _accumulate(
         self, images: Tensor, labels: Tensor, iteration: int
