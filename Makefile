@@ -27,7 +27,7 @@ help:
 	@echo 'Packages are installed into .venv on the first call, 1 to 10 min by the network.'
 
 run: .venv/ready
-	@$(BIN)/python -m harness.unlock
+	@$(BIN)/python -m harness.runs.unlock
 	@$(BIN)/snakemake --cores $(CORES) --config 'experiment=$(EXPERIMENT)' $(if $(SET),'set=$(SET)')
 
 test: .venv/ready

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.experiment import Experiment
-from harness.reporting.records import Group, Missing, Origin, arm_order
+from harness.evaluation.groups import Group, Missing, Origin, arm_order
+from harness.experiment.schema import Experiment
 from harness.statistics.bootstrap import RESAMPLES, bootstrap, resampling_units
 from harness.statistics.interval import Gain, gains
 from harness.statistics.scores import Metric

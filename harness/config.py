@@ -1,9 +1,14 @@
-"""What files of settings have in common: the strict base class of their models, and pairs of numbers."""
+"""What files of settings have in common: strict YAML, the base class of their models, and pairs of numbers."""
 
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from pydantic import Strict as StrictType
+
+from harness.errors import UserError
 
 
 class Strict(BaseModel):
@@ -21,3 +26,37 @@ def _ascending(given: tuple[float, float]) -> tuple[float, float]:
 Listed = StrictType(False)  # on a tuple: it may be given as a list, as in YAML; its items are checked all the same
 Size = Annotated[tuple[PositiveInt, PositiveInt], Listed]  # height, width in pixels
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], Listed, AfterValidator(_ascending)]  # low, high
+
+
+def size_name(size: Sequence[int]) -> str:
+    """(512, 1024) as "512x1024": height x width in pixels."""
+    return f"{size[0]}x{size[1]}"
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """The inverse of `size_name`. Raises UserError for a text that is no size."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise UserError(f"the size {text!r} must be height x width in pixels, such as 512x1024")
+    return int(found[1]), int(found[2])
+
+
+class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the loader in C where there is one
+    """The safe loader without duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node. Raises MarkedYAMLError for a key that stands twice."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} appears twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML reads, takes 1e-3 for text: its floats need a dot.
+UniqueKeys.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """The YAML document in `text`. Raises one of `errors.YAML_FAULTS` for text that is none, or has a key twice."""
+    return yaml.load(text, Loader=UniqueKeys)

@@ -1,5 +1,8 @@
 """The ways a command ends badly, and what reading YAML may raise."""
 
+import difflib
+from collections.abc import Iterable
+
 import yaml
 
 # PyYAML lets through what int(), float() and datetime() say of a scalar (the date 2020-13-45, "!!float ''"), and what
@@ -13,3 +16,11 @@ class UserError(Exception):
 
 class RunFailed(Exception):
     """A run that ended without a result, after its record was written. Exit status 1."""
+
+
+def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
+    """An error for an unknown name, with the nearest match and the allowed names."""
+    names = sorted(allowed)
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    guess = f"did you mean {nearest[0]}? " if nearest else ""
+    return UserError(f"unknown {kind} {name!r}{where}: {guess}allowed are {', '.join(names) or 'none'}")

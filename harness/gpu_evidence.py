@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import atomic, devices
+from harness.compute import atomic, devices
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.reporting.markup import markdown_table
-from harness.run import FINISHED, Run, read_json
+from harness.runs.record import FINISHED, read_json
 
 CONFIG = Path("config/camvid.yaml")
 FIRST_ARMS = ("cross_entropy", "contextrast", "multiscale_contrast")  # before the others

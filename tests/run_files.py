@@ -1,6 +1,6 @@
 """Stand-ins for the files that training and evaluation leave in a run's folder beside its records."""
 
-from harness.run import inference_weights
+from harness.runs.record import inference_weights
 from harness.runs.state import EVALUATION_FILES, TRAINING_FILES
 
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from harness.comparison import Column, Spread, by_gain, cells, compare, halves, spread
-from harness.experiment import Experiment
-from harness.reporting.records import groups
+from harness.evaluation.groups import groups
+from harness.experiment.schema import Experiment
 from harness.statistics.scores import Metric, miou_of, pixel_accuracy
 
 MIOU = miou_of("region")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness import devices
+from harness.compute import devices
 from harness.errors import UserError
 
 LISTING = """\
@@ -23,7 +23,7 @@ GPU 2: NVIDIA A30 (UUID: GPU-eeee-5555)
 H100, MIG0, MIG1, A30 = "GPU-aaaa-1111", "MIG-cccc-3333", "MIG-dddd-4444", "GPU-eeee-5555"
 
 # Takes a device, says which, and keeps it until it is told to end.
-HOLD = "from harness import devices; print(devices.lease(), flush=True); input()"
+HOLD = "from harness.compute import devices; print(devices.lease(), flush=True); input()"
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_measurement_of_latency_has_its_device_for_itself(machine, holders, re
 CROWD = """
 import os, sys, time
 from pathlib import Path
-from harness import devices
+from harness.compute import devices
 mark = Path(sys.argv[1]) / f"in-use-{devices.lease().replace('/', '-')}"
 mark.touch(exist_ok=False)  # fails if another process is on this device
 time.sleep(0.05)
@@ -244,7 +244,7 @@ def test_who_wants_a_device_alone_shares_it_with_nobody(machine, holders, monkey
 def test_energy_of_a_shared_device_is_nobodys_and_its_hours_are_shared(machine, monkeypatch):
     import torch
 
-    from harness.cost import energy
+    from harness.compute import energy
 
     class Gpu:
         def joules(self):
@@ -317,7 +317,7 @@ def test_a_link_in_place_of_a_lock_file_is_not_followed(machine, tmp_path):
 def test_a_machine_leases_before_it_asks_torch_and_a_cpu_needs_no_lease(machine, monkeypatch):
     import torch
 
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
 
     seen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: not seen.append(os.environ.get(devices.VISIBLE)))
@@ -332,7 +332,7 @@ def test_a_machine_leases_before_it_asks_torch_and_a_cpu_needs_no_lease(machine,
 def test_a_machine_without_gpus_computes_on_the_cpu_as_before(machine):
     import torch
 
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
 
     if torch.cuda.is_available():
         pytest.skip("a machine with a GPU")

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from harness import discovery
+from harness.compute.source import _dump
 from harness.errors import UserError
+from harness.experiment import discovery
 
 
 def test_methods_are_found_by_file_and_parts_are_not():
@@ -50,9 +51,10 @@ def test_a_method_that_says_nothing_of_itself_has_its_name_in_words(folder):
 
 def test_options_are_read_without_importing_torch(repository):
     code = (
-        "import sys; from harness import discovery; [discovery.options(name) for name in discovery.names()]; "
+        "import sys; from harness.experiment import discovery; "
+        "[discovery.options(name) for name in discovery.names()]; "
         "discovery.source_fingerprint('contextrast'); from pathlib import Path; "
-        "from harness.experiment import Experiment; "
+        "from harness.experiment.schema import Experiment; "
         "experiment = Experiment.load(Path('config/smoke.yaml')); "
         "[experiment.settings(run) for run in experiment.runs()]; "
         "print({'torch', 'mmseg', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules))"
@@ -161,6 +163,6 @@ def test_the_source_fingerprint_is_the_same_whatever_the_python():
         "body=JoinedStr(values=[FormattedValue(value=Name(id='b', ctx=Load()), conversion=114)]), "
         "orelse=Yield()))], decorator_list=[])], decorator_list=[])], type_ignores=[])"
     )
-    assert discovery._dump(ast.parse(source)) == dumped
+    assert _dump(ast.parse(source)) == dumped
     if sys.version_info[:2] == (3, 11):
         assert ast.dump(ast.parse(source)) == dumped

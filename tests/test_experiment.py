@@ -6,10 +6,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import discovery
 from harness.errors import UserError
-from harness.experiment import Experiment, Schedule
-from harness.run import fingerprint
+from harness.experiment.schema import Experiment, Schedule, discovery
+from harness.runs.record import fingerprint
 
 
 def test_runs_are_the_product_with_the_baseline_first(experiment_file):

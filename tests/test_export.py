@@ -7,12 +7,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from harness import datasets, discovery, models
+from harness import datasets, models
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.export import export
+from harness.evaluation.export import export
+from harness.experiment.schema import Experiment, discovery
 from harness.models.segmenter import state_hash
-from harness.run import inference_weights, read_json, write_json
+from harness.runs.record import inference_weights, read_json, write_json
 from harness.training.trainer import Trainer
 
 

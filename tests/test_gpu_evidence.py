@@ -3,9 +3,10 @@ import sys
 
 import pytest
 
-from harness import devices, gpu_evidence
+from harness import gpu_evidence
+from harness.compute import devices
 from harness.gpu_evidence import REPORT, SPREADS, Slice, State, missing, slices, work, write_spread
-from harness.run import read_json, write_json
+from harness.runs.record import read_json, write_json
 
 
 @pytest.fixture

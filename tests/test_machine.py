@@ -10,7 +10,7 @@ HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # "[always]": a faul
 # Fills 40 tensors of 40 MB one after another; prints the pages that the system cleared for the last 30.
 PROGRAM = """
 import resource, sys, torch
-from harness.machine import Machine
+from harness.compute.machine import Machine
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     Machine("cpu", threads=1).use()

@@ -6,10 +6,9 @@ import sys
 import pytest
 import torch
 
-from harness import discovery
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.new_method import write_new_method
+from harness.experiment.new_method import write_new_method
+from harness.experiment.schema import Experiment, discovery
 
 NAME = "my_method"  # README's example, so whoever follows it has a file of that name
 

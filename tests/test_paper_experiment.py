@@ -7,7 +7,7 @@ import mmseg
 import pytest
 from mmengine.config import Config
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 CONFIGS = Path(mmseg.__file__).parent / ".mim" / "configs"
 WITHOUT_MODEL = "mask2former_swin_t"  # needs mmdetection

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from run_files import leave_files
 
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.planning import (
+from harness.experiment.schema import Experiment
+from harness.runs.planning import (
     CHECKPOINTS,
     COST_TABLE,
     PlannedRun,
@@ -22,7 +22,7 @@ from harness.planning import (
     time_limit,
     trained_records,
 )
-from harness.run import write_json
+from harness.runs.record import write_json
 
 GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
 COSTS = """model,method,dataset,size,inference_parameters,training_parameters,gmacs
@@ -61,8 +61,8 @@ def statuses(experiment, results):
 
 def test_the_papers_grid_is_planned_without_torch(repository, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from harness.experiment import Experiment;"
-        "from harness import planning;"
+        "import sys, time; from pathlib import Path; from harness.experiment.schema import Experiment;"
+        "from harness.runs import planning;"
         f"rows = planning.plan(Experiment.load(Path('config/paper.yaml')), Path({str(tmp_path)!r}));"
         "print(len(rows), len(planning.describe(rows).splitlines()), 'torch' in sys.modules);"
         "print(time.process_time())"

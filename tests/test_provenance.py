@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import provenance
+from harness.compute import provenance
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from harness.checks.records import check_record, check_records
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.records_check import check_record, check_records
-from harness.run import read_json, write_json
+from harness.runs.record import read_json, write_json
 from harness.training import board
 
 
@@ -207,5 +207,5 @@ def test_a_folder_without_records_is_a_users_mistake(tmp_path):
 
 
 def test_checking_needs_no_torch():
-    code = "import sys, harness.records_check; assert 'torch' not in sys.modules"
+    code = "import sys, harness.checks.records; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

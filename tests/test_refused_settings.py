@@ -5,7 +5,7 @@ import torch
 
 from harness import models
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 CLASSES = 11  # of scenes
 

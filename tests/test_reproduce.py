@@ -2,13 +2,14 @@ import dataclasses
 
 import pytest
 
-from harness import datasets, reproduce
+from harness import datasets
+from harness.checks import reproduce
+from harness.checks.reproduce import Beginning, Comparison, begin, describe, shortest, trained
+from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.machine import Machine
-from harness.reproduce import Beginning, Comparison, begin, describe, shortest, trained
-from harness.run import read_json, write_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json, write_json
 from harness.training.train import train
 
 MACHINE = Machine("cpu", threads=1)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.run import SCHEMA, Run, differences, read_json, refuse_other_settings, write_json
+from harness.experiment.run import Run
+from harness.runs.record import SCHEMA, differences, read_json, refuse_other_settings, write_json
 
 
 def test_the_folder_of_a_run_follows_its_key():

@@ -8,10 +8,9 @@ import pytest
 import torch
 import yaml
 
-from harness import discovery
+from harness.config import UniqueKeys
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.strict_yaml import UniqueKeys
+from harness.experiment.schema import Experiment, discovery
 
 SAFE_LOADERS = ("UniqueKeys",)  # what stands for Loader= in our own calls; see the test below
 MODULES = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
@@ -75,7 +74,7 @@ def test_no_source_loads_what_could_run(repository):
     assert len(sources) > 50
     found = {str(path.relative_to(repository)): dangers(path.read_text(encoding="utf-8")) for path in sources}
     # A method is code of this project, which training imports; its class `Options` alone is executed to read options.
-    (call, inner) = found.pop("harness/discovery.py")
+    (call, inner) = found.pop("harness/experiment/discovery.py")
     assert inner.partition(" ")[2] in call and "compile(ast.Module([statement], []), " in call
     assert {path: calls for path, calls in found.items() if calls} == {}
 
@@ -177,7 +176,7 @@ def test_an_image_list_cannot_write_predictions_outside_the_runs_folder(tiny_dat
 
 
 def test_starting_over_does_not_empty_a_folder_behind_a_link(tmp_path):
-    from harness.evaluation.external_arms import claim
+    from harness.runs.external_arms import claim
 
     outside, folder = tmp_path / "outside", tmp_path / "results" / "seed0"
     outside.mkdir()

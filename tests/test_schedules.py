@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from harness.errors import UserError
-from harness.experiment import Experiment, Schedule
+from harness.experiment.schema import Experiment, Schedule
 
 PAIRS = {"datasets": ["scenes", "camvid"], "models": ["hrnet_tiny", "lite0_fpn"]}
 

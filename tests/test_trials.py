@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.experiment import LONGEST_TRIAL, Experiment, trial_name
+from harness.experiment.schema import LONGEST_TRIAL, Experiment, trial_name
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.compute.walking import files_below
 from harness.datasets import Sample
 from harness.datasets.augmentation import Augmentation
 from harness.errors import UserError
 from harness.evaluation.external_predictions import find_predictions
-from harness.walking import files_below
 
 
 def test_files_in_linked_folders_are_found_once(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from run_files import leave_files
 
-from harness import locking, planning, watching
-from harness.experiment import Experiment
-from harness.locking import hold, holder, seconds_left
-from harness.run import write_json
-from harness.status import StatusRow, describe, status_rows
+from harness.experiment.schema import Experiment
+from harness.runs import locking, planning, watching
+from harness.runs.locking import hold, holder, seconds_left
+from harness.runs.record import write_json
+from harness.runs.status import StatusRow, describe, status_rows
 
 WATCH = (
     "import sys; sys.argv = ['harness', 'status', '--watch', '--config', {config!r}, '--results', {results!r}]\n"
-    "from harness import cli, watching\n"
+    "from harness import cli\nfrom harness.runs import watching\n"
     "watching.SECONDS_BETWEEN_PICTURES = watching.SECONDS_BETWEEN_LINES = 0.1\n"
     "code = cli.main()\n"
     "assert 'torch' not in sys.modules\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tiny_data_set import write_tiny
 
-from harness.run import Run
+from harness.experiment.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -252,8 +252,8 @@ def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(pro
 
 
 def test_every_file_of_a_run_that_is_missing_is_work_left(project, monkeypatch):
-    from harness import datasets, discovery
-    from harness.experiment import Experiment
+    from harness import datasets
+    from harness.experiment.schema import Experiment, discovery
     from harness.runs.state import work_left
 
     monkeypatch.setattr(datasets, "FOLDER", project.folder / "harness" / "datasets")

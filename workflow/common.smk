@@ -9,16 +9,17 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from harness import datasets, devices, planning
+from harness import datasets
+from harness.compute import devices
+from harness.compute.progress import duration
 from harness.errors import UserError
-from harness.evaluation.external_arms import external_records
-from harness.experiment import Experiment
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.reporting.figures import figure_names
-from harness.progress import duration
 from harness.reporting.made_from import is_current
 from harness.reporting.summary import summary
-from harness.run import Run
-from harness.runs import state
+from harness.runs import planning, state
+from harness.runs.external_arms import external_records
 
 EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/quick.yaml")
 RESULTS = config.get("results", "results")
@@ -38,7 +39,7 @@ _TOLD = shlex.join(["--config", str(EXPERIMENT_FILE), *(word for item in _SET fo
 _FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
 _SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
 shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")
-# A run takes one GPU where there is one and leases it (harness/devices.py); as many go at a time as there are here, or
+# A run takes one GPU where there is one and leases it (harness/compute/devices.py); as many go at a time as there are here, or
 # as may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
 

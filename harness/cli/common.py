@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.compute.torchrun import is_main
 from harness.errors import RunFailed, UserError
-from harness.run import Run
-from harness.torchrun import is_main
+from harness.experiment.run import Run
 
 app = typer.Typer(
     help="Train, evaluate and compare contrastive methods for semantic segmentation.",

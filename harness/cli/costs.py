@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, ThreadsOption, app
-from harness.cost import read_size
+from harness.config import read_size
 from harness.errors import RunFailed
 
 
@@ -22,13 +22,13 @@ def cost(
 ) -> None:
     """Count parameters and operations of models and methods; without --model, write the cost table."""
     if not model:
-        from harness.cost.table import write_cost_table
-        from harness.experiment import Experiment
+        from harness.experiment.schema import Experiment
+        from harness.reporting.costs.networks import write_cost_table
 
         typer.echo(f"written: {write_cost_table(Experiment.load(Path('config/paper.yaml')), results)}")
         return
     from harness.cost.complexity import cost_rows
-    from harness.cost.table import MEASURED
+    from harness.reporting.costs.networks import MEASURED
     from harness.reporting.tables import csv_text
 
     rows = cost_rows(model, read_size(size), dataset)
@@ -54,9 +54,9 @@ def latency(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Time every method's inference network, in turns, and write records and the table. Nothing else should run."""
+    from harness.compute.machine import Machine
     from harness.cost.latency import MODES, measure_latency
-    from harness.cost.measured_tables import write_latency_table
-    from harness.machine import Machine
+    from harness.reporting.costs.measured import write_latency_table
 
     options: dict[str, Any] = {"dataset": dataset, "modes": mode or MODES, "baseline": baseline, "batch": batch}
     options |= {"methods": method or None, "precision": precision, "channels_last": channels_last, "compiled": compiled}
@@ -80,9 +80,9 @@ def overhead(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Measure time and memory of training with every method over the baseline, and write record and table."""
-    from harness.cost.measured_tables import write_training_table
+    from harness.compute.machine import Machine
     from harness.cost.overhead import measure_overhead
-    from harness.machine import Machine
+    from harness.reporting.costs.measured import write_training_table
 
     options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
     options |= {"precision": precision, "rounds": rounds}

@@ -17,7 +17,7 @@ from harness.cli.common import (
     SetOption,
     app,
 )
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 
 @app.command("list")
@@ -29,8 +29,8 @@ def list_names(
     as_json: JsonOption = False,
 ) -> None:
     """List the methods, data sets (and where they are found), models, or the arms of an experiment."""
-    from harness import discovery, models
-    from harness.experiment import Experiment
+    from harness import models
+    from harness.experiment.schema import Experiment, discovery
 
     if what == "arms":
         arms = Experiment.load(config, overrides).arms
@@ -60,7 +60,7 @@ def list_names(
             typer.echo("\n".join(lines(listed)))
             return
     else:
-        raise discovery.unknown("list", what, ("methods", "datasets", "models", "arms"))
+        raise unknown("list", what, ("methods", "datasets", "models", "arms"))
     if as_json:
         typer.echo(json.dumps(listed, indent=1))
         return
@@ -85,7 +85,7 @@ def verify(
     """Check a data set's pairs, sizes, counts and label values, and write verify.json."""
     from harness import datasets
     from harness.datasets.verify import verify as check
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
 
     given = root or (Experiment.load(config, overrides).roots.get(dataset) if config else None)
     report_path = datasets.report_path(dataset, results)

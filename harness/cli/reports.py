@@ -18,7 +18,7 @@ from harness.cli.common import (
     SetOption,
     app,
 )
-from harness.errors import RunFailed, UserError
+from harness.errors import RunFailed, UserError, unknown
 
 
 @app.command()
@@ -50,8 +50,8 @@ def score(
 ) -> None:
     """Score predictions that were made elsewhere."""
     from harness import datasets
-    from harness.evaluation.external_arms import external_run, why_not_shown
     from harness.evaluation.external_predictions import score_predictions
+    from harness.runs.external_arms import external_run, why_not_shown
 
     opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
     datasets.prepare(opened)
@@ -85,15 +85,14 @@ def report(
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
 ) -> None:
     """Write the tables, the figures and the page from whatever records exist."""
-    from harness import discovery
-    from harness.evaluation.external_arms import with_external_arms
-    from harness.experiment import Experiment
-    from harness.locking import remove_leftovers
+    from harness.experiment.schema import Experiment
     from harness.reporting import made_from
+    from harness.runs.external_arms import with_external_arms
+    from harness.runs.locking import remove_leftovers
 
     parts = ("tables", "figures", "examples", "page")
     if part not in (*parts, "all"):
-        raise discovery.unknown("part", part, (*parts, "all"))
+        raise unknown("part", part, (*parts, "all"))
     experiment = Experiment.load(config, overrides)
     if not results.is_dir():
         raise UserError(f"there is no results folder {results}: pass --results with the one that holds runs/")
@@ -109,7 +108,7 @@ def report(
 
         measured = measure(experiment, results)
     if part in ("tables", "all"):
-        from harness.cost.runs_table import write_runs_table
+        from harness.reporting.costs.runs import write_runs_table
         from harness.reporting.tables import write_tables
 
         write_tables(experiment, results, measured)
@@ -140,7 +139,7 @@ def summary(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Say what an experiment's runs came to, where its page is, and what to do next."""
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
     from harness.reporting.summary import summary as of_experiment
 
     typer.echo("\n" + of_experiment(Experiment.load(config, overrides), config, results))
@@ -166,7 +165,7 @@ def stale(
 @app.command("new-method")
 def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
     """Write a method's skeleton, which already trains, and an experiment that compares it."""
-    from harness.new_method import write_new_method
+    from harness.experiment.new_method import write_new_method
 
     method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
     typer.echo(f"written: {method} and {experiment}")
@@ -180,8 +179,8 @@ def borrow(
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Take over records of other experiments in the results folder whose runs are this one's, weights or not."""
-    from harness.evaluation.borrowing import borrow_records
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
+    from harness.runs.borrowing import borrow_records
 
     found = borrow_records(Experiment.load(config, overrides), results)
     for run, lender in found.items():
@@ -230,8 +229,8 @@ def plan(
     """Say what an experiment would run, what of it is done, and what the rest takes."""
     from dataclasses import asdict
 
-    from harness import planning
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
+    from harness.runs import planning
 
     rows = planning.plan(Experiment.load(config, overrides), results)
     listed = {"runs": [asdict(row) for row in rows], "summary": planning.summary(rows, gpus)}
@@ -243,7 +242,7 @@ def check_record(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
 ) -> None:
     """Check records that are handed in: schema, hashes, scores against counts (docs/submit-results.md)."""
-    from harness.records_check import check_records
+    from harness.checks.records import check_records
 
     found = check_records(folder)
     for path, problems in found.items():
@@ -266,8 +265,8 @@ def status(
     """Say which runs are done, running, failed and why."""
     from dataclasses import asdict
 
-    from harness import status as of_runs
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
+    from harness.runs import status as of_runs
 
     if overrides and not config:
         raise UserError("--set changes one experiment: say which with --config")
@@ -281,7 +280,7 @@ def status(
     if retry:
         print(f"{len(of_runs.retry(results, rows, retry))} runs go again with the next make run", file=sys.stderr)
     if watch:
-        from harness.watching import watch as watch_runs
+        from harness.runs.watching import watch as watch_runs
 
         watch_runs(results, experiments)
         return

@@ -24,9 +24,9 @@ from harness.cli.common import (
     naming,
     percent,
 )
-from harness.cost import read_size
-from harness.errors import RunFailed, UserError
-from harness.torchrun import is_main, number
+from harness.compute.torchrun import is_main, number
+from harness.config import read_size
+from harness.errors import RunFailed, UserError, unknown
 
 
 @app.command()
@@ -67,7 +67,7 @@ def train(
 ) -> None:
     """Train one run of an experiment, continuing where it was."""
     from harness import datasets
-    from harness.experiment import Experiment
+    from harness.experiment.schema import Experiment
     from harness.runs import supervise
     from harness.runs.failures import write_killed
 
@@ -94,7 +94,7 @@ def train(
             record = skip(experiment, run, results, str(error)) if is_main() else {"status": "skipped"}
         else:
             # torch is imported when all of the above is right.
-            from harness.machine import Machine
+            from harness.compute.machine import Machine
             from harness.training.train import train as train_run
 
             machine = Machine(device, workers, threads, cache, deterministic)
@@ -110,8 +110,8 @@ def _evaluated(
     experiment: Any, run: Any, results: Path, threads: int | None, device: str, keep_going: bool
 ) -> dict[str, Any] | None:
     """Evaluate what was trained, unless that has been done, and say what came of it; returns the record if it was."""
+    from harness.compute.machine import Machine
     from harness.evaluation.evaluate import evaluate as evaluate_run
-    from harness.machine import Machine
     from harness.runs.state import Missing, read_record, work_left
 
     record = None
@@ -123,7 +123,7 @@ def _evaluated(
         scores = ", ".join(f"{name} {percent(scores['miou'])}" for name, scores in found["scores"].items())
         print(f"{run}: mIoU {scores}", file=sys.stderr)
     if keep_going:  # one of many
-        from harness.watching import progress_of
+        from harness.runs.watching import progress_of
 
         print(progress_of(experiment, results), file=sys.stderr)
     return record
@@ -155,16 +155,15 @@ def evaluate(
     """Predict, count and score a trained run, and write its record.json; or score a published checkpoint."""
     from typing import get_args
 
-    from harness import discovery
-    from harness.experiment import Absent, Protocol
+    from harness.experiment.schema import Absent, Protocol
 
     for kind, given, allowed in (("protocol", protocol, Protocol), ("rule", [absent] if absent else [], Absent)):
         for name in given:
             if name not in get_args(allowed):
-                raise discovery.unknown(kind, name, get_args(allowed))
+                raise unknown(kind, name, get_args(allowed))
     if (folder is None) == (checkpoint is None):
         raise UserError("pass RUN_DIR, the folder of a trained run, or --checkpoint FILE --model NAME --dataset NAME")
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
 
     machine = Machine(device=device, threads=threads)
     if checkpoint is not None:
@@ -200,7 +199,7 @@ def _known_answers(
     as_json: bool,
 ) -> None:
     from harness import datasets
-    from harness.evaluation.known_answers import evaluate_checkpoint
+    from harness.checks.known_answers import evaluate_checkpoint
 
     opened = datasets.load(name, datasets.resolve_root(name, root))
     options: dict[str, Any] = {"protocols": protocols, "absent": absent, "window": window}
@@ -237,12 +236,13 @@ def reproduce(
     ] = None,
 ) -> None:
     """Make a run again from its record alone, of several the shortest that such a device trained, and compare."""
-    from harness import datasets, devices
-    from harness.machine import Machine
-    from harness.provenance import processor
-    from harness.reproduce import begin, describe, shortest, trained
-    from harness.reproduce import reproduce as make_again
-    from harness.run import read_json
+    from harness import datasets
+    from harness.checks.reproduce import begin, describe, shortest, trained
+    from harness.checks.reproduce import reproduce as make_again
+    from harness.compute import devices
+    from harness.compute.machine import Machine
+    from harness.compute.provenance import processor
+    from harness.runs.record import read_json
 
     gpu = device.startswith("cuda") or (device == "auto" and devices.visible())
     here = {"type": "cuda"} if gpu else {"type": "cpu"} | processor()
@@ -275,8 +275,8 @@ def predict(
     threads: ThreadsOption = None,
 ) -> None:
     """Write a trained run's predictions as official servers take them."""
+    from harness.compute.machine import Machine
     from harness.evaluation.submission import write_predictions
-    from harness.machine import Machine
 
     options: dict[str, Any] = {"protocol": protocol, "out": out, "images": images, "root": root}
     written = write_predictions(folder, Machine(device=device, threads=threads), split=split, form=form, **options)
@@ -294,6 +294,6 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained run's inference network to a file of its own."""
-    from harness.export import export as export_network
+    from harness.evaluation.export import export as export_network
 
     typer.echo(f"written: {export_network(folder, form, out, read_size(size) if size else None)}")

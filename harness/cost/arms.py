@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import discovery, models
-from harness.experiment import Schedule
+from harness import models
+from harness.errors import unknown
+from harness.experiment.schema import Schedule, discovery
 from harness.models.segmenter import Segmenter
 from harness.training.trainer import Trainer
 from methods.class_queues import Queues
@@ -23,7 +24,7 @@ def arm_names(baseline: str, methods: Sequence[str] | None) -> list[str]:
     chosen = list(known if methods is None else methods)
     for name in (baseline, *chosen):
         if name not in known:
-            raise discovery.unknown("method", name, known)
+            raise unknown("method", name, known)
     return list(dict.fromkeys([baseline, *chosen]))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from harness import atomic
+from harness.compute import atomic
 from harness.cost.conditions import machine_name
 from harness.errors import UserError
 from harness.reporting.blocks import refresh

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness import datasets, discovery
-from harness.cost import size_name
+from harness import datasets
+from harness.compute.progress import track
+from harness.config import size_name
 from harness.datasets import IGNORE_INDEX
+from harness.experiment import discovery
 from harness.models import build
 from harness.models.segmenter import Segmenter
-from harness.progress import track
 
 AUXILIARY = "auxiliary_head."
 GIGA = 1e9

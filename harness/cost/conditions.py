@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness.cost import nvml
+from harness.compute import nvml
 
 SYSTEM = Path("/sys")
 PROCESSORS = Path("/proc/cpuinfo")

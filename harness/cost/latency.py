@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness import datasets, discovery
-from harness.cost import records, size_name
+from harness import datasets
+from harness.compute.energy import EnergyMeter
+from harness.compute.machine import Machine
+from harness.config import size_name
+from harness.cost import records
 from harness.cost.arms import arm_names, inference_network
 from harness.cost.complexity import flops, parameters
 from harness.cost.conditions import conditions, settings
-from harness.cost.energy import EnergyMeter
 from harness.cost.memory import peak_bytes
 from harness.cost.timing import Plan, Work, take_turns
-from harness.errors import UserError
-from harness.machine import Machine
+from harness.errors import UserError, unknown
 from harness.models.segmenter import Segmenter
 
 Precision = Literal["float32", "bfloat16"]
@@ -81,7 +82,7 @@ def measure_latency(
     for kind, given, allowed in (("mode", modes, MODES), ("precision", [precision], get_args(Precision))):
         for name in given:
             if name not in allowed:
-                raise discovery.unknown(kind, name, allowed)
+                raise unknown(kind, name, allowed)
     names = arm_names(baseline, methods)
     num_classes = len(datasets.load(dataset).classes)
     device = machine.use()

@@ -10,16 +10,18 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from harness import datasets, discovery
-from harness.cost import records, size_name
+from harness import datasets
+from harness.compute.energy import EnergyMeter
+from harness.compute.machine import Machine
+from harness.config import size_name
+from harness.cost import records
 from harness.cost.arms import LEARNING_RATE, arm_names, generated_batch, schedule, trainer
 from harness.cost.complexity import parameters
 from harness.cost.conditions import conditions, settings
-from harness.cost.energy import EnergyMeter
 from harness.cost.latency import Precision, fast_convolutions
 from harness.cost.memory import held_bytes, peak_bytes
 from harness.cost.timing import Plan, Work, take_turns
-from harness.machine import Machine
+from harness.errors import unknown
 from harness.training.trainer import Trainer
 
 GPU_PLAN = Plan(rounds=20, settle=1, block=5, seconds=10)
@@ -51,7 +53,7 @@ def measure_overhead(
     the step added. Raises UserError for unknown names.
     """
     if precision not in get_args(Precision):
-        raise discovery.unknown("precision", precision, get_args(Precision))
+        raise unknown("precision", precision, get_args(Precision))
     names = arm_names(baseline, methods)
     num_classes = len(datasets.load(dataset).classes)
     device = machine.use()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness import atomic
+from harness.compute import atomic
+from harness.compute.provenance import provenance
 from harness.cost.conditions import device_folder, machine_name
 from harness.cost.equivalence import DRIFT, drift
 from harness.cost.timing import Timings
 from harness.errors import UserError
-from harness.provenance import provenance
 
 SCHEMA = 1
 DISTURBED = 0.9  # processor share; convolutions' threads are busy nearly all the time

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from harness.progress import Progress
+from harness.compute.progress import Progress
 
 STABLE = 0.05  # the last iterations' median is this close, relatively, to that of those before them
 STABLE_WINDOW = 5  # iterations, at most

@@ -9,8 +9,7 @@ from typing import Any
 from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
 from harness.datasets.spec import IGNORE_INDEX, Spec, read_specs
-from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 __all__ = [
     "IGNORE_INDEX",

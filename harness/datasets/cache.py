@@ -16,13 +16,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import atomic
+from harness.compute import atomic
+from harness.compute.progress import track
 from harness.datasets.dataset import Dataset
 from harness.datasets.images import opened
 from harness.datasets.readers import Sample
 from harness.datasets.state import description_state, files_state
 from harness.errors import UserError
-from harness.progress import track
 
 Kind = Literal["ram", "disk"]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.compute.progress import track
 from harness.datasets.dataset import Dataset
 from harness.datasets.diagnosis import wrong_classes, wrong_folders, wrong_images, wrong_labels
 from harness.datasets.images import orientation
@@ -19,7 +20,6 @@ from harness.datasets.jpeg_damage import HOLE, Inspectors, has_hole, inspectors
 from harness.datasets.mistakes import FAR, share_distance, void_classes
 from harness.datasets.readers import Listing, Sample
 from harness.errors import UserError
-from harness.progress import track
 
 EXAMPLES = 10
 IDENTICAL, DIFFERENT, UNKNOWN = "identical to the published labels", "different", "unknown"

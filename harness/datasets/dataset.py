@@ -17,8 +17,7 @@ from harness.datasets import declared
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, Listing, ListLayout, Sample
 from harness.datasets.sizes import Sizes
 from harness.datasets.spec import IGNORE_INDEX, Spec
-from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 __all__ = ["IGNORE_INDEX", "Dataset", "Spec", "no_root", "ranges"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import atomic
+from harness.compute import atomic
 from harness.datasets.sizes import Sizes
 from harness.errors import UserError
 

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import atomic, datasets
+from harness import datasets
+from harness.compute import atomic
 from harness.datasets.dataset import Dataset
 from harness.datasets.declared import RENDERED
 from harness.datasets.readers import FolderLayout

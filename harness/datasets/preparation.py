@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import atomic
+from harness.compute import atomic
+from harness.compute.progress import track
 from harness.datasets.dataset import Dataset
 from harness.datasets.readers import FolderLayout, Sample
 from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.errors import UserError
-from harness.progress import track
 
 SCHEMA = 1
 REPORT = "prepare.json"

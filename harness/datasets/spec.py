@@ -25,11 +25,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness import strict_yaml
+from harness.config import read_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.datasets.sizes import Sizes
-from harness.discovery import unknown
-from harness.errors import YAML_FAULTS, UserError
+from harness.errors import YAML_FAULTS, UserError, unknown
 
 IGNORE_INDEX = 255
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
@@ -186,7 +185,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML's keys on top of those of its base; `below` are the files that lead here by their base."""
     try:
-        content = strict_yaml.load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness.compute import atomic
 from harness.datasets.check_split import EXAMPLES, check_split, count
 from harness.datasets.dataset import Dataset
 from harness.datasets.diagnosis import wrong_root

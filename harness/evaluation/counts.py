@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.atomic import replacing
+from harness.compute.atomic import replacing
 from harness.errors import UserError
 from harness.evaluation.bands import IGNORED, edge_levels, frame_levels, radius
 from harness.evaluation.objects import SIZES, component_areas, runs, size_groups

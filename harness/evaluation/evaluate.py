@@ -12,20 +12,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from harness import datasets, models
+from harness.compute.machine import Machine
+from harness.compute.progress import track
+from harness.compute.torchrun import is_main
 from harness.datasets.dataset import Dataset
-from harness.ending import Ending
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.evaluation.inference import Size, Window, predict
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
-from harness.locking import Lock, hold, remove_leftovers
-from harness.machine import Machine
 from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
-from harness.progress import track
-from harness.run import file_hash, inference_weights, read_json, write_json
+from harness.runs.ending import Ending
 from harness.runs.failures import now, without_scores
-from harness.torchrun import is_main
+from harness.runs.locking import Lock, hold, remove_leftovers
+from harness.runs.record import file_hash, inference_weights, read_json, write_json
 from harness.training import distributed
 
 Tables = dict[str, np.ndarray]

@@ -17,19 +17,18 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from harness import datasets
+from harness.compute.progress import track
+from harness.compute.walking import files_below
 from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.readers import Sample
-from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.evaluation.coco_masks import find_masks, write_maps
 from harness.evaluation.counts import Counts, stack
 from harness.evaluation.encodings import ENCODINGS, Encoding, LabelTable, read_picture
-from harness.evaluation.external_arms import claim, now, settings_of, write_record
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
-from harness.experiment import Absent, Protocol
-from harness.progress import track
-from harness.run import Run
-from harness.walking import files_below
+from harness.experiment.run import Run
+from harness.experiment.schema import Absent, Protocol
+from harness.runs.external_arms import claim, now, settings_of, write_record
 
 T = TypeVar("T")
 

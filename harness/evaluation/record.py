@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import atomic
+from harness.compute import atomic
 from harness.evaluation.categories import Categories, category_scores
 from harness.evaluation.counts import Counts, Table, confusion_image, count_image
 from harness.statistics.scores import score

@@ -11,21 +11,20 @@ from typing import Literal, get_args
 import numpy as np
 
 from harness import datasets
+from harness.compute.machine import Machine
+from harness.compute.progress import track
+from harness.compute.walking import files_below
 from harness.datasets.dataset import Dataset
 from harness.datasets.images import read_image
 from harness.datasets.jpeg_damage import inspectors
 from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
-from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.evaluation.encodings import raw_values
 from harness.evaluation.evaluate import fit_of, load_network, window_of
 from harness.evaluation.inference import predict
 from harness.evaluation.record import write_map
-from harness.experiment import FOLDER_NAME, Protocol
-from harness.machine import Machine
-from harness.progress import track
-from harness.run import read_json
-from harness.walking import files_below
+from harness.experiment.schema import FOLDER_NAME, Protocol
+from harness.runs.record import read_json
 
 Format = Literal["train_ids", "cityscapes", "ade20k"]
 

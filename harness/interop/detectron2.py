@@ -26,13 +26,13 @@ except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's,
     raise ImportError(f"harness.interop.detectron2 needs detectron2 ({error}): see docs/other-frameworks.md") from None
 
 from harness import datasets
+from harness.compute.progress import track
 from harness.datasets.dataset import IGNORE_INDEX, Dataset
 from harness.datasets.images import opened, read_label
 from harness.datasets.readers import Sample
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, Table, count_image, stack
 from harness.evaluation.record import scores_of, write_map
-from harness.progress import track
 
 PREFIX = "contextrast_bench"
 PROTOCOL = "whole"  # under which the counts are kept; what the network was tested with is detectron2's to say

@@ -27,7 +27,7 @@ except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's,
         f"harness.interop.detectron2_methods needs detectron2 ({error}): see docs/other-frameworks.md"
     ) from None
 
-from harness import discovery
+from harness.experiment import discovery
 
 
 def add_method_config(config: Any) -> None:

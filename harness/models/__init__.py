@@ -41,9 +41,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from harness import strict_yaml
-from harness.discovery import unknown
-from harness.errors import YAML_FAULTS, UserError
+from harness.config import read_yaml
+from harness.errors import YAML_FAULTS, UserError, unknown
 from harness.models.code import code_of
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _content(name: str) -> dict[str, Any]:
     files = _files()
     if name not in files:
         raise unknown("model", name, files)
-    own = strict_yaml.load(files[name].read_text(encoding="utf-8"))
+    own = read_yaml(files[name].read_text(encoding="utf-8"))
     base = own.pop("base", None)
     return _content(base) | own if base else own
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from harness.discovery import code_hash
+from harness.compute.source import code_hash
 from harness.errors import UserError
 
 if TYPE_CHECKING:

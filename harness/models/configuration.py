@@ -7,8 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from harness.discovery import unknown
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 from harness.models import ModelSpec
 
 

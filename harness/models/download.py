@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from harness.compute.progress import Progress
 from harness.errors import UserError
 from harness.models import HASH_IN_NAME
-from harness.progress import Progress
 
 MIB = 1 << 20
 PATIENCE = 30.0  # seconds without a byte before the connection counts as cut

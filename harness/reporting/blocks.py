@@ -7,7 +7,7 @@ document's folder.
 import re
 from pathlib import Path
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
 
 _BLOCK = re.compile(r"(?ms)^<!-- begin (?P<file>\S+) -->\n.*?^<!-- end -->$")

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import datasets, discovery
+from harness import datasets
 from harness.comparison import Cell, cells
 from harness.evaluation.counts import REGION
-from harness.experiment import Experiment
+from harness.evaluation.groups import groups
+from harness.experiment.schema import Experiment, discovery
 from harness.reporting import verdicts
 from harness.reporting.published import Ablation, Figure, Settings, baseline_of
-from harness.reporting.records import groups
 from harness.reporting.verdicts import Verdict
 from harness.statistics.scores import frequency_metrics, metric_name, miou_of
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from harness.comparison import Cell, Spread
+from harness.evaluation.groups import display_name
 from harness.reporting.markup import Entry, points
-from harness.reporting.records import display_name
 
 ABSENT_ENTRY = Entry("–")
 

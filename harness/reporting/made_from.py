@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
-from harness.evaluation.external_arms import external_records
-from harness.experiment import Experiment
-from harness.run import fingerprint
+from harness.compute import atomic
+from harness.experiment.schema import Experiment
+from harness.runs.external_arms import external_records
+from harness.runs.record import fingerprint
 
 NAME = "made_from.json"
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from harness.comparison import Cell, cells
 from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
+from harness.evaluation.groups import Group, groups
 from harness.evaluation.objects import SIZES
-from harness.experiment import Experiment
-from harness.reporting.records import Group, groups
+from harness.experiment.schema import Experiment
 from harness.statistics.scores import Values, frequency_metrics, iou, miou_of
 
 EDGES = ("boundary", "trimap")

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from harness.comparison import Cell, halves
-from harness.evaluation.external_arms import EXTERNAL
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.markup import DETAILS, points
-from harness.reporting.records import display_name
 from harness.reporting.summary import demonstration
 from harness.reporting.verdicts import NOT_VERIFIED
+from harness.runs.external_arms import EXTERNAL
 
 PROTOCOLS = {
     "whole": "the image as it is, one scale",

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, interval_text
 from harness.reporting.markup import DETAILS, Entry, Grid, points
 from harness.reporting.measured import Measured
-from harness.reporting.records import display_name
 from harness.reporting.writing import write_table
 from harness.statistics.settings import MeanGain, Setting, mean_gains
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.comparison import Cell
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import ABLATED, Finding, ablation_claims, claims, measure
 from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number, stubs
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.notes import MEANING, facts, notes
-from harness.reporting.records import display_name
 from harness.reporting.settings_table import write_settings_table
 from harness.reporting.writing import write_table
 from harness.reporting.zoo_table import write_zoo_table

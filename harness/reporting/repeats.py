@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import atomic, discovery
+from harness.compute import atomic
 from harness.errors import UserError
-from harness.evaluation.external_arms import EXTERNAL
-from harness.experiment import Schedule
+from harness.experiment.run import Run
+from harness.experiment.schema import Schedule, discovery
 from harness.reporting.markup import escape_markdown, markdown_table, points
-from harness.run import Run, is_set_aside, read_json
+from harness.runs.external_arms import EXTERNAL
+from harness.runs.record import is_set_aside, read_json
 from harness.statistics.repeats import Repeats
 from harness.statistics.repeats import repeats as measure
 

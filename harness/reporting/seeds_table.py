@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.comparison import Cell
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import Measured
 from harness.reporting.writing import write_table

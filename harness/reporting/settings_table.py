@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.markup import Entry, Grid
 from harness.reporting.published import Settings
 from harness.reporting.verdicts import COMPARED, ODD, differing, setting_text

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from harness import datasets
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.runs.state import Missing, read_record
 
 REASON = 60  # characters of a reason that are shown

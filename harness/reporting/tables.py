@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from harness.comparison import COLUMNS, Cell, by_gain, csv_row, spread
-from harness.experiment import Experiment
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry, row_entries
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
 from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, facts, notes
 from harness.reporting.over_settings import settings_grid, write_settings
 from harness.reporting.papers import write_paper_tables
-from harness.reporting.records import arm_order, display_name
 from harness.reporting.seeds_table import write_seeds
 from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness import discovery
-from harness.evaluation.external_arms import EXTERNAL
-from harness.experiment import Arm, Experiment
+from harness.experiment.schema import Arm, Experiment, discovery
 from harness.reporting.published import Settings
+from harness.runs.external_arms import EXTERNAL
 from harness.statistics.interval import Gain
 
 CONFIRMED, SMALLER, LARGER = "confirmed", "gain, but smaller", "gain, but larger"

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from harness import atomic
+from harness.compute import atomic
 from harness.reporting.latex import latex
 from harness.reporting.markup import Grid, html, markdown
 

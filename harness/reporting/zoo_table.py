@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import Finding
 from harness.reporting.entries import ABSENT_ENTRY, cell_entry, gain_text, hole, number

@@ -9,9 +9,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from harness.locking import NAME as LOCK
-from harness.run import STALE_MARK as MARK
-from harness.run import fingerprint
+from harness.runs.locking import NAME as LOCK
+from harness.runs.record import STALE_MARK as MARK
+from harness.runs.record import fingerprint
 from harness.runs.state import settings_in, trained_files
 
 

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness.compute import atomic
 from harness.datasets.verify import SCHEMA
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.locking import hold, left_behind
-from harness.run import FINISHED, Run, Status, fingerprint, read_json, write_json
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs.locking import hold, left_behind
+from harness.runs.record import FINISHED, Status, fingerprint, read_json, write_json
 
 # What training.json holds and record.json does not.
 TRAINING_ONLY = ("schema", "protocols", "absent", "root", "class_pixels")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import discovery
 from harness.errors import UserError
-from harness.evaluation.external_arms import EXTERNAL
-from harness.experiment import Experiment
-from harness.run import Run, differences, inference_weights, read_json
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment, discovery
+from harness.runs.external_arms import EXTERNAL
+from harness.runs.record import differences, inference_weights, read_json
 
 SETTINGS = "settings.json"  # written when a training begins: the settings that it trains with
 TRAINING_FILES = ("training.json", "curve.csv", "diagnostics.npz", "embeddings.npz")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from harness.datasets.dataset import Dataset
-from harness.ending import is_out_of_memory
+from harness.datasets.pictures import narrowed, painted
 from harness.errors import UserError
 from harness.evaluation.inference import predict
 from harness.models.segmenter import Segmenter
-from harness.reporting.pictures import narrowed, painted
+from harness.runs.ending import is_out_of_memory
 
 VERSION = "2.21.0"  # of tensorboard, which is in pyproject.toml and not in the lock
 FOLDER = "tensorboard"  # in a run's folder

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.run import Run, inference_weights, is_set_aside, read_json, write_json
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs.record import inference_weights, is_set_aside, read_json, write_json
 
 LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
 
 KEPT = 2

@@ -23,10 +23,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness import torchrun
-from harness.ending import Ending, ending
+from harness.compute import torchrun
+from harness.compute.torchrun import is_main
 from harness.errors import UserError
-from harness.torchrun import is_main
+from harness.runs.ending import Ending, ending
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness import atomic
+from harness.compute import atomic
 from harness.datasets import IGNORE_INDEX
 from harness.datasets.dataset import Dataset
 from harness.statistics.separation import principal_components, silhouette, unit_rows

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import atomic
+from harness.compute import atomic
 from harness.training import distributed
 
 

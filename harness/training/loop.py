@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.cost.energy import Energy, EnergyMeter
+from harness.compute.energy import Energy, EnergyMeter
+from harness.compute.machine import Machine
+from harness.compute.progress import Progress, duration
+from harness.compute.torchrun import is_main
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
-from harness.ending import Diverged, Notice, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
 from harness.errors import UserError
-from harness.locking import Lock
-from harness.machine import Machine
-from harness.progress import Progress, duration
-from harness.run import refuse_other_settings
-from harness.torchrun import is_main
+from harness.runs.ending import Diverged, Notice, Terminated, TimedOut, is_out_of_memory, noticing_sigterm
+from harness.runs.locking import Lock
+from harness.runs.record import refuse_other_settings
 from harness.training import checkpoint, distributed
 from harness.training.board import Board
 from harness.training.embeddings import note_embeddings

@@ -1,6 +1,6 @@
 """The learning rate as a function of the iteration alone."""
 
-from harness.experiment import Schedule
+from harness.experiment.schema import Schedule
 
 
 def learning_rate(schedule: Schedule, iteration: int) -> float:

@@ -7,29 +7,24 @@ from typing import Any
 
 from torch import Tensor
 
-from harness import atomic, datasets
-from harness.cost.energy import gpu_hours
+from harness import datasets
+from harness.compute import atomic
+from harness.compute.energy import gpu_hours
+from harness.compute.machine import Machine
+from harness.compute.provenance import provenance
+from harness.compute.torchrun import is_main
 from harness.datasets.dataset import Dataset
 from harness.datasets.verify import verify
-from harness.ending import Ending
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.locking import hold, remove_leftovers
-from harness.machine import Machine
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.models.segmenter import state_hash
-from harness.provenance import provenance
-from harness.run import (
-    FINISHED,
-    Run,
-    fingerprint,
-    inference_weights,
-    read_json,
-    write_json,
-)
 from harness.runs.aside import restore, set_aside
+from harness.runs.ending import Ending
 from harness.runs.failures import write_skipped
+from harness.runs.locking import hold, remove_leftovers
+from harness.runs.record import FINISHED, fingerprint, inference_weights, read_json, write_json
 from harness.runs.state import SETTINGS, in_words, settings_in, trained_files
-from harness.torchrun import is_main
 from harness.training import checkpoint, distributed
 from harness.training.board import require_tensorboard
 from harness.training.borrowing import borrow

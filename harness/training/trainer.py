@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness import discovery, models
+from harness import models
 from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
-from harness.experiment import Schedule
+from harness.experiment.schema import Schedule, discovery
 from harness.models.segmenter import Segmenter, total_weight
 from harness.training import distributed
 from harness.training.samples import iteration_seed

@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.datasets.dataset import Dataset
-from harness.experiment import Schedule
+from harness.experiment.schema import Schedule
 
 
 def training_set(dataset: Dataset, schedule: Schedule, cat_max_ratio: float = 0.75) -> Any:

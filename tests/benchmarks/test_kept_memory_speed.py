@@ -16,7 +16,7 @@ STEPS, TURNS = 6, 4
 PROGRAM = """
 import sys, time, torch
 from harness.cost.arms import LEARNING_RATE, generated_batch, schedule, trainer
-from harness.machine import keep_freed_memory
+from harness.compute.machine import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     keep_freed_memory()

@@ -10,9 +10,9 @@ import re
 import pytest
 import torch
 
-from harness import discovery
 from harness.cost.arms import fill_memories
 from harness.cost.memory import peak_bytes
+from harness.experiment import discovery
 
 CHANNELS, CLASSES, BATCH, HEIGHT, WIDTH = (48, 96, 192, 384), 19, 8, 128, 256
 STATED = re.compile(r"Peak extra memory[^:]*: ([\d.]+) GiB(?:; with memory ([\d.]+) GiB)?")

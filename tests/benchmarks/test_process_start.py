@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 FEW = 21  # iterations
 JOBS = 20

@@ -19,7 +19,7 @@ from mmsegmentation_data import training_set
 from harness.datasets import load
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.training.samples import TrainingSamples
 
 SAMPLES = 100

@@ -19,8 +19,8 @@ import pytest
 from harness import datasets
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts
 from harness.evaluation.objects import SIZES
-from harness.experiment import Experiment
-from harness.run import write_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import write_json
 
 IMAGES = 200
 RECORDS = 300

@@ -28,9 +28,9 @@ import torch
 from mmsegmentation_data import training_set
 
 from harness import datasets, models
+from harness.compute.machine import Machine
 from harness.cost.equivalence import FEWEST_ROUNDS, ratio
-from harness.experiment import Experiment
-from harness.machine import Machine
+from harness.experiment.schema import Experiment
 from harness.models.segmenter import Segmenter
 from harness.training import loop, train
 from harness.training.history import History

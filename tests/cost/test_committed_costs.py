@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from harness.cost.measured_tables import write_latency_table, write_training_table
+from harness.reporting.costs.measured import write_latency_table, write_training_table
 
 
 @pytest.mark.parametrize(("kind", "write"), [("latency", write_latency_table), ("training", write_training_table)])

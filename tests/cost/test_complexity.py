@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness import discovery
 from harness.cost.complexity import cost_rows, flops, multiply_adds, parameters
 from harness.errors import UserError
+from harness.experiment import discovery
 
 
 class Small(nn.Module):

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from harness.cost import records
-from harness.cost.measured_tables import published_overheads, write_latency_table, write_training_table
 from harness.cost.timing import Timings
 from harness.errors import UserError
+from harness.reporting.costs.measured import published_overheads, write_latency_table, write_training_table
 
 CPU = torch.device("cpu")
 PUBLISHED = {"contextrast": (10.017 / 8.967, 27788 / 26692)}

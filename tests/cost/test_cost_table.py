@@ -3,9 +3,9 @@ import csv
 import pytest
 
 from harness import models
-from harness.cost import table
-from harness.cost.table import cases, published, write_cost_table
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
+from harness.reporting.costs import networks as table
+from harness.reporting.costs.networks import cases, published, write_cost_table
 
 
 def counted(model, method, dataset, size, **changes):

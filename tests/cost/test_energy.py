@@ -3,8 +3,8 @@ import ctypes
 import pytest
 import torch
 
-from harness.cost import energy, nvml
-from harness.cost.energy import EnergyMeter, gpu_hours
+from harness.compute import energy, nvml
+from harness.compute.energy import EnergyMeter, gpu_hours
 
 CPU = torch.device("cpu")
 

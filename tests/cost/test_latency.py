@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness import discovery, models
+from harness import models
+from harness.compute.machine import Machine
 from harness.cost import latency
 from harness.cost.arms import inference_network
 from harness.cost.complexity import flops, multiply_adds, parameters
@@ -13,7 +14,7 @@ from harness.cost.latency import Setting, label_maps, measure_latency
 from harness.cost.timing import Plan
 from harness.errors import UserError
 from harness.evaluation.inference import predict
-from harness.machine import Machine
+from harness.experiment import discovery
 
 PLAN = Plan(warmup_iterations=2, warmup_seconds=0, rounds=3, settle=0, block=2)
 MACHINE = Machine("cpu")

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from harness.compute.machine import Machine
 from harness.cost.arms import fill_memories, generated_batch
 from harness.cost.complexity import parameters
 from harness.cost.overhead import measure_overhead
 from harness.cost.timing import Plan
 from harness.errors import UserError
-from harness.machine import Machine
 from harness.training.trainer import Trainer
 from methods.class_queues import Queues
 

@@ -2,8 +2,9 @@ import csv
 
 import pytest
 
-from harness.cost.runs_table import write_runs_table
-from harness.run import Run, read_json, write_json
+from harness.experiment.run import Run
+from harness.reporting.costs.runs import write_runs_table
+from harness.runs.record import read_json, write_json
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cost import read_size, size_name
+from harness.config import read_size, size_name
 from harness.errors import UserError
 
 pixels = st.integers(1, 10**6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import datasets
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 FIRST = ("camvid", "cityscapes", "ade20k", "pascal-context", "coco-stuff")
 

@@ -19,7 +19,7 @@ from harness.datasets.scenes import render
 from harness.datasets.spec import Spec
 from harness.datasets.verify import verify
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 TABLES = Path(__file__).parent / "class_tables"
 VOID = 255
@@ -403,7 +403,7 @@ def test_three_real_ade20k_pairs_are_read(ade20k_samples: Path) -> None:
 
 @pytest.fixture
 def train_on(repository: Path, tmp_path: Path) -> Iterator[Callable[[str, Path], dict[str, str]]]:
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
     from harness.training.train import train
 
     experiment = Experiment.load(repository / "config" / "layouts.yaml")

@@ -126,7 +126,7 @@ def test_a_damaged_declaration_is_named(tmp_path: Path, text: str) -> None:
 
 def test_records_of_a_part_say_so(tmp_path: Path) -> None:
     from harness.evaluation.external_predictions import score_predictions
-    from harness.run import Run
+    from harness.experiment.run import Run
 
     dataset = real("camvid", "", tmp_path / "root", {"train": 1, "val": 1, "test": 1}, (12, 16))
     declare(dataset)

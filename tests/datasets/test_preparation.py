@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import atomic, datasets
+from harness import datasets
+from harness.compute import atomic
 from harness.datasets import layout_writer, preparation
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError

@@ -12,12 +12,13 @@ from harness import cli, datasets
 from harness.comparison import cells
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.evaluation.external_arms import external_records, external_run, why_not_shown, with_external_arms
 from harness.evaluation.external_predictions import score_predictions
-from harness.experiment import Experiment
-from harness.reporting.records import Missing, arm_order, groups, read_record
+from harness.evaluation.groups import Missing, arm_order, groups, read_record
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.reporting.tables import write_tables
-from harness.run import Run, read_json, write_json
+from harness.runs.external_arms import external_records, external_run, why_not_shown, with_external_arms
+from harness.runs.record import read_json, write_json
 from harness.statistics.scores import miou_of
 
 MODEL = "hrnet_tiny"

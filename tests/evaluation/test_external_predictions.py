@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from harness import datasets
+from harness.checks.records import check_record
 from harness.errors import UserError
 from harness.evaluation.external_predictions import score_predictions
-from harness.records_check import check_record
-from harness.run import Run, read_json
+from harness.experiment.run import Run
+from harness.runs.record import read_json
 
 
 @pytest.fixture
@@ -193,7 +194,7 @@ def spoil(folder, kind):
 )
 @pytest.mark.parametrize("encoding", [None, "train_ids"])
 def test_a_bad_file_is_refused_by_name_and_nothing_is_written(tiny, tmp_path, kind, words, encoding):
-    from harness.evaluation.external_arms import external_run
+    from harness.runs.external_arms import external_run
 
     spoil(write(tmp_path / "theirs", guesses(tiny)), kind)
     results = tmp_path / "results"

@@ -3,12 +3,12 @@ from typer.testing import CliRunner
 
 from harness import datasets
 from harness.cli import app
+from harness.compute.machine import Machine
 from harness.errors import UserError
-from harness.evaluation.borrowing import borrow_records
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.machine import Machine
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.borrowing import borrow_records
+from harness.runs.record import read_json
 from harness.training.train import train
 
 pytestmark = pytest.mark.slow

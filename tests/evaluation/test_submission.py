@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from harness import datasets
+from harness.compute.machine import Machine
 from harness.datasets.images import read_label
 from harness.errors import UserError
-from harness.machine import Machine
-from harness.run import write_json
+from harness.runs.record import write_json
 
 CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]  # of labels.py
 SIZE = (32, 48)
@@ -60,7 +60,7 @@ def make_run(tmp_path):
 
             from harness import models
             from harness.models.segmenter import state_hash
-            from harness.run import inference_weights
+            from harness.runs.record import inference_weights
 
             torch.manual_seed(0)
             network = models.build("hrnet_tiny", datasets.load(dataset).num_classes, weights="none")

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from harness.checks.reproduce import Comparison
 from harness.cli.common import percent
 from harness.evaluation.counts import Counts, count_image, stack
 from harness.evaluation.record import scores_of
-from harness.reproduce import Comparison
 
 
 def test_scores_without_a_labelled_pixel_are_none_and_printed_as_undefined():

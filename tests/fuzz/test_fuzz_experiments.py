@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutations import ODD_YAML, damaged, examples, mutated, outcome, values
 
-from harness import discovery
+from harness.experiment import discovery
 
 CONTENT = {
     "arms": {

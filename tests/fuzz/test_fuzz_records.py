@@ -12,8 +12,8 @@ from mutations import damaged, examples, json_values, mutated, outcome
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts
 from harness.evaluation.objects import SIZES
 from harness.evaluation.record import save_counts, scores_of
-from harness.experiment import Experiment
-from harness.run import write_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import write_json
 
 pytestmark = pytest.mark.slow
 TABLES = ["region", *(f"{kind}@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS)]

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import discovery
+from harness.experiment import discovery
 from methods.method import Method
 from methods.negative_diagnostics import DISTANCES
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import discovery, models
+from harness import models
 from harness.cost.complexity import cost_rows
 from harness.errors import UserError
 from harness.evaluation.inference import predict
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment, discovery
 from harness.training.trainer import Trainer
 
 CLASSES = 5

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jobs
 
-from harness.experiment import Experiment
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json
 
 AT_A_TIME = 2
 

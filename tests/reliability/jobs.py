@@ -29,8 +29,8 @@ def run_job(job, given, dies_at=None):
     import torch
 
     from harness import datasets
-    from harness.experiment import Experiment
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
+    from harness.experiment.schema import Experiment
 
     torch.set_num_threads(1)
     sys.stderr = Path(f"{given['results']}.log").open("a")  # noqa: SIM115  it lives as long as the process

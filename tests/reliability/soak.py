@@ -6,7 +6,8 @@ pytest runs it where it is named alone. It writes what was survived into docs/re
 import grid
 import jobs
 
-from harness import atomic, datasets
+from harness import datasets
+from harness.compute import atomic
 
 ARMS = {"cross_entropy": {}, "contextrast": {}, "pixel_contrast": {"memory": True}}
 SCHEDULE = {"iterations": 200, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from harness import datasets
-from harness.ending import Terminated, TimedOut, ending
+from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.locking import hold
-from harness.machine import Machine
+from harness.experiment.schema import Experiment
 from harness.models.segmenter import state_hash
-from harness.run import inference_weights, read_json, refuse_changed_files, write_json
-from harness.status import describe, retry, status_rows
+from harness.runs.ending import Terminated, TimedOut, ending
+from harness.runs.locking import hold
+from harness.runs.record import inference_weights, read_json, refuse_changed_files, write_json
+from harness.runs.status import describe, retry, status_rows
 from harness.training import checkpoint
 from harness.training.train import train
 from harness.training.trainer import Trainer
@@ -259,7 +259,9 @@ def test_a_run_that_is_worked_on_is_running_with_its_progress(experiment, tmp_pa
 
 
 def test_status_imports_no_torch(repository):
-    code = "import sys, harness.status, harness.runs.failures, harness.unlock; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, harness.runs.status, harness.runs.failures, harness.runs.unlock; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=repository).returncode == 0
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from harness import datasets
-from harness.experiment import Experiment
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json
 
 pytestmark = pytest.mark.slow
 

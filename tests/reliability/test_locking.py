@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from harness import locking
 from harness.errors import UserError
-from harness.locking import hold, holder, remove_leftovers
+from harness.runs import locking
+from harness.runs.locking import hold, holder, remove_leftovers
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.locking import hold
+from harness.runs.locking import hold
 with hold(Path(sys.argv[1]), "train") as lock:
     lock.tell(3, 10)
     print("held", flush=True)
@@ -99,7 +99,7 @@ def test_temporary_files_of_killed_writers_are_removed_and_nothing_else(reposito
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("kept")
     kill = (
-        "import os, sys\nfrom pathlib import Path\nfrom harness import atomic\n"
+        "import os, sys\nfrom pathlib import Path\nfrom harness.compute import atomic\n"
         "with atomic.replacing(Path(sys.argv[1])) as path:\n    path.write_text('torn')\n    os.kill(os.getpid(), 9)"
     )
     for name in ("record.json", "a/iteration_0000001.pt", "a/new.png", "a/nosuffix"):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from harness.errors import UserError
-from harness.unlock import unlock
+from harness.runs.unlock import unlock
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_snakemake_in_another_folder_does_not_count(locked, named_snakemake, t
 def test_it_is_a_command_of_its_own(repository, locked, named_snakemake):
     def call():
         env = os.environ | {"PYTHONPATH": str(repository)}
-        command = [sys.executable, "-m", "harness.unlock"]
+        command = [sys.executable, "-m", "harness.runs.unlock"]
         return subprocess.run(command, cwd=locked, env=env, capture_output=True, text=True)
 
     process = start(named_snakemake, locked)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run import read_json
+from harness.runs.record import read_json
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_after_a_kill_of_snakemake_unlock_and_the_same_command_go_on(repository,
     assert first.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
     assert list((tmp_path / ".snakemake/locks").iterdir())
     # What `make run` does; the job that outlived its snakemake may still be at work.
-    unlock = subprocess.run([sys.executable, "-m", "harness.unlock"], cwd=tmp_path, env=env, capture_output=True)
+    unlock = subprocess.run([sys.executable, "-m", "harness.runs.unlock"], cwd=tmp_path, env=env, capture_output=True)
     assert unlock.returncode == 0, unlock.stderr
     again = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stdout + again.stderr
@@ -74,7 +74,7 @@ def test_killed_once_in_every_rule_the_workflow_ends_as_an_undisturbed_one(repos
             process.kill()
             killed.append(stage)
         process.wait()
-        unlock = [sys.executable, "-m", "harness.unlock"]
+        unlock = [sys.executable, "-m", "harness.runs.unlock"]
         subprocess.run(unlock, cwd=broken, env=env, check=True, capture_output=True)
     assert len(killed) >= 5, killed
     again = subprocess.run(command, env=env, cwd=broken, capture_output=True, text=True)

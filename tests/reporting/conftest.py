@@ -11,8 +11,8 @@ import yaml
 
 from harness import datasets
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, count_image, stack
-from harness.experiment import Experiment
-from harness.run import write_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import write_json
 from harness.statistics.scores import score
 
 CLASSES = ("Sky", "Road", "Sign_Symbol", "Never")  # "Never" is in no image

@@ -1,9 +1,9 @@
 """A table whose runs were not made on the published data set says so."""
 
 from harness.comparison import Cell
-from harness.experiment import Experiment
+from harness.evaluation.groups import Origin
+from harness.experiment.schema import Experiment
 from harness.reporting.notes import notes
-from harness.reporting.records import Origin
 
 
 def cell(data: str) -> Cell:

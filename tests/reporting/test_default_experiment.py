@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, browsing
 
-from harness.experiment import Experiment
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json
 
 SHORT = ["schedule.iterations=4", "schedule.warmup=1", "schedule.log_every=2", "protocols=[whole]"]
 

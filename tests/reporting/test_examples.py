@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from harness import datasets
+from harness.datasets.pictures import WRONG, best_window, errors, framed, painted, png
 from harness.errors import UserError
 from harness.evaluation.counts import Counts, count_image, stack
 from harness.reporting.examples import choice, write_examples
 from harness.reporting.examples.choice import choose, gather
 from harness.reporting.examples.sheet import examples_figure
 from harness.reporting.figures.style import STYLE
-from harness.reporting.pictures import WRONG, best_window, errors, framed, painted, png
 
 
 @given(st.lists(st.one_of(st.integers(-5, 5).map(float), st.just(float("nan")))))

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from readable import assert_readable
 
 from harness.comparison import Cell, by_gain, cells
+from harness.evaluation.groups import Missing, groups
 from harness.reporting.figures import figure_names, write_figures
 from harness.reporting.figures.classes import classes_figure, frequency_figure
 from harness.reporting.figures.confusion import confusion_figure
@@ -16,7 +17,6 @@ from harness.reporting.figures.style import STYLE, arm_styles, only_text, save
 from harness.reporting.figures.training import diagnostics_figure, training_figure
 from harness.reporting.measured import Measured, measure
 from harness.reporting.over_settings import over_settings
-from harness.reporting.records import Missing, groups
 from harness.statistics.interval import Gain
 from harness.statistics.scores import miou_of
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting import latex as module
 from harness.reporting.latex import escape_latex, latex
 from harness.reporting.markup import Entry, Grid

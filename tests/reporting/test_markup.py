@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from harness.comparison import Cell
+from harness.evaluation.groups import Missing
 from harness.reporting import markup
 from harness.reporting.entries import arm_entry, cell_entry, gain_text, level_text, row_entries, runs_text
 from harness.reporting.latex import latex
@@ -17,7 +18,6 @@ from harness.reporting.markup import (
     markdown_table,
     points,
 )
-from harness.reporting.records import Missing
 from harness.statistics.interval import Gain
 
 NASTY = "a_b & 50% of <script>alert(1)</script> | $x^2$ ~ {#1} \\ *y* `z` [q](r)"

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from harness.comparison import Cell, cells
+from harness.evaluation.groups import groups
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, number, verdict_text
-from harness.reporting.records import groups
-from harness.run import write_json
+from harness.runs.record import write_json
 from harness.statistics.interval import Gain
 from harness.statistics.scores import miou, miou_of
 

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from harness.evaluation.counts import Counts
-from harness.experiment import Arm, Experiment
+from harness.experiment.schema import Arm, Experiment
 from harness.reporting import verdicts
 from harness.reporting.claims import ablation_claims, claims, measure
 from harness.reporting.published import FOLDER, ablations, figures, training_settings
 from harness.reporting.tables import write_tables
-from harness.run import write_json
+from harness.runs.record import write_json
 from harness.statistics.interval import Gain, critical, gains
 
 PIXELS = 10_000  # a hundredth of a point each

@@ -13,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.published import FOLDER, ablations, baseline_of, figures, training_settings, zoo_figures
 from harness.reporting.tables import write_tables
 
@@ -234,7 +234,7 @@ def test_an_experiment_on_nothing_published_has_no_papers_tables(make_experiment
 def test_the_papers_tables_are_made_without_torch(request, tmp_path):
     code = (
         "import sys, pathlib\n"
-        "from harness.experiment import Experiment\n"
+        "from harness.experiment.schema import Experiment\n"
         "from harness.reporting.tables import write_tables\n"
         "experiment = Experiment.load(pathlib.Path(sys.argv[1]), ['datasets=[camvid]', 'seeds=[0]'])\n"
         "write_tables(experiment, pathlib.Path(sys.argv[2]))\n"

@@ -6,8 +6,8 @@ import pytest
 
 from harness.comparison import cells
 from harness.evaluation.counts import Counts
-from harness.reporting.records import Missing, arm_order, groups, read_record
-from harness.run import read_json, write_json
+from harness.evaluation.groups import Missing, arm_order, groups, read_record
+from harness.runs.record import read_json, write_json
 from harness.statistics.scores import miou_of
 
 RUN = ("scenes", "lite0_fpn")

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, browsing
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.repeats import write_repeats
 from harness.reporting.tables import write_tables
-from harness.run import read_json
+from harness.runs.record import read_json
 from harness.statistics.scores import score
 
 REPOSITORY = Path(__file__).parents[2]

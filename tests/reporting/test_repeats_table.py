@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import UserError
 from harness.reporting.repeats import write_repeats
-from harness.run import write_json
+from harness.runs.record import write_json
 
 SCHEDULE = {"iterations": 10, "batch": 8, "crop": [32, 32], "learning_rate": 0.1}
 

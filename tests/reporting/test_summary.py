@@ -2,10 +2,10 @@
 
 import pytest
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting import made_from
 from harness.reporting.summary import summary
-from harness.run import write_json
+from harness.runs.record import write_json
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from harness.locking import holder
-from harness.run import Run, read_json
+from harness.experiment.run import Run
+from harness.runs.locking import holder
+from harness.runs.record import read_json
 
 pytestmark = pytest.mark.slow
 

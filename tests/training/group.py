@@ -46,8 +46,8 @@ def train(rank, given, happening=None, at=None, on=None):
     """
     from harness import datasets
     from harness.cli.common import finish
-    from harness.experiment import Experiment
-    from harness.machine import Machine
+    from harness.compute.machine import Machine
+    from harness.experiment.schema import Experiment
     from harness.training import distributed, trainer
     from harness.training.train import train
 
@@ -72,8 +72,8 @@ def train(rank, given, happening=None, at=None, on=None):
 def evaluate(rank, folder, datasets_folder, protocols):
     """Evaluate a run as its verb does."""
     from harness import datasets
+    from harness.compute.machine import Machine
     from harness.evaluation.evaluate import evaluate
-    from harness.machine import Machine
 
     datasets.FOLDER = Path(datasets_folder)
     evaluate(Path(folder), Machine("cpu", threads=1), protocols=protocols)

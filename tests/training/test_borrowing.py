@@ -1,10 +1,10 @@
 import pytest
 
 from harness import datasets
+from harness.compute.machine import Machine
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.machine import Machine
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json
 from harness.training.train import train
 from harness.training.trainer import Trainer
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from harness import datasets
-from harness.experiment import Experiment
-from harness.machine import Machine
+from harness.compute.machine import Machine
+from harness.experiment.schema import Experiment
 from harness.training.train import train
 
 

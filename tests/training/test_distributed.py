@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from harness import datasets
+from harness.compute.machine import Machine
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.locking import holder
-from harness.machine import Machine
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.locking import holder
+from harness.runs.record import read_json
 from harness.training import checkpoint
 from harness.training.samples import slots_of
 from harness.training.trainer import Trainer

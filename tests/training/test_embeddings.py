@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from harness import datasets
-from harness.experiment import Experiment
-from harness.machine import Machine
+from harness.compute.machine import Machine
+from harness.experiment.schema import Experiment
 from harness.statistics.separation import silhouette, unit_rows
 from harness.training import embeddings, loop
 from harness.training.embeddings import CLASSES, COMPONENTS, IMAGES, NAME, PIXELS, note_embeddings

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from harness import discovery
 from harness.cost.arms import generated_batch, schedule, trainer
 from harness.evaluation.inference import scores
+from harness.experiment import discovery
 
 pytestmark = [
     pytest.mark.gpu,

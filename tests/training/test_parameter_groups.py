@@ -5,7 +5,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.training.trainer import Trainer
 
 SEGFORMER = {"fit": [2048, 512], "undecayed": ["pos_block", "norm"], "head_rate": 10}

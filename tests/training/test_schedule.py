@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from harness.experiment import Schedule
+from harness.experiment.schema import Schedule
 from harness.training.schedule import learning_rate
 
 

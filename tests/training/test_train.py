@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from harness import datasets, models
+from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.machine import Machine
-from harness.run import inference_weights, read_json
+from harness.experiment.schema import Experiment
 from harness.runs import state
+from harness.runs.record import inference_weights, read_json
 from harness.training import checkpoint
 from harness.training.train import train
 from harness.training.trainer import Trainer

@@ -3,10 +3,10 @@
 import pytest
 
 from harness import datasets
-from harness.cost import energy
+from harness.compute import energy
+from harness.compute.machine import Machine
 from harness.evaluation.evaluate import evaluate
-from harness.experiment import Experiment
-from harness.machine import Machine
+from harness.experiment.schema import Experiment
 from harness.training.train import train
 from harness.training.trainer import Trainer
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 
+from harness.compute.progress import track
 from harness.datasets.scenes.scene import render
 from harness.errors import UserError
-from harness.progress import track
 
 
 def write(root: Path, seed: int, counts: dict[str, int], height: int = 144, width: int = 192) -> None:

@@ -9,9 +9,9 @@ import matplotlib as mpl
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.examples.choice import Examples, gather
 from harness.reporting.examples.sheet import FONT, examples_figure
 from harness.reporting.figures.style import PAGE, STYLE

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from harness import datasets
 from harness.datasets import Dataset, Sample
 from harness.datasets.images import read_label
+from harness.datasets.pictures import Pixels, Window, best_window
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts, count_image
-from harness.experiment import Experiment
-from harness.reporting.pictures import Pixels, Window, best_window
-from harness.reporting.records import arm_order, display_name
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import miou
 

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from harness.datasets import Dataset
+from harness.datasets.pictures import WRONG, Pixels, errors, framed, painted
+from harness.evaluation.groups import display_name
 from harness.reporting.examples.choice import Examples
 from harness.reporting.figures.style import PAGE, letters
-from harness.reporting.pictures import WRONG, Pixels, errors, framed, painted
-from harness.reporting.records import display_name
 
 FONT = 6.5  # points
 MARGIN, GAP, BETWEEN = 0.05, 0.03, 0.1  # inches: around all, between pictures, between images

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 
 if TYPE_CHECKING:
     from harness.reporting.measured import Measured

@@ -6,7 +6,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
     COLUMN,
@@ -18,7 +19,6 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.records import arm_order, display_name
 
 PARTS = ("head", "mid", "tail")
 CLASSES_SHOWN = 20  # more are not readable on a page

@@ -4,11 +4,11 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.classes import DIVERGING
 from harness.reporting.figures.style import PAGE, note, note_height, only_text, sheet
 from harness.reporting.measured import Measured
-from harness.reporting.records import arm_order, display_name
 
 CLASSES_SHOWN = 20  # more are not readable
 PANELS_ACROSS = 3

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.run import read_json
+from harness.experiment.schema import Experiment
+from harness.runs.record import read_json
 
 
 @dataclass(frozen=True)

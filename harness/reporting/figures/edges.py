@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.comparison import Cell
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
     PAGE,
@@ -20,7 +21,6 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import EDGES, Measured
-from harness.reporting.records import display_name
 
 TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from harness import datasets
 from harness.datasets.dataset import Dataset
-from harness.experiment import Experiment
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     MARKERS,
     PAGE,
@@ -26,7 +27,6 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
-from harness.reporting.records import arm_order, display_name
 
 PHASES = ("before", "after")
 SMALL = 6.0  # points

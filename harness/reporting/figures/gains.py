@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.comparison import Cell, by_gain
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
@@ -22,7 +23,6 @@ from harness.reporting.figures.style import (
 )
 from harness.reporting.measured import Measured
 from harness.reporting.over_settings import over_settings
-from harness.reporting.records import display_name
 
 ROW = 0.17  # inches
 HOLLOW = "hollow: it holds 0, or there is none (a single run)"

@@ -7,7 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     COLUMN,
     PAGE,
@@ -20,7 +21,6 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.records import display_name
 
 PANELS_ACROSS = 3
 

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.curves import Curve, draw_curve
 from harness.reporting.figures.style import (
     PAGE,
@@ -20,7 +21,6 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
-from harness.reporting.records import display_name
 
 # Over the iterations: panel -> its quantities, the second one dashed (contextrast.md).
 OVER_TIME = {

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from harness import atomic
-from harness.experiment import Experiment
-from harness.reporting.records import arm_order, display_name
+from harness.compute import atomic
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.schema import Experiment
 
 COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a paper
 DOTS_PER_INCH = 300

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from harness.experiment import Experiment
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.figures.curves import Curve, Curves, draw_curve
 from harness.reporting.figures.style import (
     PAGE,
@@ -17,7 +18,6 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
-from harness.reporting.records import display_name
 
 NOT_PLOTTED = ("iteration", "learning_rate", "seconds")  # the same for all arms, or of the machine
 LAST_LOSS = "gradient_norm"  # in curve.csv losses and their terms stand before it, diagnostics behind

@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness import atomic
 from harness.comparison import Cell, by_gain
-from harness.experiment import Arm, Experiment
+from harness.compute import atomic
+from harness.evaluation.groups import display_name
+from harness.experiment.schema import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
@@ -29,7 +30,6 @@ from harness.reporting.page.content import (
 )
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.papers import paper_tables, verdict_counts
-from harness.reporting.records import display_name
 from harness.reporting.summary import demonstration
 
 HERE = Path(__file__).parent

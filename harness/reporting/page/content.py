@@ -10,12 +10,13 @@ import numpy as np
 
 from harness.comparison import Cell
 from harness.errors import UserError
-from harness.experiment import Experiment
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
-from harness.reporting.records import arm_order, display_name
-from harness.run import Run, read_json
+from harness.runs.record import read_json
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import mean_defined
 from harness.statistics.settings import MeanGain

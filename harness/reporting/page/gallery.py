@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.datasets.pictures import Pixels, errors, framed, painted, png
+from harness.evaluation.groups import display_name
 from harness.reporting.examples.choice import Example, Examples
 from harness.reporting.page.content import data_uri
-from harness.reporting.pictures import Pixels, errors, framed, painted, png
-from harness.reporting.records import display_name
 
 WIDEST = 640  # pixels of a picture
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
 
 VERDICTS = "papers_verdicts"

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import datasets
-from harness.discovery import unknown
-from harness.errors import UserError
-from harness.experiment import Experiment
-from harness.locking import hold, holder, seconds_left
-from harness.progress import duration
-from harness.run import Run, read_json
+from harness.compute.progress import duration
+from harness.errors import UserError, unknown
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs.locking import hold, holder, seconds_left
+from harness.runs.record import read_json
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 # What `--retry` takes, and the statuses that it means. A diverged run would diverge again unless something changed.

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness import devices
-from harness.cost import nvml
+from harness.compute import devices, nvml
 
 POWERCAP = Path("/sys/class/powercap")  # Linux: the counters of Intel's and AMD's processors (RAPL)
 PERIOD = 1.0  # seconds between two readings of `EnergyMeter.follow`

@@ -5,12 +5,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
+from harness.evaluation.groups import display_name
 from harness.reporting.markup import escape_markdown, markdown_table
-from harness.reporting.records import display_name
 from harness.reporting.tables import csv_text
-from harness.run import is_set_aside, read_json
+from harness.runs.record import is_set_aside, read_json
 
 COLUMNS = (
     *("dataset", "model", "arm", "seed", "status", "iterations", "seconds", "device", "threads"),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from harness import atomic, discovery
+from harness.compute import atomic
 from harness.errors import UserError
+from harness.experiment import discovery
 
 EXPERIMENT = """# {name} beside cross entropy and Contextrast, in the setting of config/quick.yaml.
 #   make run EXPERIMENT=config/try_{name}.yaml

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import discovery
+from harness.compute.machine import Machine
+from harness.compute.walking import files_below
 from harness.errors import UserError
-from harness.evaluation.external_arms import EXTERNAL
-from harness.experiment import ARM_KEYS, Experiment
-from harness.machine import Machine
-from harness.run import Run, differences, is_set_aside, read_json
-from harness.walking import files_below
+from harness.experiment.run import Run
+from harness.experiment.schema import ARM_KEYS, Experiment, discovery
+from harness.runs.external_arms import EXTERNAL
+from harness.runs.record import differences, is_set_aside, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,8 +142,8 @@ def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations:
     import pandas as pd
 
     from harness import datasets
+    from harness.compute.provenance import provenance
     from harness.datasets.verify import verify
-    from harness.provenance import provenance
     from harness.training.loop import Job
     from harness.training.trainer import Trainer
 

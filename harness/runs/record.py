@@ -1,40 +1,17 @@
-"""A run: its key, its folder, its fingerprint and its record."""
+"""The JSON files of a run: written with a hash, read with a check, and compared by their settings."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import atomic
+from harness.compute import atomic
 from harness.errors import UserError
 
 SCHEMA = 1
 Status = Literal["done", "diverged", "out_of_memory", "timeout", "skipped", "failed"]
 STALE_MARK = ".stale-"  # in the name of a folder whose run is set aside (runs/aside.py)
 FINISHED = ("done", "diverged")  # of a training: the same settings would end the same way again
-
-
-@dataclass(frozen=True)
-class Run:
-    """The key of a run. `folder` is where all of it lives."""
-
-    experiment: str
-    dataset: str
-    model: str
-    arm: str
-    seed: int
-
-    def folder(self, results: Path) -> Path:
-        """`results/runs/<experiment>/<dataset>/<model>/<arm>/seed<k>`."""
-        return Path(results) / "runs" / self.experiment / self.dataset / self.model / self.arm / f"seed{self.seed}"
-
-    def key(self) -> dict[str, Any]:
-        """The `key` of record.json."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.dataset}/{self.model}/{self.arm}/seed{self.seed}"
 
 
 def is_set_aside(path: Path) -> bool:

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harness import atomic, datasets, discovery
-from harness.cost import size_name
-from harness.errors import UserError
+from harness import datasets
+from harness.compute import atomic
+from harness.config import size_name
+from harness.errors import UserError, unknown
 from harness.evaluation.evaluate import load_network
 from harness.models.segmenter import Segmenter, state_hash
-from harness.run import read_json
+from harness.runs.record import read_json
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt"}
 
@@ -29,7 +30,7 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
     Raises UserError for an unknown kind, a run that was not trained to its end, and weights that are not the run's.
     """
     if kind not in SUFFIXES:
-        raise discovery.unknown("format", kind, SUFFIXES)
+        raise unknown("format", kind, SUFFIXES)
     training = read_json(folder / "training.json")
     if training["status"] != "done":
         raise UserError(f"{folder} ended as {training['status']}: only a run that was trained to its end is exported")

@@ -1,4 +1,4 @@
-"""Removes the lock that a killed Snakemake left in the current folder: `python -m harness.unlock`, run by `make run`.
+"""Removes the lock that a killed Snakemake left in the current folder. `make run` calls it before it starts.
 
 Snakemake's lock does not say whose it is. It is a dead one's if no process called snakemake has this folder as its
 working folder.

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import torch
 
 from harness.errors import UserError
-from harness.run import Status
+from harness.runs.record import Status
 
 LINES = 20  # of the log, that a record keeps
 # The file system refuses: no result of the run's, its record could not be written either, and the next try goes on.

@@ -21,10 +21,11 @@ from pydantic import (
     model_validator,
 )
 
-from harness import datasets, discovery, models, strict_yaml
-from harness.config import Listed, Range, Size, Strict
-from harness.errors import YAML_FAULTS, UserError
-from harness.run import Run
+from harness import datasets, models
+from harness.config import Listed, Range, Size, Strict, read_yaml
+from harness.errors import YAML_FAULTS, UserError, unknown
+from harness.experiment import discovery
+from harness.experiment.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
@@ -190,9 +191,7 @@ class Experiment(Strict):
             given = current
             for key in given:
                 if key not in allowed:
-                    raise discovery.unknown(
-                        "option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}"
-                    )
+                    raise unknown("option", key, [*allowed, *ARM_KEYS[1:]], f" of method {method} in arm {name}")
             try:
                 discovery.options(method, given)
             except UserError as error:
@@ -212,7 +211,7 @@ class Experiment(Strict):
             for key in given:
                 if key not in Schedule.model_fields:
                     allowed = [*Schedule.model_fields, "datasets", "models"]
-                    raise discovery.unknown("key", str(key), allowed, f" in schedules.{number}")
+                    raise unknown("key", str(key), allowed, f" in schedules.{number}")
             read.append({**chosen, "settings": given})
         return read
 
@@ -222,7 +221,7 @@ class Experiment(Strict):
             if not FOLDER_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
         if self.baseline not in self.arms:
-            raise discovery.unknown("arm", self.baseline, self.arms, " as baseline")
+            raise unknown("arm", self.baseline, self.arms, " as baseline")
         bound = [name for names in self.only.values() for name in names]
         named_datasets = [name for entry in self.schedules for name in entry.datasets or []]
         named_models = [name for entry in self.schedules for name in entry.models or []]
@@ -232,7 +231,7 @@ class Experiment(Strict):
         ):
             for name in chosen:
                 if name not in known:
-                    raise discovery.unknown(kind, name, known)
+                    raise unknown(kind, name, known)
         for key in ("datasets", "models", "seeds", "protocols"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
@@ -330,7 +329,7 @@ class Experiment(Strict):
             ("arm", arm, list(self.arms)),
         ):
             if name not in allowed:
-                raise discovery.unknown(kind, name, allowed, f" in experiment {self.name}")
+                raise unknown(kind, name, allowed, f" in experiment {self.name}")
         if (dataset, model) not in self.pairs():
             bound = ", ".join(self.only[model])
             raise UserError(f"model {model} runs on {bound} alone in experiment {self.name}: see its key only")
@@ -390,7 +389,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
     try:
-        content = strict_yaml.load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except YAML_FAULTS as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -403,7 +402,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"--set {override}: give KEY=VALUE, for example schedule.iterations=50")
     try:
-        parsed = strict_yaml.load(value)
+        parsed = read_yaml(value)
     except YAML_FAULTS:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
     *parents, last = key.split(".")
@@ -432,7 +431,7 @@ def _first_problem(error: ValidationError) -> str:
         sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "photometric": Photometric}
         section = sections.get(parent, Experiment)
         allowed = [name for name in section.model_fields if name != "name"]
-        return str(discovery.unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
+        return str(unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
     message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
     message = message[0].lower() + message[1:]
     given = problem.get("input")

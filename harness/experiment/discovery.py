@@ -5,23 +5,22 @@ and executed, so a command checks an experiment's options, cross-checks included
 """
 
 import ast
-import difflib
-import hashlib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.errors import UserError
+from harness.compute.source import code_hash
+from harness.errors import UserError, unknown
 from methods.options import BaseOptions
 
 if TYPE_CHECKING:
     from methods.method import Method
 
-FOLDER = Path(__file__).parent.parent / "methods"
+FOLDER = Path(__file__).parents[2] / "methods"
 TEMPLATE = "template"  # a complete method that `new-method` copies; not one to compare
 # What a class `Options` may use, besides constants of its file and other methods' options: nothing that imports torch.
 LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.options", "typing")
@@ -45,14 +44,6 @@ class About(NamedTuple):
     def published(self) -> str:
         """Venue and year, such as "CVPR 2024"; "" without a paper."""
         return f"{self.venue} {self.year}" if self.paper else ""
-
-
-def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
-    """An error for an unknown name, with the nearest match and the allowed names."""
-    names = sorted(allowed)
-    nearest = difflib.get_close_matches(str(name), names, n=1)
-    guess = f"did you mean {nearest[0]}? " if nearest else ""
-    return UserError(f"unknown {kind} {name!r}{where}: {guess}allowed are {', '.join(names) or 'none'}")
 
 
 def names() -> list[str]:
@@ -125,33 +116,6 @@ def source_fingerprint(name: str) -> str:
             if isinstance(node, ast.ClassDef):
                 node.body = [each for each in node.body if _about_key(each) is None] or [ast.Pass()]
     return code_hash(trees)
-
-
-def code_hash(modules: Mapping[str, ast.Module]) -> str:
-    """sha256 of the names and the code of modules, in their order, without comments and docstrings."""
-    digest = hashlib.sha256()
-    for module, tree in modules.items():
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                body[0] = ast.Pass()
-        digest.update(f"{module}\n{_dump(tree)}\n".encode())
-    return digest.hexdigest()
-
-
-def _dump(node: Any) -> str:
-    """As `ast.dump` of Python 3.11 on every Python: later ones print more fields, or leave out empty ones."""
-    if isinstance(node, list):
-        return f"[{', '.join(map(_dump, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    said = []
-    for name in node._fields:
-        value = getattr(node, name, None)
-        optional = value is None and getattr(type(node), name, ...) is None
-        if not optional and (name, value) != ("type_params", []):  # since 3.12
-            said.append(f"{name}={_dump(value)}")
-    return f"{type(node).__name__}({', '.join(said)})"
 
 
 def _tree(name: str) -> ast.Module:
@@ -239,7 +203,3 @@ def _imported_parts(name: str, seen: set[str]) -> set[str]:
             if part not in seen:
                 _imported_parts(part, seen)
     return seen
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

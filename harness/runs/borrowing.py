@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
-from harness.experiment import Experiment
-from harness.run import Run, is_set_aside, read_json, refuse_changed_files, write_json
+from harness.compute import atomic
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs.record import is_set_aside, read_json, refuse_changed_files, write_json
 
 FILES = ("counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 OF_TRAINING = ("data", "initial_weights")  # settings that only training knows

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from harness import planning
-from harness.experiment import Experiment
-from harness.progress import SECONDS_BETWEEN_LINES, duration
-from harness.run import Run
-from harness.status import StatusRow, lines, status_rows, totals
+from harness.compute.progress import SECONDS_BETWEEN_LINES, duration
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs import planning
+from harness.runs.status import StatusRow, lines, status_rows, totals
 
 SECONDS_BETWEEN_PICTURES = 2.0
 WAITING = (*planning.TO_TRAIN, "not evaluated")

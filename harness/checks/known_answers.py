@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import models
+from harness.compute.machine import Machine
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.evaluate import measure, ready
 from harness.evaluation.inference import Window
 from harness.evaluation.record import scores_of
-from harness.machine import Machine
 from harness.models.weights import load_segmentation_checkpoint
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.cost import read_size, size_name
+from harness.config import read_size, size_name
 from harness.errors import UserError
-from harness.experiment import Experiment, Schedule
-from harness.run import Run, is_set_aside, read_json
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment, Schedule
+from harness.runs.record import is_set_aside, read_json
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
-COST_TABLE = Path(__file__).parent.parent / "results" / "reports" / "cost" / "cost.csv"
+COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.csv"
 # FLOPs a second in training, where nothing was measured: what the published 8.967 h of HRNet-W48 on Cityscapes (arXiv
 # 2608.22679, table XVI; 40,000 iterations of batch 8) come to, all GPUs together. An A100's float32 peak is 19.5e12.
 SUSTAINED_FLOPS = 11.2e12

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints, ValidationError
 
 from harness import datasets
+from harness.compute.walking import files_below
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.categories import category_scores
 from harness.evaluation.counts import REGION, Counts
-from harness.evaluation.external_arms import EXTERNAL
 from harness.evaluation.objects import SIZES
-from harness.run import Run, Status, fingerprint, is_set_aside, read_json, refuse_changed_files
+from harness.experiment.run import Run
+from harness.runs.external_arms import EXTERNAL
+from harness.runs.record import Status, fingerprint, is_set_aside, read_json, refuse_changed_files
 from harness.statistics.scores import Absent, groups, score
-from harness.walking import files_below
 
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")

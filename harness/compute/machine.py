@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from harness import devices
+from harness.compute import devices
 from harness.errors import UserError
 
 # glibc's numbers of what mallopt sets (malloc.h), and to what, in bytes but for the first: no block of memory is mapped

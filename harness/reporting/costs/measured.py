@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from harness import atomic
-from harness.cost import records, size_name
+from harness.compute import atomic
+from harness.config import size_name
+from harness.cost import records
 from harness.cost.equivalence import LEVEL, MARGIN, Ratio, ratio
-from harness.cost.table import published
 from harness.errors import UserError
+from harness.evaluation.groups import display_name
+from harness.reporting.costs.networks import published
 from harness.reporting.markup import escape_markdown, markdown_table
-from harness.reporting.records import display_name
 from harness.reporting.tables import csv_text
 
 SETTING = ("model", "dataset", "size", "mode", "batch", "precision", "channels_last", "compiled")

@@ -8,10 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import devices
+from harness.compute import devices
 
 log = logging.getLogger(__name__)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
 CPUINFO = Path("/proc/cpuinfo")
 # What numbers a processor there, on x86 and on Arm.

@@ -13,8 +13,9 @@ from harness import datasets
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.experiment import Experiment
-from harness.run import Run, refuse_changed_files
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
+from harness.runs.record import refuse_changed_files
 from harness.runs.state import Missing, describe_left_out, read_record
 from harness.statistics.scores import groups as frequency_groups
 

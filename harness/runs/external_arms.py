@@ -7,10 +7,10 @@ from typing import Any
 
 from harness import models
 from harness.datasets.dataset import Dataset
-from harness.discovery import unknown
-from harness.errors import UserError
-from harness.experiment import FOLDER_NAME, Arm, Experiment
-from harness.run import Run, fingerprint, is_set_aside, read_json, refuse_other_settings, write_json
+from harness.errors import UserError, unknown
+from harness.experiment.run import Run
+from harness.experiment.schema import FOLDER_NAME, Arm, Experiment
+from harness.runs.record import fingerprint, is_set_aside, read_json, refuse_other_settings, write_json
 
 EXTERNAL = "external"  # the method of such an arm, and its experiment and model where it stands beside no runs
 
@@ -174,7 +174,7 @@ def _is_trained(folder: Path) -> bool:
 
 def _provenance(dataset: Dataset, split: str) -> dict[str, Any]:
     """Where, with what code and on which data the predictions were scored."""
-    from harness.provenance import provenance  # imports torch
+    from harness.compute.provenance import provenance  # imports torch
 
     try:
         whole = dataset.fingerprint()
