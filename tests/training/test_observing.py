@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.experiment import Experiment
+from harness.experiment.schema import Experiment
 from harness.training.trainer import Trainer
 
 ITERATIONS, LOG_EVERY = 5, 2
