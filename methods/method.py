@@ -37,6 +37,10 @@ class Method(nn.Module, ABC):
     `paper` (its title), `venue`, `year`, `url` (of the paper or its code) and `left_open` (what they leave open): plain
     literals, which `list methods` and docs/methods.md show.
 
+    A method that takes the place of the main head's cross entropy, or part of it, sets `cross_entropy_weight`, its
+    factor while the method's terms count; auxiliary heads keep theirs. `align_corners` is how the network resizes its
+    logits to the labels: whoever trains sets it.
+
     Raises ValueError, naming the option, for a value of the wrong type or range, or one that the maps do not allow.
     """
 
@@ -51,6 +55,9 @@ class Method(nn.Module, ABC):
     year: int = 0
     url: str = ""
     left_open: str = ""
+
+    cross_entropy_weight: float = 1.0
+    align_corners: bool = False
 
     options: Options
     observing: bool = True  # whether `loss` computes diagnostics

@@ -71,7 +71,8 @@ class MethodSegmentor(SemanticSegmentor):
         )
         features = self.backbone(images)
         logits = self.sem_seg_head.layers(features)
-        losses = self.sem_seg_head.losses(logits, labels)
+        weight = self.method.cross_entropy_weight
+        losses = {name: weight * loss for name, loss in self.sem_seg_head.losses(logits, labels).items()}
         maps = [features[name] for name in self.method_features]
         return losses | self.method(maps, logits, labels.long(), get_event_storage().iter)
 

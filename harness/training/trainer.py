@@ -97,6 +97,8 @@ class Trainer:
             logits, auxiliary = self.network.decode(features)
             terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
             own = self._method_terms(features, logits, labels, iteration)
+        if self.method.cross_entropy_weight != 1 and iteration >= self.starts_at:
+            terms["cross_entropy"] = self.method.cross_entropy_weight * terms["cross_entropy"]
         if share is not None:
             terms = {name: (term * share[0]).to(term.dtype) for name, term in terms.items()}
             own = {name: term * share[1] for name, term in own.items()}
@@ -183,9 +185,11 @@ def _at_least_float32(term: Tensor) -> Tensor:
 
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
     try:
-        return discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **options)
+        method = discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **options)
     except (TypeError, ValueError) as error:  # options were checked with the experiment; a method may check more
         raise UserError(f"the method {name} refuses its options: {error}") from None
+    method.align_corners = network.align_corners
+    return method
 
 
 def _groups(schedule: Schedule, both: nn.ModuleList, backbone: str) -> dict[tuple[float, float], list[nn.Parameter]]:
