@@ -1,8 +1,11 @@
-"""Training augmentation: mmsegmentation's transforms, with randomness that is a function of a seed."""
+"""Training augmentation: mmsegmentation's transforms, with randomness that is a function of a seed.
 
-import contextlib
-import io
-from collections.abc import Iterator, Mapping, Sequence
+What chance decides of a sample (`Draws`) is drawn apart from what is done to its pixels, so that the same draws can be
+applied here, by OpenCV, and by a GPU (`device_augmentation`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -12,12 +15,31 @@ from numpy.typing import NDArray
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 
-with contextlib.redirect_stdout(io.StringIO()):  # mmsegmentation prints a line about an optional package
-    from mmcv.transforms import RandomResize
-    from mmseg.datasets.transforms import PhotoMetricDistortion
-
 CROPS = 10  # that are drawn again at most
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
+VALUES = np.arange(256, dtype=np.uint8)
+HUES = 180  # OpenCV's hues are 0..179
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides of one sample. A table maps a value to another one; None where nothing is done."""
+
+    size: tuple[int, int]  # height and width of the whole image, resized
+    corner: tuple[int, int]  # top and left of the crop in it
+    flipped: bool
+    before: Bytes | None = None  # of the values of R, G and B, before saturation and hue change
+    saturation: Bytes | None = None
+    hue: Bytes | None = None
+    after: Bytes | None = None  # of R, G and B again, at last
+
+    def window(self, crop: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the resized image that a crop of this height and width shows, before it is flipped."""
+        ends = (min(start + length, end) for start, length, end in zip(self.corner, crop, self.size, strict=True))
+        rows, columns = (slice(start, end) for start, end in zip(self.corner, ends, strict=True))
+        return rows, columns
 
 
 class Augmentation:
@@ -50,91 +72,129 @@ class Augmentation:
         if photometric is not None and photometric.get("hue_delta", 1) < 1:
             raise UserError("photometric.hue_delta must be at least 1: set photometric to null for no distortion")
         self.crop = (int(crop[0]), int(crop[1]))
+        self.scale = (float(scale[0]), float(scale[1]))
         self.flip = float(flip)
         self.cat_max_ratio = cat_max_ratio
         self.fit = fit
         self.pad = tuple(np.rint(pad).astype(int).tolist())
-        self._resize = RandomResize(scale=(1, 1), ratio_range=tuple(scale), keep_ratio=True)
-        self._distort = None if photometric is None else _Distortion(**photometric)
+        self._distortion = None if photometric is None else _Distortion(**photometric)
 
-    def __call__(
-        self, image: NDArray[np.uint8], label: NDArray[np.uint8], seed: Sequence[int]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def __call__(self, image: Bytes, label: Bytes, seed: Sequence[int]) -> tuple[Bytes, Bytes]:
         """Augment image uint8 [H, W, 3] RGB and label uint8 [H, W] to [h, w, 3] and [h, w] of the crop's size.
 
-        The result depends on the arguments alone: `seed`, integers >= 0, seeds numpy's global generator, from which
-        all of the transforms draw, and the generator's state is put back. Not to be called by two threads at once.
+        The result depends on the arguments alone; `seed` are integers >= 0.
         """
-        sample = {"img": image, "gt_seg_map": label, "seg_fields": ["gt_seg_map"]}
-        self._resize.scale = self.fit or label.shape[::-1]
-        with _seeded(seed):
-            try:
-                sample = self._resize(sample)
-            except cv2.error:
-                height, width = label.shape
-                raise UserError(
-                    f"an image of {width}x{height} (width x height) times a factor of schedule.scale is less than a "
-                    "pixel high or wide: raise schedule.scale"
-                ) from None
-            window = self._window(sample["gt_seg_map"])
-            image, label = sample["img"][window], sample["gt_seg_map"][window]
-            if np.random.choice(2, p=[self.flip, 1 - self.flip]) == 0:  # noqa: NPY002
-                image, label = (np.asarray(cv2.flip(array, 1), np.uint8) for array in (image, label))
-            if self._distort is not None:
-                image = self._distort.rgb(image)
-        return self._padded(image, self.pad), self._padded(label, (IGNORE_INDEX,))
+        draws = self.draw(label, seed)
+        return self._of_image(image, draws), self._of_label(label, draws)
 
-    def _window(self, label: NDArray[np.uint8]) -> tuple[slice, slice]:
-        """Where to crop: mmsegmentation's RandomCrop with the same draws, but classes are counted without sorting."""
-        window = self._draw_window(label)
+    def draw(self, label: Bytes, seed: Sequence[int]) -> Draws:
+        """What chance decides of the sample with this label, as mmsegmentation's transforms draw it one by one."""
+        rng = np.random.RandomState(np.random.SeedSequence(seed).generate_state(8))
+        size = self._draw_size(label.shape, rng)
+        corner = self._draw_corner(label, size, rng)
+        flipped = bool(rng.random_sample() < self.flip)
+        tables = () if self._distortion is None else self._distortion.draw(rng)
+        return Draws(size, corner, flipped, *tables)
+
+    def _draw_size(self, shape: tuple[int, ...], rng: np.random.RandomState) -> tuple[int, int]:
+        """Height and width: the largest of the image's aspect in a box that is a random factor of `fit` or its own."""
+        height, width = shape
+        lowest, highest = self.scale
+        ratio = rng.random_sample() * (highest - lowest) + lowest
+        box = [int(side * ratio) for side in self.fit or (width, height)]
+        factor = min(max(box) / max(height, width), min(box) / min(height, width))
+        size = int(height * factor + 0.5), int(width * factor + 0.5)
+        if min(size) < 1:
+            raise UserError(
+                f"an image of {width}x{height} (width x height) times a factor of schedule.scale is less than a "
+                "pixel high or wide: raise schedule.scale"
+            )
+        return size
+
+    def _draw_corner(self, label: Bytes, size: tuple[int, int], rng: np.random.RandomState) -> tuple[int, int]:
+        """Where to crop: as mmsegmentation's RandomCrop, but classes are counted without sorting."""
+        corner = self._any_corner(size, rng)
         for _ in range(CROPS if self.cat_max_ratio < 1 else 0):
-            counts = cv2.calcHist([label[window]], [0], None, [256], [0, 256])[:IGNORE_INDEX]
+            crop = _crop_of_label(label, Draws(size, corner, flipped=False), self.crop)
+            counts = cv2.calcHist([crop], [0], None, [256], [0, 256])[:IGNORE_INDEX]
             if np.count_nonzero(counts) > 1 and counts.max() / counts.sum(dtype=np.int64) < self.cat_max_ratio:
                 break
-            window = self._draw_window(label)
-        return window
+            corner = self._any_corner(size, rng)
+        return corner
 
-    def _draw_window(self, label: NDArray[np.uint8]) -> tuple[slice, slice]:
-        margins = [max(size - cropped, 0) for size, cropped in zip(label.shape, self.crop, strict=True)]
-        y, x = (np.random.randint(0, margin + 1) for margin in margins)  # noqa: NPY002
-        return slice(y, y + self.crop[0]), slice(x, x + self.crop[1])
+    def _any_corner(self, size: tuple[int, int], rng: np.random.RandomState) -> tuple[int, int]:
+        top, left = (rng.randint(0, max(side - crop, 0) + 1) for side, crop in zip(size, self.crop, strict=True))
+        return top, left
 
-    def _padded(self, array: NDArray[np.uint8], value: tuple[int, ...]) -> NDArray[np.uint8]:
+    def _of_image(self, image: Bytes, draws: Draws) -> Bytes:
+        resized = cv2.resize(image, draws.size[::-1], interpolation=cv2.INTER_LINEAR)[draws.window(self.crop)]
+        if draws.flipped:
+            resized = cv2.flip(resized, 1)
+        if draws.before is not None:
+            resized = cv2.LUT(resized, draws.before)
+        for channel, table in ((1, draws.saturation), (0, draws.hue)):  # each from whole values to whole values
+            if table is not None:
+                hsv = cv2.cvtColor(resized, cv2.COLOR_RGB2HSV)
+                hsv[..., channel] = cv2.LUT(hsv[..., channel], table)
+                resized = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        if draws.after is not None:
+            resized = cv2.LUT(resized, draws.after)
+        return self._padded(np.asarray(resized, np.uint8), self.pad)
+
+    def _of_label(self, label: Bytes, draws: Draws) -> Bytes:
+        crop = _crop_of_label(label, draws, self.crop)
+        return self._padded(crop[:, ::-1] if draws.flipped else crop, (IGNORE_INDEX,))
+
+    def _padded(self, array: Bytes, value: tuple[int, ...]) -> Bytes:
         height, width = array.shape[:2]
+        array = np.ascontiguousarray(array)
         if (height, width) == self.crop:
-            return np.ascontiguousarray(array)
+            return array
         below, right = self.crop[0] - height, self.crop[1] - width
         return np.asarray(cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value), np.uint8)
 
 
-class _Distortion(PhotoMetricDistortion):
-    """mmsegmentation's, with what it does to a pixel done once to each of the 256 values and looked up."""
+@dataclass(frozen=True)
+class _Distortion:
+    """mmsegmentation's PhotoMetricDistortion: each of its steps has probability 1/2, contrast is first or last."""
 
-    def rgb(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Distort an RGB image: the steps themselves are written for BGR."""
-        bgr = self({"img": cv2.cvtColor(image, cv2.COLOR_RGB2BGR)})["img"]
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    brightness_delta: float = 32
+    contrast_range: tuple[float, float] = (0.5, 1.5)
+    saturation_range: tuple[float, float] = (0.5, 1.5)
+    hue_delta: int = 18
 
-    def convert(self, img: NDArray[np.uint8], alpha: float = 1, beta: float = 0) -> NDArray[np.uint8]:
-        """`img` times `alpha` plus `beta`, cut off at 0 and 255."""
-        return np.asarray(cv2.LUT(img, super().convert(np.arange(256, dtype=np.uint8), alpha, beta)), np.uint8)
+    def draw(self, rng: np.random.RandomState) -> tuple[Bytes | None, ...]:
+        """The tables of `Draws`, in its order."""
+        before = after = saturation = hue = None
+        if rng.randint(2):
+            before = _scaled(VALUES, 1, rng.uniform(-self.brightness_delta, self.brightness_delta))
+        contrast_is_first = rng.randint(2)
+        if contrast_is_first and rng.randint(2):
+            before = _scaled(VALUES if before is None else before, rng.uniform(*self.contrast_range))
+        if rng.randint(2):
+            saturation = _scaled(VALUES, rng.uniform(*self.saturation_range))
+        if rng.randint(2):
+            hue = ((np.arange(256) + rng.randint(-self.hue_delta, self.hue_delta)) % HUES).astype(np.uint8)
+        if not contrast_is_first and rng.randint(2):
+            after = _scaled(VALUES, rng.uniform(*self.contrast_range))
+        return before, saturation, hue, after
 
-    def hue(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn the hue of BGR `img` by a whole number of OpenCV's 180 steps, or leave it."""
-        if not np.random.randint(2):  # noqa: NPY002
-            return img
-        turned = (np.arange(256) + np.random.randint(-self.hue_delta, self.hue_delta)) % 180  # noqa: NPY002
-        hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-        hsv[..., 0] = cv2.LUT(hsv[..., 0], turned.astype(np.uint8))
-        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.uint8)
+
+def _scaled(values: Bytes, factor: float, offset: float = 0) -> Bytes:
+    """Values times `factor` plus `offset`, cut off at 0 and 255 and to whole numbers."""
+    return np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
 
 
-@contextlib.contextmanager
-def _seeded(seed: Sequence[int]) -> Iterator[None]:
-    """Seed numpy's global generator for the block, and put its state back."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(np.random.SeedSequence(seed).generate_state(8))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
+def _crop_of_label(label: Bytes, draws: Draws, crop: tuple[int, int]) -> Bytes:
+    """The crop of the label, resized to its nearest pixels, without flip and padding."""
+    rows, columns = (
+        nearest_source(length, size)[window]
+        for length, size, window in zip(label.shape, draws.size, draws.window(crop), strict=True)
+    )
+    # Rows are few and copied whole, which leaves less to pick columns from.
+    return label.take(rows, 0, mode="clip").take(columns, 1, mode="clip")
+
+
+def nearest_source(length: int, size: int) -> NDArray[np.int64]:
+    """Which of `length` pixels in a row each of `size` is, resized as OpenCV's INTER_NEAREST does."""
+    return np.minimum(np.arange(size) * (1 / (size / length)), length - 1).astype(np.int64)

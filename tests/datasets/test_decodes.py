@@ -26,21 +26,21 @@ def test_a_class_balanced_crop_decodes_image_and_label_once_or_never(
     one_class: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, decodes_a_draw: int
 ) -> None:
     counted = {"decodes": 0, "crops": 0}
-    imdecode, draw = cv2.imdecode, Augmentation._draw_window
+    imdecode, draw = cv2.imdecode, Augmentation._any_corner
 
     def decode(*arguments: object) -> object:
         counted["decodes"] += 1
         return imdecode(*arguments)
 
-    def crop(self: Augmentation, label: np.ndarray) -> tuple[slice, slice]:
+    def crop(self: Augmentation, size: tuple[int, int], rng: np.random.RandomState) -> tuple[int, int]:
         counted["crops"] += 1
-        return draw(self, label)
+        return draw(self, size, rng)
 
     samples = one_class.samples("train")
     reader = open_cache(one_class, samples, kind, tmp_path)
     keyed = TrainingSamples(reader, samples, Augmentation((6, 6), cat_max_ratio=0.75), seed=0, batch=4)
     monkeypatch.setattr(cv2, "imdecode", decode)
-    monkeypatch.setattr(Augmentation, "_draw_window", crop)
+    monkeypatch.setattr(Augmentation, "_any_corner", crop)
     for iteration in range(5):
         for slot in range(4):
             keyed[iteration, slot]
