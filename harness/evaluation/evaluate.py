@@ -1,8 +1,7 @@
 """Evaluates a trained run: predictions -> counts -> scores -> record.json."""
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from harness.compute.torchrun import is_main
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.evaluation.inference import Size, Window, predict
-from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
+from harness.evaluation.inference import Size, Window
+from harness.evaluation.pipeline import counting, predicted
+from harness.evaluation.record import Counted, keep_and_count, map_path, save_counts, scores_of
 from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.runs.ending import Ending
@@ -170,7 +170,7 @@ def measure(
 ) -> tuple[Counts, dict[str, np.ndarray]]:
     """Predict every image of the evaluation split by every protocol and count.
 
-    Counting and writing run beside the network in threads of their own. Label maps of the first protocol are written
+    Images are read, predicted and counted at the same time (`pipeline`). Label maps of the first protocol are written
     to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
     Each of several processes takes every so manieth image; all return the counts of all images. The run's `lock` is
     told of the images of each protocol.
@@ -178,29 +178,21 @@ def measure(
     samples = dataset.samples(dataset.evaluation_split)
     own = range(distributed.rank(), len(samples), distributed.number())
     num_classes = len(dataset.classes)
-
-    def count(prediction: np.ndarray, label: np.ndarray, kept: Path | None) -> Counted:
-        if kept is not None:
-            write_map(kept, prediction)
-        return count_pair(prediction, label, num_classes)
-
     tables: dict[str, Tables] = {}
     confusions: dict[str, np.ndarray] = {}
-    for protocol in protocols:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            pending: list[Future[Counted]] = []
+    with counting(next(network.parameters()).device) as counters:
+        for protocol in protocols:
             if lock:
                 lock.begin(f"evaluate {protocol}", 0, len(own))
-            for index in track(own, f"evaluate {folder or dataset.name} {protocol}", len(own)):
-                sample = samples[index]
-                image, label = dataset.read(sample)
-                prediction = predict(network, image, protocol, window, fit)
-                kept = map_path(folder, protocol, sample.id) if folder and protocol == protocols[0] else None
-                pending.append(pool.submit(count, prediction, label, kept))
+            maps = predicted(network, (samples[index] for index in own), dataset.read, protocol, window, fit)
+            pending: dict[int, Future[Counted]] = {}
+            for each in track(maps, f"evaluate {folder or dataset.name} {protocol}", len(own)):
+                kept = map_path(folder, protocol, each.item.id) if folder and protocol == protocols[0] else None
+                pending[each.place] = counters.start(keep_and_count, kept, each.labels, each.beside, num_classes)
                 if lock:
                     lock.tell(len(pending), len(own))
-            results = [future.result() for future in pending]
-        tables[protocol], confusions[protocol] = _of_all_images(results, own, len(samples), num_classes)
+            results = [pending[place].result() for place in range(len(own))]
+            tables[protocol], confusions[protocol] = _of_all_images(results, own, len(samples), num_classes)
     return Counts([sample.id for sample in samples], dataset.classes, tables), confusions
 
 

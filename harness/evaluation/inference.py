@@ -1,5 +1,6 @@
 """From an image to a label map, by the protocols that papers report; each gives what mmsegmentation's own gives."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -35,7 +36,12 @@ def predict(
 
     Arguments as for `scores`.
     """
-    return scores(network, image, protocol, window, fit).argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+    return label_maps(scores(network, image, protocol, window, fit))[0].cpu().numpy()
+
+
+def label_maps(scored: Tensor) -> Tensor:
+    """The classes with the highest scores: [B, K, H, W] -> uint8 [B, H, W] train ids."""
+    return scored.argmax(dim=1).to(torch.uint8)
 
 
 @torch.inference_mode()
@@ -49,11 +55,41 @@ def scores(
     image scaled to the largest size inside that box. Logits are resized bilinearly, align_corners as the network's, to
     the size that the network saw and from there to the image's.
     """
-    size = image.shape[:2]
+    batches = [to_batch([view], _device(network)) for view in views(image, protocol, fit)]
+    return scores_of_views(network, batches, protocol, (image.shape[0], image.shape[1]), window)
+
+
+def views(image: np.ndarray, protocol: str, fit: Size | None = None) -> list[np.ndarray]:
+    """What the network sees of an image by a protocol, flips aside: it at each of `SCALES` for `ms_flip`, else once.
+
+    All uint8 [h, w, 3], the image first scaled into the box `fit` if one is given.
+    """
     seen = image if fit is None else _scaled(image, fit)
+    if protocol != "ms_flip":
+        return [seen]
+    height, width = seen.shape[:2]
+    return [_scaled(seen, (_rounded(width * scale), _rounded(height * scale))) for scale in SCALES]
+
+
+def to_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Images uint8 [h, w, 3] of one size as a batch on the device, uint8 [B, 3, h, w] in channels last."""
+    batch = torch.empty(len(images), *images[0].shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    np.stack(images, out=batch.numpy())
+    return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def scores_of_views(
+    network: Segmenter, seen: Sequence[Tensor], protocol: str, size: Size, window: Window | None = None
+) -> Tensor:
+    """As `scores`, of B images of one `size` whose `views` are `seen`, each uint8 [B, 3, h, w]: float32 [B, K, *size].
+
+    On a GPU an image and its flip go through the network together; on a CPU one after the other, which rounds as a
+    single image does.
+    """
     if protocol == "ms_flip":
-        return multi_scale_probabilities(network, seen, size)
-    images = _to_batch(network, seen)
+        return _mean_probabilities(network, seen, size)
+    (images,) = seen
     if protocol == "whole":
         logits = _logits(network, images)
     elif window is not None:
@@ -63,21 +99,25 @@ def scores(
     return _resize(network, logits, size)
 
 
-@torch.inference_mode()
-def multi_scale_probabilities(network: Segmenter, image: np.ndarray, size: Size | None = None) -> Tensor:
-    """The mean softmax over scales and flips at `size` (the image's if None), float32 [1, K, *size]."""
-    height, width = image.shape[:2]
-    size = size or (height, width)
+def _mean_probabilities(network: Segmenter, seen: Sequence[Tensor], size: Size) -> Tensor:
+    """The mean softmax over scales and flips."""
     total: Tensor | None = None
-    for scale in SCALES:
-        batch = _to_batch(network, _scaled(image, (_rounded(width * scale), _rounded(height * scale))))
-        for flipped in (False, True):
-            logits = _logits(network, batch.flip(-1) if flipped else batch)
-            logits = logits.flip(-1) if flipped else logits
+    for images in seen:
+        for logits in _logits_of_both(network, images):
             probabilities = _resize(network, logits, size).softmax(dim=1)
             total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
-    return total / (2 * len(SCALES))
+    return total.div_(2 * len(seen))
+
+
+def _logits_of_both(network: Segmenter, images: Tensor) -> Iterator[Tensor]:
+    """The logits of images, and those of their flips turned back."""
+    if images.device.type == "cuda":
+        plain, flipped = _logits(network, torch.cat([images, images.flip(-1)])).chunk(2)
+        yield from (plain, flipped.flip(-1))
+    else:
+        yield _logits(network, images)
+        yield _logits(network, images.flip(-1)).flip(-1)
 
 
 def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
@@ -121,7 +161,5 @@ def _rounded(length: float) -> int:
     return max(1, int(length + 0.5))
 
 
-def _to_batch(network: Segmenter, image: np.ndarray) -> Tensor:
-    device = next(network.parameters()).device
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(device)
-    return batch.contiguous(memory_format=torch.channels_last)
+def _device(network: Segmenter) -> torch.device:
+    return next(network.parameters()).device

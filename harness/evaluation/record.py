@@ -36,6 +36,15 @@ def count_pair(
     return tables, confusion_image(prediction, label, num_classes, void_is_wrong)
 
 
+def keep_and_count(
+    kept: Path | None, prediction: NDArray[np.uint8], label: NDArray[np.uint8], num_classes: int
+) -> Counted:
+    """What `count_pair` gives; the prediction is also written as a label map where `kept` says where."""
+    if kept is not None:
+        write_map(kept, prediction)
+    return count_pair(prediction, label, num_classes)
+
+
 def save_counts(folder: Path, counts: Counts, confusions: Mapping[str, Table]) -> None:
     """Write counts.npz and confusion.npz, {protocol: int64 [K, K]}, into a run's folder."""
     counts.save(folder / "counts.npz")

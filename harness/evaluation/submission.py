@@ -1,10 +1,8 @@
 """Writes a run's predictions as the official evaluation servers take them, or as `score` reads them back."""
 
-import os
 import re
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,7 +19,7 @@ from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
 from harness.errors import UserError, unknown
 from harness.evaluation.encodings import raw_values
 from harness.evaluation.evaluate import fit_of, load_network, window_of
-from harness.evaluation.inference import predict
+from harness.evaluation.pipeline import counting, predicted
 from harness.evaluation.record import write_map
 from harness.experiment.schema import FOLDER_NAME, Protocol
 from harness.runs.record import read_json
@@ -65,22 +63,28 @@ def write_predictions(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: remove it, or pass another folder as --out")
     paths = _images(dataset, split, images)
-    network = load_network(folder, key["model"], dataset.num_classes, machine.use())
+    device = machine.use()
+    network = load_network(folder, key["model"], dataset.num_classes, device)
     schedule = training["settings"]["schedule"]
     window, fit = window_of(schedule), fit_of(schedule)
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool, inspectors(1) as looking:
-            written = []
-            for path in track(paths, f"predict {folder} {split} {protocol}", len(paths)):
+        with inspectors(1) as looking, counting(device) as writers:
+
+            def read(path: Path) -> tuple[np.ndarray, None]:
                 if fault := looking.fault(path):  # these images may never have been verified
                     raise UserError(f"{path} {fault}")
-                labels = stored[predict(network, read_image(path), protocol, window, fit)]
-                written.append(pool.submit(write_map, temporary / f"{path.stem}.png", labels))
-            for each in written:
-                each.result()
+                return read_image(path), None
+
+            maps = predicted(network, paths, read, protocol, window, fit)
+            written = [
+                writers.start(write_map, temporary / f"{each.item.stem}.png", stored[each.labels])
+                for each in track(maps, f"predict {folder} {split} {protocol}", len(paths))
+            ]
+            for future in written:
+                future.result()
         temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
         temporary.replace(out)
     finally:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.evaluation.inference import SCALES, Window, multi_scale_probabilities, predict, scores
+from harness.evaluation.inference import SCALES, Window, predict, scores
 
 
 class Network(nn.Module):
@@ -65,15 +65,15 @@ def test_ms_flip_is_the_mean_softmax_over_scales_and_flips(network, image):
             softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
             probabilities.append(softmax[..., ::-1] if flip else softmax)
     expected = np.mean(probabilities, axis=0)
-    found = multi_scale_probabilities(network, image).numpy()
+    found = scores(network, image, "ms_flip").numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (predict(network, image, "ms_flip") == found.argmax(1)[0]).all()
 
 
 def test_ms_flip_of_a_mirrored_image_is_mirrored(network, image):
-    mirrored = multi_scale_probabilities(network, np.ascontiguousarray(image[:, ::-1]))
+    mirrored = scores(network, np.ascontiguousarray(image[:, ::-1]), "ms_flip")
     # OpenCV's resize of 8-bit images is not mirrored exactly: it rounds.
-    torch.testing.assert_close(mirrored.flip(-1), multi_scale_probabilities(network, image), atol=2e-3, rtol=0)
+    torch.testing.assert_close(mirrored.flip(-1), scores(network, image, "ms_flip"), atol=2e-3, rtol=0)
 
 
 def covering(length, window, stride):

@@ -163,20 +163,17 @@ def test_a_split_without_labels_is_predicted_by_its_images(cityscapes_root, make
 def test_an_interrupted_call_leaves_nothing(tiny_data, make_run, monkeypatch):
     from harness.evaluation import submission
 
-    folder, predict = make_run("tiny", tiny_data), submission.predict
-    left = [2]
+    folder, predicted = make_run("tiny", tiny_data), submission.predicted
 
     def stopping(*arguments):
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-        return predict(*arguments)
+        yield next(predicted(*arguments))
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(submission, "predict", stopping)
+    monkeypatch.setattr(submission, "predicted", stopping)
     with pytest.raises(KeyboardInterrupt):
         write_predictions(folder, CPU, split="test", form="train_ids")
     assert list((folder / "submissions").iterdir()) == []
-    monkeypatch.setattr(submission, "predict", predict)
+    monkeypatch.setattr(submission, "predicted", predicted)
     assert len(list(write_predictions(folder, CPU, split="test", form="train_ids").iterdir())) == 3
 
 

@@ -1,0 +1,212 @@
+"""Reading, predicting and counting at the same time, each in order and with a bounded number of images in flight."""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.evaluation.inference import Size, Window, label_maps, scores_of_views, to_batch, views
+from harness.models.segmenter import Segmenter
+
+Item = TypeVar("Item")
+Beside = TypeVar("Beside")
+Result = TypeVar("Result")
+
+MOST_READERS, MOST_COUNTERS = 8, 32
+MOST_IMAGES = {"cpu": 1, "cuda": 16}  # that go through the network together; on a CPU one, which keeps every bit
+HELD = 32  # images that wait for others of their size, of all sizes together
+SCORE_BYTES = 2**30  # of their scores at the size of the largest view; what is computed with them is a few times that
+WAITING = 4  # results a counting process or thread that may be unfinished
+
+
+@dataclass(frozen=True)
+class Predicted(Generic[Item, Beside]):
+    """An item with its place, what was read beside its image, and its label map, uint8 [H, W]."""
+
+    place: int
+    item: Item
+    beside: Beside
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Read:
+    place: int
+    item: Any
+    beside: Any
+    size: Size
+    views: list[NDArray[np.uint8]]
+
+
+def predicted(
+    network: Segmenter,
+    items: Iterable[Item],
+    read: Callable[[Item], tuple[NDArray[np.uint8], Beside]],
+    protocol: str,
+    window: Window | None = None,
+    fit: Size | None = None,
+) -> Iterator[Predicted[Item, Beside]]:
+    """Predict the image, uint8 [H, W, 3] RGB, that `read` gives of every item, as `inference.predict` does.
+
+    `read` is called in threads, a few items ahead of the network. On a CPU images go through the network one by one and
+    come out in order. On a GPU those of equal size do so together, so that they come out in another order, and while
+    the GPU computes a batch the one before it is handed out; where memory runs out, batches become smaller.
+    """
+    device = next(network.parameters()).device
+    readers = max(1, min(MOST_READERS, torch.get_num_threads() // 2))
+
+    def prepared(place: int, item: Item) -> _Read:
+        image, beside = read(item)
+        return _Read(place, item, beside, (image.shape[0], image.shape[1]), views(image, protocol, fit))
+
+    batches = _Batches(network, protocol, window, device)
+    launched: _Launched | None = None
+    with _ending(ThreadPoolExecutor(readers, "read")) as pool:
+        for batch in batches.of(_ahead(pool, prepared, items, 2 * readers)):
+            for part in batches.launch(batch):
+                if launched:
+                    yield from launched.hand_out()
+                launched = part
+    if launched:
+        yield from launched.hand_out()
+
+
+@contextmanager
+def counting(device: torch.device) -> Iterator["Counting"]:
+    """What counts label maps beside the network, until the block ends; what is unfinished then is given up.
+
+    Threads on a CPU, whose cores the network has. On a GPU processes, one for each of torch's threads but those that
+    feed the network: threads that count would keep the interpreter from it.
+    """
+    threads = torch.get_num_threads()
+    if device.type == "cuda":
+        workers = max(1, min(MOST_COUNTERS, threads - 2))
+        pool: Executor = ProcessPoolExecutor(workers, get_context("spawn"), _begin_process)
+    else:
+        workers = min(4, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(workers, "count")
+    with _ending(pool):
+        yield Counting(pool, WAITING * workers)
+
+
+class Counting:
+    """Starts pieces of work; `start` waits while too many are unfinished."""
+
+    def __init__(self, pool: Executor, most: int) -> None:
+        self._pool, self._most = pool, most
+        self._unfinished: deque[Future[Any]] = deque()
+
+    def start(self, work: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        """Have `work(*arguments)` done; raises what an earlier piece raised."""
+        while self._unfinished and (len(self._unfinished) >= self._most or self._unfinished[0].done()):
+            self._unfinished.popleft().result()
+        future = self._pool.submit(work, *arguments)
+        self._unfinished.append(future)
+        return future
+
+
+class _Launched:
+    """A batch whose label maps are on their way from the device."""
+
+    def __init__(self, batch: list[_Read], labels: Tensor) -> None:
+        self._batch, self._arrived = batch, None
+        if labels.device.type == "cuda":
+            self._labels = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
+            self._labels.copy_(labels, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        else:
+            self._labels = labels
+
+    def hand_out(self) -> Iterator[Predicted[Any, Any]]:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        for each, labels in zip(self._batch, self._labels.numpy(), strict=True):
+            yield Predicted(each.place, each.item, each.beside, labels)
+
+
+class _Batches:
+    """Images of equal size together, as many as `MOST_IMAGES` and `SCORE_BYTES` allow."""
+
+    def __init__(self, network: Segmenter, protocol: str, window: Window | None, device: torch.device) -> None:
+        self._network, self._protocol, self._window, self._device = network, protocol, window, device
+        self._most = MOST_IMAGES[device.type]
+
+    def of(self, images: Iterable[_Read]) -> Iterator[list[_Read]]:
+        """Batches of `images`, each as soon as it is full or `HELD` images wait."""
+        waiting: dict[Size, list[_Read]] = {}
+        for image in images:
+            batch = waiting.setdefault(image.size, [])
+            batch.append(image)
+            if len(batch) >= self._fitting(image):
+                yield waiting.pop(image.size)
+            elif sum(map(len, waiting.values())) >= HELD:
+                yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+        yield from waiting.values()
+
+    def launch(self, batch: list[_Read]) -> Iterator[_Launched]:
+        """Send a batch through the network, by halves where it does not fit into the memory."""
+        try:
+            seen = [to_batch(of_one_size, self._device) for of_one_size in zip(*(b.views for b in batch), strict=True)]
+            scored = scores_of_views(self._network, seen, self._protocol, batch[0].size, self._window)
+            launched = _Launched(batch, label_maps(scored))
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            self._most = half = len(batch) // 2
+        else:
+            yield launched
+            return
+        torch.cuda.empty_cache()  # here, since the exception holds on to what filled the memory
+        for start in range(0, len(batch), half):
+            yield from self.launch(batch[start : start + half])
+
+    def _fitting(self, image: _Read) -> int:
+        copies = 2 if self._protocol == "ms_flip" else 1
+        pixels = max(view.shape[0] * view.shape[1] for view in image.views)
+        return max(1, min(self._most, SCORE_BYTES // (4 * self._network.num_classes * copies * pixels)))
+
+
+def _ahead(pool: Executor, work: Callable[[int, Item], _Read], items: Iterable[Item], number: int) -> Iterator[_Read]:
+    """What `work` makes of the items, in order, with `number` of them begun before they are asked for."""
+    begun: deque[Future[_Read]] = deque()
+    for place, item in enumerate(items):
+        begun.append(pool.submit(work, place, item))
+        if len(begun) > number:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+@contextmanager
+def _ending(pool: Executor) -> Iterator[Executor]:
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the parent, and end when it does, however it ends."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)
