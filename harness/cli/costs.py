@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, ThreadsOption, app
+from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, RootOption, ThreadsOption, app
 from harness.config import read_size
 from harness.errors import RunFailed
 
@@ -89,6 +89,31 @@ def overhead(
     for name in model:
         measure_overhead(name, read_size(size), Machine(device, threads=threads, alone=True), results, **options)
     typer.echo(f"written: {write_training_table(results)}")
+
+
+@app.command("equal-compute")
+def equal_compute(
+    config: Annotated[Path, typer.Option("--config", help="The experiment file, in which compute_ratio is filled in.")],
+    root: RootOption = None,
+    weights: Annotated[str, typer.Option("--weights", help="As train takes it; none: from scratch.")] = "auto",
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Measure and say it, and leave the file as it is.")] = False,
+    results: ResultsOption = DEFAULT_RESULTS,
+) -> None:
+    """Measure how many iterations of every arm with compute_of take as long as the arm it names, and fill them in."""
+    from harness.compute.machine import Machine
+    from harness.cost.equal_compute import fill_in, measure
+    from harness.experiment.schema import Experiment
+
+    experiment = Experiment.load(config)
+    roots = {} if root is None else dict.fromkeys(experiment.datasets, root)
+    ratios = measure(experiment, Machine(device, threads=threads), results, roots=roots, weights=weights)
+    for arm, measured in ratios.items():
+        for pair, ratio in measured.items():
+            typer.echo(f"{arm}: a step of {experiment.arms[arm].compute_of} takes {ratio:.3f} times as long on {pair}")
+    if not dry:
+        fill_in(config, ratios)
 
 
 @app.command("gpu-evidence")

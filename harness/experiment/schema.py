@@ -34,7 +34,7 @@ FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
 # Keys that choose among an experiment's runs and what is shown of them, or say where data are, and change no result.
 CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "protocols", "baseline", "roots")
-ARM_KEYS = ("method", "starts_at", "longer")  # of an arm, beside its method's options
+ARM_KEYS = ("method", "starts_at", "longer", "compute_of", "compute_ratio")  # of an arm, beside its method's options
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
@@ -105,6 +105,10 @@ class Arm(Strict):
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
+    # An arm that this one trains as long as, in time: its iterations are the schedule's times the measured ratio of a
+    # step of that arm to one of this, {DATASET/MODEL: ratio}, which `harness equal-compute` fills in.
+    compute_of: str | None = None
+    compute_ratio: dict[str, PositiveFloat] = {}
     options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
 
 
@@ -222,6 +226,13 @@ class Experiment(Strict):
                 raise ValueError(f"{name!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
         if self.baseline not in self.arms:
             raise unknown("arm", self.baseline, self.arms, " as baseline")
+        for name, arm in self.arms.items():
+            if arm.compute_of is None:
+                continue
+            if arm.compute_of not in self.arms:
+                raise unknown("arm", arm.compute_of, self.arms, f" as compute_of of {name}")
+            if arm.longer != 1 or self.arms[arm.compute_of].compute_of is not None:
+                raise ValueError(f"arms.{name}.compute_of needs an arm without compute_of, and no longer beside it")
         bound = [name for names in self.only.values() for name in names]
         named_datasets = [name for entry in self.schedules for name in entry.datasets or []]
         named_models = [name for entry in self.schedules for name in entry.models or []]
@@ -290,17 +301,30 @@ class Experiment(Strict):
     def schedule_of(self, dataset: str, model: str, arm: str | None = None) -> Schedule:
         """The training settings of a pair: `schedule`, updated in order by the entries of `schedules` that cover it.
 
-        With `arm` they have that arm's number of iterations, which `longer` may change.
+        With `arm` they have that arm's number of iterations, which `longer` and `compute_of` may change. Raises
+        UserError where the ratio that `compute_of` needs was not measured yet.
         """
         merged = self.schedule.model_dump()
         for entry in self.schedules:
             if entry.covers(dataset, model):
                 merged |= entry.settings
         schedule = Schedule.model_validate(merged)
-        if arm is not None and self.arms[arm].longer != 1:
-            iterations = max(1, round(self.arms[arm].longer * schedule.iterations))
-            schedule = schedule.model_copy(update={"iterations": iterations})
+        if arm is not None and (factor := self.longer(dataset, model, arm)) != 1:
+            schedule = schedule.model_copy(update={"iterations": max(1, round(factor * schedule.iterations))})
         return schedule
+
+    def longer(self, dataset: str, model: str, arm: str) -> float:
+        """How many times as many iterations as the schedule has `arm` trains. Raises UserError as `schedule_of`."""
+        given = self.arms[arm]
+        if given.compute_of is None:
+            return given.longer
+        ratio = given.compute_ratio.get(f"{dataset}/{model}")
+        if ratio is None:
+            raise UserError(
+                f"arms.{arm}.compute_ratio has no {dataset}/{model}: `python -m harness equal-compute --config FILE` "
+                f"measures how long a step of {given.compute_of} takes, and fills it in"
+            )
+        return ratio * self.arms[given.compute_of].longer
 
     def seeds_of(self, arm: str) -> list[int]:
         """The seeds that an arm is trained with: `seeds`, and for the baseline also the next ones."""

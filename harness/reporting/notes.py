@@ -95,6 +95,12 @@ def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     for name, arm in experiment.arms.items():
         if arm.longer != 1:
             said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
+        if arm.compute_of is not None:
+            ratios = [f"{ratio:g} on {pair}" for pair, ratio in arm.compute_ratio.items()]
+            said.append(
+                f"{display_name(name)} trains as long as {display_name(arm.compute_of)} takes, by measured step time: "
+                f"{', '.join(ratios)} times as many iterations."
+            )
     if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     for name, arm in experiment.arms.items():

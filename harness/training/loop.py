@@ -16,7 +16,6 @@ from harness.compute.energy import Energy, EnergyMeter
 from harness.compute.machine import Machine
 from harness.compute.progress import Progress, duration
 from harness.compute.torchrun import is_main
-from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
@@ -27,7 +26,7 @@ from harness.training import checkpoint, distributed
 from harness.training.board import Board
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
-from harness.training.samples import TrainingSamples, batches, slots_of
+from harness.training.samples import batches, slots_of, training_samples
 from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
 
@@ -172,17 +171,9 @@ class Job:
 
     def _batches(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
-        augmentation = Augmentation(
-            crop=schedule.crop,
-            scale=schedule.scale,
-            fit=schedule.fit,
-            flip=schedule.flip,
-            photometric=schedule.photometric.model_dump() if schedule.photometric else None,
-            pad=self.trainer.network.pad_value,
-        )
         samples = self.dataset.samples(self.dataset.train_split)
         reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
-        keyed = TrainingSamples(reader, samples, augmentation, self.trainer.seed, schedule.batch)
+        keyed = training_samples(reader, samples, schedule, self.trainer.seed, self.trainer.network.pad_value)
         slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
         return batches(keyed, start, end, self.machine.workers, slots)
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import Reads
 from harness.datasets.readers import Sample
+from harness.experiment.schema import Schedule
 
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
 
@@ -50,6 +51,21 @@ class TrainingSamples(Dataset):
         image, label = self.reader.read(self.samples[self.index(*key)])
         image, label = self.augmentation(image, label, (self.seed, _AUGMENTATION, *key))
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
+
+
+def training_samples(
+    reader: Reads, samples: list[Sample], schedule: Schedule, seed: int, pad: tuple[int, ...]
+) -> TrainingSamples:
+    """The samples of a training with these settings; `pad` is the network's `pad_value`."""
+    augmentation = Augmentation(
+        crop=schedule.crop,
+        scale=schedule.scale,
+        fit=schedule.fit,
+        flip=schedule.flip,
+        photometric=schedule.photometric.model_dump() if schedule.photometric else None,
+        pad=pad,
+    )
+    return TrainingSamples(reader, samples, augmentation, seed, schedule.batch)
 
 
 def batches(

@@ -1,0 +1,135 @@
+"""Equal compute: how many iterations of one arm take as long as the training of another, by measured step time."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from harness import datasets
+from harness.compute import atomic
+from harness.compute.machine import Machine
+from harness.cost import records
+from harness.cost.arms import LEARNING_RATE, fill_memories
+from harness.cost.conditions import conditions, settings
+from harness.cost.timing import Plan, Timings, Work, take_turns
+from harness.errors import UserError
+from harness.experiment.schema import Experiment
+from harness.training.samples import batches, training_samples
+from harness.training.trainer import Trainer
+
+GPU_PLAN = Plan(rounds=12, settle=1, block=5, seconds=2)
+CPU_PLAN = Plan(warmup_iterations=3, warmup_seconds=0, rounds=8, settle=0, block=1)
+BATCHES = 4  # of the training data, gone through again and again
+
+Ratios = dict[str, dict[str, float]]  # {arm: {DATASET/MODEL: times as many iterations}}
+
+
+def measure(
+    experiment: Experiment,
+    machine: Machine,
+    results: Path,
+    *,
+    roots: Mapping[str, Path] | None = None,
+    weights: str = "auto",
+    plan: Plan | None = None,
+) -> Ratios:
+    """Time steps of every arm with `compute_of` and of the arm it names, in turns, and return the ratios.
+
+    A step is `Trainer.step` in the arm's settings, on batches of the training split that are ready, with memories full
+    and without diagnostics, as in nearly all iterations of a run; reading data takes both arms the same time and is not
+    in it. A ratio is the median over the rounds of one arm's mean step over the other's. Writes a record for each pair
+    into `results`/cost/equal_compute. Raises UserError without such an arm, and for data that are not there.
+    """
+    wanted = {name: arm.compute_of for name, arm in experiment.arms.items() if arm.compute_of is not None}
+    if not wanted:
+        raise UserError(f"no arm of {experiment.name} has compute_of, so there is nothing to measure")
+    timed = list(dict.fromkeys([*wanted.values(), *wanted]))
+    alone = {name: experiment.arms[name].model_copy(update={"compute_of": None}) for name in timed}
+    steps = experiment.model_copy(update={"arms": experiment.arms | alone})
+    device = machine.use()
+    plan = plan or (GPU_PLAN if device.type == "cuda" else CPU_PLAN)
+    found: Ratios = {name: {} for name in wanted}
+    for dataset, model in experiment.pairs():
+        root = datasets.resolve_root(dataset, (roots or {}).get(dataset, experiment.roots.get(dataset)), results)
+        started, before = datetime.now(UTC).isoformat(timespec="seconds"), conditions(device)
+        work = {arm: _step(steps, dataset, model, arm, root, device, weights) for arm in timed}
+        timings = take_turns(work, device, plan, f"equal compute {dataset} {model}")
+        for arm, target in wanted.items():
+            found[arm][f"{dataset}/{model}"] = ratio(timings, target, arm)
+        schedule = experiment.schedule_of(dataset, model)
+        content = {
+            "setting": {"dataset": dataset, "model": model, "schedule": schedule.model_dump(mode="json")},
+            "ratios": {arm: found[arm][f"{dataset}/{model}"] for arm in wanted},
+            "plan": asdict(plan),
+            "torch": settings(device),
+            "conditions": {"before": before, "after": conditions(device)},
+            "started": started,
+        }
+        arms = {arm: {"settings": _settings(steps, dataset, model, arm)} for arm in timed}
+        records.write(results, "equal_compute", f"{experiment.name}-{dataset}-{model}", device, content, arms, timings)
+    return found
+
+
+def ratio(timings: Timings, above: str, below: str) -> float:
+    """The median over the rounds of the mean time of `above` over that of `below` in the same round."""
+    means = [timings.nanoseconds[arm].mean(axis=1) for arm in (above, below)]
+    return float(np.median(means[0] / means[1]))
+
+
+def fill_in(path: Path, ratios: Ratios) -> None:
+    """Write `compute_ratio` of these arms into the experiment file `path`, where nothing else changes.
+
+    Raises UserError for an arm that the file does not write out as a mapping with `compute_of`.
+    """
+    text = path.read_text(encoding="utf-8")
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    edits: list[tuple[int, int, str]] = []
+    for arm, measured in ratios.items():
+        node = _child(_child(document, "arms"), arm)
+        named, old = _child(node, "compute_of"), _child(node, "compute_ratio")
+        if not isinstance(node, yaml.MappingNode) or named is None:
+            raise UserError(f"{path}: arms.{arm} must have the key compute_of in this file")
+        written = "{" + ", ".join(f"{pair}: {value:.4g}" for pair, value in measured.items()) + "}"
+        if old is not None:
+            end = old.start_mark.index + len(text[old.start_mark.index : old.end_mark.index].rstrip())
+            edits.append((old.start_mark.index, end, written))
+        else:
+            place = named.end_mark.index
+            between = ", " if node.flow_style else "\n" + " " * node.start_mark.column
+            edits.append((place, place, f"{between}compute_ratio: {written}"))
+    for start, end, written in sorted(edits, reverse=True):
+        text = text[:start] + written + text[end:]
+    atomic.write_text(path, text)
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)
+
+
+def _settings(experiment: Experiment, dataset: str, model: str, arm: str) -> dict[str, object]:
+    return experiment.settings(experiment.run(dataset, model, arm, experiment.seeds[0]))
+
+
+def _step(
+    experiment: Experiment, dataset: str, model: str, arm: str, root: Path, device: torch.device, weights: str
+) -> Work:
+    """Steps of an arm's training, one a call."""
+    data = datasets.load(dataset, root)
+    trainer = Trainer(_settings(experiment, dataset, model, arm), len(data.classes), device, weights)
+    fill_memories(trainer.method)
+    samples = data.samples(data.train_split)
+    keyed = training_samples(data, samples, trainer.schedule, trainer.seed, trainer.network.pad_value)
+    ready = cycle([(images.to(device), labels.to(device)) for images, labels in batches(keyed, 0, BATCHES, 0)])
+    after = trainer.starts_at, trainer.starts_at + 1
+    iteration = next((i for i in after if not trainer.observes(i)), trainer.starts_at)
+
+    def step() -> None:
+        trainer.step(*next(ready), iteration, LEARNING_RATE)
+
+    return step
