@@ -6,11 +6,18 @@ from torch import Tensor
 from methods.processes import all_sum
 
 
+def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Labels int64 [...] -> [..., K]: 1 at the label, and all 0 for a label outside 0..K-1."""
+    return (labels[..., None] == torch.arange(num_classes, device=labels.device)).to(dtype)
+
+
 def class_sums(vectors: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Sums [K, d] and numbers [K], both floating, of the vectors [N, d] of each class; labels int64 [N], 0..K-1."""
-    sums = vectors.new_zeros(num_classes, vectors.shape[1]).index_add(0, labels, vectors)
-    counts = vectors.new_zeros(num_classes).index_add(0, labels, vectors.new_ones(len(labels)))
-    return sums, counts
+    """Sums [K, d] and numbers [K], both floating, of the vectors [N, d] of each class.
+
+    labels int64 [N]; vectors with a label outside 0..K-1 do not count.
+    """
+    of_class = one_hot(labels, num_classes, vectors.dtype)
+    return of_class.T @ vectors, of_class.sum(0)
 
 
 def class_means(vectors: Tensor, labels: Tensor, num_classes: int, sync: bool = False) -> tuple[Tensor, Tensor]:
@@ -18,7 +25,11 @@ def class_means(vectors: Tensor, labels: Tensor, num_classes: int, sync: bool = 
 
     `sync` takes the mean over the vectors of all processes, if there are several; gradients flow back to each of them.
     """
-    sums, counts = class_sums(vectors, labels, num_classes)
+    return mean_of(*class_sums(vectors, labels, num_classes), sync)
+
+
+def mean_of(sums: Tensor, counts: Tensor, sync: bool = False) -> tuple[Tensor, Tensor]:
+    """As `class_means`, from the sums [K, d] and the numbers [K] of this process."""
     if sync:
         sums, counts = all_sum(sums), all_sum(counts)
     return sums / counts.clamp(min=1)[:, None], counts
@@ -29,8 +40,8 @@ def image_class_means(embedding: Tensor, labels: Tensor, num_classes: int, ignor
 
     embedding [B, d, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index.
     """
-    valid = labels != ignore_index
-    pairs = (torch.arange(len(labels), device=labels.device)[:, None, None] * num_classes + labels)[valid]
-    means, counts = class_means(embedding.movedim(1, -1)[valid], pairs, len(labels) * num_classes)
+    labels = torch.where(labels == ignore_index, num_classes, labels)
+    of_class = one_hot(labels.flatten(1), num_classes, embedding.dtype)
+    means, counts = mean_of((embedding.flatten(2) @ of_class).mT.flatten(0, 1), of_class.sum(1).flatten())
     present = counts.nonzero().squeeze(1)
     return means[present], present % num_classes

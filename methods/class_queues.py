@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.processes import all_rows
-from methods.ranking import rank_within_group
+from methods.ranking import places_in_group
 
 MAX_SCORES = 2**25  # similarities with a memory, or elements made for them, held at a time: 128 MiB in float32
 
@@ -31,19 +31,27 @@ class Queues(nn.Module):
     def push(self, vectors: Tensor, classes: Tensor, gather: bool = False) -> None:
         """Append vectors [N, d] of classes int64 [N], in their order; each replaces the oldest of a full queue.
 
-        `gather` appends the vectors of all processes, in the order of their ranks, so that all hold the same queues;
-        every process must then take part in every call.
+        Those of class K are left out. `gather` appends the vectors of all processes, in the order of their ranks, so
+        that all hold the same queues; every process must then take part in every call.
         """
         if gather:
             vectors, classes = torch.cat(all_rows(vectors)), torch.cat(all_rows(classes))
+        if len(classes) == 0:
+            return
         num_classes, length = len(self.vectors), self.length
-        arrival = rank_within_group(classes, torch.arange(len(classes), device=classes.device))
-        arriving = torch.bincount(classes, minlength=num_classes)
-        last = arrival >= (arriving - length)[classes]  # of more vectors than a queue is long, the last remain
-        slot = (self.pointer[classes] + arrival) % length
-        self.vectors[classes[last], slot[last]] = vectors[last].to(self.vectors.dtype)
-        self.pointer.add_(arriving).remainder_(length)
-        self.filled.add_(arriving).clamp_(max=length)
+        every = torch.arange(len(classes), device=classes.device)
+        arrival, arriving = places_in_group(classes, every, num_groups=num_classes + 1)
+        last = (classes < num_classes) & (arrival >= arriving - length)  # of more than a queue is long, the last remain
+        queue = classes.clamp(max=num_classes - 1)
+        place = queue * length + (self.pointer[queue] + arrival) % length
+        # A row that does not remain writes once more what the first one that does writes, or if there is none what is
+        # in the queues already.
+        source = torch.where(last, every, last.long().argmax())
+        place, memory = place[source], self.vectors.flatten(0, 1)
+        memory[place] = torch.where(last[source][:, None], vectors[source].to(memory.dtype), memory[place])
+        numbers = (classes[:, None] == torch.arange(num_classes, device=classes.device)).sum(0)
+        self.pointer.add_(numbers).remainder_(length)
+        self.filled.add_(numbers).clamp_(max=length)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """A copy of all stored vectors [M, d], and their classes int64 [M]."""

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from methods.boundary_aware import NONE, boundary_aware
-from methods.class_means import class_means
+from methods.class_means import mean_of, one_hot
 from methods.heads import relu_norm_head
 from methods.info_nce import masked_logsumexp
 from methods.labels import nearest
@@ -27,10 +27,11 @@ from methods.unit_vectors import unit
 
 
 class Layer(NamedTuple):
-    """The valid pixels of one layer, all images together."""
+    """The N pixels of one layer, all images together. K is the number of classes."""
 
     vectors: Tensor  # [N, d], z
-    labels: Tensor  # [N], g(z)
+    labels: Tensor  # [N], g(z); K at ignored pixels
+    of_class: Tensor  # [N, K], 1 at the label; 0 at ignored pixels, which thus take no part
     marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
     edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; meaningless outside regions
     hard: Tensor  # bool [N], whether BANE sampling chose the pixel
@@ -109,29 +110,32 @@ class Contextrast(Method):
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{"pixel_anchor": weight * L_PA}, equation (6). Arguments as in Method.loss."""
-        prediction = logits.argmax(1)
-        layers = [self.layer(z, prediction, labels) for z in embeddings]
+        layers = self.layers(embeddings, logits.argmax(1), labels)
         return {"pixel_anchor": self.options.weight * self.pixel_anchor(layers, self.anchors(layers))}
 
-    def layer(self, embeddings: Tensor, prediction: Tensor, labels: Tensor) -> Layer:
-        """The valid pixels of a layer with embeddings [B, d, h, w], and which of them BANE sampling chooses."""
-        size = (embeddings.shape[2], embeddings.shape[3])
-        labels, prediction = nearest(labels, size), nearest(prediction, size)
-        valid = labels != self.ignore_index
-        wrong_class = prediction if self.options.negatives == "false_positives" else labels
-        marks = torch.where(valid & (prediction != labels), wrong_class, NONE)
-        hard, edge = boundary_aware(
-            marks, self.num_classes, self.options.keep, self.options.ties, self.options.by_distance
-        )
-        vectors = embeddings.movedim(1, -1)[valid]
-        vectors = unit(vectors) if self.options.normalize else vectors
-        return Layer(vectors, labels[valid], marks[valid], edge[valid], hard[valid])
+    def layers(self, embeddings: Sequence[Tensor], prediction: Tensor, labels: Tensor) -> list[Layer]:
+        """The pixels of the layers with embeddings [B, d, h, w], and which of them BANE sampling chooses."""
+        truth, marks = [], []
+        for z in embeddings:
+            size = (z.shape[2], z.shape[3])
+            truth.append(nearest(labels, size))
+            predicted, valid = nearest(prediction, size), truth[-1] != self.ignore_index
+            wrong_class = predicted if self.options.negatives == "false_positives" else truth[-1]
+            marks.append(torch.where(valid & (predicted != truth[-1]), wrong_class, NONE))
+            truth[-1] = torch.where(valid, truth[-1], self.num_classes)
+        given = self.options
+        chosen = boundary_aware(marks, self.num_classes, given.keep, given.ties, given.by_distance)
+        layers = []
+        for z, y, mark, (hard, edge) in zip(embeddings, truth, marks, chosen, strict=True):
+            vectors = z.movedim(1, -1).flatten(0, 2)
+            vectors = unit(vectors) if given.normalize else vectors
+            of_class = one_hot(y.flatten(), self.num_classes, z.dtype)
+            layers.append(Layer(vectors, y.flatten(), of_class, mark.flatten(), edge.flatten(), hard.flatten()))
+        return layers
 
     def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
         """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
-        means = [
-            class_means(layer.vectors, layer.labels, self.num_classes, self.options.sync_anchors) for layer in layers
-        ]
+        means = [self.class_means(layer.vectors, layer.of_class) for layer in layers]
         coarsest, coarsest_count = means[-1]
         fused = []
         for i, (mean, count) in enumerate(means):
@@ -140,56 +144,57 @@ class Contextrast(Method):
             fused.append(unit(anchors) if self.options.normalize else anchors)
         return fused
 
+    def class_means(self, values: Tensor, of_class: Tensor) -> tuple[Tensor, Tensor]:
+        """Means [K, n] of the values [N, n] of each class, 0 where there are none, and the number [K] of each."""
+        return mean_of(of_class.T @ values, of_class.sum(0), self.options.sync_anchors)
+
     def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
         """Equation (2): the fused anchors [K, d] of layer 0..I-1, from its means and the coarsest layer's, [K, d]."""
         return self.options.low_weight * mean + (1 - self.options.low_weight) * coarsest
 
     def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
         """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
-        regions = [(layer.marks, layer.edge, layer.hard) for layer in layers]
-        self.diagnostics = shares_by_layer(regions, self.of_batch)
-        total = torch.zeros((), device=layers[0].vectors.device)
-        for i, (layer, anchor, weight) in enumerate(zip(layers, anchors, self.layer_weights, strict=True), start=1):
+        self.diagnostics = {}
+        losses = []
+        for i, (layer, anchor) in enumerate(zip(layers, anchors, strict=True)):
             anchor = anchor.detach() if self.options.detach_anchors else anchor
-            similarity = layer.vectors @ anchor.T / self.options.temperature  # â.z/t, [N, K]
-            scores, mask = self.negatives_of(similarity, layer)
+            similarity = layer.vectors @ (anchor / self.options.temperature).T  # â.z/t, [N, K]
+            negatives = self.negatives_of(similarity, layer)
             # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), with b the negatives' logsumexp, -inf without any
-            repulsion = masked_logsumexp(scores, mask, dim=0)
+            repulsion = masked_logsumexp(similarity, negatives, dim=0)
             margin = similarity - (all_logsumexp(repulsion) if self.options.sync_anchors else repulsion)
-            terms = -F.logsigmoid(margin.gather(1, layer.labels[:, None]))
-            labels = layer.labels
-            if self.options.max_positives is not None:
-                drawn = rank_within_group(labels) < self.options.max_positives
-                terms, labels = terms[drawn], labels[drawn]
-            per_class, positives = class_means(terms, labels, self.num_classes, self.options.sync_anchors)
-            loss = per_class.sum() / (positives > 0).sum().clamp(min=1)
-            total = total + weight * loss
+            own = layer.labels.clamp(max=self.num_classes - 1)[:, None]
+            per_class, positives = self.class_means(-F.logsigmoid(margin.gather(1, own)), self.positives_of(layer))
+            losses.append(per_class.sum() / (positives > 0).sum().clamp(min=1))
+            if self.observing and i == 0:
+                self.diagnostics |= self.negative_diagnostics(layer, similarity, negatives)
+        if self.observing:
+            self.diagnostics |= shares_by_layer([(each.marks, each.edge, each.hard) for each in layers], self.of_batch)
+            self.diagnostics |= {f"pixel_anchor/layer{i}": loss.detach() for i, loss in enumerate(losses, start=1)}
+        return torch.stack([weight * loss for weight, loss in zip(self.layer_weights, losses, strict=True)]).sum()
 
-            if i == 1:
-                where = layer.labels, layer.marks, layer.edge, layer.hard
-                opposed, t = self.opposed(layer.marks), self.options.temperature
-                self.diagnostics |= negative_diagnostics(*where, similarity, scores, mask, opposed, t, self.of_batch)
-            self.diagnostics[f"pixel_anchor/layer{i}"] = loss.detach()
-        return total
+    def positives_of(self, layer: Layer) -> Tensor:
+        """[N, K], 1 where a pixel is a positive of the class."""
+        most = self.options.max_positives
+        if most is None:
+            return layer.of_class
+        drawn = rank_within_group(layer.labels, num_groups=self.num_classes + 1) < most
+        return layer.of_class * drawn[:, None]
 
-    def negatives_of(self, similarity: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-        """Scores [M, K] and a mask [M, K]: the negatives of class n are the rows where column n of the mask is true.
+    def negatives_of(self, similarity: Tensor, layer: Layer) -> Tensor:
+        """Bool [N, K], true where a pixel is a negative of the class; similarity [N, K].
 
         They are this process's own; with `sync_anchors` the batch's negatives are those of all processes together.
         """
-        rows = layer.hard.nonzero().squeeze(1)
-        mask = self.opposed(layer.marks[rows])
+        negatives = layer.hard[:, None] & self.opposed(layer.marks)
         if self.options.negatives not in ("random", "semi_hard"):
-            return similarity.index_select(0, rows), mask
+            return negatives
         order = torch.rand_like(similarity) if self.options.negatives == "random" else similarity.detach()
-        classes = torch.arange(self.num_classes, device=similarity.device)
-        order = order.masked_fill(layer.labels[:, None] == classes, -torch.inf)
-        wanted, most = self.of_batch(mask.sum(0)), int(self.of_batch(rows.new_tensor(len(rows))))
-        drawn = order.topk(min(most, len(order)), dim=0)
-        return similarity.gather(0, drawn.indices), self.place_in_batch(drawn.values) < wanted
+        others = (layer.labels < self.num_classes)[:, None] & (layer.of_class == 0)
+        return self.place_in_batch(order.masked_fill(~others, -torch.inf)) < self.of_batch(negatives.sum(0))
 
     def opposed(self, marks: Tensor) -> Tensor:
-        """Bool [M, K]: the classes that pixels with these marks [M] (none of them NONE) are negatives of."""
+        """Bool [N, K]: the classes that pixels with these marks [N], other than NONE, are negatives of if chosen."""
         of_class = marks[:, None] == torch.arange(self.num_classes, device=marks.device)
         return of_class if self.options.negatives in ("as_printed", "false_positives") else ~of_class
 
@@ -198,10 +203,16 @@ class Contextrast(Method):
         return all_sum(values) if self.options.sync_anchors else values
 
     def place_in_batch(self, scores: Tensor) -> Tensor:
-        """The rank of each of the scores [M, K], descending in every column, among all scores that enter the loss."""
+        """The rank of each of the scores [N, K], descending in every column, among all scores that enter the loss."""
         parts = all_rows(scores) if self.options.sync_anchors else [scores]
-        if len(parts) == 1:
-            return torch.arange(len(scores), device=scores.device)[:, None]
         order = torch.cat(parts).argsort(dim=0, descending=True, stable=True)
-        own = torch.distributed.get_rank()
-        return order.argsort(dim=0).split([len(part) for part in parts])[own]
+        ranks = order.argsort(dim=0)
+        if len(parts) == 1:
+            return ranks
+        return ranks.split([len(part) for part in parts])[torch.distributed.get_rank()]
+
+    def negative_diagnostics(self, layer: Layer, similarity: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """What the negatives of a layer are like; similarity and negatives [N, K]."""
+        pixels = layer.of_class, layer.marks, layer.edge, layer.hard
+        opposed, t = self.opposed(layer.marks), self.options.temperature
+        return negative_diagnostics(*pixels, similarity, negatives, opposed, t, self.of_batch)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from methods.anchor_fusions import AnchorFusion
 from methods.class_queues import Queues
 from methods.contextrast import Contextrast
-from methods.contrast_diagnostics import label_diagnostics
-from methods.info_nce import supervised_info_nce
+from methods.contrast_diagnostics import drawn_diagnostics
+from methods.info_nce import Contrast, masked_info_nce
 from methods.method import full_precision
 from methods.ranking import rank_within_group
 
@@ -91,8 +91,7 @@ class ContextrastPP(Contextrast):
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{"pixel_anchor": weight * L_PA, "anchor_anchor": weight * L_AA}. Arguments as in Method.loss."""
-        prediction = logits.argmax(1)
-        layers = [self.layer(z, prediction, labels) for z in embeddings]
+        layers = self.layers(embeddings, logits.argmax(1), labels)
         anchors = self.anchors(layers)
         return {
             "pixel_anchor": self.options.weight * self.pixel_anchor(layers, anchors),
@@ -103,34 +102,43 @@ class ContextrastPP(Contextrast):
         """Equation (3) for a layer i < I; the coarsest layer's anchors stay as they are."""
         if layer >= len(self.fusions):
             return super().fuse(layer, mean, coarsest)
-        at_both = (mean.detach().any(1) & coarsest.detach().any(1)).nonzero().squeeze(1)  # attention costs K d^2
-        return mean.index_copy(0, at_both, self.fusions[layer](mean[at_both], coarsest[at_both]))
+        return self.fusions[layer](mean, coarsest)
 
     def anchor_anchor(self, anchors: Sequence[Tensor]) -> Tensor:
         """L_AA, equations (7) to (11), against the memory, which then takes in the anchors."""
-        current, classes = self.contrasted(torch.stack(list(anchors)))
-        memory, memory_classes = self.memory.rows()
-        filled = self.memory.filled
-        fewest = torch.where(filled > 0, filled, self.memory.length).min()
-        drawn = rank_within_group(memory_classes) < fewest
-        pairs = (current, classes, memory[drawn].to(current.dtype), memory_classes[drawn])
-        loss = supervised_info_nce(*pairs, self.options.temperature)
-        self.memory.push(current.detach(), classes)
+        contrasted, current = self.contrasted(torch.stack(list(anchors))).flatten(), torch.cat(list(anchors))
+        classes = torch.arange(self.num_classes, device=current.device)
+        own = classes.repeat(len(anchors))
+        memory, drawn = self.memory.vectors.flatten(0, 1).to(current.dtype, copy=True), self.drawn().flatten()
+        same = own[:, None] == classes.repeat_interleave(self.memory.length)
+        pairs = contrasted[:, None] & drawn
+        scores = current @ memory.T / self.options.temperature
+        contrast = Contrast(scores, pairs & same, scores, pairs & ~same)
+        loss = masked_info_nce(contrast)
+        self.memory.push(current.detach(), torch.where(contrasted, own, self.num_classes))
 
-        found = label_diagnostics(*pairs, self.num_classes)
-        self.diagnostics |= {f"anchor_anchor/{name}": value for name, value in found.items()}
-        self.diagnostics |= {"anchor_anchor/loss": loss.detach(), "anchor_anchor/memory_fill": self.memory.fill()}
+        if self.observing:
+            found = drawn_diagnostics(contrast, self.options.temperature, contrasted.sum())
+            self.diagnostics |= {f"anchor_anchor/{name}": value for name, value in found.items()}
+            self.diagnostics |= {"anchor_anchor/loss": loss.detach(), "anchor_anchor/memory_fill": self.memory.fill()}
         return loss
 
-    def contrasted(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
-        """The anchors [M, d], of anchors [I, K, d], that take part in the AA loss, and their classes int64 [M]."""
+    def contrasted(self, anchors: Tensor) -> Tensor:
+        """Bool [I, K]: which of the anchors [I, K, d] take part in the AA loss."""
         exists = anchors.detach().any(2)
         chosen = exists & exists[0]
         if self.options.stored == "class_prioritized":
             deeper = chosen.flip(0).cumsum(0).flip(0) - chosen.long()
             chosen = chosen & (deeper == 0)
-        elif self.options.stored == "earliest_layer":
-            chosen[1:] = False
-        elif self.options.stored == "deepest_layer":
-            chosen[:-1] = False
-        return anchors[chosen], chosen.nonzero()[:, 1]
+        elif self.options.stored != "all_layers":
+            only = 0 if self.options.stored == "earliest_layer" else len(anchors) - 1
+            chosen = chosen & (torch.arange(len(anchors), device=anchors.device) == only)[:, None]
+        return chosen
+
+    def drawn(self) -> Tensor:
+        """Bool [K, memory_size]: as many stored anchors of each class, at random, as the class with the fewest has."""
+        filled, length = self.memory.filled, self.memory.length
+        fewest = torch.where(filled > 0, filled, length).min()
+        stored = torch.arange(length, device=filled.device) < filled[:, None]
+        queue = torch.where(stored, torch.arange(self.num_classes, device=filled.device)[:, None], self.num_classes)
+        return stored & (rank_within_group(queue.flatten()).view_as(stored) < fewest)

@@ -24,16 +24,19 @@ def label_diagnostics(
     other = anchor_sums.sum(0) @ key_sums.sum(0) - similarity
     if exclude_self:
         positives, similarity = positives - len(anchors), similarity - anchors.square().sum()
-    return _means(anchor_labels.new_tensor(len(anchors)), positives, similarity, negatives, other)
+    return _means(anchor_labels.new_full((), len(anchors)), positives, similarity, negatives, other)
 
 
 @torch.no_grad()
-def drawn_diagnostics(contrast: Contrast, temperature: float) -> dict[str, Tensor]:
-    """The number of anchors, their mean numbers of positives and negatives, the mean cosine with each kind; or 0."""
+def drawn_diagnostics(contrast: Contrast, temperature: float, anchors: Tensor | None = None) -> dict[str, Tensor]:
+    """The number of anchors, their mean numbers of positives and negatives, the mean cosine with each kind; or 0.
+
+    anchors: how many take part; None: all rows of the contrast.
+    """
     positives, is_positive, negatives, is_negative = contrast
     similarity = temperature * (positives * is_positive).sum()
     other = temperature * (negatives * is_negative).sum()
-    number = is_positive.sum().new_tensor(len(positives))
+    number = is_positive.sum().new_full((), len(positives)) if anchors is None else anchors
     return _means(number, is_positive.sum(), similarity, is_negative.sum(), other)
 
 

@@ -1,46 +1,37 @@
 """Exact Euclidean distance from every pixel to the nearest pixel with another mark, for all marks in one pass."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 FAR = 2**15  # longer than any side of a map; the square fits into 32 bits
 NO_EDGE = FAR**2  # the squared distance where a map has a single mark
+SUMS_AT_A_TIME = 2**25  # 128 MiB
 
 
-def squared_distance_to_other_mark(marks: Tensor, wanted: Tensor | None = None) -> Tensor:
+def squared_distance_to_other_mark(marks: Tensor) -> Tensor:
     """Squared distance, in pixels, from each pixel to the nearest pixel of its map whose mark differs.
 
-    marks   int [B, H, W], sides below 2**15
-    wanted  bool [B, H, W]: the pixels whose distance is needed (default: all). Elsewhere the result is an upper bound.
-    Returns int32 [B, H, W]: 1 next to another mark, NO_EDGE where the map has one mark only. The frame is no edge.
+    marks int [B, H, W], sides below 2**15 -> int32 [B, H, W]: 1 next to another mark, NO_EDGE where the map has one
+    mark only. The frame is no edge.
 
     With g(y, x) the distance along the row and h(y, x) the distance along the column to another mark, the squared
-    distance is the least of h^2 and of dy^2 + g(y + dy, x)^2 over all dy. (Where the mark at (y + dy, x) is not the
-    pixel's own, g belongs to that other mark, but h is |dy| at most, so the sum is not the least.) Only |dy| below
-    min(g, h) can lower the result: the loop is as long as the thickest wanted region is thick.
+    distance is the least of h(y, x)^2 and of (y - r)^2 + g(r, x)^2 over all rows r. (Where the mark at (r, x) is not
+    the pixel's own, g belongs to that other mark, but h is |y - r| at most, so the sum is not the least.)
     """
-    along_row = _distance_in_run(marks)
-    along_column = _distance_in_run(marks.transpose(1, 2)).transpose(1, 2)
-    bound = torch.minimum(along_row, along_column)
-    thickest = bound if wanted is None else torch.where(wanted, bound, 0)
-    reach = min(int(thickest.max()), marks.shape[1])
-
-    row_squared = along_row.square()
-    squared = bound.square()
-    for dy in range(1, reach):
-        squared[:, dy:] = torch.minimum(squared[:, dy:], row_squared[:, :-dy] + dy * dy)
-        squared[:, :-dy] = torch.minimum(squared[:, :-dy], row_squared[:, dy:] + dy * dy)
-    return squared
+    row_squared = _distance_in_run(marks).square()
+    column_squared = _distance_in_run(marks.mT).mT.square()
+    row = torch.arange(marks.shape[1], dtype=torch.int32, device=marks.device)
+    apart = (row[:, None] - row).square()
+    rows = max(SUMS_AT_A_TIME // max(marks.numel(), 1), 1)
+    least = [(row_squared[:, None] + some[:, :, None]).amin(2) for some in apart.split(rows)]
+    return torch.minimum(torch.cat(least, dim=1), column_squared)
 
 
 def _distance_in_run(marks: Tensor) -> Tensor:
     """Distance along the last dimension to the nearest element with another mark, FAR if there is none; int32."""
     position = torch.arange(marks.shape[-1], dtype=torch.int32, device=marks.device)
-    changes = marks[..., 1:] != marks[..., :-1]
-    before = torch.full(marks.shape, -FAR, dtype=torch.int32, device=marks.device)
-    before[..., 1:] = torch.where(changes, position[:-1], -FAR)
-    after = torch.full_like(before, 2 * FAR)
-    after[..., :-1] = torch.where(changes, position[1:], 2 * FAR)
-    nearest_before = before.cummax(-1).values
-    nearest_after = after.flip(-1).cummin(-1).values.flip(-1)
-    return torch.minimum(position - nearest_before, nearest_after - position).clamp(max=FAR)
+    both_ways = torch.stack([marks, marks.flip(-1)])
+    begins = F.pad(both_ways[..., 1:] != both_ways[..., :-1], (1, 0))  # whether the element before has another mark
+    before = position + 1 - torch.where(begins, position, 1 - FAR).cummax(-1).values
+    return torch.minimum(before[0], before[1].flip(-1)).clamp(max=FAR)

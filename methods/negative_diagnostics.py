@@ -14,40 +14,38 @@ DISTANCES = (1, 2, 4, 8, 16)
 
 @torch.no_grad()
 def negative_diagnostics(
-    labels: Tensor,
+    of_class: Tensor,
     marks: Tensor,
     squared: Tensor,
     hard: Tensor,
     similarity: Tensor,
-    scores: Tensor,
-    mask: Tensor,
+    negatives: Tensor,
     opposed: Tensor,
     temperature: float,
     of_batch: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> dict[str, Tensor]:
-    """Of the N valid pixels of a layer.
+    """Of the N pixels of a layer.
 
-    labels, marks int64 [N], squared int [N], hard bool [N]: as in contextrast.Layer
-    similarity [N, K], scores [M, K]: similarities over temperature, of the pixels and of the negatives to the anchors
-    mask bool [M, K]: the negatives of class n are those where column n is true
+    of_class [N, K], marks int64 [N], squared int [N], hard bool [N]: as in contextrast.Layer
+    similarity [N, K]: similarities over temperature, of the pixels to the anchors
+    negatives bool [N, K]: the negatives of class n are those where column n is true
     opposed bool [N, K]: the anchors that a misclassified pixel is, or if chosen would be, a negative of
     of_batch: makes of a sum over these pixels that over the pixels of all processes, if the loss is about those
     """
-    present = of_batch(torch.bincount(labels, minlength=similarity.shape[1])) > 0
-    wrong, mask = marks != NONE, mask & present
-    pixels, missed, kept = of_batch(torch.stack([labels.new_tensor(len(labels)), wrong.sum(), hard.sum()])).unbind()
-    negatives, repulsion = of_batch(mask.sum(0)), of_batch((scores * mask).sum())
-    attraction = of_batch(similarity.gather(1, labels[:, None]).sum())
-    opposed = opposed[wrong] & present
-    binned = _by_distance(squared[wrong], hard[wrong], temperature * similarity[wrong], opposed, of_batch)
+    present = of_batch(of_class.sum(0)) > 0
+    wrong, negatives = marks != NONE, negatives & present
+    pixels, missed, kept = of_batch(torch.stack([(of_class > 0).sum(), wrong.sum(), hard.sum()])).unbind()
+    number, repulsion = of_batch(negatives.sum(0)), of_batch((similarity * negatives).sum())
+    attraction = of_batch((similarity * of_class).sum())
+    binned = _by_distance(squared, wrong, hard, temperature * similarity, opposed & present, of_batch)
     return {
         "kept_share": kept / missed.clamp(min=1),
         "misclassified_share": missed / pixels.clamp(min=1),
         "anchors": present.sum(),
         "positives": pixels,
-        "negatives": negatives,  # [K]
+        "negatives": number,  # [K]
         "positive_similarity": temperature * attraction / pixels.clamp(min=1),
-        "negative_similarity": temperature * repulsion / negatives.sum().clamp(min=1),
+        "negative_similarity": temperature * repulsion / number.sum().clamp(min=1),
         **{f"distance_bins/{name}": value for name, value in binned.items()},
     }
 
@@ -70,26 +68,32 @@ def shares_by_layer(
 
 
 def _by_distance(
-    squared: Tensor, hard: Tensor, similarity: Tensor, opposed: Tensor, of_batch: Callable[[Tensor], Tensor]
+    squared: Tensor,
+    wrong: Tensor,
+    hard: Tensor,
+    similarity: Tensor,
+    opposed: Tensor,
+    of_batch: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
     """By the distance of misclassified pixels: vectors [len(DISTANCES) + 1].
 
     Their number and that of the chosen ones; and of the chosen and of the others the mean similarity to the opposed
     anchor that a pixel is most similar to, NaN where there are none.
     """
-    bins = torch.bucketize(squared, squared.new_tensor([distance**2 for distance in DISTANCES]))
+    place = torch.stack([squared > distance**2 for distance in DISTANCES]).sum(0)
+    bins = wrong[:, None] & (place[:, None] == torch.arange(len(DISTANCES) + 1, device=squared.device))
     nearest = similarity.masked_fill(~opposed, -torch.inf).amax(1)
     compared = nearest.isfinite()  # false where no class but the pixel's own is there
 
-    def total(values: Tensor) -> Tensor:
-        return of_batch(values.new_zeros(len(DISTANCES) + 1).index_add(0, bins, values))
+    def number(chosen: Tensor) -> Tensor:
+        return of_batch((bins & chosen[:, None]).sum(0))
 
     def mean(chosen: Tensor) -> Tensor:
-        return total(nearest.where(chosen, 0.0)) / total(chosen.to(nearest.dtype))
+        return of_batch((bins * nearest.where(chosen, 0.0)[:, None]).sum(0)) / number(chosen)
 
     return {
-        "misclassified": total(torch.ones_like(bins)),
-        "kept": total(hard.long()),
+        "misclassified": number(wrong),
+        "kept": number(hard),
         "kept_similarity": mean(hard & compared),
-        "left_similarity": mean(~hard & compared),
+        "left_similarity": mean(wrong & ~hard & compared),
     }

@@ -4,39 +4,55 @@ import torch
 from torch import Tensor
 
 
-def rank_within_group(groups: Tensor, keys: Tensor | None = None) -> Tensor:
+def rank_within_group(
+    groups: Tensor, keys: Tensor | None = None, *, num_groups: int = 2**20, num_keys: int = 2**20
+) -> Tensor:
     """The rank of each element inside its group by ascending key, from 0; ties, or all if no keys, in random order.
 
-    groups int [N], keys [N] -> int64 [N]. `rank_within_group(groups) < n` thus draws up to n elements of each group.
+    groups int64 [N], -1..num_groups-1; keys int [N], 0..num_keys-1 -> int64 [N].
+    `rank_within_group(groups) < n` thus draws up to n elements of each group.
     """
-    order = torch.randperm(len(groups), device=groups.device)
-    if keys is not None:
-        order = order[keys[order].argsort(stable=True)]
-    order = order[groups[order].argsort(stable=True)]
+    return places_in_group(groups, keys, num_groups=num_groups, num_keys=num_keys)[0]
 
-    position = torch.arange(len(groups), device=groups.device)
+
+def places_in_group(
+    groups: Tensor, keys: Tensor | None = None, *, num_groups: int = 2**20, num_keys: int = 2**20
+) -> tuple[Tensor, Tensor]:
+    """`rank_within_group`, and the size of the group that each element belongs to; both int64 [N]."""
+    # One number sorts by group, then by key, then at random. Equal random numbers, which the order in memory decides,
+    # are so rare that no test could tell: there are 2**22 of them at least with the default limits.
+    place = groups + 1 if keys is None else (groups + 1) * num_keys + keys
+    chances = 2**62 // ((num_groups + 1) * (1 if keys is None else num_keys))
+    number = place * chances + random_numbers(chances, groups)
+    order = number.argsort(stable=True)
+
     in_order = groups[order]
-    starts = torch.ones_like(in_order, dtype=torch.bool)
-    starts[1:] = in_order[1:] != in_order[:-1]
-    first = torch.where(starts, position, 0).cummax(0).values if len(groups) else position
-    return torch.empty_like(position).scatter(0, order, position - first)
+    first = torch.searchsorted(in_order, in_order)
+    position = torch.arange(len(groups), device=groups.device)
+    found = torch.stack([position - first, torch.searchsorted(in_order, in_order, right=True) - first])
+    ranks, sizes = torch.empty_like(found).scatter(1, order.expand_as(found), found)
+    return ranks, sizes
 
 
 def draw_from_groups(groups: Tensor, num_groups: int, number: int, shuffle: bool = True) -> tuple[Tensor, Tensor]:
     """`number` elements of every group: all of them over and over where it has fewer, the first ones where it has more.
 
-    groups int64 [N], 0..num_groups-1. Returns the elements' positions, int64 [num_groups, number], and the sizes of the
-    groups, int64 [num_groups]; where a size is 0 the positions mean nothing. The elements come in random order, which
-    is the same for every round, or with `shuffle` false in their own.
+    groups int64 [N]; elements of num_groups or more belong to no group. Returns the elements' positions, int64
+    [num_groups, number], and the sizes of the groups, int64 [num_groups]; where a size is 0 the positions mean nothing.
+    The elements come in random order, which is the same for every round, or with `shuffle` false in their own.
     """
-    order = (
-        torch.randperm(len(groups), device=groups.device)
-        if shuffle
-        else torch.arange(len(groups), device=groups.device)
-    )
-    order = order[groups[order].argsort(stable=True)]
-    sizes = torch.bincount(groups, minlength=num_groups)
-    starts = sizes.cumsum(0) - sizes
+    numbers = groups
+    if shuffle:
+        chances = 2**62 // (num_groups + 1)
+        numbers = groups.clamp(max=num_groups) * chances + random_numbers(chances, groups)
+    order = numbers.argsort(stable=True)
+    starts = torch.searchsorted(groups[order], torch.arange(num_groups + 1, device=groups.device))
+    sizes, starts = starts.diff(), starts[:-1]
     turn = torch.arange(number, device=groups.device) % sizes.clamp(min=1)[:, None]
     padded = torch.cat([order, order.new_zeros(1)])  # an empty group at the end starts behind the last element
     return padded[starts[:, None] + turn], sizes
+
+
+def random_numbers(chances: int, groups: Tensor) -> Tensor:
+    """A whole number from 0 to chances - 1 for each of the elements, int64 [N]."""
+    return torch.randint(chances, groups.shape, device=groups.device)

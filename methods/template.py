@@ -48,14 +48,14 @@ class Template(Method):
         """{"template": weight * L}. Arguments as in Method.loss; `logits` holds the current prediction."""
         (embedding,) = embeddings
         labels = nearest(labels, (embedding.shape[2], embedding.shape[3]))
-        valid = labels != self.ignore_index
-        vectors = F.normalize(embedding.movedim(1, -1)[valid])  # [N, dim]
-        labels = labels[valid]  # [N]
+        valid = (labels != self.ignore_index).flatten()  # nothing may have a shape that depends on data: a mask
+        labels = torch.where(valid, labels.flatten(), self.num_classes)  # [N]; K is no class
+        vectors = F.normalize(embedding.movedim(1, -1).flatten(0, 2))  # [N, dim]
 
         means, counts = class_means(vectors, labels, self.num_classes)
         similarity = vectors @ F.normalize(means).T / self.options.temperature  # [N, K]
         similarity = similarity.masked_fill(counts == 0, -torch.inf)  # classes that are not there
-        terms = F.cross_entropy(similarity, labels, reduction="sum")  # a sum is finite, and 0, without any pixel
+        terms = F.cross_entropy(similarity, labels, ignore_index=self.num_classes, reduction="sum")
 
-        self.diagnostics = {"classes": (counts > 0).sum()}  # plotted over the iterations
-        return {"template": self.options.weight * terms / max(len(labels), 1)}
+        self.diagnostics = {"classes": (counts > 0).sum()} if self.observing else {}  # plotted over the iterations
+        return {"template": self.options.weight * terms / valid.sum().clamp(min=1)}  # finite without any pixel

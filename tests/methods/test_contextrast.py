@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from methods import ranking
 from methods.boundary_aware import NONE, boundary_aware
 from methods.contextrast import Contextrast
 
@@ -97,14 +98,14 @@ def closed_form(
         y, p = grid_of(labels, z.shape[2:]), grid_of(prediction, z.shape[2:])
         missed = brute_force_selection(y, p, keep, ties, "missed")
         false = brute_force_selection(y, p, keep, ties, "predicted")
-        raster = [tuple(q) for q in np.argwhere(y != 255)]
+        raster = [tuple(q) for q in np.argwhere(np.ones_like(y))]
         losses = []
         for n, anchor in anchors[layer].items():
             if n in anchors[-1]:
                 anchor = low_weight * anchor + (1 - low_weight) * anchors[-1][n]
             anchor = anchor / np.linalg.norm(anchor) if normalize else anchor
             of_others = [q for m in range(CLASSES) if m != n for q in missed[m]]
-            others = [k for k, q in enumerate(raster) if y[q] != n]
+            others = [k for k, q in enumerate(raster) if y[q] not in (n, 255)]
             if negatives == "missed_of_other_classes":
                 chosen = of_others
             elif negatives == "false_positives":
@@ -130,7 +131,7 @@ def closed_form(
 @pytest.fixture
 def known_draws(monkeypatch):
     """Random order becomes raster order and random scores a known table, so that the draws can be followed by hand."""
-    monkeypatch.setattr(torch, "randperm", lambda n, device=None: torch.arange(n, device=device))
+    monkeypatch.setattr(ranking, "random_numbers", lambda chances, groups: torch.zeros_like(groups))
     monkeypatch.setattr(torch, "rand_like", lambda t: RANDOM_SCORES[: len(t)].to(t.dtype))
 
 
@@ -225,8 +226,8 @@ def test_bane_chooses_the_pixels_that_brute_force_chooses(seed, negatives, regio
     for keep in (0.07, 0.3, 0.5, 1.0):
         expected = brute_force_selection(y, p, keep, "percentile", region_of)
         method = Contextrast([4], CLASSES, dim=DIM, negatives=negatives, keep=keep, ties="percentile")
-        layer = method.layer(torch.randn(2, DIM, *SIZES[0]), logits.argmax(1), labels)
-        raster = np.argwhere(y != 255)
+        (layer,) = method.layers([torch.randn(2, DIM, *SIZES[0])], logits.argmax(1), labels)
+        raster = np.argwhere(np.ones_like(y))
         for n in range(CLASSES):
             found = {tuple(q) for q in raster[(layer.hard & (layer.marks == n)).numpy()].tolist()}
             assert found == set(expected[n])
@@ -236,10 +237,10 @@ def test_without_distance_any_pixel_of_a_region_is_as_likely():
     labels = torch.zeros(1, 6, 6, dtype=torch.long)
     marks = labels.clone()
     marks[:, :, 0] = NONE
-    nearest, _ = boundary_aware(marks, 1, 0.2, "exact")
+    nearest, _ = boundary_aware([marks], 1, 0.2, "exact")[0]
     assert nearest[0, :, 1].all() and nearest.sum() == 6  # of 30: the column along the edge
     for ties in TIES:
-        times = sum(boundary_aware(marks, 1, 0.2, ties, by_distance=False)[0].long() for _ in range(500))[0]
+        times = sum(boundary_aware([marks], 1, 0.2, ties, by_distance=False)[0][0].long() for _ in range(500))[0]
         assert times.sum() == 500 * 6 and not times[:, 0].any()
         assert (abs(times[:, 1:] - 100) < 4.5 * math.sqrt(500 * 0.2 * 0.8)).all()
 
@@ -263,7 +264,7 @@ def test_the_control_of_boundary_awareness_takes_as_many_negatives_from_the_same
 def test_exact_ties_choose_the_nearest_share_of_every_region(keep):
     generator = torch.Generator().manual_seed(0)
     marks = torch.randint(NONE, 3, (3, 6, 8), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
-    chosen, _ = boundary_aware(marks, 3, keep, "exact")
+    ((chosen, _),) = boundary_aware([marks], 3, keep, "exact")
     assert not chosen[marks == NONE].any()
     for b in range(3):
         for n in range(3):
@@ -279,13 +280,14 @@ def test_exact_ties_choose_the_nearest_share_of_every_region(keep):
 def test_the_share_is_not_rounded_up_by_floating_point(share):
     for size in range(100, 5000, 100):  # the exact quota is a whole number
         marks = torch.zeros(1, 1, size, dtype=torch.long)
-        assert boundary_aware(marks, 1, float(share), "exact")[0].sum().item() == share * size
+        ((chosen, _),) = boundary_aware([marks], 1, float(share), "exact")
+        assert chosen.sum().item() == share * size
 
 
 def test_exact_ties_are_broken_at_random():
     marks = torch.zeros(1, 8, 8, dtype=torch.long)  # one region without an edge: all distances tie
     torch.manual_seed(0)
-    times = sum(boundary_aware(marks, 1, 0.25, "exact")[0].long() for _ in range(400))[0]
+    times = sum(boundary_aware([marks], 1, 0.25, "exact")[0][0].long() for _ in range(400))[0]
     assert times.sum() == 400 * 16
     assert 60 <= times.min() <= times.max() <= 140  # 100 expected, standard deviation 8.7
 
@@ -318,13 +320,13 @@ def test_random_negatives_are_distinct_pixels_of_other_classes_drawn_evenly():
     method = Contextrast([4], 2, dim=1, negatives="random", keep=1.0)
     labels = torch.tensor([[[0] * 4 + [1] * 12]])
     prediction = torch.tensor([[[0] * 4 + [0] * 3 + [1] * 9]])  # three missed pixels of class 1
-    layer = method.layer(torch.ones(1, 1, 1, 16), prediction, labels)
+    (layer,) = method.layers([torch.ones(1, 1, 1, 16)], prediction, labels)
     place = torch.arange(16.0)[:, None].expand(16, 2)  # in place of similarities, so that the draws can be read
     torch.manual_seed(0)
     times = torch.zeros(16)
     for _ in range(400):
-        scores, mask = method.negatives_of(place, layer)
-        drawn = scores[mask[:, 0], 0]
+        mask = method.negatives_of(place, layer)
+        drawn = place[mask[:, 0], 0]
         assert len(drawn) == len(drawn.unique()) == 3
         assert mask[:, 1].sum() == 0
         times[drawn.long()] += 1
@@ -473,12 +475,9 @@ def test_two_processes_with_synchronised_anchors_have_the_loss_and_the_gradients
 
     cases = [(*case, options) for case in uneven_cases() for options in SYNCHRONISED]
     for number, (embeddings, logits, labels, options) in enumerate(cases):
-        pixels = [(grid_of(labels[:1], z.shape[2:]) != 255).sum().item() for z in embeddings]
 
-        def of_both(similarity, pixels=pixels):  # the first image's pixels, then the second's
-            first = pixels[[len(similarity) >= n for n in pixels].index(True)]
-            parts = similarity.split([first, len(similarity) - first])
-            return torch.cat([known_random_scores(image)(part) for image, part in enumerate(parts)])
+        def of_both(similarity):  # the first image's pixels, then the second's
+            return torch.cat([known_random_scores(image)(part) for image, part in enumerate(similarity.chunk(2))])
 
         monkeypatch.setattr(torch, "rand_like", of_both)
         method = Contextrast([4, 4], CLASSES, dim=DIM, **options)

@@ -27,14 +27,6 @@ def test_every_distance_equals_brute_force(marks):
     np.testing.assert_array_equal(found, [brute_force(image) for image in marks])
 
 
-@settings(max_examples=200, deadline=None)
-@given(MAPS, st.integers(-1, 2))
-def test_distances_are_exact_where_wanted(marks, mark):
-    wanted = marks == mark
-    found = squared_distance_to_other_mark(torch.from_numpy(marks), torch.from_numpy(wanted)).numpy()
-    np.testing.assert_array_equal(found[wanted], np.stack([brute_force(image) for image in marks])[wanted])
-
-
 def test_thick_regions_equal_the_distance_transform_of_each_region():
     generator = np.random.default_rng(0)
     centres = generator.integers(0, 64, (12, 2))

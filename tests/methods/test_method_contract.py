@@ -333,16 +333,17 @@ VARIANTS = [
 ]
 # Methods whose steps still make the host wait.
 WAITING = {
-    *("contextrast", "contextrast_pp", "template"),
     *("car", "multiscale_contrast", "pixel_contrast", "pixel_contrast_synthetic", "pne", "region_contrast"),
 }
 
 
 def cases_of(variants):
     """The variants as parameters of a test that those in WAITING fail."""
-    for name, *options in variants:
-        marks = [pytest.mark.xfail(strict=True, reason="its steps make the host wait")] if name in WAITING else []
-        yield pytest.param(name, *options, id="-".join(map(str, (name, *options))), marks=marks)
+    waits = pytest.mark.xfail(strict=True, reason="its steps make the host wait")
+    return [
+        pytest.param(name, *options, id="-".join(map(str, (name, *options))), marks=waits if name in WAITING else ())
+        for name, *options in variants
+    ]
 
 
 @pytest.mark.parametrize("observing", [True, False])

@@ -82,8 +82,7 @@ def test_bins_of_the_distance_equal_those_of_one_pixel_at_a_time(negatives, kind
         z, labels, prediction = case(seed)
         method = kind([4], CLASSES, dim=DIM, negatives=negatives, keep=0.6).double()
         torch.manual_seed(seed)
-        hard = torch.zeros(labels.shape, dtype=torch.bool)
-        hard[labels != 255] = method.layer(z, prediction, labels).hard
+        hard = method.layers([z], prediction, labels)[0].hard.view(labels.shape)
         torch.manual_seed(seed)
         method.loss([z.requires_grad_()], F.one_hot(prediction, CLASSES).movedim(-1, 1).double(), labels, 0)
         expected = plain(z.detach(), labels, prediction, hard, negatives)
