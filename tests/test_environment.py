@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness import __version__
+
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin")
 PYTHONS = ("3.11", "3.12", "3.13")
 # Published as sources alone; pure Python, so that they install anywhere.
@@ -53,7 +55,9 @@ def project(repository) -> dict:
 
 
 def test_every_direct_dependency_is_pinned_as_in_the_lock(lock, torch, project):
-    direct = pins(project["dependencies"]) | pins(project["optional-dependencies"]["dev"])
+    direct = pins(project["dependencies"])
+    for extra in ("train", "report", "snakemake", "dev"):
+        direct |= pins(project["optional-dependencies"][extra])
     assert {name: (lock | torch).get(name) for name in direct} == direct
 
 
@@ -123,7 +127,7 @@ def test_licence_and_citation_agree(repository, project):
     citation = yaml.safe_load((repository / "CITATION.cff").read_text())
     assert citation["license"] == project["license"] == "MIT"
     assert (repository / "LICENSE").read_text().startswith("MIT License")
-    assert citation["version"] == project["version"]
+    assert citation["version"] == __version__
 
 
 def test_ci_calls_make_test(repository):

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import __version__
 from harness.compute.torchrun import is_main
 from harness.errors import RunFailed, UserError
 from harness.experiment.run import Run
 
 app = typer.Typer(
     help="Train, evaluate and compare contrastive methods for semantic segmentation.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -29,6 +29,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeepGoingOption = Annotated[
     bool, typer.Option("--keep-going", help="Exit 0 for a failed run too: its record says how it ended.")
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"contextrast-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, evaluate and compare contrastive methods for semantic segmentation."""
+
 
 DEFAULT_CONFIG = Path("config/quick.yaml")
 DEFAULT_RESULTS = Path("results")

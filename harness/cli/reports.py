@@ -173,6 +173,17 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; it is made.")] = Path()) -> None:
+    """Start a project folder of your own: experiments in config/, and methods/ for your methods."""
+    from harness.experiment.project import write_project
+
+    written = write_project(folder)
+    typer.echo(f"written: {len(written)} files in {folder}")
+    place = "" if folder == Path() else f"cd {folder}; "
+    typer.echo(f"next: {place}contextrast-bench new-method my_loss; contextrast-bench run config/try_my_loss.yaml")
+
+
+@app.command()
 def borrow(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006

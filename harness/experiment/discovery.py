@@ -1,5 +1,7 @@
 """Finds the methods, one file each in `methods/`, and reads their options without importing torch.
 
+Where the project is installed as a package, `methods/` of the current folder holds the user's own beside them.
+
 A method's file imports torch; its class `Options` needs nothing of it. That class alone is taken from the syntax tree
 and executed, so a command checks an experiment's options, cross-checks included, in milliseconds.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import methods
 from harness.compute.source import code_hash
 from harness.errors import UserError, unknown
 from methods.options import BaseOptions
@@ -46,10 +49,22 @@ class About(NamedTuple):
         return f"{self.venue} {self.year}" if self.paper else ""
 
 
+def folders() -> list[Path]:
+    """Where methods are looked for: this project's, then the user's, `methods/` of the current folder.
+
+    Where that folder is of a checkout of this project (it has the base class), it is no user's.
+    """
+    own = Path.cwd() / "methods"
+    return [FOLDER, own] if own.is_dir() and not (own / "method.py").exists() else [FOLDER]
+
+
 def names() -> list[str]:
-    """The names of all methods: the files that define a class named as the file, underscores aside."""
-    found = (path.stem for path in FOLDER.glob("*.py"))
-    return sorted(name for name in found if name != TEMPLATE and _class_node(name) is not None)
+    """The names of all methods: the files that define a class named as the file, underscores aside.
+
+    A file that is no valid Python is none: it stops whoever asks for that method, and nobody else.
+    """
+    found = {path.stem for folder in folders() for path in folder.glob("*.py")}
+    return sorted(name for name in found if name != TEMPLATE and _defines_a_method(name))
 
 
 def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -58,7 +73,7 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
     Lists are returned as tuples, and whole numbers as floats where the option is a float. Raises UserError for an
     unknown method or option, and for a value of the wrong type or range.
     """
-    current, kind = current_names(name, given or {}), _options_class(FOLDER, name)
+    current, kind = current_names(name, given or {}), _options_class(_file(name).parent, name)
     for option in current:
         if option not in kind.__dataclass_fields__:
             raise unknown("option", option, kind.__dataclass_fields__, f" of method {name}")
@@ -89,14 +104,14 @@ def current_names(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError for an unknown method.
     """
-    former = _options_class(FOLDER, name).former_names
+    former = _options_class(_file(name).parent, name).former_names
     return {former.get(option, option): value for option, value in given.items()}
 
 
 def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
     """Raise UserError if these options of method `name` do not fit a network with this number of feature maps."""
     try:
-        _options_class(FOLDER, name)(**given).check_maps(number)
+        _options_class(_file(name).parent, name)(**given).check_maps(number)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -104,6 +119,9 @@ def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
 def load(name: str) -> "type[Method]":
     """Import method `name` and return its class. Raises UserError if there is none."""
     node = _known(name)
+    for folder in folders():
+        if str(folder) not in methods.__path__:
+            methods.__path__.append(str(folder))
     return getattr(importlib.import_module(f"methods.{name}"), node.name)
 
 
@@ -118,8 +136,28 @@ def source_fingerprint(name: str) -> str:
     return code_hash(trees)
 
 
+def _file(name: str) -> Path:
+    """The file of a method or of a part. Raises UserError if the current folder has one of the same name too."""
+    found = [path for folder in folders() if (path := folder / f"{name}.py").is_file()]
+    if len(found) > 1:
+        raise UserError(f"{found[1]} has the name of one of this project's own files: rename it")
+    return found[0] if found else FOLDER / f"{name}.py"
+
+
 def _tree(name: str) -> ast.Module:
-    return ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    """The syntax tree of a file. Raises UserError if it is no valid Python."""
+    try:
+        return ast.parse(_file(name).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:  # ValueError: bytes that are no text
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise UserError(f"methods/{name}.py{line} is not valid Python: {error.args[0]}") from None
+
+
+def _defines_a_method(name: str) -> bool:
+    try:
+        return _class_node(name) is not None
+    except UserError:
+        return False
 
 
 def _about_key(statement: ast.stmt) -> str | None:
@@ -140,7 +178,7 @@ def _known(name: str) -> ast.ClassDef:
 
 def _class_node(name: str) -> ast.ClassDef | None:
     """The class in `methods/NAME.py` that is named as the file, ignoring underscores and case; else None."""
-    if name == "method" or not (FOLDER / f"{name}.py").is_file():
+    if name == "method" or not _file(name).is_file():
         return None
     wanted = name.replace("_", "").lower()
     classes = (node for node in _tree(name).body if isinstance(node, ast.ClassDef))
@@ -151,7 +189,7 @@ def _class_node(name: str) -> ast.ClassDef | None:
 def _options_class(folder: Path, name: str) -> type[BaseOptions]:
     """The class `Options` in the class of `methods/NAME.py`, or else the one it inherits, made without its module.
 
-    folder: `FOLDER`, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
+    folder: of its file, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
     something else than `LIGHT`.
     """
     node = _known(name)
@@ -162,7 +200,7 @@ def _options_class(folder: Path, name: str) -> type[BaseOptions]:
             if statement.module in LIGHT:
                 _execute(name, statement, space)
             elif part != statement.module and (parent := _class_node(part)) is not None:
-                space[parent.name] = SimpleNamespace(Options=_options_class(folder, part))
+                space[parent.name] = SimpleNamespace(Options=_options_class(_file(part).parent, part))
         elif isinstance(statement, ast.Assign) and _is_literal(statement.value):
             _execute(name, statement, space)
     own = next((each for each in node.body if isinstance(each, ast.ClassDef) and each.name == "Options"), None)
@@ -179,7 +217,7 @@ def _options_class(folder: Path, name: str) -> type[BaseOptions]:
 def _execute(name: str, statement: ast.stmt, space: dict[str, Any]) -> None:
     """Execute one statement of a method's file."""
     try:
-        exec(compile(ast.Module([statement], []), str(FOLDER / f"{name}.py"), "exec"), space)
+        exec(compile(ast.Module([statement], []), str(_file(name)), "exec"), space)
     except (NameError, ImportError, TypeError, ValueError) as error:
         raise UserError(
             f"methods/{name}.py: Options cannot be read without the rest of the file ({error}): "

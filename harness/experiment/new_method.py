@@ -22,7 +22,7 @@ def write_new_method(name: str, config_folder: Path, settings_of: Path) -> tuple
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"{name!r} cannot name a method: use lower-case letters, digits and '_', a letter first")
-    method, experiment = discovery.FOLDER / f"{name}.py", config_folder / f"try_{name}.yaml"
+    method, experiment = discovery.folders()[-1] / f"{name}.py", config_folder / f"try_{name}.yaml"
     for path in (method, experiment):
         if path.exists():
             raise UserError(f"{path} exists: choose another name or remove it")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import datasets, models
-from harness.compute import atomic
+from harness.compute import atomic, shipped
 from harness.config import size_name
 from harness.cost.complexity import cost_rows
 from harness.evaluation.groups import display_name
@@ -15,7 +15,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.tables import csv_text
 
-PUBLISHED = Path(__file__).parents[3] / "results" / "published" / "cost_cityscapes.csv"
+PUBLISHED = shipped.PUBLISHED / "cost_cityscapes.csv"
 CITYSCAPES = ("cityscapes", (512, 1024))  # the data set and size of the published figures
 # The published metrics, and which of our columns says the same in which unit.
 COUNTERPARTS = {
