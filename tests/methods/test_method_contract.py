@@ -28,7 +28,7 @@ def logits_for(labels, num_classes, right=0.5):
     grid = labels[:, ::4, ::4]
     logits = torch.randn(len(labels), num_classes, *grid.shape[1:])
     hit = (grid < num_classes) & (torch.rand(grid.shape) < right)
-    return logits.scatter_add(1, grid.clamp(max=num_classes - 1)[:, None], 100.0 * hit[:, None])
+    return logits.scatter_add(1, grid.clamp(max=num_classes - 1)[:, None], 100.0 * hit[:, None]).requires_grad_()
 
 
 def blocks(num_classes, batch=2, height=64, width=96):
@@ -92,8 +92,8 @@ def build(name, num_classes, channels=CHANNELS):
     return discovery.load(name)(channels, num_classes).train()
 
 
-def check_terms(method, terms, maps):
-    """Every term is a finite scalar whose gradient is finite, in the features and in the method's parameters."""
+def check_terms(method, terms, maps, logits):
+    """Every term is a finite scalar whose gradient is finite, in features, logits and the method's parameters."""
     assert all(isinstance(key, str) for key in terms)
     for term in terms.values():
         assert term.shape == ()
@@ -101,8 +101,8 @@ def check_terms(method, terms, maps):
         assert term.requires_grad
     if terms:
         sum(terms.values()).backward()
-        assert any(x.grad is not None for x in maps)
-        gradients = [x.grad for x in (*maps, *method.parameters()) if x.grad is not None]
+        assert any(x.grad is not None for x in (*maps, logits))
+        gradients = [x.grad for x in (*maps, logits, *method.parameters()) if x.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients)
     for key, value in method.diagnostics.items():
         assert not value.requires_grad
@@ -128,7 +128,7 @@ def test_loss_is_finite_with_a_graph(name, edge):
     method = build(name, classes)
     for iteration in range(3):  # state, such as a memory, may only matter from the second step on
         terms = method(maps, logits, labels, iteration)
-    check_terms(method, terms, maps)
+    check_terms(method, terms, maps, logits)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -140,7 +140,7 @@ def test_loss_under_bfloat16_autocast_is_a_finite_float32_scalar(name, edge):
         for iteration in range(3):  # a memory is empty at first
             terms = method(maps, logits.bfloat16(), labels, iteration)
     assert all(term.dtype == torch.float32 for term in terms.values())
-    check_terms(method, terms, maps)
+    check_terms(method, terms, maps, logits)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -149,7 +149,7 @@ def test_loss_works_with_any_number_of_maps(name):
         maps, logits, labels, classes = case("ordinary")
         method = build(name, classes, CHANNELS[:number])
         terms = method(maps[:number], logits, labels, 0)
-        check_terms(method, terms, maps[:number])
+        check_terms(method, terms, maps[:number], logits)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -162,9 +162,11 @@ def test_what_stands_at_ignored_pixels_changes_nothing(name):
         stride = labels.shape[1] // z.shape[2]
         ignored = (labels[:, ::stride, ::stride] == 255)[:, None]
         changed.append(torch.where(ignored, 1e4, z))
-    other_logits = torch.where((labels[:, ::4, ::4] == 255)[:, None], torch.randn_like(logits), logits)
+    # On the labels' grid: a loss at the labels' size interpolates a coarser one, so that neighbours see each other.
+    fine = logits.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    other = torch.where((labels == 255)[:, None], torch.randn_like(fine), fine)
     results = []
-    for z, scores in ((embeddings, logits), (changed, other_logits)):
+    for z, scores in ((embeddings, fine), (changed, other)):
         method = build(name, classes)
         torch.manual_seed(1)
         results.append({key: term.item() for key, term in method.loss(z, scores, labels, 0).items()})
@@ -218,7 +220,8 @@ def test_method_knows_its_classes_and_ignore_index(name):
     assert (method.channels, method.num_classes, method.ignore_index) == (CHANNELS, 7, 250)
     maps, _, labels, _ = case("ordinary")
     labels = torch.where(labels == 255, 250, labels)
-    check_terms(method, method(maps, torch.randn(2, 7, 16, 24), labels, 0), maps)
+    logits = torch.randn(2, 7, 16, 24, requires_grad=True)
+    check_terms(method, method(maps, logits, labels, 0), maps, logits)
 
 
 class Operations(TorchDispatchMode):
@@ -307,12 +310,12 @@ def host_waits(method, maps, logits, labels):
 
 
 def step(method, maps, logits, labels, iteration):
-    """The terms' sum and its gradients, as tensors, in the maps and in the method's parameters."""
+    """The terms' sum and its gradients, as tensors, in the maps, the logits and the method's parameters."""
     terms = list(method(maps, logits, labels, iteration).values())
     if not terms:
         return [logits.new_zeros(())]
     loss = sum(terms)
-    gradients = torch.autograd.grad(loss, [*maps, *method.parameters()], allow_unused=True)
+    gradients = torch.autograd.grad(loss, [*maps, logits, *method.parameters()], allow_unused=True)
     return [loss.detach(), *(each for each in gradients if each is not None)]
 
 
@@ -323,6 +326,10 @@ VARIANTS = [
     ("contextrast", {"by_distance": False, "max_positives": 10}),
     ("contextrast", {"normalize": False, "detach_anchors": True, "temperature": 1.0}),
     ("contextrast", {"sync_anchors": True}),
+    ("active_boundary", {"variant": "official"}),
+    ("jaccard_metric", {"over": "images", "index": "dice", "label_smoothing": 0.1}),
+    ("lovasz_softmax", {"per_image": True}),
+    ("ohem", {"threshold": None}),
     *(("contextrast_pp", {"stored": kind}) for kind in ("earliest_layer", "deepest_layer", "all_layers")),
     *(("contextrast_pp", {"fusion": kind}) for kind in ("static", "concat_mlp", "cross_attention", "gated_scalar")),
     ("multiscale_contrast", {"variant": "official"}),
@@ -401,7 +408,7 @@ def test_a_step_on_a_gpu_waits_for_nothing_and_replays_as_a_graph(name, options,
         pytest.skip("needs a CUDA device")
     maps, logits, labels, classes = case("ordinary")
     maps = [each.detach().cuda().requires_grad_() for each in maps]
-    logits, labels = logits.cuda(), labels.cuda()
+    logits, labels = logits.detach().cuda().requires_grad_(), labels.cuda()
     torch.manual_seed(0)
     method = discovery.load(name)(CHANNELS, classes, **options).train().cuda()
     method.observing = observing
