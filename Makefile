@@ -9,7 +9,7 @@ EXPERIMENT ?= config/quick.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test test-all check bench cost gpu-evidence verify-reference soak clean
+.PHONY: help run test test-all check bench cost verify-reference soak clean
 
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
@@ -54,11 +54,6 @@ bench: .venv/ready
 # minute or two each), of all such runs, and compares the curves.
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference $(if $(ITERATIONS),--iterations $(ITERATIONS),--protocol whole)
-
-# What needs a GPU, in slices of under nine minutes; again: what is left. DRY=1 lists it, SLICES=1 runs one slice,
-# SCRATCH=1 trains HRNet-W48 without ImageNet weights, where there is no network to fetch them from.
-gpu-evidence: .venv/ready
-	$(BIN)/python -m harness gpu-evidence $(if $(DRY),--dry) $(if $(SLICES),--slices $(SLICES)) $(if $(SCRATCH),--from-scratch)
 
 # What methods cost on this machine's processor; about a quarter of an hour on two idle cores (docs/performance.md).
 LATENCY := $(BIN)/python -m harness latency --device cpu

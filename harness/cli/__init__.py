@@ -6,13 +6,13 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from harness.cli import costs, data, reports, runs  # each adds its verbs to the application
+from harness.cli import costs, data, experiments, reports, runs  # each adds its verbs to the application
 from harness.cli.common import app
 from harness.errors import RunFailed, UserError
 
 INTERRUPTED = 128 + signal.SIGINT
 
-__all__ = ["costs", "data", "main", "reports", "runs"]
+__all__ = ["costs", "data", "experiments", "main", "reports", "runs"]
 
 
 def main() -> int:

@@ -1,7 +1,6 @@
 """The verbs that count and measure what methods cost."""
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +8,6 @@ import typer
 
 from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, RootOption, ThreadsOption, app
 from harness.config import read_size
-from harness.errors import RunFailed
 
 
 @app.command()
@@ -114,36 +112,3 @@ def equal_compute(
             typer.echo(f"{arm}: a step of {experiment.arms[arm].compute_of} takes {ratio:.3f} times as long on {pair}")
     if not dry:
         fill_in(config, ratios)
-
-
-@app.command("gpu-evidence")
-def gpu_evidence(
-    most: Annotated[
-        int | None, typer.Option("--slices", min=1, help="Run so many of what is left; default: all of it.")
-    ] = None,
-    dry: Annotated[bool, typer.Option("--dry", help="Only list what would run.")] = False,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Train HRNet-W48 without ImageNet weights, if they cannot be had.")
-    ] = False,
-    results: ResultsOption = DEFAULT_RESULTS,
-) -> None:
-    """Run everything that needs a GPU, in slices of under nine minutes; again: what is left."""
-    from harness import gpu_evidence as evidence
-
-    pieces = evidence.slices(results, from_scratch=from_scratch)
-    state = evidence.State(results / "gpu_evidence" / "state.json")
-    left = [piece for piece in pieces if not state.done(piece)]
-    if dry or not evidence.gpus():
-        said = f"{len(left)} of {len(pieces)} slices would run"
-        typer.echo(said if evidence.gpus() else f"there is no GPU here, so nothing was run; with one {said}")
-        for piece in left:
-            typer.echo(f"{piece.name}: {shlex.join(('python', *piece.command[1:]))}")
-        return
-    evidence.work(pieces, state, evidence.start, most)
-    evidence.write_spread(results)
-    gaps = evidence.missing(pieces, state)
-    typer.echo(f"{len(pieces) - len(gaps)} of {len(pieces)} slices are done")
-    if gaps and most is None:
-        raise RunFailed(f"missing, run the same command again: {'; '.join(gaps)}")
-    for gap in gaps:
-        typer.echo(f"missing: {gap}")
