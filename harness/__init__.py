@@ -1,1 +1,16 @@
+"""Contrastive learning for semantic segmentation, compared. `harness.api` says what these functions do."""
+
+from typing import Any
+
 __version__ = "0.1.0"
+
+__all__ = ["boundary_iou", "compare", "evaluate_label_maps", "load_records"]
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of `harness.api`, which numpy comes with: a command that needs neither starts without."""
+    if name in __all__:
+        from harness import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
