@@ -9,7 +9,7 @@ EXPERIMENT ?= config/quick.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test test-all check bench cost verify-reference soak clean
+.PHONY: help run test test-all check bench bench-gpu cost verify-reference soak clean
 
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make test              all tests but the exhaustive ones                         10 min'
 	@echo 'make check             what every commit must pass                                2 min'
 	@echo 'make bench             speed, as ratios against references                        6 min'
+	@echo 'make bench-gpu         speed on a GPU beside its goals; LIMIT=2 for two minutes      6 min'
 	@echo 'make cost              what methods cost on this processor                       18 min'
 	@echo 'make verify-reference  trains a committed run again and compares; CAMVID_ROOT    30 min'
 	@echo 'make soak              thirty runs while random jobs are killed                  10 min'
@@ -48,6 +49,11 @@ bench: .venv/ready
 	$(PYTEST) tests/benchmarks -m "not exhaustive" --benchmark-enable --benchmark-columns=min,median,rounds \
 		--benchmark-json=.benchmarks/bench.json -s
 	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
+
+# How fast the project is on a GPU, beside its goals; again: what is missing. LIMIT=2 takes two minutes at most, FRESH=1
+# measures all anew, DRY=1 tries every piece at a tiny size on the processor.
+bench-gpu: .venv/ready
+	$(BIN)/python -m benchmarks.gpu --minutes $(or $(LIMIT),6) $(if $(FRESH),--fresh) $(if $(DRY),--device cpu)
 
 # Trains the shortest of the committed runs again (half an hour on a core) and compares; needs CAMVID_ROOT. Where some
 # were trained on this very processor's model, or at least its name, one of those. ITERATIONS=50 trains only so many (a

@@ -40,11 +40,13 @@ def latency(
     model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
     size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
     dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
-    mode: Annotated[list[str], typer.Option("--mode", help="single_stream or offline; default: both.")] = [],  # noqa: B006
+    mode: Annotated[list[str], typer.Option("--mode", help="graph, single_stream or offline; default: all.")] = [],  # noqa: B006
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
     baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Of offline; default: all that fits.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[
+        list[str], typer.Option("--precision", help="float32 or bfloat16; repeatable; default: float32.")
+    ] = ["float32"],  # noqa: B006
     channels_last: Annotated[bool, typer.Option("--channels-last")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile every network.")] = False,
     device: DeviceOption = "auto",
@@ -53,13 +55,15 @@ def latency(
 ) -> None:
     """Time every method's inference network, in turns, and write records and the table. Nothing else should run."""
     from harness.compute.machine import Machine
-    from harness.cost.latency import MODES, measure_latency
+    from harness.cost.latency import measure_latency
     from harness.reporting.costs.measured import write_latency_table
 
-    options: dict[str, Any] = {"dataset": dataset, "modes": mode or MODES, "baseline": baseline, "batch": batch}
-    options |= {"methods": method or None, "precision": precision, "channels_last": channels_last, "compiled": compiled}
+    options: dict[str, Any] = {"dataset": dataset, "modes": mode or None, "baseline": baseline, "batch": batch}
+    options |= {"methods": method or None, "channels_last": channels_last, "compiled": compiled}
+    machine = Machine(device, threads=threads, alone=True)
     for name in model:
-        measure_latency(name, read_size(size), Machine(device, threads=threads, alone=True), results, **options)
+        for each in precision:
+            measure_latency(name, read_size(size), machine, results, **options | {"precision": each})
     typer.echo(f"written: {write_latency_table(results)}")
 
 

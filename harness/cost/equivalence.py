@@ -25,9 +25,19 @@ class Ratio:
         return self.low >= 1 - MARGIN and self.high <= 1 + MARGIN
 
     @property
+    def different(self) -> bool:
+        """Whether the whole interval lies outside 1 - MARGIN .. 1 + MARGIN, on one side."""
+        return self.low > 1 + MARGIN or self.high < 1 - MARGIN
+
+    @property
     def verdict(self) -> str:
         """The wording of every table: what was not shown may still be so."""
-        return f"equivalent within {100 * MARGIN:.0f} %" if self.equivalent else "not shown"
+        margin = f"{100 * MARGIN:.0f} %"
+        if self.equivalent:
+            return f"equivalent within {margin}"
+        if self.different:
+            return f"{'slower' if self.low > 1 else 'faster'} by more than {margin}"
+        return "not shown"
 
 
 def ratio(arm: np.ndarray, baseline: np.ndarray) -> Ratio:

@@ -26,7 +26,10 @@ from harness.errors import UserError, unknown
 from harness.models.segmenter import Segmenter
 
 Precision = Literal["float32", "bfloat16"]
-MODES = ("single_stream", "offline")
+# graph: batches of one image, the kernels recorded once and replayed (CUDA graph), so that the host's launches, which
+# vary far more than kernels do, are not timed. single_stream: batches of one image, as they are called. offline: the
+# largest batch that fits, on a CPU 8.
+MODES = ("graph", "single_stream", "offline")
 CPU_BATCH = 8  # of the mode offline
 LARGEST_BATCH = 1024
 # Timed of every arm: on a GPU 200 iterations and 10 s at least, on a CPU 30 iterations and 5 s.
@@ -42,7 +45,7 @@ class Setting:
     model: str
     dataset: str  # whose number of classes
     size: tuple[int, int]  # height and width of the images and of the label maps, in pixels
-    mode: str  # single_stream: batches of one image. offline: of as many as fit, on a CPU of 8
+    mode: str  # of MODES
     batch: int
     precision: Precision = "float32"
     channels_last: bool = False
@@ -62,7 +65,7 @@ def measure_latency(
     results: Path,
     *,
     dataset: str = "cityscapes",
-    modes: Sequence[str] = MODES,
+    modes: Sequence[str] | None = None,
     baseline: str = "cross_entropy",
     methods: Sequence[str] | None = None,
     batch: int | None = None,
@@ -73,19 +76,23 @@ def measure_latency(
 ) -> list[Path]:
     """Time every method's inference network and write a record a mode; returns their paths.
 
-    size: (height, width) of images and label maps. methods: default all. batch: of the mode offline; default: the
+    size: (height, width) of images and label maps. modes: of `MODES`, default all that the device has. methods: default
+    all. batch: of the mode offline; default: the
     largest power of two that fits, on a CPU 8. An arm's network is a separate one, what inference keeps after one
     training step with the method (`inference_network`); the baseline has two. Nothing else should run on the machine.
 
-    Raises UserError for unknown names and for a GPU that holds no single image.
+    Raises UserError for unknown names, for a GPU that holds no single image and for the mode graph on a CPU.
     """
-    for kind, given, allowed in (("mode", modes, MODES), ("precision", [precision], get_args(Precision))):
+    for kind, given, allowed in (("mode", modes or (), MODES), ("precision", [precision], get_args(Precision))):
         for name in given:
             if name not in allowed:
                 raise unknown(kind, name, allowed)
     names = arm_names(baseline, methods)
     num_classes = len(datasets.load(dataset).classes)
     device = machine.use()
+    if device.type != "cuda" and "graph" in (modes or ()):
+        raise UserError("the mode graph replays a CUDA graph and needs a GPU: leave --mode graph out here")
+    modes = modes or [mode for mode in MODES if mode != "graph" or device.type == "cuda"]
     arms = {baseline: baseline, baseline + CONTROL: baseline} | {name: name for name in names}
     networks = {arm: inference_network(model, method, num_classes) for arm, method in arms.items()}
     costs = {arm: _cost(network, size) for arm, network in networks.items()}
@@ -96,7 +103,7 @@ def measure_latency(
     plan = plan or (GPU_PLAN if device.type == "cuda" else CPU_PLAN)
     paths = []
     for mode in modes:
-        images = 1 if mode == "single_stream" else batch or _offline_batch(networks, size, device)
+        images = batch or _offline_batch(networks, size, device) if mode == "offline" else 1
         setting = Setting(model, dataset, size, mode, images, precision, channels_last, compiled)
         paths.append(_measure(setting, networks, costs, baseline, device, plan, results))
     return paths
@@ -109,6 +116,24 @@ def label_maps(network: Segmenter, images: Tensor) -> Tensor:
     """
     logits = network(images).float()
     return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=network.align_corners).argmax(1)
+
+
+def recorded(work: Work) -> torch.cuda.CUDAGraph:
+    """The kernels of `work` on the current CUDA device, to be replayed on the very tensors that it used.
+
+    `work` must neither make the host wait nor choose by values. It is run three times first, aside, as torch asks:
+    libraries choose their algorithms then.
+    """
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
 
 
 def _cost(network: Segmenter, size: tuple[int, int]) -> dict[str, Any]:
@@ -130,11 +155,14 @@ def _measure(
     images = _images(setting.batch, setting.size, device, setting.channels_last)
     predict = torch.compile(label_maps, dynamic=False) if setting.compiled else label_maps
     work: dict[str, Work] = {arm: partial(predict, network, images) for arm, network in networks.items()}
+    called = work
     started, before = datetime.now(UTC).isoformat(timespec="seconds"), conditions(device)
     with torch.inference_mode(), fast_convolutions(device), _compiled_for_each(len(networks)):
+        if setting.mode == "graph":
+            work = {arm: recorded(step).replay for arm, step in work.items()}
         with EnergyMeter(device) as energy:
             timings = take_turns(work, device, plan, f"latency {name}")
-        peaks = {arm: peak_bytes(step, device) for arm, step in work.items()}
+        peaks = {arm: peak_bytes(step, device) for arm, step in called.items()}
         content = {
             "setting": asdict(setting),
             "baseline": baseline,

@@ -15,7 +15,7 @@ from harness.compute.energy import EnergyMeter
 from harness.compute.machine import Machine
 from harness.config import size_name
 from harness.cost import records
-from harness.cost.arms import LEARNING_RATE, arm_names, generated_batch, schedule, trainer
+from harness.cost.arms import LABELS, LEARNING_RATE, arm_names, generated_batch, schedule, trainer
 from harness.cost.complexity import parameters
 from harness.cost.conditions import conditions, settings
 from harness.cost.latency import Precision, fast_convolutions
@@ -46,9 +46,9 @@ def measure_overhead(
     """Time training steps with every method on the same inputs, write a record, and return its path.
 
     size: (height, width) of the crops. methods: default all, with their default options and full memories. rounds:
-    default the plan's. A step is `Trainer.step`, all of it: forward, losses, backward, optimiser. The network starts
-    from scratch, so that nearly every pixel is misclassified, and stays so: methods that sample misclassified pixels
-    have all they can take.
+    default the plan's. A step is `Trainer.step`, all of it: forward, losses, backward, optimiser. Labels are those of
+    `generated_batch`. The network starts from scratch, so that nearly every pixel is misclassified, and stays so:
+    methods that sample misclassified pixels have all they can take.
     peak_bytes is the most that torch held at a time in a step: parameters, buffers, the optimiser's state and what
     the step added. Raises UserError for unknown names.
     """
@@ -80,6 +80,7 @@ def measure_overhead(
     content = {
         "setting": {"model": model, "dataset": dataset, "size": size, "batch": batch, "precision": precision}
         | {"channels_last": channels_last},
+        "labels": LABELS,
         "baseline": baseline,
         "plan": asdict(plan),
         "torch": torch_settings,

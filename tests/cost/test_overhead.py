@@ -78,7 +78,7 @@ def test_memories_are_full_of_unit_vectors():
 
 
 @pytest.mark.parametrize("size", [(64, 128), (50, 70), (200, 64)])
-def test_generated_labels_are_squares_in_a_colour_a_class(size):
+def test_generated_labels_are_the_same_every_time_and_in_a_color_a_class(size):
     images, labels = generated_batch(19, 3, size)
     assert (images.shape, images.dtype, labels.shape, labels.dtype) == (
         (3, 3, *size),
@@ -86,12 +86,28 @@ def test_generated_labels_are_squares_in_a_colour_a_class(size):
         (3, *size),
         torch.int64,
     )
-    assert (labels[:, :64, :64] == labels[:, :1, :1]).all()
-    assert labels.min() >= 0 and labels.max() < 19
-    means = [images.movedim(1, -1)[labels == n].float().mean(0) for n in labels.unique()]
+    assert labels.min() == 0 and sorted({*range(19), 255} | set(labels.unique().tolist())) == [*range(19), 255]
+    common = [n for n in range(19) if (labels == n).sum() > 500]
+    assert len(common) > 5
+    means = [images.movedim(1, -1)[labels == n].float().mean(0) for n in common]
     assert min(float((a - b).abs().max()) for i, a in enumerate(means) for b in means[:i]) > 5
     again = generated_batch(19, 3, size)
     assert torch.equal(again[0], images) and torch.equal(again[1], labels)
+
+
+def test_generated_labels_have_areas_and_classes_as_uneven_as_street_scenes():
+    _, labels = generated_batch(11, 32, (180, 240))
+    pixels = torch.bincount(labels.flatten(), minlength=256).double()
+    assert 0.02 < pixels[255] / pixels.sum() < 0.045  # CamVid: 0.04
+    shares = pixels[:11] / pixels[:11].sum()
+    # 1, q, q^2 ... with q^10 = 1/200, over their sum: each class within the scatter of 12,800 cells.
+    expected = (1 / 200) ** (torch.arange(11) / 10)
+    expected /= expected.sum()
+    scatter = (2 * expected * (1 - expected) / 12_800).sqrt()  # areas of Voronoi cells vary, too
+    assert ((shares - expected).abs() < 4 * scatter).all()
+    assert (labels[:, 1:] == labels[:, :-1]).double().mean() > 0.85  # areas, not noise
+    classes = [len(set(label.unique().tolist()) - {255}) for label in labels]
+    assert 8 < sum(classes) / len(classes) < 11  # CamVid: 9.6
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -1,0 +1,1 @@
+"""What measures the project itself, as ratios in one run on one machine."""

@@ -1,0 +1,149 @@
+"""`make bench-gpu`: how fast this project is on a GPU, in at most so many minutes, the most valuable pieces first.
+
+Every piece's result is written at once into results/cost/gpu/DEVICE.json, so that nothing is lost when the command is
+cut off; a second call goes on with what is missing. At the end it prints the table of all pieces beside their goals and
+writes it into docs/performance.md. `--device cpu` is a dry run at tiny sizes, kept in .benchmarks/dry.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import gpu_table
+from harness.compute import atomic
+from harness.errors import UserError
+from harness.reporting.blocks import refresh
+
+SCHEMA = 1
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PARTING = 3.0  # seconds kept for the table
+
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something to measure; `seconds` that it takes on an H200, roughly."""
+
+    name: str
+    seconds: float
+    measure: Callable[[], Measured]
+
+
+class _TimeUp(BaseException):
+    """The minutes are over; no Exception, so that no piece takes it for a failure of its own."""
+
+
+class Record:
+    """What was measured on a device: {name of a piece: {"measured" or "failed", "seconds", "at", "commit"}}."""
+
+    def __init__(self, path: Path, head: dict[str, Any], fresh: bool) -> None:
+        self.path, self.content = path, {"schema": SCHEMA, **head, "pieces": {}}
+        if path.is_file() and not fresh:
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                found = None
+            if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+                raise UserError(f"{path} is damaged or another version's: pass --fresh, which measures all anew")
+            self.content["pieces"] = found["pieces"]
+
+    @property
+    def pieces(self) -> dict[str, Any]:
+        """By name, in the order they were measured."""
+        return dict(self.content["pieces"])
+
+    def missing(self, pieces: list[Piece]) -> list[Piece]:
+        """Those that were not measured, what failed before last."""
+        left = [piece for piece in pieces if "measured" not in self.pieces.get(piece.name, {})]
+        return sorted(left, key=lambda piece: piece.name in self.pieces)
+
+    def note(self, name: str, found: dict[str, Any]) -> None:
+        """Keep a piece's result, on the disk at once."""
+        self.content["pieces"].pop(name, None)
+        self.content["pieces"][name] = found
+        atomic.write_json(self.path, self.content)
+
+
+def work(pieces: list[Piece], record: Record, commit: str | None, until: float) -> None:
+    """Measure what is missing, as far as it fits in before `until` (time.monotonic); says what comes of each piece."""
+    for piece in record.missing(pieces):
+        left = until - time.monotonic()
+        if left < piece.seconds:
+            print(f"{piece.name}: left for the next call ({left:.0f} s left)", file=sys.stderr, flush=True)
+            continue
+        start = time.monotonic()
+        found: dict[str, Any]
+        try:
+            found = {"measured": piece.measure()}
+        except Exception as error:
+            traceback.print_exc()
+            found = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        spent = round(time.monotonic() - start, 1)
+        found |= {"seconds": spent, "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit}
+        record.note(piece.name, found)
+        said = gpu_table.one_line(piece.name, found)
+        print(f"{piece.name}: {said} ({spent} s)", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def at_most(until: float) -> Iterator[None]:
+    """End the block at the time `until` (time.monotonic), wherever it is, and at SIGTERM."""
+
+    def end(*_: object) -> None:
+        raise _TimeUp
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGALRM, signal.SIGTERM)}
+    signal.setitimer(signal.ITIMER_REAL, max(0.001, until - time.monotonic()))
+    try:
+        yield
+    except _TimeUp:
+        print("the time is over", file=sys.stderr, flush=True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=6.0, help="of this call, its start included")
+    parser.add_argument("--results", type=Path, help="default: results, of a dry run .benchmarks/dry")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a dry run at tiny sizes")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only pieces whose names hold this")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--table", action="store_true", help="only write the table of what was measured")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the document that gets the table")
+    given = parser.parse_args(arguments)
+    results = given.results or Path("results" if given.device == "cuda" else ".benchmarks/dry")
+    until = time.monotonic() + 60 * given.minutes - PARTING
+    if not given.table:
+        with at_most(until):
+            from benchmarks import gpu_pieces  # brings torch, which takes seconds
+
+            bench = gpu_pieces.Bench(given.device, results)
+            record = Record(bench.path, bench.head(), given.fresh)
+            pieces = [piece for piece in bench.pieces() if given.only in piece.name]
+            work(pieces, record, bench.commit, until)
+    table = gpu_table.write(results)
+    print(table.read_text(encoding="utf-8"))
+    if given.page.parent.joinpath("../results").resolve() == results.resolve():
+        refresh(given.page)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,398 @@
+"""What `make bench-gpu` measures: arms in turns on one device, so that whatever else happens hits all of them alike."""
+
+import gc
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu import Measured, Piece
+from harness import datasets, models
+from harness.compute.machine import Machine
+from harness.compute.provenance import provenance
+from harness.cost.arms import LEARNING_RATE, generated_batch, schedule, trainer
+from harness.cost.conditions import device_folder, machine_name
+from harness.cost.equivalence import FEWEST_ROUNDS, ratio
+from harness.cost.latency import fast_convolutions, measure_latency
+from harness.cost.timing import Plan, Work, take_turns
+from harness.datasets.dataset import Dataset
+from harness.evaluation.evaluate import measure, ready
+from harness.evaluation.inference import predict
+from harness.evaluation.record import count_pair
+from harness.experiment import discovery
+from harness.experiment.schema import Experiment
+from harness.models.segmenter import Segmenter
+from harness.training.train import train
+from harness.training.trainer import Trainer
+
+BASELINE = "cross_entropy"
+FIRST_METHODS = ("contextrast", "multiscale_contrast", "pixel_contrast")
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network as it is trained: crops of `size` (height, width), for a data set of so many classes."""
+
+    model: str
+    size: tuple[int, int]
+    batch: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    small: Setting
+    large: Setting
+    matrix: int  # rows and columns of the floors' product
+    copied: int  # bytes of the floors' copy
+    images: int  # that are evaluated
+    slow_images: int  # likewise, one at a time and by several scales
+    iterations: int  # of a whole training
+    log_every: int  # of these
+    steps: Plan
+    latency: Plan
+    latency_size: tuple[int, int]
+
+
+FULL = Sizes(
+    small=Setting("lite0_fpn", (360, 480), 16, 11),
+    large=Setting("hrnet_w48", (512, 1024), 8, 19),
+    matrix=8192,
+    copied=2**31,
+    images=192,
+    slow_images=16,
+    iterations=160,
+    log_every=40,
+    steps=Plan(warmup_iterations=4, warmup_seconds=0.2, rounds=7, settle=1, block=3),
+    latency=Plan(warmup_iterations=10, warmup_seconds=0.3, rounds=20, settle=2, block=10),
+    latency_size=(512, 1024),
+)
+TINY = Sizes(
+    small=Setting("hrnet_tiny", (64, 64), 2, 11),
+    large=Setting("lite0_fpn", (64, 64), 2, 19),
+    matrix=128,
+    copied=2**20,
+    images=4,
+    slow_images=1,
+    iterations=4,
+    log_every=1,
+    steps=Plan(warmup_iterations=2, warmup_seconds=0.0, rounds=FEWEST_ROUNDS, settle=0, block=1),
+    latency=Plan(warmup_iterations=2, warmup_seconds=0.0, rounds=FEWEST_ROUNDS, settle=0, block=1),
+    latency_size=(64, 64),
+)
+
+
+class Bench:
+    """The pieces on a device; on "cpu" at tiny sizes."""
+
+    def __init__(self, device: str, results: Path) -> None:
+        self.machine = Machine(device, alone=True)
+        self.device = self.machine.use()
+        self.sizes = FULL if self.device.type == "cuda" else TINY
+        self.results = results
+        self.path = results / "cost" / "gpu" / f"{device_folder(self.device)}.json"
+        self._provenance = provenance(str(self.device))
+        self._work_folder = tempfile.TemporaryDirectory(prefix="bench-gpu-")
+
+    @property
+    def commit(self) -> str | None:
+        """Of the code."""
+        found = self._provenance["commit"]
+        return None if found is None else str(found)
+
+    def head(self) -> dict[str, Any]:
+        """What the record says of the machine."""
+        return {"machine": machine_name(self.device), "provenance": self._provenance}
+
+    def pieces(self) -> list[Piece]:
+        """All of them, the most valuable first."""
+        small, large = self.sizes.small, self.sizes.large
+        found = [Piece("floors", 3, self.floors)]
+        found += [self._step(setting, precision) for setting in (small, large) for precision in PRECISIONS]
+        found.append(Piece(f"loop/{small.model}", 25, partial(self.loop, small)))
+        found.append(self._evaluate(small, "whole", 12))
+        found.append(self._evaluate(large, "ms_flip", 20))
+        others = [name for name in discovery.names() if name not in (BASELINE, *FIRST_METHODS)]
+        others = others if self.device.type == "cuda" else []
+        found += [self._method(setting, name, "float32") for setting in (large, small) for name in FIRST_METHODS]
+        found += [self._latency(large, precision, ["contextrast"], 25) for precision in PRECISIONS]
+        found += [self._method(small, name, "float32") for name in others]
+        found.append(self._evaluate(small, "ms_flip", 12))
+        found.append(self._evaluate(large, "whole", 12))
+        found += [self._method(large, name, "float32") for name in others]
+        found.append(Piece(f"loop/{large.model}", 45, partial(self.loop, large)))
+        found += [self._method(setting, name, "bfloat16") for setting in (large, small) for name in FIRST_METHODS]
+        return found
+
+    # Each piece in turn.
+
+    def floors(self) -> Measured:
+        """What the device could do at most: bytes a second of a copy, FLOPs a second of a matrix product."""
+        size = self.sizes.matrix
+        source = torch.zeros(self.sizes.copied, dtype=torch.uint8, device=self.device)
+        goal = torch.empty_like(source)
+        work: dict[str, Work] = {"copy": lambda: goal.copy_(source)}
+        rates = {"copy": 2 * self.sizes.copied}  # read and written
+        for name, dtype, precision in (
+            ("float32", torch.float32, "highest"),
+            ("tf32", torch.float32, "high"),
+            ("bfloat16", torch.bfloat16, "highest"),
+        ):
+            work[name] = partial(_product, torch.ones(size, size, dtype=dtype, device=self.device), precision)
+            rates[name] = 2 * size**3
+        timings = take_turns(work, self.device, self.sizes.steps, "floors")
+        seconds = {name: float(np.median(each)) / 1e9 for name, each in timings.nanoseconds.items()}
+        return {name: rates[name] / seconds[name] for name in work} | {"bytes": self.sizes.copied, "matrix": size}
+
+    def step(self, setting: Setting, precision: str) -> Measured:
+        """A training step of cross entropy, ours beside mmengine's train_step of the same network."""
+        ours, theirs = self._trainer(setting, BASELINE, precision), self._mmengine(setting, precision)
+        return self._in_turns({"mmengine": theirs, "harness": _Steps(ours, *self._batch(setting))}, "mmengine")
+
+    def method(self, setting: Setting, name: str, precision: str) -> Measured:
+        """A training step with a method over one of cross entropy, labels as in pictures of streets."""
+        batch = self._batch(setting)
+        arms = {each: _Steps(self._trainer(setting, each, precision), *batch) for each in (BASELINE, name)}
+        return self._in_turns(arms, BASELINE)
+
+    def loop(self, setting: Setting) -> Measured:
+        """A whole training as the workflow runs it, reading included, over the bare step; seconds an iteration."""
+        sizes, dataset = self.sizes, self._dataset()
+        overrides = [f"datasets=[{dataset.name}]", f"models=[{setting.model}_scratch]", "arms={cross_entropy: {}}"]
+        overrides += ["baseline=cross_entropy", f"schedule.crop=[{setting.size[0]}, {setting.size[1]}]"]
+        overrides += [f"schedule.batch={setting.batch}", f"schedule.iterations={sizes.iterations}"]
+        overrides += [f"schedule.log_every={sizes.log_every}", "schedule.checkpoint_every=1000000"]
+        if f"{setting.model}_scratch" not in models.names():
+            overrides[1] = f"models=[{setting.model}]"
+        experiment = Experiment.load(Path("config/camvid.yaml"), overrides)
+        run = experiment.run(dataset.name, experiment.models[0], BASELINE, 0)
+        folder = Path(self._work_folder.name) / setting.model
+        record = train(experiment, run, folder, self.machine, root=dataset.folder(), weights="none", restart=True)
+        if record["status"] != "done":
+            raise RuntimeError(f"the training ended as {record['status']}: {record['reason']}")
+        curve = np.genfromtxt(run.folder(folder) / "curve.csv", delimiter=",", names=True)
+        spent = float(curve["seconds"][-1] - curve["seconds"][0])
+        whole = spent / float(curve["iteration"][-1] - curve["iteration"][0])
+        schedule_of_run = experiment.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json")
+        settings = {"model": run.model, "method": BASELINE, "options": discovery.options(BASELINE), "seed": 0}
+        made = Trainer(settings | {"schedule": schedule_of_run}, len(dataset.classes), self.device, weights="none")
+        steps = _Steps(made, *self._batch(replace(setting, num_classes=len(dataset.classes))))
+        bare = self._wall_clock(steps, sizes.log_every)
+        _free()
+        return {"dataset": dataset.name, "loop_ms": 1e3 * whole, "bare_ms": 1e3 * bare, "ratio": whole / bare}
+
+    def evaluate(self, setting: Setting, protocol: str) -> Measured:
+        """Milliseconds an image of the evaluation, beside the same one image at a time, counted in four threads."""
+        dataset = self._dataset()
+        network = ready(models.build(setting.model, len(dataset.classes), weights="none"), self.device)
+        number = self.sizes.images if protocol == "whole" else self.sizes.slow_images * 4
+        several, few = _Part(dataset, number), _Part(dataset, self.sizes.slow_images)
+        for warm in (few, several):  # processes start, libraries choose their algorithms
+            measure(network, warm, [protocol], None)  # type: ignore[arg-type]  # a part of it
+        ours = _seconds(lambda: measure(network, several, [protocol], None))  # type: ignore[arg-type]
+        theirs = _seconds(partial(_one_at_a_time, network, few, protocol))
+        _free()
+        here, plainly = 1e3 * ours / len(several), 1e3 * theirs / len(few)
+        return {"dataset": dataset.name, "images": len(several), "ms": here, "plain_ms": plainly} | {
+            "ratio": plainly / here
+        }
+
+    def latency(self, setting: Setting, precision: str, methods: list[str]) -> Measured:
+        """Latency of one image: the baseline against itself and methods, as a graph and as called."""
+        modes = ["graph", "single_stream"] if self.device.type == "cuda" else ["single_stream"]
+        keys: dict[str, Any] = {"precision": precision, "modes": modes, "methods": methods}
+        place = Path(self._work_folder.name) / "latency"
+        paths = measure_latency(
+            setting.model, self.sizes.latency_size, self.machine, place, **keys, plan=self.sizes.latency
+        )
+        found: Measured = {}
+        for mode, path in zip(modes, paths, strict=True):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            samples = {name: np.array(arm["nanoseconds"]) for name, arm in record["arms"].items()}
+            base = samples.pop(record["baseline"])
+            found[mode] = {"ms": float(np.median(base)) / 1e6} | {
+                ("again" if name == record["control"] else name): _interval(each, base)
+                for name, each in samples.items()
+            }
+        _free()
+        return found
+
+    # What they are made of.
+
+    def _step(self, setting: Setting, precision: str) -> Piece:
+        seconds = 12 if setting is self.sizes.small else 25
+        return Piece(f"step/{setting.model}/{precision}", seconds, partial(self.step, setting, precision))
+
+    def _method(self, setting: Setting, name: str, precision: str) -> Piece:
+        seconds = 5 if setting is self.sizes.small else 12
+        return Piece(
+            f"method/{setting.model}/{precision}/{name}", seconds, partial(self.method, setting, name, precision)
+        )
+
+    def _evaluate(self, setting: Setting, protocol: str, seconds: float) -> Piece:
+        return Piece(f"evaluate/{setting.model}/{protocol}", seconds, partial(self.evaluate, setting, protocol))
+
+    def _latency(self, setting: Setting, precision: str, methods: list[str], seconds: float) -> Piece:
+        return Piece(
+            f"latency/{setting.model}/{precision}", seconds, partial(self.latency, setting, precision, methods)
+        )
+
+    def _in_turns(self, arms: Mapping[str, Work], baseline: str) -> Measured:
+        """{"ms": {arm: median}, "ratio": the others over the baseline} of arms that take turns."""
+        with fast_convolutions(self.device):
+            timings = take_turns(arms, self.device, self.sizes.steps, " and ".join(arms))
+        base = timings.nanoseconds[baseline]
+        found: Measured = {"ms": {name: float(np.median(each)) / 1e6 for name, each in timings.nanoseconds.items()}}
+        for name, each in timings.nanoseconds.items():
+            if name != baseline:
+                found["ratio"] = _interval(each, base)
+        del arms
+        _free()
+        return found
+
+    def _trainer(self, setting: Setting, method: str, precision: str) -> Trainer:
+        given = schedule(setting.batch, setting.size, precision, channels_last=True)
+        return trainer(setting.model, method, setting.num_classes, self.device, given)
+
+    @cache  # noqa: B019  # one bench a process
+    def _batch(self, setting: Setting) -> tuple[Tensor, Tensor]:
+        images, labels = generated_batch(setting.num_classes, setting.batch, setting.size)
+        return images.to(self.device), labels.to(self.device)
+
+    def _mmengine(self, setting: Setting, precision: str) -> Work:
+        """The train_step of mmengine's models with its optimizer's wrapper, the images on the device already.
+
+        In NCHW, as configurations of mmsegmentation have it; its own accuracy of every batch is left out.
+        """
+        from mmengine.model import BaseModel
+        from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+        network = models.build(setting.model, setting.num_classes, weights="none")
+
+        class Theirs(BaseModel):  # type: ignore[misc]  # mmengine has no types
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = network
+
+            def forward(self, inputs: Tensor, data_samples: Tensor, mode: str) -> dict[str, Tensor]:
+                logits, auxiliary = self.network.decode(self.network.features(inputs))
+                weights = [1.0, *self.network.auxiliary_weights()]
+                return {
+                    f"loss_{place}": weight * _plain_cross_entropy(each, data_samples, self.network.align_corners)
+                    for place, (weight, each) in enumerate(zip(weights, [logits, *auxiliary], strict=True))
+                }
+
+        model = Theirs().to(self.device).train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+        if precision == "bfloat16" and self.device.type == "cuda":
+            wrapper = AmpOptimWrapper(dtype="bfloat16", optimizer=optimizer)
+        else:
+            wrapper = OptimWrapper(optimizer=optimizer)
+        images, labels = self._batch(setting)
+        return partial(model.train_step, {"inputs": images.contiguous(), "data_samples": labels.long()}, wrapper)
+
+    def _dataset(self) -> Dataset:
+        """CamVid where CAMVID_ROOT says where it is, else the rendered scenes, which are made first."""
+        name = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
+        found = datasets.load(name, datasets.resolve_root(name, None, Path(self._work_folder.name)))
+        datasets.prepare(found)
+        return found
+
+    def _wall_clock(self, work: Callable[[], object], count: int) -> float:
+        """Seconds of one of `count` calls, from the host's point of view."""
+        for _ in range(min(5, count)):
+            work()
+        _wait(self.device)
+        start = time.perf_counter()
+        for _ in range(count):
+            work()
+        _wait(self.device)
+        return (time.perf_counter() - start) / count
+
+
+class _Steps:
+    """Steps of one trainer on one batch, numbered."""
+
+    def __init__(self, made: Trainer, images: Tensor, labels: Tensor) -> None:
+        self.made, self.images, self.labels, self.iteration = made, images, labels, 0
+
+    def __call__(self) -> None:
+        self.made.step(self.images, self.labels, self.iteration, LEARNING_RATE)
+        self.iteration += 1
+
+
+class _Part:
+    """A data set with the first `number` images of its evaluation split alone."""
+
+    def __init__(self, dataset: Dataset, number: int) -> None:
+        self._dataset = dataset
+        self._samples = dataset.samples(dataset.evaluation_split)[:number]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def samples(self, split: str) -> list[Any]:
+        """Of the one split that is asked for."""
+        return list(self._samples)
+
+
+def _one_at_a_time(network: Segmenter, part: _Part, protocol: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        pending = []
+        for sample in part.samples(""):
+            image, label = part.read(sample)
+            pending.append(pool.submit(count_pair, predict(network, image, protocol), label, network.num_classes))
+        for future in pending:
+            future.result()
+
+
+def _plain_cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
+    resized = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=align_corners)
+    return F.cross_entropy(resized, labels, ignore_index=datasets.IGNORE_INDEX)
+
+
+def _product(matrix: Tensor, precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    torch.mm(matrix, matrix)
+    torch.set_float32_matmul_precision(before)
+
+
+def _interval(arm: np.ndarray, base: np.ndarray) -> list[float]:
+    """Ratio, low and high of the 90 % interval."""
+    found = ratio(arm, base)
+    return [found.value, found.low, found.high]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
