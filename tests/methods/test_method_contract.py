@@ -327,6 +327,7 @@ VARIANTS = [
     ("contextrast", {"normalize": False, "detach_anchors": True, "temperature": 1.0}),
     ("contextrast", {"sync_anchors": True}),
     ("active_boundary", {"variant": "official"}),
+    ("conditional_boundary", {"variant": "official"}),
     ("jaccard_metric", {"over": "images", "index": "dice", "label_smoothing": 0.1}),
     ("lovasz_softmax", {"per_image": True}),
     ("ohem", {"threshold": None}),
