@@ -21,6 +21,7 @@ from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.negative_diagnostics import negative_diagnostics, shares_by_layer
 from methods.options import check_weights_per_map
+from methods.pixel_embeddings import PixelVectors
 from methods.processes import all_logsumexp, all_rows, all_sum
 from methods.ranking import rank_within_group
 from methods.unit_vectors import unit
@@ -29,7 +30,7 @@ from methods.unit_vectors import unit
 class Layer(NamedTuple):
     """The N pixels of one layer, all images together. K is the number of classes."""
 
-    vectors: Tensor  # [N, d], z
+    vectors: PixelVectors  # z
     labels: Tensor  # [N], g(z); K at ignored pixels
     of_class: Tensor  # [N, K], 1 at the label; 0 at ignored pixels, which thus take no part
     marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
@@ -110,32 +111,43 @@ class Contextrast(Method):
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{"pixel_anchor": weight * L_PA}, equation (6). Arguments as in Method.loss."""
-        layers = self.layers(embeddings, logits.argmax(1), labels)
+        return self.terms([PixelVectors.of_map(z) for z in embeddings], logits, labels)
+
+    def forward(self, features: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """The loss of the encoder maps' embeddings, which need not be made for it (`PixelVectors`)."""
+        vectors = [PixelVectors.of_head(head, feature) for head, feature in zip(self.heads, features, strict=True)]
+        with torch.autocast(labels.device.type, enabled=False):
+            return self.terms(vectors, logits, labels)
+
+    def terms(self, vectors: Sequence[PixelVectors], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What `loss` returns, from the embeddings of the layers' pixels."""
+        layers = self.layers(vectors, logits.argmax(1), labels)
         return {"pixel_anchor": self.options.weight * self.pixel_anchor(layers, self.anchors(layers))}
 
-    def layers(self, embeddings: Sequence[Tensor], prediction: Tensor, labels: Tensor) -> list[Layer]:
-        """The pixels of the layers with embeddings [B, d, h, w], and which of them BANE sampling chooses."""
+    def layers(self, vectors: Sequence[PixelVectors], prediction: Tensor, labels: Tensor) -> list[Layer]:
+        """The layers of pixels with these embeddings, and which of them BANE sampling chooses."""
         truth, marks = [], []
-        for z in embeddings:
-            size = (z.shape[2], z.shape[3])
-            truth.append(nearest(labels, size))
-            predicted, valid = nearest(prediction, size), truth[-1] != self.ignore_index
-            wrong_class = predicted if self.options.negatives == "false_positives" else truth[-1]
-            marks.append(torch.where(valid & (predicted != truth[-1]), wrong_class, NONE))
-            truth[-1] = torch.where(valid, truth[-1], self.num_classes)
+        for size in (z.size for z in vectors):
+            label, predicted = nearest(labels, size), nearest(prediction, size)
+            valid = label != self.ignore_index
+            wrong_class = predicted if self.options.negatives == "false_positives" else label
+            marks.append(torch.where(valid & (predicted != label), wrong_class, NONE))
+            truth.append(label.masked_fill(~valid, self.num_classes).flatten())
         given = self.options
         chosen = boundary_aware(marks, self.num_classes, given.keep, given.ties, given.by_distance)
         layers = []
-        for z, y, mark, (hard, edge) in zip(embeddings, truth, marks, chosen, strict=True):
-            vectors = z.movedim(1, -1).flatten(0, 2)
-            vectors = unit(vectors) if given.normalize else vectors
-            of_class = one_hot(y.flatten(), self.num_classes, z.dtype)
-            layers.append(Layer(vectors, y.flatten(), of_class, mark.flatten(), edge.flatten(), hard.flatten()))
+        for z, label, mark, (hard, edge) in zip(vectors, truth, marks, chosen, strict=True):
+            of_class = one_hot(label, self.num_classes, z.x.dtype)
+            z = z.unit() if given.normalize else z
+            layers.append(Layer(z, label, of_class, mark.flatten(), edge.flatten(), hard.flatten()))
         return layers
 
     def anchors(self, layers: Sequence[Layer]) -> list[Tensor]:
         """The fused anchors â_i, [K, d] for each layer, equations (1) and (2); 0 for a class absent from a layer."""
-        means = [self.class_means(layer.vectors, layer.of_class) for layer in layers]
+        means = [
+            mean_of(layer.vectors.sums(layer.of_class), layer.of_class.sum(0), self.options.sync_anchors)
+            for layer in layers
+        ]
         coarsest, coarsest_count = means[-1]
         fused = []
         for i, (mean, count) in enumerate(means):
@@ -143,10 +155,6 @@ class Contextrast(Method):
             anchors = torch.where(at_both[:, None], self.fuse(i, mean, coarsest), mean)
             fused.append(unit(anchors) if self.options.normalize else anchors)
         return fused
-
-    def class_means(self, values: Tensor, of_class: Tensor) -> tuple[Tensor, Tensor]:
-        """Means [K, n] of the values [N, n] of each class, 0 where there are none, and the number [K] of each."""
-        return mean_of(of_class.T @ values, of_class.sum(0), self.options.sync_anchors)
 
     def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
         """Equation (2): the fused anchors [K, d] of layer 0..I-1, from its means and the coarsest layer's, [K, d]."""
@@ -158,13 +166,15 @@ class Contextrast(Method):
         losses = []
         for i, (layer, anchor) in enumerate(zip(layers, anchors, strict=True)):
             anchor = anchor.detach() if self.options.detach_anchors else anchor
-            similarity = layer.vectors @ (anchor / self.options.temperature).T  # â.z/t, [N, K]
+            similarity = layer.vectors.products(anchor / self.options.temperature)  # â.z/t, [N, K]
             negatives = self.negatives_of(similarity, layer)
             # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), with b the negatives' logsumexp, -inf without any
             repulsion = masked_logsumexp(similarity, negatives, dim=0)
             margin = similarity - (all_logsumexp(repulsion) if self.options.sync_anchors else repulsion)
             own = layer.labels.clamp(max=self.num_classes - 1)[:, None]
-            per_class, positives = self.class_means(-F.logsigmoid(margin.gather(1, own)), self.positives_of(layer))
+            losses_of_pixels, of_class = -F.logsigmoid(margin.gather(1, own)), self.positives_of(layer)
+            of_all = of_class.T @ losses_of_pixels, of_class.sum(0)
+            per_class, positives = mean_of(*of_all, self.options.sync_anchors)
             losses.append(per_class.sum() / (positives > 0).sum().clamp(min=1))
             if self.observing and i == 0:
                 self.diagnostics |= self.negative_diagnostics(layer, similarity, negatives)

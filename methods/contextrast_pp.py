@@ -16,7 +16,7 @@ from methods.class_queues import Queues
 from methods.contextrast import Contextrast
 from methods.contrast_diagnostics import drawn_diagnostics
 from methods.info_nce import Contrast, masked_info_nce
-from methods.method import full_precision
+from methods.pixel_embeddings import PixelVectors
 from methods.ranking import rank_within_group
 
 HEADS = 8  # of multi_head_self_attention; the paper does not say how many
@@ -88,10 +88,9 @@ class ContextrastPP(Contextrast):
         self.fusions = nn.ModuleList(AnchorFusion(fusion, dim, low_weight, HEADS) for _ in range(modules))
         self.memory = Queues(num_classes, self.options.memory_size, dim)
 
-    @full_precision
-    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """{"pixel_anchor": weight * L_PA, "anchor_anchor": weight * L_AA}. Arguments as in Method.loss."""
-        layers = self.layers(embeddings, logits.argmax(1), labels)
+    def terms(self, vectors: Sequence[PixelVectors], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """{"pixel_anchor": weight * L_PA, "anchor_anchor": weight * L_AA}, from the embeddings of the pixels."""
+        layers = self.layers(vectors, logits.argmax(1), labels)
         anchors = self.anchors(layers)
         return {
             "pixel_anchor": self.options.weight * self.pixel_anchor(layers, anchors),

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from methods import ranking
 from methods.boundary_aware import NONE, boundary_aware
 from methods.contextrast import Contextrast
+from methods.contextrast_pp import ContextrastPP
+from methods.pixel_embeddings import PixelVectors
 
 CLASSES = 6
 NEGATIVES, TIES = (get_args(Contextrast.Options.__annotations__[option]) for option in ("negatives", "ties"))
@@ -169,6 +171,42 @@ def test_loss_equals_the_closed_form(options, seed, known_draws):
         assert terms["pixel_anchor"].item() == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.parametrize("kind", [Contextrast, ContextrastPP])
+@pytest.mark.parametrize("options", [{}, {"normalize": False, "temperature": 1.0}], ids=str)
+def test_a_step_without_the_embeddings_is_the_step_with_them(kind, options, known_draws):
+    _, logits, labels = random_case(0)
+    channels = [3, 5, DIM, 2 * DIM]  # the last two heads make their embeddings
+    torch.manual_seed(0)
+    method = kind(channels, CLASSES, dim=DIM, **options).double()
+    sizes = [(2, c, *size) for c, size in zip(channels, SIZES, strict=True)]
+    maps = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    parameters = [*maps, *method.parameters()]
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    found = []
+    for way in (method, lambda features, *rest: method.loss(method.embed(features), *rest)):
+        method.load_state_dict(state)
+        for iteration in range(2):  # the memory of ContextrastPP is empty at first
+            terms = way(maps, logits, labels, iteration)
+        found.append((terms, torch.autograd.grad(sum(terms.values()), parameters), method.diagnostics))
+    (folded, folded_gradients, folded_diagnostics), (plain, gradients, diagnostics) = found
+    assert folded.keys() == plain.keys()
+    assert all(folded[name].item() == pytest.approx(plain[name].item(), rel=1e-12) for name in plain)
+    for one, other in zip(folded_gradients, gradients, strict=True):
+        assert (one - other).norm() <= 1e-12 * max(g.norm() for g in gradients)
+    for name, value in diagnostics.items():
+        torch.testing.assert_close(folded_diagnostics[name], value, rtol=1e-10, atol=1e-12, equal_nan=True)
+
+
+def test_embeddings_of_narrow_heads_are_never_made():
+    method = Contextrast([3, 5], CLASSES, dim=64)
+    maps = [torch.randn(2, c, 16, 20, requires_grad=True) for c in (3, 5)]
+    logits, labels = torch.randn(2, CLASSES, 16, 20), torch.randint(0, CLASSES, (2, 64, 80))
+    largest = [0]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: largest.append(t.numel()) or t, lambda t: t):
+        method(maps, logits, labels, 0)
+    assert max(largest) < 64 * 2 * 16 * 20
+
+
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_fewer_maps_use_the_last_weights_and_the_last_map_as_the_coarsest(layers, known_draws):
     embeddings, logits, labels = random_case(3, layers=layers)
@@ -226,7 +264,7 @@ def test_bane_chooses_the_pixels_that_brute_force_chooses(seed, negatives, regio
     for keep in (0.07, 0.3, 0.5, 1.0):
         expected = brute_force_selection(y, p, keep, "percentile", region_of)
         method = Contextrast([4], CLASSES, dim=DIM, negatives=negatives, keep=keep, ties="percentile")
-        (layer,) = method.layers([torch.randn(2, DIM, *SIZES[0])], logits.argmax(1), labels)
+        (layer,) = method.layers([PixelVectors.of_map(torch.randn(2, DIM, *SIZES[0]))], logits.argmax(1), labels)
         raster = np.argwhere(np.ones_like(y))
         for n in range(CLASSES):
             found = {tuple(q) for q in raster[(layer.hard & (layer.marks == n)).numpy()].tolist()}
@@ -320,7 +358,7 @@ def test_random_negatives_are_distinct_pixels_of_other_classes_drawn_evenly():
     method = Contextrast([4], 2, dim=1, negatives="random", keep=1.0)
     labels = torch.tensor([[[0] * 4 + [1] * 12]])
     prediction = torch.tensor([[[0] * 4 + [0] * 3 + [1] * 9]])  # three missed pixels of class 1
-    (layer,) = method.layers([torch.ones(1, 1, 1, 16)], prediction, labels)
+    (layer,) = method.layers([PixelVectors.of_map(torch.ones(1, 1, 1, 16))], prediction, labels)
     place = torch.arange(16.0)[:, None].expand(16, 2)  # in place of similarities, so that the draws can be read
     torch.manual_seed(0)
     times = torch.zeros(16)

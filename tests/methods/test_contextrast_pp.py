@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from methods import ranking
 from methods.contextrast import Contextrast
 from methods.contextrast_pp import ContextrastPP
+from methods.pixel_embeddings import PixelVectors
 
 CLASSES, DIM = 5, 8
 STORED, (_, *FUSIONS) = (get_args(ContextrastPP.Options.__annotations__[option]) for option in ("stored", "fusion"))
@@ -115,9 +116,9 @@ def test_pixel_anchor_loss_with_static_fusion_is_contextrasts():
 def test_fused_anchors_are_those_of_classes_present_at_both_layers(fusion):
     embeddings, logits, labels = random_case(1)
     method = ContextrastPP([4] * 3, CLASSES, dim=DIM, fusion=fusion, normalize=False).double()
-    layers = method.layers(embeddings, logits.argmax(1), labels)
+    layers = method.layers([PixelVectors.of_map(z) for z in embeddings], logits.argmax(1), labels)
     means = [
-        {n: layer.vectors[layer.labels == n].mean(0) for n in range(CLASSES) if (layer.labels == n).any()}
+        {n: layer.vectors.x[layer.labels == n].mean(0) for n in range(CLASSES) if (layer.labels == n).any()}
         for layer in layers
     ]
     assert 4 in means[0]

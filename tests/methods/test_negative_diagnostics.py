@@ -10,6 +10,7 @@ from methods.contextrast import Contextrast
 from methods.contextrast_pp import ContextrastPP
 from methods.labels import nearest
 from methods.negative_diagnostics import DISTANCES
+from methods.pixel_embeddings import PixelVectors
 
 CLASSES, DIM, SIZE = 5, 4, (44, 50)
 NEGATIVES = get_args(Contextrast.Options.__annotations__["negatives"])
@@ -82,7 +83,7 @@ def test_bins_of_the_distance_equal_those_of_one_pixel_at_a_time(negatives, kind
         z, labels, prediction = case(seed)
         method = kind([4], CLASSES, dim=DIM, negatives=negatives, keep=0.6).double()
         torch.manual_seed(seed)
-        hard = method.layers([z], prediction, labels)[0].hard.view(labels.shape)
+        hard = method.layers([PixelVectors.of_map(z)], prediction, labels)[0].hard.view(labels.shape)
         torch.manual_seed(seed)
         method.loss([z.requires_grad_()], F.one_hot(prediction, CLASSES).movedim(-1, 1).double(), labels, 0)
         expected = plain(z.detach(), labels, prediction, hard, negatives)
