@@ -29,6 +29,7 @@ from harness.cost.timing import Plan, Work, take_turns
 from harness.datasets.dataset import Dataset
 from harness.evaluation.evaluate import measure, ready
 from harness.evaluation.inference import predict
+from harness.evaluation.pipeline import counting
 from harness.evaluation.record import count_pair
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
@@ -161,13 +162,14 @@ class Bench:
     def step(self, setting: Setting, precision: str) -> Measured:
         """A training step of cross entropy, ours beside mmengine's train_step of the same network."""
         ours, theirs = self._trainer(setting, BASELINE, precision), self._mmengine(setting, precision)
-        return self._in_turns({"mmengine": theirs, "harness": _Steps(ours, *self._batch(setting))}, "mmengine")
+        arms: dict[str, Work] = {"mmengine": theirs, "harness": _Steps(ours, *self._batch(setting))}
+        return self._in_turns(arms, "mmengine") | {"setting": _described(setting, precision)}
 
     def method(self, setting: Setting, name: str, precision: str) -> Measured:
         """A training step with a method over one of cross entropy, labels as in pictures of streets."""
         batch = self._batch(setting)
         arms = {each: _Steps(self._trainer(setting, each, precision), *batch) for each in (BASELINE, name)}
-        return self._in_turns(arms, BASELINE)
+        return self._in_turns(arms, BASELINE) | {"setting": _described(setting, precision)}
 
     def loop(self, setting: Setting) -> Measured:
         """A whole training as the workflow runs it, reading included, over the bare step; seconds an iteration."""
@@ -201,9 +203,11 @@ class Bench:
         network = ready(models.build(setting.model, len(dataset.classes), weights="none"), self.device)
         number = self.sizes.images if protocol == "whole" else self.sizes.slow_images * 4
         several, few = _Part(dataset, number), _Part(dataset, self.sizes.slow_images)
-        for warm in (few, several):  # processes start, libraries choose their algorithms
-            measure(network, warm, [protocol], None)  # type: ignore[arg-type]  # a part of it
-        ours = _seconds(lambda: measure(network, several, [protocol], None))  # type: ignore[arg-type]
+        with counting(self.device) as counters:  # whose processes start while a run's network is built
+            work = partial(measure, network, several, [protocol], None, counters)  # type: ignore[arg-type]
+            work()  # the first time libraries choose their algorithms and files come from the disk
+            ours = _seconds(work)
+        _one_at_a_time(network, few, protocol)
         theirs = _seconds(partial(_one_at_a_time, network, few, protocol))
         _free()
         here, plainly = 1e3 * ours / len(several), 1e3 * theirs / len(few)
@@ -351,6 +355,10 @@ class _Part:
     def samples(self, split: str) -> list[Any]:
         """Of the one split that is asked for."""
         return list(self._samples)
+
+
+def _described(setting: Setting, precision: str) -> dict[str, Any]:
+    return {"model": setting.model, "size": setting.size, "batch": setting.batch, "precision": precision}
 
 
 def _one_at_a_time(network: Segmenter, part: _Part, protocol: str) -> None:

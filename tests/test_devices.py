@@ -341,3 +341,14 @@ def test_a_machine_without_gpus_computes_on_the_cpu_as_before(machine):
     for name, word in (("cuda", "--device cpu"), ("cuda:1", "--device cpu"), ("cdua", "auto, cpu, cuda or cuda:N")):
         with pytest.raises(UserError, match=word):
             Machine(name).use()
+
+
+def test_memory_is_the_least_of_the_gpus_as_the_driver_says(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU-a, 143771'\necho 'GPU-b, [N/A]'\necho 'GPU-c, 81559'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert devices.memory(["GPU-a"]) == 143771 * 2**20
+    assert devices.memory(["GPU-a", "GPU-c"]) == 81559 * 2**20
+    assert devices.memory(["GPU-a", "GPU-b"]) == devices.memory(["GPU-d"]) == devices.memory([]) == 0
+    monkeypatch.setenv("PATH", "")
+    assert devices.memory(["GPU-a"]) == 0

@@ -258,8 +258,11 @@ def test_what_is_done_needs_no_more_time_or_room():
 
 def test_the_text_lists_every_run_with_its_settings():
     text = describe([replace(ROW, kwh=2.5), replace(ROW, arm="b", seed=7, status="done")], gpus=3)
-    assert text.splitlines()[1].split() == ["scenes", "hrnet_tiny", "a", "0", "1", "1", "8x8", "1.0", "h", "not", "run"]
-    assert text.splitlines()[2].split()[2:4] == ["b", "7"]
+    whole, _, runs = text.partition("\n\n")  # what it comes to stands first
+    assert whole.startswith("2 runs: 1 not run, 1 done\nto train: 1.0 h here\n")
+    lines = runs.splitlines()
+    assert lines[1].split() == ["scenes", "hrnet_tiny", "a", "0", "1", "1", "8x8", "1.0", "h", "not", "run"]
+    assert lines[2].split()[2:4] == ["b", "7"]
     assert "1.0 h here" in text
     assert "3 at a time" in text
     assert "energy of the GPUs: 2 kWh\n" in text
@@ -273,7 +276,7 @@ def test_the_text_lists_every_run_with_its_settings():
 )
 def test_a_short_time_does_not_look_like_none(hours, said):
     lines = describe([replace(ROW, hours=hours)]).splitlines()
-    assert lines[1].split("8x8")[1].rpartition("not run")[0].strip() == said
+    assert lines[-1].split("8x8")[1].rpartition("not run")[0].strip() == said
     assert f"to train: {said} here" in lines
     assert f"wall time, 1 at a time: {said}" in lines
 

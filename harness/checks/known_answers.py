@@ -10,6 +10,7 @@ from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.evaluate import measure, ready
 from harness.evaluation.inference import Window
+from harness.evaluation.pipeline import counting
 from harness.evaluation.record import scores_of
 from harness.models.weights import load_segmentation_checkpoint
 
@@ -35,7 +36,8 @@ def evaluate_checkpoint(
     """
     network = models.build(model, dataset.num_classes, weights="none")
     loaded = load_segmentation_checkpoint(network, path)
-    ready(network, machine.use())
+    device = machine.use()
+    ready(network, device)
     published: dict[str, models.Published] = {
         each.protocol: each for each in models.published(model, dataset.name, loaded.sha256)
     }
@@ -49,7 +51,9 @@ def evaluate_checkpoint(
         if protocol == "slide" and seen is None:
             raise UserError("the protocol slide needs its window: pass --window HEIGHTxWIDTH")
         through = Window.of(seen, fact.stride if fact else None) if seen else None
-        counts, confusions = measure(network, dataset, [protocol], None, window=through, fit=fact.fit if fact else None)
+        fit = fact.fit if fact else None
+        with counting(device) as counters:
+            counts, confusions = measure(network, dataset, [protocol], None, counters, window=through, fit=fit)
         found = scores_of(counts, absent, None, confusions, dataset.categories)
         scores |= found["scores"]
         per_class |= found["per_class"]

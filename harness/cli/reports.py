@@ -234,18 +234,29 @@ def plan(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many train at a time.")] = 1,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", metavar="GB", min=0, help="Of a GPU; default: this machine's.")
+    ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
     """Say what an experiment would run, what of it is done, and what the rest takes."""
     from dataclasses import asdict
 
+    from harness.compute import devices
     from harness.experiment.schema import Experiment
-    from harness.runs import planning
+    from harness.runs import planning, sharing
 
     rows = planning.plan(Experiment.load(config, overrides), results)
-    listed = {"runs": [asdict(row) for row in rows], "summary": planning.summary(rows, gpus)}
-    typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus))
+    whole = planning.summary(rows, gpus)
+    listed: dict[str, Any] = {"runs": [asdict(row) for row in rows], "summary": whole}
+    text = ""
+    if memory := devices.memory(devices.visible()) if gpu_memory is None else int(1e9 * gpu_memory):
+        left = [row for row in rows if row.status in planning.TO_TRAIN]
+        proposal = sharing.propose(left, memory, sharing.cores_each(gpus), planning.times(results))
+        listed["sharing"] = asdict(proposal)
+        text = sharing.describe(proposal, sum(whole["hours"].values()))
+    typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus, text))
 
 
 @app.command("check-record")

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UserError
@@ -50,6 +51,18 @@ def visible() -> list[str]:
             break
         chosen += [name for name in fitting if name not in chosen]
     return chosen
+
+
+def memory(names: Sequence[str]) -> int:
+    """Bytes of memory that each of these GPUs has at least, as nvidia-smi says; 0 where it does not of one of them."""
+    query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    lines = [line.split(",") for line in text.splitlines() if line.count(",") == 1]
+    known = {uuid.strip(): int(size) << 20 for uuid, size in lines if size.strip().isdecimal()}
+    return min((known.get(name, 0) for name in names), default=0)
 
 
 def share() -> int:

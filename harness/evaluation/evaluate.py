@@ -18,7 +18,7 @@ from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.evaluation.inference import Size, Window
-from harness.evaluation.pipeline import counting, predicted
+from harness.evaluation.pipeline import Counting, counting, predicted
 from harness.evaluation.record import Counted, keep_and_count, map_path, save_counts, scores_of
 from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
@@ -104,14 +104,15 @@ def _evaluated(
     device = machine.use()
     distributed.start(device)
     dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
-    network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
-    if state_hash(network.inference_state()) != training["weights_hash"]:
-        raise UserError(
-            f"the weights in {folder} are not those of its training.json: remove them and run the training again"
-        )
-    schedule = training["settings"]["schedule"]
-    window, fit = window_of(schedule), fit_of(schedule)
-    counts, confusions = measure(network, dataset, protocols, folder, window=window, fit=fit, lock=lock)
+    with counting(device) as counters:
+        network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
+        if state_hash(network.inference_state()) != training["weights_hash"]:
+            raise UserError(
+                f"the weights in {folder} are not those of its training.json: remove them and run the training again"
+            )
+        schedule = training["settings"]["schedule"]
+        window, fit = window_of(schedule), fit_of(schedule)
+        counts, confusions = measure(network, dataset, protocols, folder, counters, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
     found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files}
     if dataset.remark:  # not the published set: a part of it, another size, or rendered
@@ -163,12 +164,13 @@ def measure(
     dataset: Dataset,
     protocols: Sequence[str],
     folder: Path | None,
+    counters: Counting,
     *,
     window: Window | None = None,
     fit: Size | None = None,
     lock: Lock | None = None,
 ) -> tuple[Counts, dict[str, np.ndarray]]:
-    """Predict every image of the evaluation split by every protocol and count.
+    """Predict every image of the evaluation split by every protocol and have `counters` count.
 
     Images are read, predicted and counted at the same time (`pipeline`). Label maps of the first protocol are written
     to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
@@ -180,19 +182,18 @@ def measure(
     num_classes = len(dataset.classes)
     tables: dict[str, Tables] = {}
     confusions: dict[str, np.ndarray] = {}
-    with counting(next(network.parameters()).device) as counters:
-        for protocol in protocols:
+    for protocol in protocols:
+        if lock:
+            lock.begin(f"evaluate {protocol}", 0, len(own))
+        maps = predicted(network, (samples[index] for index in own), dataset.read, protocol, window, fit)
+        pending: dict[int, Future[Counted]] = {}
+        for each in track(maps, f"evaluate {folder or dataset.name} {protocol}", len(own)):
+            kept = map_path(folder, protocol, each.item.id) if folder and protocol == protocols[0] else None
+            pending[each.place] = counters.start(keep_and_count, kept, each.labels, each.beside, num_classes)
             if lock:
-                lock.begin(f"evaluate {protocol}", 0, len(own))
-            maps = predicted(network, (samples[index] for index in own), dataset.read, protocol, window, fit)
-            pending: dict[int, Future[Counted]] = {}
-            for each in track(maps, f"evaluate {folder or dataset.name} {protocol}", len(own)):
-                kept = map_path(folder, protocol, each.item.id) if folder and protocol == protocols[0] else None
-                pending[each.place] = counters.start(keep_and_count, kept, each.labels, each.beside, num_classes)
-                if lock:
-                    lock.tell(len(pending), len(own))
-            results = [pending[place].result() for place in range(len(own))]
-            tables[protocol], confusions[protocol] = _of_all_images(results, own, len(samples), num_classes)
+                lock.tell(len(pending), len(own))
+        results = [pending[place].result() for place in range(len(own))]
+        tables[protocol], confusions[protocol] = _of_all_images(results, own, len(samples), num_classes)
     return Counts([sample.id for sample in samples], dataset.classes, tables), confusions
 
 

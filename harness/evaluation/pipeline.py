@@ -97,6 +97,9 @@ def counting(device: torch.device) -> Iterator["Counting"]:
         workers = min(4, os.cpu_count() or 1)
         pool = ThreadPoolExecutor(workers, "count")
     with _ending(pool):
+        if device.type == "cuda":
+            for _ in range(workers):  # which starts a process each, while the caller builds its network
+                pool.submit(_nothing)
         yield Counting(pool, WAITING * workers)
 
 
@@ -204,6 +207,10 @@ def _begin_process() -> None:
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _nothing() -> None:
+    """For a process to begin with."""
 
 
 def _end_with_parent() -> None:

@@ -29,7 +29,7 @@ from harness.config import size_name
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
-from harness.runs import planning
+from harness.runs import planning, sharing
 from harness.runs.locking import holder
 from harness.runs.record import fingerprint
 from harness.runs.state import FAILURES, Missing, Work, read_record, work_left
@@ -39,10 +39,6 @@ START_SECONDS = 15.0  # of a process until it trains, and the least that one is 
 GRACE = 20.0  # seconds at the end in which runs save a checkpoint; of a short budget a fifth
 SECONDS_BETWEEN_LOOKS = 0.5
 STEPS_OF_A_PACE = 20  # before so many the warm-up is most of it
-# On one GPU by default, where nothing says otherwise: small networks leave room, and without MPS they take turns.
-MOST_ON_A_GPU = 4
-CONTEXT_BYTES = 1 << 30  # of CUDA and its libraries, a process
-ROOM = 0.9  # of a GPU's memory that runs are packed into
 MPS = "nvidia-cuda-mps-control"
 MPS_SECONDS = 10.0  # in which it answers, or it does not work here
 STDERR = 2  # its descriptor
@@ -259,7 +255,7 @@ class Budget:
         before = {
             name: median(found)
             for name, timed in entries.items()
-            if (found := [seconds for on_gpu, seconds, _ in timed if on_gpu == self.on_gpu])
+            if (found := [pace.seconds for pace in timed if pace.gpu == self.on_gpu])
         }
         for paces in (now, before):
             if paces:
@@ -331,8 +327,8 @@ def read_budget(text: str) -> float:
 def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[int, int]:
     """How many runs pay at a time here, and how many GPUs there are for them.
 
-    Without a GPU one a core. On a GPU what `CONTEXTRAST_BENCH_SHARE` says, else as many as fit its memory by what the
-    run that needs most takes (`planning`), `MOST_ON_A_GPU` and one a core at most; one where that is not known.
+    Without a GPU one a core. On a GPU what `CONTEXTRAST_BENCH_SHARE` says, else what is proposed (`sharing.propose`);
+    one where the memory that a run needs is not known.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = [] if device == "cpu" else devices.visible()
@@ -341,18 +337,14 @@ def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[
     if os.environ.get(devices.SHARE):
         return len(gpus) * devices.share(), len(gpus)
     runs = {piece.run for piece in left}
-    needs = [
-        row.gpu_bytes
+    rows = [
+        row
         for experiment in {piece.experiment.name: piece.experiment for piece in left}.values()
         for row, run in zip(planning.plan(experiment, results), experiment.runs(), strict=True)
         if run in runs
     ]
-    known = _memory()
-    memory = min(known.get(name, 0) for name in gpus)
-    if not memory or not needs or None in needs:
-        return len(gpus), len(gpus)
-    fitting = int(ROOM * memory / (max(need or 0 for need in needs) + CONTEXT_BYTES))
-    return len(gpus) * max(1, min(fitting, MOST_ON_A_GPU, cores // len(gpus))), len(gpus)
+    proposed = sharing.propose(rows, devices.memory(gpus), cores // len(gpus), planning.times(results))
+    return len(gpus) * proposed.runs, len(gpus)
 
 
 @contextmanager
@@ -409,14 +401,3 @@ def _status(piece: Piece, results: Path) -> str:
     if not isinstance(found, Missing):
         return "done"
     return str(found) if found.status in (*FAILURES, "skipped") else found.status
-
-
-def _memory() -> dict[str, int]:
-    """{UUID of a GPU: bytes of its memory}, as nvidia-smi says."""
-    query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    lines = [line.split(",") for line in text.splitlines() if line.count(",") == 1]
-    return {uuid.strip(): int(size) << 20 for uuid, size in lines if size.strip().isdecimal()}

@@ -4,7 +4,7 @@ import csv
 import heapq
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +40,19 @@ CHECKPOINTS = 2  # that a run keeps, beside the inference network's weights
 TO_TRAIN = ("not run", "unfinished", "stale", "unreadable")
 
 Key = tuple[str, str, int, str]  # model, crop, batch, precision
-Times = dict[Key, dict[str, list[tuple[bool, float, str]]]]  # {method: (on a GPU, seconds an iteration, device)}
+
+
+@dataclass(frozen=True, order=True)
+class Pace:
+    """Seconds of an iteration, on which device, and how many runs were on it at a time."""
+
+    gpu: bool
+    seconds: float
+    device: str
+    sharers: int = 1
+
+
+Times = dict[Key, dict[str, list[Pace]]]  # by method
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,8 @@ class PlannedRun:
     status: "done", or why not: "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more,
     of one that is done which protocols were left out. hours: of its whole training, and where that comes from; kwh:
     that the GPU takes meanwhile, without the rest of the machine (the processor, where that is what trains and it
-    counts its energy); gpu_bytes: the most that is on the GPU at a time; disk_bytes: weights and checkpoints, without
-    label maps and methods' memories. None where the model is in no cost table and no record.
+    counts its energy); gpu_bytes: the most that is on the GPU at a time, and whether that was measured; disk_bytes:
+    weights and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
     """
 
     dataset: str
@@ -69,18 +81,20 @@ class PlannedRun:
     disk_bytes: int | None
     gpu_bytes: int | None = None
     kwh: float | None = None
+    gpu_bytes_measured: bool = False
 
 
 def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -> list[PlannedRun]:
     """Every run of `experiment`, in its order; what is done is read from `results`.
 
     Hours come from the records in `results` of the same model, crop, batch and precision (of the same method if there
-    are any; on a GPU if there are any), else from the multiply-adds in `cost_table` at `SUSTAINED_FLOPS`. Memory is
-    what measurements of the training cost found for the same setting, power what they and the runs' own energy say of
+    are any; on a GPU if there are any; of runs that had it alone if there are any), else from the multiply-adds in
+    `cost_table` at `SUSTAINED_FLOPS`. Memory is what runs or measurements of the training cost found for the same
+    setting, power what they and the runs' own energy say of
     the same device, else `ACTIVATION_BYTES` and `WATTS`.
     """
     trained = trained_records(results)
-    times, measured = measured_times(trained), _Measured(results, trained)
+    times, measured = measured_times(trained, results), _Measured(results, trained)
     costs = _Costs(cost_table)
     rows = []
     for run in experiment.runs():
@@ -89,7 +103,7 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
         status = _status(experiment, run, results)
         seconds, source = _seconds(times, costs, run, schedule, method)
         hours = None if seconds is None else seconds * schedule.iterations / 3600
-        gpu_bytes = measured.gpu_bytes(run, schedule, method) or costs.gpu_bytes(run, schedule, method)
+        peak = measured.gpu_bytes(run, schedule, method)
         rows.append(
             PlannedRun(
                 dataset=run.dataset,
@@ -105,8 +119,9 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
                 hours=hours,
                 hours_from=source,
                 disk_bytes=costs.disk_bytes(run, schedule, method),
-                gpu_bytes=gpu_bytes,
+                gpu_bytes=peak or costs.gpu_bytes(run, schedule, method),
                 kwh=measured.kwh(hours, source),
+                gpu_bytes_measured=peak is not None,
             )
         )
     return rows
@@ -150,19 +165,10 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
     }
 
 
-def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
-    """The plan as text: a line a run, and the summary."""
-    header = ("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")
-    table = [header]
-    for row in rows:
-        time = "?" if row.hours is None else _time(row.hours)
-        numbers = (str(row.seed), str(row.iterations), str(row.batch))
-        status = f"{row.status}: {row.reason}" if row.reason else row.status
-        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
+def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> str:
+    """The plan as text: the summary first, with what `sharing` says of runs that share a GPU, then a line a run."""
     whole = summary(rows, gpus)
-    lines += ["", f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
+    lines = [f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
     for source, hours in whole["hours"].items():
         why = f" ({NOT_MEASURED})" if source == ESTIMATED else ""
         lines.append(f"to train: {_time(hours)} {source}{why}" if source else "to train: some runs of unknown length")
@@ -174,12 +180,30 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1) -> str:
         lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
     memory, disk = (_amount(whole[key] / 1e6, "MB", "GB") for key in ("gpu_bytes", "disk_bytes"))
     lines.append(f"memory of a GPU, for the run that needs most: {memory}")
-    lines.append(f"disk, without label maps and methods' memories: {disk}")
+    lines += [sharing] if sharing else []
+    lines += [f"disk, without label maps and methods' memories: {disk}", ""]
+    table = [("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")]
+    for row in rows:
+        time = "?" if row.hours is None else _time(row.hours)
+        numbers = (str(row.seed), str(row.iterations), str(row.batch))
+        status = f"{row.status}: {row.reason}" if row.reason else row.status
+        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines += ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
     return "\n".join(lines)
 
 
-def measured_times(trained: Iterable[dict[str, Any]]) -> Times:
-    """Seconds an iteration of the `trained_records`; odd ones are left out."""
+def times(results: Path) -> Times:
+    """Seconds an iteration of all that was trained or measured in `results`."""
+    return measured_times(trained_records(results), results)
+
+
+def measured_times(trained: Iterable[dict[str, Any]], results: Path | None = None) -> Times:
+    """Seconds an iteration of the `trained_records`, and of the steps that were measured on GPUs in `results`.
+
+    Odd ones are left out, and so are steps on labels of equally frequent classes, which give some methods far more to
+    do than a data set does.
+    """
     times: Times = defaultdict(lambda: defaultdict(list))
     for record in trained:
         with suppress(KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
@@ -187,8 +211,35 @@ def measured_times(trained: Iterable[dict[str, Any]]) -> Times:
             key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
             seconds = float(record["seconds"] / record["iterations"])
             if 0 < seconds < inf:
-                times[key][record["method"]].append((device["type"] == "cuda", seconds, str(device["name"])))
+                pace = Pace(device["type"] == "cuda", seconds, str(device["name"]), int(device.get("sharers", 1)))
+                times[key][record["method"]].append(pace)
+    for record in _measured_records(results, "training") if results else []:
+        with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
+            if record["provenance"]["device"]["type"] == "cuda" and "labels" in record:
+                for method, arm in record["arms"].items():
+                    seconds = median(each for turn in arm["nanoseconds"] for each in turn) / 1e9
+                    times[_key_of(record["setting"])][method].append(Pace(True, seconds, str(record["machine"])))
+    for record in _measured_records(results, "gpu") if results else []:
+        with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
+            for name, piece in record["pieces"].items() if record["provenance"]["device"]["type"] == "cuda" else ():
+                if name.startswith("method/") and "measured" in piece:
+                    for method, ms in piece["measured"]["ms"].items():
+                        pace = Pace(True, ms / 1000, str(record["machine"]))
+                        times[_key_of(piece["measured"]["setting"])][method].append(pace)
     return times
+
+
+def _measured_records(results: Path, kind: str) -> Iterator[dict[str, Any]]:
+    """Of `results`/cost, as far as they can be read."""
+    for path in sorted((Path(results) / "cost" / kind).glob("**/*.json")):
+        with suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict):
+                yield record
+
+
+def _key_of(setting: dict[str, Any]) -> Key:
+    return setting["model"], size_name(setting["size"]), setting["batch"], setting["precision"]
 
 
 def trained_records(results: Path) -> list[dict[str, Any]]:
@@ -213,9 +264,10 @@ def _seconds(times: Times, costs: "_Costs", run: Run, schedule: Schedule, method
     known = times.get((run.model, size_name(schedule.crop), schedule.batch, schedule.precision), {})
     entries = known.get(method) or [entry for of_method in known.values() for entry in of_method]
     if entries:
-        best = [entry for entry in entries if entry[0] == max(entries)[0]]
-        devices = ", ".join(sorted({name for *_, name in best}))
-        return median(seconds for _, seconds, _ in best), f"{MEASURED} {devices}"
+        best = [entry for entry in entries if entry.gpu == max(entries).gpu]
+        best = [entry for entry in best if entry.sharers == 1] or best
+        devices = ", ".join(sorted({entry.device for entry in best}))
+        return median(entry.seconds for entry in best), f"{MEASURED} {devices}"
     gmacs = costs.gmacs(run, schedule)
     return (None, "") if gmacs is None else (PASSES * 2 * gmacs * 1e9 * schedule.batch / SUSTAINED_FLOPS, ESTIMATED)
 
@@ -269,23 +321,28 @@ class _Measured:
         self._processors: set[str] = set()  # that runs were trained on without a GPU
         watts: dict[str, list[float]] = defaultdict(list)
         for record in trained:
+            with suppress(KeyError, TypeError, AttributeError):
+                schedule = record["settings"]["schedule"]
+                key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
+                if (peak := record.get("gpu_bytes")) and record.get("micro_batch", schedule["batch"]) == schedule[
+                    "batch"
+                ]:
+                    self._peaks[key, record["method"]] = max(int(peak), self._peaks.get((key, record["method"]), 0))
             with suppress(KeyError, TypeError, AttributeError, ZeroDivisionError):
                 device = record["provenance"]["device"]
                 if device["type"] != "cuda":
                     self._processors.add(str(device["name"]))
                 used = record["energy"]["gpu" if device["type"] == "cuda" else "processor"]
                 watts[str(device["name"])].append(used["joules"] / used["seconds"])
-        for path in sorted((Path(results) / "cost" / "training").glob("*/*.json")):
+        for record in _measured_records(results, "training"):
             try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                setting, machine = record["setting"], str(record["machine"])
-                key = (setting["model"], size_name(setting["size"]), setting["batch"], setting["precision"])
+                machine, key = str(record["machine"]), _key_of(record["setting"])
                 peaks = {(key, method): int(arm["peak_bytes"]) for method, arm in record["arms"].items()}
                 joules, seconds = record["energy_joules"].get("gpu"), record.get("energy_seconds")
                 power = joules / seconds if joules and seconds else None
-            except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-                continue  # damaged or another version's: nothing to learn from
-            self._peaks |= peaks
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+                continue  # another version's: nothing to learn from
+            self._peaks = peaks | self._peaks  # a run's own goes before
             if power is not None:
                 watts[machine].append(power)
         self._watts = {machine: median(found) for machine, found in watts.items()}

@@ -10,7 +10,7 @@ from harness.compute.machine import Machine
 from harness.cost import latency
 from harness.cost.arms import inference_network
 from harness.cost.complexity import flops, multiply_adds, parameters
-from harness.cost.latency import Setting, label_maps, measure_latency
+from harness.cost.latency import MODES, Setting, label_maps, measure_latency
 from harness.cost.timing import Plan
 from harness.errors import UserError
 from harness.evaluation.inference import predict
@@ -140,6 +140,39 @@ def test_unknown_names_are_refused_before_anything_is_built(tmp_path):
         with pytest.raises(UserError, match=words):
             measure_latency("hrnet_tiny", (32, 64), MACHINE, tmp_path, **keys)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_needs_a_gpu(tmp_path):
+    with pytest.raises(UserError, match="the mode graph replays a CUDA graph and needs a GPU"):
+        measure_latency("hrnet_tiny", (32, 64), MACHINE, tmp_path, modes=["graph"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_recorded_network_predicts_what_a_called_one_does(dtype):
+    network = models.build("hrnet_tiny", 19, weights="none").eval().to("cuda", dtype)
+    images = torch.randint(0, 256, (1, 3, 64, 128), dtype=torch.uint8, device="cuda")
+    found = []
+    with torch.inference_mode():
+        graph = latency.recorded(lambda: found.append(label_maps(network, images)))
+        for seed in range(2):
+            torch.manual_seed(seed)
+            images.copy_(torch.randint(0, 256, images.shape, dtype=torch.uint8))
+            graph.replay()
+            called = label_maps(network, images)
+            assert len(called.unique()) > 1
+            assert (found[-1] == called).double().mean() > 0.999  # up to ties
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_graph_is_timed_beside_what_is_called(tmp_path):
+    machine, options = Machine("cuda"), {"methods": [], "plan": PLAN, "modes": ["graph", "single_stream"]}
+    for path, mode in zip(measure_latency("hrnet_tiny", (32, 64), machine, tmp_path, **options), MODES, strict=False):
+        record = json.loads(path.read_text())
+        assert record["setting"]["mode"] == mode
+        assert all(arm["peak_bytes"] > 0 for arm in record["arms"].values())
 
 
 @pytest.mark.slow

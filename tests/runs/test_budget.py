@@ -14,7 +14,7 @@ import pytest
 from harness.compute import devices
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
-from harness.runs import budget
+from harness.runs import budget, sharing
 from harness.runs.budget import Budget, multi_process_service, pieces, places, read_budget
 from harness.runs.record import read_json, write_json
 from harness.runs.state import work_left
@@ -212,24 +212,15 @@ def test_as_many_as_fit_the_memory_of_a_gpu_and_one_a_core_without(config, tmp_p
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
     monkeypatch.setattr(devices, "visible", lambda: ["GPU-a", "GPU-b"])
     need = max(row.gpu_bytes for row in budget.planning.plan(left[0].experiment, tmp_path))
-    for fitting, at_a_time in ((0.5, 2), (2.1, 4), (3.1, 6), (50, 2 * budget.MOST_ON_A_GPU)):
-        memory = int(fitting * (need + budget.CONTEXT_BYTES) / budget.ROOM)
-        monkeypatch.setattr(budget, "_memory", lambda memory=memory: {"GPU-a": 10 * memory, "GPU-b": memory})
+    for fitting, at_a_time in ((0.5, 2), (2.1, 4), (3.1, 6), (50, 2 * sharing.MOST)):
+        memory = int(fitting * (need + sharing.CONTEXT_BYTES) / sharing.ROOM)
+        monkeypatch.setattr(devices, "memory", lambda names, memory=memory: memory)
         assert places(left, tmp_path) == (at_a_time, 2)
-    monkeypatch.setattr(budget, "_memory", dict)
+    monkeypatch.setattr(devices, "memory", lambda names: 0)
     assert places(left, tmp_path) == (2, 2)
     assert places(left, tmp_path, "cpu") == (16, 0)
     monkeypatch.setenv(devices.SHARE, "7")
     assert places(left, tmp_path) == (14, 2)
-
-
-def test_memory_of_gpus_is_what_the_driver_says(tmp_path, monkeypatch):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU-a, 143771'\necho 'GPU-b, [N/A]'\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert budget._memory() == {"GPU-a": 143771 * 2**20}
-    monkeypatch.setenv("PATH", "")
-    assert budget._memory() == {}
 
 
 def test_the_multi_process_service_runs_in_a_folder_of_its_own_and_ends(tmp_path, monkeypatch):
