@@ -63,7 +63,8 @@ class PlannedRun:
     of one that is done which protocols were left out. hours: of its whole training, and where that comes from; kwh:
     that the GPU takes meanwhile, without the rest of the machine (the processor, where that is what trains and it
     counts its energy); gpu_bytes: the most that is on the GPU at a time, and whether that was measured; disk_bytes:
-    weights and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no record.
+    weights and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no
+    record.
     """
 
     dataset: str
