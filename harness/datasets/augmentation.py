@@ -4,6 +4,7 @@ What chance decides of a sample (`Draws`) is drawn apart from what is done to it
 applied here, by OpenCV, and by a GPU (`device_augmentation`).
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ CROPS = 10  # that are drawn again at most
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 VALUES = np.arange(256, dtype=np.uint8)
 HUES = 180  # OpenCV's hues are 0..179
+_own = threading.local()
 
 Bytes = NDArray[np.uint8]
 
@@ -79,6 +81,11 @@ class Augmentation:
         self.pad = tuple(np.rint(pad).astype(int).tolist())
         self._distortion = None if photometric is None else _Distortion(**photometric)
 
+    @property
+    def distorts(self) -> bool:
+        """Whether colours may be distorted."""
+        return self._distortion is not None
+
     def __call__(self, image: Bytes, label: Bytes, seed: Sequence[int]) -> tuple[Bytes, Bytes]:
         """Augment image uint8 [H, W, 3] RGB and label uint8 [H, W] to [h, w, 3] and [h, w] of the crop's size.
 
@@ -89,7 +96,7 @@ class Augmentation:
 
     def draw(self, label: Bytes, seed: Sequence[int]) -> Draws:
         """What chance decides of the sample with this label, as mmsegmentation's transforms draw it one by one."""
-        rng = np.random.RandomState(np.random.SeedSequence(seed).generate_state(8))
+        rng = _seeded(seed)
         size = self._draw_size(label.shape, rng)
         corner = self._draw_corner(label, size, rng)
         flipped = bool(rng.random_sample() < self.flip)
@@ -156,7 +163,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Distortion:
-    """mmsegmentation's PhotoMetricDistortion: each of its steps has probability 1/2, contrast is first or last."""
+    """mmsegmentation's PhotoMetricDistortion: each step is done with probability 1/2, contrast first or last."""
 
     brightness_delta: float = 32
     contrast_range: tuple[float, float] = (0.5, 1.5)
@@ -178,6 +185,15 @@ class _Distortion:
         if not contrast_is_first and rng.randint(2):
             after = _scaled(VALUES, rng.uniform(*self.contrast_range))
         return before, saturation, hue, after
+
+
+def _seeded(seed: Sequence[int]) -> np.random.RandomState:
+    """A generator of the thread's own, seeded: a new one would first ask the system for a seed, which takes longer."""
+    if not hasattr(_own, "generator"):
+        _own.generator = np.random.RandomState()
+    generator: np.random.RandomState = _own.generator
+    generator.seed(np.random.SeedSequence(seed).generate_state(8))
+    return generator
 
 
 def _scaled(values: Bytes, factor: float, offset: float = 0) -> Bytes:

@@ -1,0 +1,108 @@
+"""CUDA graphs: what a GPU does in one iteration, recorded once and then started by a single call."""
+
+import gc
+import sys
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WAITS = "called a synchronizing CUDA operation"  # torch's words
+EAGER = 2  # calls of each kind before it is captured: caches fill and cuDNN searches
+
+
+class Graphs:
+    """Calls of one function of tensors, each kind of call captured as a CUDA graph and replayed from then on.
+
+    function(*tensors) works on the current CUDA device, leaves its results in tensors, and does the same in every call
+    of one kind, but for what is in tensors that exist before. `name` is what messages call it.
+
+    The first calls of a kind run as usual. A kind that makes the host wait, or that cannot be captured, or whose
+    memory there is not twice, runs as usual for ever; the first time, that is said in one sentence.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        self._function, self._name = function, name
+        # Warmed up and captured on one stream, since autograd goes on where it first met a parameter.
+        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+        self._calls: dict[Hashable, int] = {}
+        self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}
+        self._inputs: list[Tensor] = []
+        self._refused = False
+
+    def __call__(self, kind: Hashable, *tensors: Tensor) -> Any:
+        """What the function returns. The tensors may lie in pinned memory; the next call overwrites the results."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            results = self._call(kind, self._kept(tensors))
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return results
+
+    def replays(self, kind: Hashable) -> bool:
+        """Whether calls of this kind are replayed."""
+        return kind in self._captured
+
+    def _kept(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """The tensors' values, where the graphs read them."""
+        if [each.shape for each in tensors] != [each.shape for each in self._inputs]:
+            self._captured.clear()
+            self._inputs = [torch.empty_like(each, device="cuda") for each in tensors]
+        for kept, each in zip(self._inputs, tensors, strict=True):
+            kept.copy_(each, non_blocking=True)
+        return self._inputs
+
+    def _call(self, kind: Hashable, tensors: list[Tensor]) -> Any:
+        if kind not in self._captured:
+            calls = self._calls[kind] = self._calls.get(kind, 0) + 1
+            if self._refused or calls < EAGER:
+                return self._function(*tensors)
+            if calls == EAGER:
+                return self._watched(tensors)
+            if not self._capture(kind, tensors):
+                return self._function(*tensors)
+        graph, results = self._captured[kind]
+        graph.replay()
+        return results
+
+    def _watched(self, tensors: list[Tensor]) -> Any:
+        """Call as usual, and refuse to capture where the host waited for the GPU, or memory would not do."""
+        torch.cuda.set_sync_debug_mode("warn")
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                results = self._function(*tensors)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits = [each for each in said if WAITS in str(each.message)]
+        for each in said:
+            if WAITS not in str(each.message) and "debug mode" not in str(each.message):
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+        if waits:
+            self._refuse(f"the host waits for the GPU at {waits[0].filename}:{waits[0].lineno}")
+        elif 2 * torch.cuda.max_memory_allocated() > torch.cuda.mem_get_info()[1]:
+            self._refuse("it would take more memory than there is")
+        return results
+
+    def _capture(self, kind: Hashable, tensors: list[Tensor]) -> bool:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may allocate meanwhile: they read and pin the next images.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                results = self._function(*tensors)
+        except Exception as error:  # whatever it is, the call works without a graph, or says it again
+            self._refuse(str(error).partition("\n")[0])
+            gc.collect()
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):  # ends what the generator still holds
+                torch.zeros(1, device="cuda")
+            return False
+        self._captured[kind] = graph, results
+        return True
+
+    def _refuse(self, why: str) -> None:
+        if not self._refused:
+            print(f"{self._name} runs without a CUDA graph: {why}", file=sys.stderr, flush=True)
+        self._refused = True

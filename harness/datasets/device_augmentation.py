@@ -1,0 +1,146 @@
+"""`Augmentation` for a GPU: a batch at a time, of images that lie decoded on it, with draws made on the CPU.
+
+It repeats the whole numbers of OpenCV's resize (weights of 11 bits, resize.cpp), and looks up what OpenCV makes of
+every colour. So labels are the CPU's, and images are but for a few levels in a few columns, where OpenCV, at the end of
+a row, rounds the way from HSV to RGB in another way than before.
+
+Nothing here waits for the GPU, and no shape depends on data: a batch can be captured in a CUDA graph.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.datasets.augmentation import VALUES, Augmentation, Draws
+from harness.datasets.spec import IGNORE_INDEX
+
+# The columns of what is sent of a sample, beside its tables.
+FIELDS = ("start", "source_height", "source_width", "height", "width", "top", "left", "flipped", "saturated", "turned")
+TABLES = ("before", "saturation", "hue", "after")
+WEIGHT = 2**11  # of two neighbours together, in OpenCV's resize
+
+
+def packed(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Image [H, W, 3] and label [H, W] as one number a pixel, [H*W]: its bytes, lowest first, are R, G, B, label."""
+    pixels = np.empty((*label.shape, 4), np.uint8)
+    pixels[..., :3], pixels[..., 3] = image, label
+    return pixels.view("<i4").astype(np.int32, copy=False).ravel()
+
+
+def described(draws: Sequence[Draws], starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Tensor:
+    """What is sent of a batch: int64 [B, 10 + 4 * 32], the FIELDS and the TABLES, eight values in each number.
+
+    starts: where in the store of packed pixels the images begin. shapes: their heights and widths.
+    """
+    content = np.empty((len(draws), len(FIELDS) + len(TABLES) * len(VALUES) // 8), np.int64)
+    for row, drawn, start, shape in zip(content, draws, starts, shapes, strict=True):
+        flags = (drawn.flipped, drawn.saturation is not None, drawn.hue is not None)
+        row[: len(FIELDS)] = (start, *shape, *drawn.size, *drawn.corner, *flags)
+        tables = (getattr(drawn, name) for name in TABLES)
+        row[len(FIELDS) :] = np.concatenate([VALUES if table is None else table for table in tables]).view(np.int64)
+    return torch.from_numpy(content)
+
+
+class DeviceAugmentation:
+    """Applies to packed pixels on a device what `augmentation` does to an image on the CPU."""
+
+    def __init__(self, augmentation: Augmentation, device: torch.device) -> None:
+        self.crop = augmentation.crop
+        self._pad = int(np.array([*augmentation.pad, 0], np.uint8).view("<i4")[0])
+        self._conversions: tuple[Tensor, ...] = ()
+        if augmentation.distorts:
+            self._conversions = tuple(_converted(way).to(device) for way in (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB))
+
+    def __call__(self, pixels: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Augment what `batch` (as `described` makes it) takes from `pixels`, int32 [P], both on the device.
+
+        Returns images uint8 [B, 3, h, w], whose channels lie innermost, and labels uint8 [B, h, w].
+        """
+        start, source_height, source_width, height, width, top, left, *flags = batch[:, : len(FIELDS)].T.unsqueeze(-1)
+        flipped, saturated, turned = (flag.bool() for flag in flags)  # as all of these, [B, 1]
+
+        y, x = (torch.arange(length, device=batch.device) for length in self.crop)
+        rows, columns = (height - top).clamp(max=self.crop[0]), (width - left).clamp(max=self.crop[1])
+        inside = (y < rows)[:, :, None] & (x < columns)[:, None]
+        x = torch.where(flipped, columns - 1 - x, x).clamp(min=0)  # [B, w], in the crop before it is flipped
+        y, x = torch.minimum(top + y, height - 1), torch.minimum(left + x, width - 1)  # in the resized image
+
+        def read(rows: Tensor, columns: Tensor) -> Tensor:
+            """The packed pixels [B, h, w] of the images' rows [B, h] and columns [B, w]."""
+            return _looked_up(pixels, (start + rows * source_width)[:, :, None] + columns[:, None])
+
+        labels = read(_nearest(y, source_height, height), _nearest(x, source_width, width)) >> 24 & 255
+        above, below, down = _linear(y, source_height, height)
+        before, after, across = _linear(x, source_width, width)
+        corners = [read(row, column) for row in (above, below) for column in (before, after)]
+        colors = _joined([_mixed([_byte(c, n) for c in corners], down, across) for n in range(3)])
+        if self._conversions:
+            tables = batch[:, len(FIELDS) :].contiguous().view(torch.uint8).view(-1, len(TABLES), len(VALUES)).int()
+            colors = self._distorted(colors, dict(zip(TABLES, tables.unbind(1), strict=True)), saturated, turned)
+        colors = torch.where(inside, colors, self._pad)
+        images = colors.view(torch.uint8).view(*colors.shape, 4)[..., :3].contiguous()
+        return images.permute(0, 3, 1, 2), torch.where(inside, labels, IGNORE_INDEX).byte()
+
+    def _distorted(self, colors: Tensor, tables: dict[str, Tensor], saturated: Tensor, turned: Tensor) -> Tensor:
+        """Packed colours [B, h, w] after the tables; without HSV's rounding where it has nothing to do."""
+        colors = _joined([_mapped(tables["before"], _byte(colors, n)) for n in range(3)])
+        for name, channel, chosen in (("saturation", 1, saturated), ("hue", 0, turned)):
+            hsv = _looked_up(self._conversions[0], colors)
+            values = [_byte(hsv, n) for n in range(3)]
+            values[channel] = _mapped(tables[name], values[channel])
+            colors = torch.where(chosen[..., None], _looked_up(self._conversions[1], _joined(values)), colors)
+        return _joined([_mapped(tables["after"], _byte(colors, n)) for n in range(3)])
+
+
+def _converted(way: int) -> Tensor:
+    """What OpenCV makes of each of the 2^24 packed colours: int32 [2^24], packed too; 67 MB."""
+    colors = np.arange(2**24, dtype="<i4").view(np.uint8).reshape(4096, 4096, 4)
+    converted = np.zeros_like(colors)
+    converted[..., :3] = cv2.cvtColor(np.ascontiguousarray(colors[..., :3]), way)
+    return torch.from_numpy(converted.view("<i4").ravel())
+
+
+def _byte(packed: Tensor, number: int) -> Tensor:
+    return packed >> 8 * number & 255
+
+
+def _joined(bytes_: Sequence[Tensor]) -> Tensor:
+    first, second, third = bytes_
+    return first | second << 8 | third << 16
+
+
+def _looked_up(table: Tensor, places: Tensor) -> Tensor:
+    return table.index_select(0, places.flatten()).view(places.shape)
+
+
+def _mapped(tables: Tensor, values: Tensor) -> Tensor:
+    """Each image's values [B, h, w] by its own table, of [B, 256]."""
+    first = torch.arange(len(tables), device=values.device, dtype=torch.int32) * tables.shape[1]
+    return _looked_up(tables.flatten(), values + first[:, None, None])
+
+
+def _nearest(places: Tensor, length: Tensor, size: Tensor) -> Tensor:
+    """`augmentation.nearest_source` at these places, of `length` pixels in a row resized to `size`."""
+    return torch.minimum((places * (1 / (size.double() / length))).long(), length - 1)
+
+
+def _linear(places: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The two pixels between which places of the resized row lie, and the second one's share of WEIGHT: [B, n]."""
+    where = ((places + 0.5) * (1 / (size.double() / length)) - 0.5).float()
+    first = where.floor()
+    weight = ((where - first) * WEIGHT).round().int()
+    return first.long().clamp(min=0), torch.minimum(first.long() + 1, length - 1), weight
+
+
+def _mixed(corners: Sequence[Tensor], down: Tensor, across: Tensor) -> Tensor:
+    """Between the values of four pixels, by the weights [B, h] of the lower and [B, w] of the right ones.
+
+    The shifts are those of OpenCV's VResizeLinear, which drops the lowest bits on the way.
+    """
+    down, across = down[:, :, None], across[:, None]
+    upper, lower = ((left * (WEIGHT - across) + right * across) >> 4 for left, right in (corners[:2], corners[2:]))
+    return ((upper * (WEIGHT - down) >> 16) + (lower * down >> 16) + 2) >> 2
