@@ -32,6 +32,7 @@ class Graphs:
         self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any]] = {}
         self._inputs: list[Tensor] = []
         self._refused = False
+        self.capturing = False
 
     def __call__(self, kind: Hashable, *tensors: Tensor) -> Any:
         """What the function returns. The tensors may lie in pinned memory; the next call overwrites the results."""
@@ -89,6 +90,7 @@ class Graphs:
 
     def _capture(self, kind: Hashable, tensors: list[Tensor]) -> bool:
         graph = torch.cuda.CUDAGraph()
+        self.capturing = True
         try:
             # Other threads may allocate meanwhile: they read and pin the next images.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -99,6 +101,8 @@ class Graphs:
             with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):  # ends what the generator still holds
                 torch.zeros(1, device="cuda")
             return False
+        finally:
+            self.capturing = False
         self._captured[kind] = graph, results
         return True
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import models
+from harness.compute.graph import Graphs
 from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
 from harness.experiment.schema import Schedule, discovery
@@ -15,14 +16,25 @@ from harness.training import distributed
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
+HOW = ("fused", "foreach", "capturable")  # an optimiser computes, not what
+
 
 class Trainer:
     """Holds the network (kept for inference) and the method (dropped after training).
 
     On several processes each has the same of both, and sends its part of the batch through them.
+
+    graphs: on a GPU, and by one process that takes the batch whole, replay a step as a CUDA graph (`compute.graph`).
     """
 
-    def __init__(self, settings: dict[str, Any], num_classes: int, device: torch.device, weights: str = "auto") -> None:
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        num_classes: int,
+        device: torch.device,
+        weights: str = "auto",
+        graphs: bool = False,
+    ) -> None:
         self.schedule = Schedule.model_validate(settings["schedule"])
         self.seed, self.device = settings["seed"], device
         # The network is made first: its initial values are the same for every arm of a seed.
@@ -38,18 +50,23 @@ class Trainer:
         self.parameters = [parameter for parameter in both.parameters() if parameter.requires_grad]
         groups = _groups(self.schedule, both, f"0.{self.network.backbone_prefix}")
         self.rate_factors = [rate for rate, _ in groups]
-        self.optimizer = _optimizer(self.schedule, groups)
+        self.optimizer = _optimizer(self.schedule, groups, device)
         weights_of_classes = self.schedule.class_weights
         self.class_weights = torch.tensor(weights_of_classes, device=device) if weights_of_classes else None
         self.first_bad = torch.tensor(torch.iinfo(torch.int64).max, device=device)
+        self._iteration = torch.tensor(0, device=device)  # of this step
         # A memory fills before its method counts, so the method runs from the first iteration on.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
         self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
         self.part = self.schedule.batch // distributed.number()  # images of a batch that this process has
         self.micro_batch = self.part  # images that go through the network at a time
+        both.train()
+        self._graphs: Graphs | None = None
+        if graphs and device.type == "cuda" and distributed.number() == 1:
+            self._graphs = Graphs(self._update, "training")
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
-        """One step on this process's images uint8 [B, 3, H, W] and labels int64 [B, H, W] (255 ignored).
+        """One step on this process's images uint8 [B, 3, H, W] and labels of whole numbers [B, H, W] (255 ignored).
 
         Returns the loss, its terms, the gradient's norm and, if it `observes` this iteration, the method's diagnostics:
         with several processes their means are the batch's, for all but the norm, which is the batch's. Notes the first
@@ -57,28 +74,38 @@ class Trainer:
         """
         # Whatever is drawn at random in a step is a function of (seed, iteration, rank).
         torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))
-        self.network.train()
-        self.method.train()
-        self.method.observing, self.method.diagnostics = self.observes(iteration), {}
-        images = images.to(self.device, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True)
-        if self.schedule.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        for module in (self.network, self.method):
+            if not module.training:
+                module.train()
+        self.method.observing = self.observes(iteration)
+        self._number, self._started = iteration, iteration >= self.starts_at
+        self._iteration.fill_(iteration)
+        for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
+            _set_rate(group, learning_rate * factor)
+        if iteration == 0:
+            self.counted.fill_(False)
+        if self._graphs is not None and self.micro_batch >= len(images):
+            return dict(self._graphs((self.method.observing, self._started), images, labels))
+        return self._update(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
+
+    def _update(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """What a step does on the device, with no more said to it by the host."""
+        layout = torch.channels_last if self.schedule.channels_last else torch.contiguous_format
+        images, labels = images.contiguous(memory_format=layout), labels.long()
+        self.method.diagnostics = {}
         self.optimizer.zero_grad(set_to_none=True)
         if self.micro_batch >= len(images):
-            terms, diagnostics = self._backward(images, labels, iteration)
+            terms, diagnostics = self._backward(images, labels)
         else:
-            terms, diagnostics = self._accumulate(images, labels, iteration)
+            terms, diagnostics = self._accumulate(images, labels)
         loss = terms["loss"]
         distributed.average_gradients(self.parameters)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        finite = loss.isfinite() & norm.isfinite()
-        self.first_bad = torch.where(finite, self.first_bad, self.first_bad.clamp(max=iteration))
-        for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
-            group["lr"] = learning_rate * factor
+        bad = torch.where(loss.isfinite() & norm.isfinite(), self.first_bad, self._iteration)
+        self.first_bad.copy_(torch.minimum(self.first_bad, bad))
         self.optimizer.step()
-        return {**terms, "gradient_norm": norm, **diagnostics}
+        return {name: value.detach() for name, value in (terms | {"gradient_norm": norm} | diagnostics).items()}
 
     def observes(self, iteration: int) -> bool:
         """Whether the method's diagnostics are wanted of this iteration, from 0: where the history closes a row."""
@@ -86,7 +113,7 @@ class Trainer:
         return done % self.schedule.log_every == 0 or done == self.schedule.iterations
 
     def _backward(
-        self, images: Tensor, labels: Tensor, iteration: int, share: tuple[Tensor | float, float] | None = None
+        self, images: Tensor, labels: Tensor, share: tuple[Tensor | float, float] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Add the gradients of some images; returns the loss with its terms, and the method's diagnostics.
 
@@ -96,8 +123,8 @@ class Trainer:
             features = self.network.features(images)
             logits, auxiliary = self.network.decode(features)
             terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
-            own = self._method_terms(features, logits, labels, iteration)
-        if self.method.cross_entropy_weight != 1 and iteration >= self.starts_at:
+            own = self._method_terms(features, logits, labels)
+        if self.method.cross_entropy_weight != 1 and self._started:
             terms["cross_entropy"] = self.method.cross_entropy_weight * terms["cross_entropy"]
         if share is not None:
             terms = {name: (term * share[0]).to(term.dtype) for name, term in terms.items()}
@@ -107,9 +134,7 @@ class Trainer:
         loss.backward()
         return {"loss": loss.detach(), **terms}, self.method.diagnostics if self.method.observing else {}
 
-    def _accumulate(
-        self, images: Tensor, labels: Tensor, iteration: int
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _accumulate(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As `_backward`, a micro-batch at a time, the gradients added up.
 
         The cross entropy is normalised by the whole batch's pixels, as without micro-batches; a method's terms, which
@@ -119,30 +144,27 @@ class Trainer:
         pixels = total_weight(labels, self.class_weights)
         sums: dict[str, Tensor] = {}
         noted: dict[str, list[Tensor]] = {}
-        counted = torch.zeros_like(self.counted)
         for some, their_labels in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             share = total_weight(their_labels, self.class_weights) / pixels, len(some) / len(images)
-            terms, diagnostics = self._backward(some, their_labels, iteration, share)
+            terms, diagnostics = self._backward(some, their_labels, share)
             for name, term in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
             for name, value in diagnostics.items():
                 noted.setdefault(name, []).append(value.detach())
-            counted |= self.counted
-        self.counted = counted
         return sums, {name: torch.stack(values).double().nanmean(0) for name, values in noted.items()}
 
-    def _method_terms(
-        self, features: list[Tensor], logits: Tensor, labels: Tensor, iteration: int
-    ) -> dict[str, Tensor]:
+    def _method_terms(self, features: list[Tensor], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The method's terms, from its start on; before it zeros, and only its state and diagnostics move."""
-        started = iteration >= self.starts_at
-        with torch.set_grad_enabled(started):
+        # A captured step is replayed in other iterations.
+        iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
+        with torch.set_grad_enabled(self._started):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
-        if not started:
+        if not self._started:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
-            active = torch.stack([term.detach() != 0 for term in terms.values()]).any()
-            self.counted = active if iteration == 0 else self.counted | active
+            self.counted.logical_or_(torch.stack([term.detach() != 0 for term in terms.values()]).any())
+        else:
+            self.counted.fill_(True)
         return terms
 
     def diverged_at(self) -> int | None:
@@ -159,7 +181,7 @@ class Trainer:
         return {
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": _as_numbers(self.optimizer.state_dict()),
             "counted": torch.tensor(self.ever_counted()),
             "micro_batch": self.micro_batch,
             "processes": distributed.number(),
@@ -170,11 +192,11 @@ class Trainer:
         try:
             self.network.load_state_dict(state["network"])
             self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(_as_of(state["optimizer"], self.optimizer))
         except (KeyError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"a checkpoint is another network's: start over with --restart ({said})") from None
-        self.counted = state["counted"].to(self.device)
+        self.counted.copy_(state["counted"])
         if state.get("processes", 1) == distributed.number():
             self.micro_batch = state.get("micro_batch", self.micro_batch)
 
@@ -203,8 +225,47 @@ def _groups(schedule: Schedule, both: nn.ModuleList, backbone: str) -> dict[tupl
     return groups
 
 
-def _optimizer(schedule: Schedule, groups: dict[tuple[float, float], list[nn.Parameter]]) -> torch.optim.Optimizer:
-    given = [{"params": parameters, "weight_decay": decay} for (_, decay), parameters in groups.items()]
+def _optimizer(
+    schedule: Schedule, groups: dict[tuple[float, float], list[nn.Parameter]], device: torch.device
+) -> torch.optim.Optimizer:
+    """On a GPU one kernel steps many parameters, with a learning rate that lies there: a graph can be given another."""
+    given: list[dict[str, Any]] = []
+    for (_, decay), parameters in groups.items():
+        given.append({"params": parameters, "weight_decay": decay})
+        if device.type == "cuda":
+            given[-1] |= {"lr": torch.tensor(schedule.learning_rate, device=device)}
+    fused = True if device.type == "cuda" else None
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(given, lr=schedule.learning_rate, momentum=schedule.momentum)
-    return torch.optim.AdamW(given, lr=schedule.learning_rate)
+        return torch.optim.SGD(given, lr=schedule.learning_rate, momentum=schedule.momentum, fused=fused)
+    return torch.optim.AdamW(given, lr=schedule.learning_rate, fused=fused, capturable=bool(fused))
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _as_numbers(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state for a checkpoint, which is the same from every device."""
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": groups}
+
+
+def _as_of(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A checkpoint's state for this optimiser, which steps in its own way on its own device."""
+    own = [{name: group[name] for name in ("lr", *HOW) if name in group} for group in optimizer.param_groups]
+    return state | {"param_groups": [group | how for group, how in zip(state["param_groups"], own, strict=True)]}
+
+
+class _AnyIteration:
+    """Given as the iteration's number to a method in a step that is replayed in others: it refuses to be one."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise TypeError("the method uses the number of the iteration")
+
+    __eq__ = __ne__ = __bool__ = __index__ = __int__ = __float__ = __hash__ = _refuse  # type: ignore[assignment]
+
+
+_ANY_ITERATION: Any = _AnyIteration()
