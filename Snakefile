@@ -73,7 +73,7 @@ rule run:
         "Training and evaluating {wildcards.arm} ({wildcards.model} on {wildcards.dataset}, seed {wildcards.seed})."
     shell:
         "harness train --dataset {wildcards.dataset} --model {wildcards.model} --arm {wildcards.arm}"
-        " --seed {wildcards.seed} --results \"$RESULTS\" --threads {threads} --cache ram --evaluate --keep-going"
+        " --seed {wildcards.seed} --results \"$RESULTS\" --threads {threads} --evaluate --keep-going"
         " 2>&1 | log {log:q}"
 
 

@@ -44,12 +44,18 @@ def train(
     ] = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read and augment.")] = 0,
-    cache: Annotated[
-        Literal["ram", "disk"] | None, typer.Option("--cache", help="Where to keep decoded training images.")
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that read and augment; default: as many as pay.")
     ] = None,
+    cache: Annotated[
+        Literal["auto", "ram", "disk", "none"],
+        typer.Option("--cache", help="Where to keep decoded training images; auto: on the disk if there is room."),
+    ] = "auto",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU too, the same bits from the same command; slower.")
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="On a GPU, augment on the CPU and replay no CUDA graph; slower.")
     ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start over; what the run's folder holds is set aside.")
@@ -97,7 +103,8 @@ def train(
             from harness.compute.machine import Machine
             from harness.training.train import train as train_run
 
-            machine = Machine(device, workers, threads, cache, deterministic)
+            kept = None if cache == "none" else cache
+            machine = Machine(device, workers, threads, kept, deterministic, gpu_samples=not plain, graphs=not plain)
             options: dict[str, Any] = {"root": root, "weights": weights, "restart": restart, "timeout": timeout}
             options |= {"keep_going": keep_going, "tensorboard": tensorboard}
             record = train_run(experiment, run, results, machine, **options)

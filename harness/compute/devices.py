@@ -65,6 +65,11 @@ def memory(names: Sequence[str]) -> int:
     return min((known.get(name, 0) for name in names), default=0)
 
 
+def on_machine() -> int:
+    """How many devices there are here, whoever may use them."""
+    return sum(len(instances) for instances in _listed())
+
+
 def share() -> int:
     """How many processes may be on a device at a time. Raises UserError unless it is a whole number from 1 on."""
     asked = os.environ.get(SHARE, "1")

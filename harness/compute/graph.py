@@ -42,9 +42,10 @@ class Graphs:
         torch.cuda.current_stream().wait_stream(self._stream)
         return results
 
-    def replays(self, kind: Hashable) -> bool:
-        """Whether calls of this kind are replayed."""
-        return kind in self._captured
+    @property
+    def replays(self) -> bool:
+        """Whether calls of any kind are replayed."""
+        return bool(self._captured)
 
     def _kept(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         """The tensors' values, where the graphs read them."""

@@ -18,16 +18,21 @@ from harness.errors import UserError
 _KEEPING = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 2**28)}
 
 
+MOST_READERS = 16  # of one run
+
+
 @dataclass(frozen=True)
 class Machine:
     """How to compute, which must not change what comes out (but for rounding, where device or threads differ)."""
 
     device: str = "auto"
-    workers: int = 0
+    workers: int | None = None  # processes that read and augment; None: as many as feed the device (`readers`)
     threads: int | None = None
-    cache: Literal["ram", "disk"] | None = None  # where decoded training images are kept
+    cache: Literal["auto", "ram", "disk"] | None = "auto"  # where decoded training images are kept (`open_cache`)
     deterministic: bool = False  # on a GPU, the same bits from the same command, at some cost in speed
     alone: bool = False  # on a GPU that no other process uses, even where some may share it
+    gpu_samples: bool = True  # on a GPU that has room for the training images, augment them there
+    graphs: bool = True  # on a GPU, replay training steps as a CUDA graph where that is possible
     undetermined: set[str] = field(default_factory=set, compare=False)  # what torch has no such algorithm for
 
     def use(self) -> torch.device:
@@ -57,6 +62,18 @@ class Machine:
             keep_freed_memory()
         return torch.device(name)
 
+    def readers(self, device: torch.device) -> int:
+        """How many processes read and augment for a training on `device`.
+
+        A CPU is busy with the training itself. For a GPU, its part of the processors, less one for the training.
+        """
+        if self.workers is not None:
+            return self.workers
+        if device.type != "cuda":
+            return 0
+        runs = max(1, devices.on_machine()) * devices.sharers()
+        return max(1, min(MOST_READERS, _processors() // runs - 1))
+
     def _determine(self) -> None:
         """Let torch choose algorithms that give the same bits every time, before CUDA starts.
 
@@ -75,6 +92,11 @@ class Machine:
                 show(message, *others, **more)  # type: ignore[arg-type]  # as it was called
 
         warnings.showwarning = collect  # type: ignore[assignment]  # `show` with its arguments
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

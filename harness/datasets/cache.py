@@ -24,7 +24,7 @@ from harness.datasets.readers import Sample
 from harness.datasets.state import description_state, files_state
 from harness.errors import UserError
 
-Kind = Literal["ram", "disk"]
+Kind = Literal["auto", "ram", "disk"]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Shape = tuple[int, int]  # height, width
 
@@ -41,12 +41,19 @@ class Reads(Protocol):
         """Image uint8 [H, W, 3] RGB and label uint8 [H, W] of train ids; maybe not writable."""
 
 
-def open_cache(dataset: Dataset, samples: Sequence[Sample], kind: Kind | None, folder: Path) -> Reads:
+def open_cache(
+    dataset: Dataset, samples: Sequence[Sample], kind: Kind | None, folder: Path, reads: int | None = None
+) -> Reads:
     """Decode `samples` once, into memory ("ram") or a file in `folder` ("disk"); None decodes at every read.
+
+    "auto" is "disk" where that pays for so many `reads` (None: many) and there is room for it, else None: it never
+    fails for want of room. All runs of a machine share the file.
 
     The size is 4 bytes a pixel, known and shown before anything is decoded. Raises UserError if that much memory or
     disk is not free, or for a file that cannot be used.
     """
+    if kind == "auto":
+        return _of_the_machine(dataset, samples, folder, reads)
     if kind == "disk":
         return DiskCache(dataset, samples, folder)
     if kind == "ram":
@@ -56,9 +63,24 @@ def open_cache(dataset: Dataset, samples: Sequence[Sample], kind: Kind | None, f
     return dataset
 
 
+def _of_the_machine(dataset: Dataset, samples: Sequence[Sample], folder: Path, reads: int | None) -> Reads:
+    if reads is not None and reads < len(samples):
+        return dataset
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not DiskCache.path_of(dataset, samples, folder).exists():
+            need, free = decoded_bytes(dataset, samples), _free_memory()
+            # What is not in memory is read from the disk again and again, and then decoding costs little more.
+            if 2 * need > shutil.disk_usage(folder).free or (free is not None and 2 * need > free):
+                return dataset
+        return DiskCache(dataset, samples, folder)
+    except OSError:  # a folder that cannot be written, or a file system without locks
+        return dataset
+
+
 def decoded_bytes(dataset: Dataset, samples: Sequence[Sample]) -> int:
     """How many bytes `samples` take when decoded, from the headers of their images."""
-    return BYTES_A_PIXEL * sum(height * width for height, width in _shapes(dataset, samples))
+    return BYTES_A_PIXEL * sum(height * width for height, width in shapes(dataset, samples))
 
 
 class Cached:
@@ -94,7 +116,7 @@ class Cached:
                 array.setflags(write=False)
             self._pairs[sample.image_path] = pair
 
-        _for_each(keep, f"decode {self.dataset.name} into memory, {_size(need)}", samples, workers=workers)
+        for_each(keep, f"decode {self.dataset.name} into memory, {_size(need)}", samples, workers=workers)
 
     def read(self, sample: Sample) -> Pair:
         """What `Dataset.read` returns; not writable if it is held in memory."""
@@ -115,14 +137,19 @@ class DiskCache:
 
     def __init__(self, dataset: Dataset, samples: Sequence[Sample], folder: Path) -> None:
         self.dataset = dataset
-        key = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()[:12]
-        self.path = folder / f"{dataset.name}-{key}.pixels"
+        self.path = self.path_of(dataset, samples, folder)
         self._state = f"{SCHEMA} {description_state(dataset)} {files_state(samples)}"
         if not self._open():
             with _lock(self.path):
                 if not self._open():
                     self._fill(samples)
                     self._open()
+
+    @staticmethod
+    def path_of(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Path:
+        """The file in `folder` that holds these samples, if there is one."""
+        key = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()[:12]
+        return folder / f"{dataset.name}-{key}.pixels"
 
     @property
     def nbytes(self) -> int:
@@ -158,11 +185,11 @@ class DiskCache:
         return True
 
     def _fill(self, samples: Sequence[Sample]) -> None:
-        shapes = _shapes(self.dataset, samples)
-        index = {"state": self._state, "samples": [[s.id, *shape] for s, shape in zip(samples, shapes, strict=True)]}
+        sizes = shapes(self.dataset, samples)
+        index = {"state": self._state, "samples": [[s.id, *shape] for s, shape in zip(samples, sizes, strict=True)]}
         head = json.dumps(index).encode()
         head = len(head).to_bytes(LENGTH_BYTES, "little") + head
-        starts = list(itertools.accumulate((h * w * BYTES_A_PIXEL for h, w in shapes), initial=len(head)))
+        starts = list(itertools.accumulate((h * w * BYTES_A_PIXEL for h, w in sizes), initial=len(head)))
         for left in (self.path, *self.path.parent.glob(f".{self.path.stem}.*{self.path.suffix}")):
             left.unlink(missing_ok=True)  # of other data, or of a process that was killed
         self._check_room(starts[-1])
@@ -177,7 +204,7 @@ class DiskCache:
             title = f"decode {self.dataset.name} into {self.path}, {_size(starts[-1])}"
             try:
                 _write(file.fileno(), head, 0)
-                _for_each(write, title, samples, shapes, starts)
+                for_each(write, title, samples, sizes, starts)
             except OSError as error:  # a disk that others have filled meanwhile
                 raise UserError(f"--cache disk: {self.path} cannot be written: {error.strerror}") from None
 
@@ -203,14 +230,14 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _for_each(function: Callable[..., None], title: str, *arguments: Sequence[Any], workers: int | None = None) -> None:
+def for_each(function: Callable[..., None], title: str, *arguments: Sequence[Any], workers: int | None = None) -> None:
     """Call `function` with each element of `arguments`, in threads; the first error ends it."""
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for _ in track(pool.map(function, *arguments), title, len(arguments[0])):
             pass
 
 
-def _shapes(dataset: Dataset, samples: Sequence[Sample]) -> list[Shape]:
+def shapes(dataset: Dataset, samples: Sequence[Sample]) -> list[Shape]:
     """The sizes of the samples' images, from their headers."""
 
     def shape(sample: Sample) -> Shape:

@@ -24,6 +24,7 @@ from harness.runs.locking import Lock
 from harness.runs.record import refuse_other_settings
 from harness.training import checkpoint, distributed
 from harness.training.board import Board
+from harness.training.device_samples import DeviceSamples, fits
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
 from harness.training.samples import batches, slots_of, training_samples
@@ -50,6 +51,7 @@ class Job:
     timeout: float | None = None  # seconds that this process may train
     until: int | None = None  # iterations after which it stops; None: at the schedule's end
     tensorboard: bool = False  # whether to write its event files too
+    samples: str = "cpu"  # what augments its samples
     board: Board | None = None
 
     def __post_init__(self) -> None:
@@ -121,7 +123,8 @@ class Job:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.trainer = Trainer(self.settings, len(self.dataset.classes), self.device, self.weights)
+        classes = len(self.dataset.classes)
+        self.trainer = Trainer(self.settings, classes, self.device, self.weights, self.machine.graphs)
         self.resume()
         self.trainer.micro_batch = smaller
 
@@ -172,10 +175,15 @@ class Job:
     def _batches(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
         samples = self.dataset.samples(self.dataset.train_split)
-        reader = open_cache(self.dataset, samples, self.machine.cache, self.cache)
+        reads = (end - start) * schedule.batch
+        reader = open_cache(self.dataset, samples, self.machine.cache, self.cache, reads)
         keyed = training_samples(reader, samples, schedule, self.trainer.seed, self.trainer.network.pad_value)
         slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
-        return batches(keyed, start, end, self.machine.workers, slots)
+        gpu = self.device.type == "cuda"
+        if gpu and self.machine.gpu_samples and fits(self.dataset, keyed, self.device):
+            self.samples = "gpu"
+            return DeviceSamples(self.dataset, keyed, self.device).batches(start, end, slots)
+        return batches(keyed, start, end, self.machine.readers(self.device), slots, pinned=gpu)
 
     @contextmanager
     def _open_board(self) -> Iterator[None]:

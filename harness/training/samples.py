@@ -33,7 +33,7 @@ def slots_of(rank: int, number: int, batch: int) -> range:
 
 
 class TrainingSamples(Dataset):
-    """Maps (iteration, slot) to (image uint8 [3, h, w] RGB, label int64 [h, w]).
+    """Maps (iteration, slot) to (image uint8 [h, w, 3] RGB, label uint8 [h, w]).
 
     The samples are gone through in a new random order in every epoch.
     """
@@ -47,10 +47,14 @@ class TrainingSamples(Dataset):
         epoch, position = divmod(iteration * self.batch + slot, len(self.samples))
         return int(_order(self.seed, epoch, len(self.samples))[position])
 
+    def key(self, iteration: int, slot: int) -> tuple[int, int, int, int]:
+        """The seed of the augmentation that `slot` of `iteration` gets."""
+        return self.seed, _AUGMENTATION, iteration, slot
+
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image, label = self.reader.read(self.samples[self.index(*key)])
-        image, label = self.augmentation(image, label, (self.seed, _AUGMENTATION, *key))
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(label).long()
+        image, label = self.augmentation(image, label, self.key(*key))
+        return torch.from_numpy(image), torch.from_numpy(label)
 
 
 def training_samples(
@@ -69,22 +73,25 @@ def training_samples(
 
 
 def batches(
-    samples: TrainingSamples, start: int, stop: int, workers: int, slots: range | None = None
+    samples: TrainingSamples, start: int, stop: int, workers: int, slots: range | None = None, pinned: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels int64 [B, h, w].
+    """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels uint8 [B, h, w].
 
-    With `slots` those of each batch alone.
+    The channels of an image lie innermost, as they are decoded. With `slots` those of each batch alone; `pinned`, in
+    memory that a GPU reads without waiting.
     """
     chosen = range(samples.batch) if slots is None else slots
     keys = ([(iteration, slot) for slot in chosen] for iteration in range(start, stop))
-    yield from DataLoader(
+    loader = DataLoader(
         samples,
         batch_sampler=keys,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         worker_init_fn=_begin_worker,
         prefetch_factor=4 if workers else None,
     )
+    for images, labels in loader:
+        yield images.permute(0, 3, 1, 2), labels
 
 
 @lru_cache(maxsize=2)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from harness import datasets
@@ -71,13 +72,16 @@ def train(
         distributed.on_main(hold(folder, "train", keep_going)) as lock,
     ):
         device = machine.use()
+        _hasten(device, machine)
         distributed.start(device)
         dataset = datasets.load(run.dataset, root)
         verified = distributed.from_main(lambda: _verified(experiment, run, dataset, results, keep_going))
         if "skipped" in verified:
             return dict(verified["skipped"])
         settings["data"] = verified["fingerprint"]
-        trainer = distributed.main_first(lambda: Trainer(settings, len(dataset.classes), device, weights))
+        trainer = distributed.main_first(
+            lambda: Trainer(settings, len(dataset.classes), device, weights, machine.graphs)
+        )
         settings["initial_weights"] = trainer.network.initial_weights_sha256
         finished = distributed.from_main(lambda: _begun(folder, settings, restart))
         if finished is not None:
@@ -178,7 +182,8 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
             "fingerprint": fingerprint(settings),
             "provenance": origin
             | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]}
-            | {"deterministic": job.machine.deterministic, "undetermined": sorted(job.machine.undetermined)},
+            | {"deterministic": job.machine.deterministic, "undetermined": sorted(job.machine.undetermined)}
+            | (_on_the_gpu(job) if job.device.type == "cuda" else {}),
             "started": started,
             "seconds": round(job.seconds, 1),
             "gpu_hours": gpu_hours(job.seconds, job.device),
@@ -203,6 +208,22 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
         if record["status"] == "done":
             (job.folder / SETTINGS).unlink(missing_ok=True)
     return record
+
+
+def _hasten(device: torch.device, machine: Machine) -> None:
+    """On a GPU let cuDNN search for the fastest convolutions, and float32 products round their factors as those do."""
+    if device.type == "cuda" and not machine.deterministic:
+        torch.backends.cudnn.benchmark = True  # crops have one size, so the search pays
+        torch.set_float32_matmul_precision("high")
+
+
+def _on_the_gpu(job: Job) -> dict[str, Any]:
+    """What provenance says of how a GPU was used: what made the samples, and how steps were computed."""
+    return {
+        "samples": job.samples,
+        "cuda_graph": job.trainer.replays,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

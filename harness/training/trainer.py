@@ -167,6 +167,11 @@ class Trainer:
             self.counted.fill_(True)
         return terms
 
+    @property
+    def replays(self) -> bool:
+        """Whether steps are replayed as a CUDA graph."""
+        return self._graphs is not None and self._graphs.replays
+
     def diverged_at(self) -> int | None:
         """The first 0-based iteration whose loss or gradient was not finite on any process, or None."""
         iteration = -distributed.most(-int(self.first_bad))

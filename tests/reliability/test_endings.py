@@ -99,11 +99,11 @@ def small_memory(monkeypatch, fits):
     """A device that holds `fits` images; returns the sizes that it was asked for."""
     backward, seen = Trainer._backward, []
 
-    def small(self, images, labels, iteration, share=None):
+    def small(self, images, labels, share=None):
         seen.append(len(images))
         if len(images) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return backward(self, images, labels, iteration, share)
+        return backward(self, images, labels, share)
 
     monkeypatch.setattr(Trainer, "_backward", small)
     return seen
@@ -124,7 +124,7 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batc
     # An interrupted run goes on with what fitted, and ends in the same bits.
     again = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_backward", stops_before(3, Trainer._backward))
+        patch.setattr(Trainer, "step", stops_before(3, Trainer.step))
         with pytest.raises(KeyboardInterrupt):
             fit(experiment, again)
     seen.clear()

@@ -53,7 +53,8 @@ def test_slots_and_seeds_differ():
 def test_batches_hold_tensors_as_the_trainer_takes_them():
     images, labels = next(batches(samples(), 0, 1, 0))
     assert (images.shape, images.dtype) == ((4, 3, 8, 8), torch.uint8)
-    assert (labels.shape, labels.dtype) == ((4, 8, 8), torch.int64)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert (labels.shape, labels.dtype) == ((4, 8, 8), torch.uint8)
 
 
 @given(st.integers(0, 1000), st.integers(0, 10**6), st.integers(0, 1000), st.integers(0, 10**6))
