@@ -23,15 +23,15 @@ def test_diagnostics_are_wanted_and_kept_of_the_iterations_that_close_a_row(trai
     images = torch.from_numpy(rng.integers(0, 256, (2, 3, 64, 64), np.uint8))
     labels = torch.from_numpy(rng.integers(0, 3, (2, 64, 64)))
     told = []
-    loss = type(trainer.method).loss
+    forward = type(trainer.method).forward
 
     def listening(method, *arguments):
         told.append(method.observing)
-        terms = loss(method, *arguments)
+        terms = forward(method, *arguments)
         method.diagnostics["noted"] = torch.tensor(1.0)  # by a method that does not look at `observing`
         return terms
 
-    trainer.method.loss = listening.__get__(trainer.method)
+    trainer.method.forward = listening.__get__(trainer.method)
     kept = ["noted" in trainer.step(images, labels, iteration, 0.01) for iteration in range(ITERATIONS)]
     assert kept == [False, True, False, True, True]  # 5 ends the schedule
     assert told == [observed for observed in kept for _ in range(2 // micro_batch)]
