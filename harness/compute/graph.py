@@ -3,7 +3,7 @@
 import gc
 import sys
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
@@ -19,12 +19,14 @@ class Graphs:
     function(*tensors) works on the current CUDA device, leaves its results in tensors, and does the same in every call
     of one kind, but for what is in tensors that exist before. `name` is what messages call it.
 
-    The first calls of a kind run as usual. A kind that makes the host wait, or that cannot be captured, or whose
-    memory there is not twice, runs as usual for ever; the first time, that is said in one sentence.
+    state() are the tensors that calls read and change; they must be written into, for a graph knows them by address.
+
+    The first calls of a kind run as usual. Where one makes the host wait, replaces a tensor of the state, cannot be
+    captured or takes half the memory or more, calls go on as usual, which is said in one sentence.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self._function, self._name = function, name
+    def __init__(self, function: Callable[..., Any], name: str, state: Callable[[], Iterable[Tensor]] = tuple) -> None:
+        self._function, self._name, self._state = function, name, state
         # Warmed up and captured on one stream, since autograd goes on where it first met a parameter.
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
@@ -73,6 +75,7 @@ class Graphs:
         """Call as usual, and refuse to capture where the host waited for the GPU, or memory would not do."""
         torch.cuda.set_sync_debug_mode("warn")
         torch.cuda.reset_peak_memory_stats()
+        before = list(self._state())
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
@@ -85,11 +88,14 @@ class Graphs:
                 warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         if waits:
             self._refuse(f"the host waits for the GPU at {waits[0].filename}:{waits[0].lineno}")
+        elif any(one is not other for one, other in zip(before, self._state(), strict=True)):
+            self._refuse("a tensor of its state is replaced, not written into")
         elif 2 * torch.cuda.max_memory_allocated() > torch.cuda.mem_get_info()[1]:
             self._refuse("it would take more memory than there is")
         return results
 
     def _capture(self, kind: Hashable, tensors: list[Tensor]) -> bool:
+        gc.collect()  # what the calls before left in cycles keeps memory
         graph = torch.cuda.CUDAGraph()
         self.capturing = True
         try:

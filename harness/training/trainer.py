@@ -63,7 +63,7 @@ class Trainer:
         both.train()
         self._graphs: Graphs | None = None
         if graphs and device.type == "cuda" and distributed.number() == 1:
-            self._graphs = Graphs(self._update, "training")
+            self._graphs = Graphs(self._update, "training", lambda: (*both.parameters(), *both.buffers()))
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
         """One step on this process's images uint8 [B, 3, H, W] and labels of whole numbers [B, H, W] (255 ignored).

@@ -3,12 +3,16 @@
 import copy
 import warnings
 
+import pandas as pd
 import pytest
 import torch
 
+from harness import datasets
 from harness.compute.graph import Graphs
+from harness.compute.machine import Machine
 from harness.cost.arms import fill_memories, generated_batch
-from harness.experiment.schema import Schedule, discovery
+from harness.experiment.schema import Experiment, Schedule, discovery
+from harness.training.train import train
 from harness.training.trainer import Trainer
 
 pytestmark = [
@@ -128,3 +132,32 @@ def test_random_numbers_of_a_replay_are_those_of_its_seed():
         torch.manual_seed(seed)
         assert torch.equal(found, torch.rand_like(x))
     assert calls.replays
+
+
+def test_a_state_that_is_replaced_is_not_captured(capsys):
+    held = {"sum": torch.zeros(3, device=CUDA)}
+
+    def add(x):
+        held["sum"] = held["sum"] + x
+        return held["sum"]
+
+    calls = Graphs(add, "it", held.values)
+    found = [calls(None, torch.ones(3)).tolist() for _ in range(5)]
+    assert found == [[float(count)] * 3 for count in range(1, 6)]
+    assert "replaced, not written into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["cross_entropy", "contextrast"])
+def test_a_whole_training_is_replayed_from_samples_made_on_the_gpu(method, experiment_file, tiny_data, tmp_path):
+    schedule = {"iterations": 24, "batch": 2, "crop": [64, 64], "learning_rate": 0.01, "photometric": {}}
+    schedule |= {"log_every": 8, "checkpoint_every": 12}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], schedule=schedule))
+    run, losses = experiment.run("tiny", "hrnet_tiny", method, 0), {}
+    for name, plain in (("gpu", False), ("cpu", True)):
+        machine = Machine("cuda", gpu_samples=not plain, graphs=not plain, workers=0 if plain else None)
+        record = train(experiment, run, tmp_path / name, machine, root=datasets.resolve_root("tiny"))
+        assert record["status"] == "done", record
+        how = record["provenance"]
+        assert (how["samples"], how["cuda_graph"]) == (name, not plain)
+        losses[name] = pd.read_csv(run.folder(tmp_path / name) / "curve.csv").loss
+    assert losses["gpu"].to_numpy() == pytest.approx(losses["cpu"].to_numpy(), rel=0.02)
