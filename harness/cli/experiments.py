@@ -27,7 +27,13 @@ def run(
     mps: Annotated[bool, typer.Option("--mps", help="Share the GPU by NVIDIA's multi-process service.")] = False,
     device: DeviceOption = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of torch, each run.")] = 1,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read and augment, each run.")] = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=0, help="Processes that read and augment, each run; default as train."),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="As of train: no samples made on the GPU, no CUDA graph.")
+    ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
     dry: Annotated[bool, typer.Option("--dry", help="Only say what is left and how long that takes.")] = False,
 ) -> None:
@@ -41,7 +47,9 @@ def run(
         work = Budget(found, results, seconds=seconds)
         default, gpus = places(work.left(), results, device)
         work.jobs, work.on_gpu = jobs or default, bool(gpus)
-        work.train = ("--device", device, "--threads", str(threads), "--workers", str(workers), "--cache", "ram")
+        work.train = ["--device", device, "--threads", str(threads)]
+        work.train += ["--workers", str(workers)] if workers is not None else []
+        work.train += ["--plain"] if plain else []
         if not dry and work.left():
             if gpus:
                 work.environment[devices.SHARE] = str(-(-work.jobs // gpus))

@@ -77,7 +77,7 @@ class Budget:
     results: Path
     jobs: int = 1
     seconds: float | None = None
-    train: Sequence[str] = ()
+    train: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     on_gpu: bool = False
     asked: int = 0  # the signal that asked for the end
