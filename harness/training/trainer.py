@@ -198,6 +198,7 @@ class Trainer:
             self.network.load_state_dict(state["network"])
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(_as_of(state["optimizer"], self.optimizer))
+            _begin_momentum(self.optimizer)
         except (KeyError, RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
             raise UserError(f"a checkpoint is another network's: start over with --restart ({said})") from None
@@ -241,8 +242,21 @@ def _optimizer(
             given[-1] |= {"lr": torch.tensor(schedule.learning_rate, device=device)}
     fused = True if device.type == "cuda" else None
     if schedule.optimizer == "sgd":
-        return torch.optim.SGD(given, lr=schedule.learning_rate, momentum=schedule.momentum, fused=fused)
+        made = torch.optim.SGD(given, lr=schedule.learning_rate, momentum=schedule.momentum, fused=fused)
+        _begin_momentum(made)
+        return made
     return torch.optim.AdamW(given, lr=schedule.learning_rate, fused=fused, capturable=bool(fused))
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter of a fused SGD a momentum, of 0, which torch has for all in a step, or for none.
+
+    It counts as none; the parameters of a method that starts later get their first gradient when the others have one.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group.get("fused") and group.get("momentum") and "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:
