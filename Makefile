@@ -16,6 +16,7 @@ help:
 	@echo 'make run               a first result: three methods on rendered street scenes   2 min'
 	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has every method      7 min'
 	@echo '  SET="KEY=VALUE ..."    a trial with other settings, kept apart from the real runs'
+	@echo '  SHARE=N                so many runs on a GPU at a time; default: what was measured to pay'
 	@echo '  CORES=N TORCH=cpu PYTHON=python3.12    fewer cores; torch without CUDA; another Python'
 	@echo 'make test              all tests but the exhaustive ones                         10 min'
 	@echo 'make check             what every commit must pass                                2 min'
@@ -29,7 +30,7 @@ help:
 
 run: .venv/ready
 	@$(BIN)/python -m harness.runs.unlock
-	@$(BIN)/snakemake --cores $(CORES) --config 'experiment=$(EXPERIMENT)' $(if $(SET),'set=$(SET)')
+	@$(BIN)/snakemake --cores $(CORES) --config 'experiment=$(EXPERIMENT)' $(if $(SET),'set=$(SET)') $(if $(SHARE),share=$(SHARE))
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests

@@ -1,5 +1,6 @@
 # Names and paths that the rules of the Snakefile share, and what is left to do.
 
+import os
 import re
 import shlex
 import sys
@@ -18,7 +19,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.figures import figure_names
 from harness.reporting.made_from import is_current
 from harness.reporting.summary import summary
-from harness.runs import planning, state
+from harness.runs import planning, sharing, state
 from harness.runs.external_arms import external_records
 
 EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/quick.yaml")
@@ -39,15 +40,19 @@ _TOLD = shlex.join(["--config", str(EXPERIMENT_FILE), *(word for item in _SET fo
 _FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
 _SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
 shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")
-# A run takes one GPU where there is one and leases it (harness/compute/devices.py); as many go at a time as there are here, or
-# as may share them. Elsewhere the cores are the limit, and on a cluster its scheduler.
+# A run takes one GPU where there is one and leases it (harness/compute/devices.py). As many go at a time as there are
+# here, times those that share one: --config share=N, by default what the planner proposes (harness/runs/sharing.py).
+# Elsewhere the cores are the limit, and on a cluster its scheduler.
 TRAIN_THREADS = int(config.get("threads", 1))
 
 try:
-    PLACES = len(devices.visible()) * devices.share()
     EXPERIMENT = Experiment.load(Path(EXPERIMENT_FILE), _SET)
+    SHARE = sharing.settled(str(config.get("share", "auto")), EXPERIMENT, Path(RESULTS))
+    PLACES = len(devices.visible()) * SHARE
 except UserError as error:
     sys.exit(f"error: {error}")
+if SHARE > 1:
+    os.environ[devices.SHARE] = str(SHARE)  # for the jobs, which decide nothing themselves
 GPU = min(PLACES, 1)
 if PLACES:
     workflow.global_resources.setdefault("gpu", PLACES)  # --resources gpu=N goes before it

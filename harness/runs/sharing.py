@@ -4,8 +4,13 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
+from harness.compute import devices
+from harness.errors import UserError
+from harness.experiment.schema import Experiment
+from harness.runs import planning
 from harness.runs.planning import PlannedRun, Times
 
 # Small networks leave room, but unless a multi-process service runs they take turns, and each needs a core to feed it.
@@ -87,3 +92,22 @@ def describe(proposal: Proposal, hours: float) -> str:
     return (
         f"{line}; {proposal.gain:.2f} times the iterations of one alone, measured: {saved:.1f} of {hours:.1f} h saved"
     )
+
+
+def settled(asked: str, experiment: Experiment, results: Path) -> int:
+    """How many runs of an experiment are on a GPU of this machine at a time.
+
+    What `CONTEXTRAST_BENCH_SHARE` says, else what was `asked`: a number or "auto", which is what `propose` says for the
+    runs that are left where the memory of all of them was measured, and else 1. Raises UserError for anything else.
+    """
+    if os.environ.get(devices.SHARE):
+        return devices.share()
+    if asked != "auto":
+        if not asked.isdecimal() or int(asked) < 1:
+            raise UserError(f"share={asked}: give auto, or the number of runs that may be on a GPU at a time")
+        return int(asked)
+    if not (gpus := devices.visible()):
+        return 1
+    left = [row for row in planning.plan(experiment, results) if row.status in planning.TO_TRAIN]
+    found = propose(left, devices.memory(gpus), cores_each(len(gpus)), planning.times(results))
+    return found.runs if found.measured else 1
