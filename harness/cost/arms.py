@@ -34,8 +34,13 @@ def arm_names(baseline: str, methods: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys([baseline, *chosen]))
 
 
-def trainer(model: str, method: str, num_classes: int, device: torch.device, schedule: Schedule) -> Trainer:
-    """A network from scratch, the same for every method, with the method at its default options, and full memories."""
+def trainer(
+    model: str, method: str, num_classes: int, device: torch.device, schedule: Schedule, graphs: bool = False
+) -> Trainer:
+    """A network from scratch, the same for every method, with the method at its default options, and full memories.
+
+    graphs: as `Trainer` takes it; a captured step keeps the memory that it takes.
+    """
     settings = {
         "model": model,
         "method": method,
@@ -43,7 +48,7 @@ def trainer(model: str, method: str, num_classes: int, device: torch.device, sch
         "seed": 0,
         "schedule": schedule.model_dump(mode="json"),
     }
-    made = Trainer(settings, num_classes, device, weights="none")
+    made = Trainer(settings, num_classes, device, weights="none", graphs=graphs)
     fill_memories(made.method)
     return made
 

@@ -72,7 +72,7 @@ def predicted(
 
     batches = _Batches(network, protocol, window, device)
     launched: _Launched | None = None
-    with _ending(ThreadPoolExecutor(readers, "read")) as pool:
+    with _ending(ThreadPoolExecutor(readers, "read")) as pool, _as_a_fresh_process(device):
         for batch in batches.of(_ahead(pool, prepared, items, 2 * readers)):
             for part in batches.launch(batch):
                 if launched:
@@ -190,6 +190,23 @@ def _ahead(pool: Executor, work: Callable[[int, Item], _Read], items: Iterable[I
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()
+
+
+@contextmanager
+def _as_a_fresh_process(device: torch.device) -> Iterator[None]:
+    """On a GPU the settings that torch starts with, also where a training in this process had set others.
+
+    Searching for the fastest convolutions would cost more than it saves where nearly every image has its own size.
+    """
+    cudnn, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = cudnn
+        torch.set_float32_matmul_precision(matmul)
 
 
 @contextmanager
