@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.evaluation.groups import Group, Missing, Origin, arm_order
 from harness.experiment.schema import Experiment
+from harness.runs.health import Mark, marks_of
 from harness.statistics.bootstrap import RESAMPLES, bootstrap, resampling_units
 from harness.statistics.interval import Gain, gains
 from harness.statistics.scores import Metric
@@ -53,7 +54,7 @@ class Cell:
 
     `values` are by seed; `missing` says for the other seeds why they are not there. `gain` is the one over the
     baseline, None for the baseline itself and where either has no run. `images` is the number of test images.
-    `origins` holds, by seed, what is known of the runs' training.
+    `origins` holds, by seed, what is known of the runs' training; `health` the marks of each run (`runs.health`).
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class Cell:
     unit: str = ""
     images: int = 0
     origins: dict[int, Origin] = field(default_factory=dict)
+    health: dict[int, list[Mark]] = field(default_factory=dict)
 
     @property
     def spread(self) -> Spread | None:
@@ -90,7 +92,7 @@ class Cell:
     @property
     def note(self) -> str:
         """What to know about this cell, in one line."""
-        notes = []
+        notes = self.marks
         if self.values and not self.is_baseline:
             if self.gain is None:
                 notes.append("the baseline has no run")
@@ -100,6 +102,11 @@ class Cell:
         for seed, missing in self.missing.items():
             alike.setdefault(str(missing), []).append(str(seed))
         return "; ".join(notes + [f"seed {', '.join(seeds)} {missing}" for missing, seeds in alike.items()])
+
+    @property
+    def marks(self) -> list[str]:
+        """What is wrong with the runs, such as "collapsed (2 of 3 runs)"; a mark changes no number."""
+        return marks_of([self.health.get(seed, []) for seed in self.values])
 
     @property
     def no_interval(self) -> str:
@@ -196,6 +203,7 @@ def cells(
                     unit=column.unit,
                     images=len(group.image_ids),
                     origins=group.origins.get(arm, {}),
+                    health=group.health.get(arm, {}),
                 )
                 found.append(cell)
     return found

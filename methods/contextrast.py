@@ -117,6 +117,7 @@ class Contextrast(Method):
         """The loss of the encoder maps' embeddings, which need not be made for it (`PixelVectors`)."""
         vectors = [PixelVectors.of_head(head, feature) for head, feature in zip(self.heads, features, strict=True)]
         with torch.autocast(labels.device.type, enabled=False):
+            self.embeddings = [z.as_map() for z in vectors] if self.observing else []
             return self.terms(vectors, logits, labels)
 
     def terms(self, vectors: Sequence[PixelVectors], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -163,7 +164,7 @@ class Contextrast(Method):
     def pixel_anchor(self, layers: Sequence[Layer], anchors: Sequence[Tensor]) -> Tensor:
         """L_PA, equations (5) and (6). Its cost is linear in the number of pixels."""
         self.diagnostics = {}
-        losses = []
+        losses, chances = [], []
         for i, (layer, anchor) in enumerate(zip(layers, anchors, strict=True)):
             anchor = anchor.detach() if self.options.detach_anchors else anchor
             similarity = layer.vectors.products(anchor / self.options.temperature)  # â.z/t, [N, K]
@@ -176,11 +177,19 @@ class Contextrast(Method):
             of_all = of_class.T @ losses_of_pixels, of_class.sum(0)
             per_class, positives = mean_of(*of_all, self.options.sync_anchors)
             losses.append(per_class.sum() / (positives > 0).sum().clamp(min=1))
+            if self.observing:  # with all similarities alike a pixel's term is log(1 + number of negatives)
+                alone = torch.log1p(self.of_batch(negatives.sum(0)).to(similarity.dtype))
+                chances.append((alone * (positives > 0)).sum() / (positives > 0).sum().clamp(min=1))
             if self.observing and i == 0:
                 self.diagnostics |= self.negative_diagnostics(layer, similarity, negatives)
         if self.observing:
             self.diagnostics |= shares_by_layer([(each.marks, each.edge, each.hard) for each in layers], self.of_batch)
             self.diagnostics |= {f"pixel_anchor/layer{i}": loss.detach() for i, loss in enumerate(losses, start=1)}
+            self.diagnostics["chance/pixel_anchor"] = self.options.weight * self.over_layers(chances)
+        return self.over_layers(losses)
+
+    def over_layers(self, losses: Sequence[Tensor]) -> Tensor:
+        """The weighted sum over the layers, lambda in equation (6)."""
         return torch.stack([weight * loss for weight, loss in zip(self.layer_weights, losses, strict=True)]).sum()
 
     def positives_of(self, layer: Layer) -> Tensor:

@@ -70,6 +70,7 @@ class Method(nn.Module, ABC):
         self.options = self.Options(**options)
         self.options.check_maps(len(self.channels))
         self.diagnostics: dict[str, Tensor] = {}
+        self.embeddings: list[Tensor] = []
 
     @abstractmethod
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -86,8 +87,10 @@ class Method(nn.Module, ABC):
         """
 
     def forward(self, features: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """The loss of the encoder maps' embeddings."""
-        return self.loss(self.embed(features), logits, labels, iteration)
+        """The loss of the encoder maps' embeddings, which are kept while the method is `observing`."""
+        embeddings = self.embed(features)
+        self.embeddings = [each.detach() for each in embeddings] if self.observing else []
+        return self.loss(embeddings, logits, labels, iteration)
 
 
 def full_precision(loss: "Loss[M]") -> "Loss[M]":

@@ -42,6 +42,12 @@ class PixelVectors(NamedTuple):
         basis = torch.cat([last.weight.flatten(1), last.bias[:, None]], dim=1)
         return y._replace(x=F.pad(y.x, (0, 1), value=1), basis=basis)
 
+    @torch.no_grad()
+    def as_map(self) -> Tensor:
+        """The vectors themselves, [B, d, h, w], without a graph."""
+        vectors = self.x if self.basis is None else self.x @ self.basis.T
+        return vectors.unflatten(0, (-1, *self.size)).movedim(-1, 1)
+
     def unit(self) -> "PixelVectors":
         """The vectors divided by their lengths; a zero vector stays zero."""
         if self.basis is None:

@@ -24,6 +24,7 @@ from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.runs.ending import Ending
 from harness.runs.failures import now, without_scores
+from harness.runs.health import as_record, health_of
 from harness.runs.locking import Lock, hold, remove_leftovers
 from harness.runs.record import file_hash, inference_weights, read_json, write_json
 from harness.training import distributed
@@ -115,6 +116,7 @@ def _evaluated(
         counts, confusions = measure(network, dataset, protocols, folder, counters, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
     found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files}
+    found["health"] = as_record(health_of(folder, training))
     if dataset.remark:  # not the published set: a part of it, another size, or rendered
         found["data_remark"] = dataset.remark
     return found | scores_of(counts, absent, training["class_pixels"], confusions, dataset.categories)

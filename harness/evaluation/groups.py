@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
+from harness.runs.health import Mark, health_of
 from harness.runs.record import refuse_changed_files
 from harness.runs.state import Missing, describe_left_out, read_record
 from harness.statistics.scores import groups as frequency_groups
@@ -42,7 +43,7 @@ class Group:
     `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
     image's cluster, None where images are independent; `thirds` are the places of head, mid and tail in `classes`, {}
     where class frequencies are not known; `data` is the fingerprint of the data that was evaluated on; `origins` are
-    {arm: {seed: what is known of its training}}.
+    {arm: {seed: what is known of its training}}, `health` {arm: {seed: the marks of that run}}.
     """
 
     dataset: str
@@ -53,6 +54,7 @@ class Group:
     thirds: dict[str, list[int]] = field(default_factory=dict)
     data: str | None = None
     origins: dict[str, dict[int, Origin]] = field(default_factory=dict)
+    health: dict[str, dict[int, list[Mark]]] = field(default_factory=dict)
     entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
 
     def tables(self, protocol: str, table: str, arm: str) -> dict[int, Table]:
@@ -111,6 +113,7 @@ def _counts(
         return Missing("unreadable", str(error))
     if (origin := _origin(record)) is not None:
         group.origins.setdefault(run.arm, {})[run.seed] = origin
+    group.health.setdefault(run.arm, {})[run.seed] = health_of(run.folder(results), record)
     return counts
 
 

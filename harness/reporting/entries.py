@@ -33,8 +33,8 @@ def gain_text(cell: Cell) -> str:
 
 
 def arm_entry(cell: Cell) -> Entry:
-    """The arm's name, and whether it is the baseline."""
-    return Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else ""))
+    """The arm's name, whether it is the baseline, and under it what is wrong with its runs."""
+    return Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else ""), detail="; ".join(cell.marks))
 
 
 def row_entries(cell: Cell, bold: bool = True) -> list[Entry]:

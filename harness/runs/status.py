@@ -1,16 +1,18 @@
 """What the runs of experiments are doing: done, running, failed and why, or not begun. Never imports torch."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness import datasets
 from harness.compute.progress import duration
 from harness.errors import UserError, unknown
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
+from harness.runs.health import Mark, health_of
 from harness.runs.locking import hold, holder, seconds_left
 from harness.runs.record import read_json
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
@@ -31,7 +33,7 @@ class StatusRow:
     settings than the experiment's) or "unreadable". reason: why, of a running one who works on it, of one that is done
     which protocols were left out. work: what is done of a running one, "train" or "evaluate whole" say; done, total:
     its steps (0, 0: not known); left: the seconds that the rest of them takes at the pace so far. log_tail: the last
-    lines of a failure's log.
+    lines of a failure's log. marks: what its curve says is wrong with it so far (`runs.health`).
     """
 
     experiment: str
@@ -46,6 +48,7 @@ class StatusRow:
     total: int = 0
     left: float | None = None
     log_tail: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
     @property
     def run(self) -> Run:
@@ -107,22 +110,34 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
 def _state_text(row: StatusRow) -> str:
     progress = f" {row.done}/{row.total}" if row.status == "running" and row.total else ""
     left = "" if row.left is None else f", {duration(row.left)} left"
-    return f"{row.status}{progress}{left}" + (f": {row.reason}" if row.reason else "")
+    ill = f" ({', '.join(row.marks)})" if row.marks else ""
+    return f"{row.status}{progress}{left}{ill}" + (f": {row.reason}" if row.reason else "")
 
 
 def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
     folder = run.folder(results)
     if who := holder(folder):
         found = StatusRow(**run.key(), status="running", reason=f"{who['work']}, process {who['pid']} on {who['host']}")
+        found = replace(found, marks=_marks(health_of(folder, _options_of(experiment, run))))
         return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
     record = read_record(experiment, run, results)
     if not isinstance(record, Missing):
         work = work_left(experiment, run, results)
         if not work:
-            return StatusRow(**run.key(), status="done", reason=describe_left_out(left_out(experiment, record)))
+            reason = describe_left_out(left_out(experiment, record))
+            return StatusRow(**run.key(), status="done", reason=reason, marks=_marks(health_of(folder, record)))
         lacking = describe_left_out(left_out(experiment, record)) or "files of it are gone"
         return StatusRow(**run.key(), status="not evaluated" if work == "evaluate" else "unfinished", reason=lacking)
     return StatusRow(**run.key(), status=record.status, reason=record.reason, log_tail=_log_tail(folder))
+
+
+def _marks(found: Iterable[Mark]) -> tuple[str, ...]:
+    return tuple(each.mark for each in found)
+
+
+def _options_of(experiment: Experiment, run: Run) -> dict[str, Any]:
+    """What a record says of the method's options, of a run that has none yet."""
+    return {"options": experiment.settings(run)["options"]}
 
 
 def _is_done(training: Path) -> bool:

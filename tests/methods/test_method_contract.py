@@ -454,3 +454,30 @@ print(sorted(set(sys.modules) & {{"harness", "mmseg", "mmengine", "mmcv", "mmpre
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parent, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_chance_is_what_embeddings_that_know_nothing_give(name):
+    """With all embeddings alike each term that states its chance level has that value, whatever the labels."""
+    torch.manual_seed(0)
+    classes = 5
+    method = discovery.load(name)(CHANNELS, classes)
+    labels = blocks(classes)
+    maps = [torch.ones_like(each, requires_grad=True) for each in method.embed(features())]
+    terms = method.loss(maps, logits_for(labels, classes), labels, 0)
+    stated = {key.removeprefix("chance/"): value for key, value in method.diagnostics.items() if "chance/" in key}
+    assert stated.keys() <= terms.keys()
+    for term, chance in stated.items():
+        assert chance > 0 and terms[term].item() == pytest.approx(chance.item(), rel=1e-5)
+
+
+def test_embeddings_are_kept_while_a_method_is_observed():
+    for name in ("contextrast", "pixel_contrast"):
+        method, labels = discovery.load(name)(CHANNELS, 5), blocks(5)
+        maps = features()
+        method(maps, logits_for(labels, 5), labels, 0)
+        for kept, made in zip(method.embeddings, method.embed(maps), strict=True):
+            assert not kept.requires_grad and torch.allclose(kept, made, atol=1e-5)
+        method.observing = False
+        method(maps, logits_for(labels, 5), labels, 0)
+        assert method.embeddings == []

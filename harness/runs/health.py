@@ -1,0 +1,128 @@
+"""What a run's curve says of its method: did it learn what it is to learn, and what did that do to the encoder?
+
+A mark never changes a number. It stands beside the arm so that nobody takes a method that did not run as it should for
+one that does not help. Thresholds are judged over the last tenth of the logged iterations (drowning: over the last
+half), so that neither the start nor a single batch decides. Never imports torch.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.runs.record import read_json
+
+NOT_LEARNT, COLLAPSED, DROWNS = "did not learn its objective", "collapsed", "terms drown cross entropy"
+COLLAPSED_FROM = 0.9  # mean cosine of pixels of different classes: nearly one direction for all
+DROWNS_FROM = 1.0  # the norm of the encoder's gradient from the terms over that from cross entropy
+MEANING = {
+    NOT_LEARNT: "at the end the method's terms are no lower than for embeddings that know nothing (chance level)",
+    COLLAPSED: f"at the end embeddings of different classes have a mean cosine above {COLLAPSED_FROM}",
+    DROWNS: "in the second half of training the method's gradient at the encoder's maps is larger than cross entropy's",
+}
+OF_NETWORK = ("loss", "cross_entropy", "auxiliary")  # columns of curve.csv that are no terms of a method
+LAST_LOSS = "gradient_norm"  # before it stand losses and terms, behind it diagnostics
+
+Curve = Mapping[str, Sequence[float]]  # curve.csv by column, NaN where a field is empty
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A fault of a run: which, the figure at the end and what it was held against."""
+
+    mark: str
+    value: float
+    threshold: float
+
+
+def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
+    """The marks of a run, from its curve. weight: of the method's loss, for curves from before chance was logged.
+
+    Those have no `chance/TERM`. With a single term and a column `negatives` the term is an InfoNCE loss with that many
+    negatives, whose chance level is weight * log(1 + negatives). Whatever a curve does not hold gives no mark.
+    """
+    found = []
+    terms = _terms(curve)
+    value = _end(_sums(curve, [name for name in terms if f"chance/{name}" in curve]))
+    chance = _end(_sums(curve, [f"chance/{name}" for name in terms if f"chance/{name}" in curve]))
+    if not any(name.startswith("chance/") for name in curve) and len(terms) == 1 and weight and "negatives" in curve:
+        value = _end(curve[terms[0]])
+        chance = _end([weight * math.log1p(number) for number in curve["negatives"]])
+    if value is not None and chance is not None and chance > 0 and value >= chance:
+        found.append(Mark(NOT_LEARNT, value, chance))
+
+    between = _end(curve.get("similarity_between", ()))
+    if between is None and "similarity_between" not in curve:  # an older curve has those of the sampled pairs
+        both = [_end(curve.get(name, ())) for name in ("positive_similarity", "negative_similarity")]
+        between = min(each for each in both if each is not None) if None not in both else None
+    if between is not None and between > COLLAPSED_FROM:
+        found.append(Mark(COLLAPSED, between, COLLAPSED_FROM))
+
+    ratio = _end(curve.get("gradient_ratio", ()), share=2)
+    if ratio is not None and ratio > DROWNS_FROM:
+        found.append(Mark(DROWNS, ratio, DROWNS_FROM))
+    return found
+
+
+def health_of(folder: Path, record: Mapping[str, Any] | None = None) -> list[Mark]:
+    """The marks of a run in its `folder`: those of its record, or of its curve where the record has none yet.
+
+    Empty for a run without a readable curve.
+    """
+    if record is None:
+        try:
+            record = read_json(folder / "record.json")
+        except UserError:
+            record = {}
+    if "health" in record:
+        return [Mark(**each) for each in record["health"]]
+    try:
+        curve = read_curve(folder / "curve.csv")
+    except (OSError, ValueError):
+        return []
+    options = record.get("options") or {}
+    weight = options.get("weight", options.get("alpha"))
+    return marks_of_curve(curve, weight if isinstance(weight, int | float) else None)
+
+
+def as_record(marks: Iterable[Mark]) -> list[dict[str, Any]]:
+    """The `health` of record.json."""
+    return [asdict(mark) for mark in marks]
+
+
+def marks_of(runs: Sequence[Sequence[Mark]]) -> list[str]:
+    """The marks of an arm, from those of each of its runs: "collapsed (2 of 3 runs)", or the bare mark for all runs."""
+    texts = []
+    for mark in (NOT_LEARNT, COLLAPSED, DROWNS):
+        number = sum(any(each.mark == mark for each in marks) for marks in runs)
+        if number:
+            texts.append(mark if number == len(runs) else f"{mark} ({number} of {len(runs)} runs)")
+    return texts
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """curve.csv by column, NaN for an empty field. Raises OSError without it and ValueError if it is damaged."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = list(rows[0]) if rows else []
+    return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
+
+
+def _terms(curve: Curve) -> list[str]:
+    names = list(curve)
+    if LAST_LOSS not in names or "loss" not in names:
+        return []
+    return [name for name in names[names.index("loss") : names.index(LAST_LOSS)] if name not in OF_NETWORK]
+
+
+def _sums(curve: Curve, names: Sequence[str]) -> list[float]:
+    return [sum(values) for values in zip(*(curve[name] for name in names), strict=True)] if names else []
+
+
+def _end(values: Sequence[float], share: int = 10) -> float | None:
+    """The mean of the last 1/share of the values that are defined, at least one; None without any."""
+    last = [value for value in values[-max(1, math.ceil(len(values) / share)) :] if math.isfinite(value)]
+    return sum(last) / len(last) if last else None
