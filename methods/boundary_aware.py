@@ -24,7 +24,7 @@ def boundary_aware(
     images = sum(len(marks) for marks in maps)  # those of all layers, which are sorted at once
     image = torch.arange(images, device=maps[0].device).split([len(marks) for marks in maps])
     regions = [
-        torch.where(marks == NONE, NONE, marks + num_classes * first[:, None, None])
+        (marks + num_classes * first[:, None, None]).masked_fill(marks == NONE, NONE)
         for marks, first in zip(maps, image, strict=True)
     ]
     squares = [squared_distance_to_other_mark(marks) for marks in maps]

@@ -32,6 +32,6 @@ def _distance_in_run(marks: Tensor) -> Tensor:
     """Distance along the last dimension to the nearest element with another mark, FAR if there is none; int32."""
     position = torch.arange(marks.shape[-1], dtype=torch.int32, device=marks.device)
     both_ways = torch.stack([marks, marks.flip(-1)])
-    begins = F.pad(both_ways[..., 1:] != both_ways[..., :-1], (1, 0))  # whether the element before has another mark
-    before = position + 1 - torch.where(begins, position, 1 - FAR).cummax(-1).values
+    goes_on = F.pad(both_ways[..., 1:] == both_ways[..., :-1], (1, 0), value=True)  # the element before has this mark
+    before = position + 1 - position.masked_fill(goes_on, 1 - FAR).cummax(-1).values
     return torch.minimum(before[0], before[1].flip(-1)).clamp(max=FAR)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
 
+from methods import label_distance
 from methods.label_distance import NO_EDGE, squared_distance_to_other_mark
 
 MAPS = array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9).flatmap(
@@ -25,6 +26,14 @@ def brute_force(marks):
 def test_every_distance_equals_brute_force(marks):
     found = squared_distance_to_other_mark(torch.from_numpy(marks)).numpy()
     np.testing.assert_array_equal(found, [brute_force(image) for image in marks])
+
+
+def test_rows_in_parts_give_the_distances_of_all_at_once(monkeypatch):
+    marks = torch.randint(0, 3, (2, 5, 6), generator=torch.Generator().manual_seed(0)).repeat_interleave(5, 1)
+    whole = squared_distance_to_other_mark(marks)
+    for sums in (1, 7 * marks.numel()):
+        monkeypatch.setattr(label_distance, "SUMS_AT_A_TIME", sums)
+        assert squared_distance_to_other_mark(marks).equal(whole)
 
 
 def test_thick_regions_equal_the_distance_transform_of_each_region():

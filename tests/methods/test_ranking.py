@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.ranking import draw_from_groups, rank_within_group
+from methods.ranking import draw_from_groups, places_in_group, rank_within_group
 
 
 @settings(max_examples=200, deadline=None)
@@ -12,8 +12,12 @@ def test_ranks_follow_the_keys_inside_every_group(pairs):
     groups = np.array([g for g, _ in pairs], dtype=np.int64)
     keys = np.array([k for _, k in pairs], dtype=np.int64)
     ranks = rank_within_group(torch.from_numpy(groups), torch.from_numpy(keys)).numpy()
+    found = places_in_group(torch.from_numpy(groups), torch.from_numpy(keys), num_groups=5, num_keys=4)
+    places, sizes = (each.numpy() for each in found)
     for group in set(groups.tolist()):
         inside = groups == group
+        assert (sizes[inside] == inside.sum()).all()
+        assert keys[inside][np.argsort(places[inside])].tolist() == sorted(keys[inside].tolist())
         assert sorted(ranks[inside]) == list(range(inside.sum()))
         assert keys[inside][np.argsort(ranks[inside])].tolist() == sorted(keys[inside].tolist())
 
@@ -43,7 +47,7 @@ def test_the_generator_decides():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, 4), max_size=30), st.integers(1, 12), st.booleans())
+@given(st.lists(st.integers(0, 7), max_size=30), st.integers(1, 12), st.booleans())  # 6 and 7 are no groups
 def test_draws_from_a_group_are_cut_or_repeat_all_its_elements(groups, number, shuffle):
     positions, sizes = draw_from_groups(torch.tensor(groups, dtype=torch.long), 6, number, shuffle)
     assert positions.shape == (6, number)
