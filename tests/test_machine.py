@@ -4,6 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from harness.compute import machine as machines
+from harness.compute.machine import MOST_READERS, Machine
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # "[always]": a fault clears 2 MB, counted as one page
 
@@ -32,3 +36,20 @@ def test_a_cpu_process_keeps_the_memory_that_it_frees(repository):
 
     assert cleared("default") > 30 * 40 / 2  # MB
     assert cleared("kept") < 40
+
+
+@pytest.mark.parametrize(
+    ("processors", "gpus", "sharers", "readers"),
+    [(16, 1, 1, 15), (64, 1, 1, MOST_READERS), (64, 8, 1, 7), (16, 1, 4, 3), (8, 8, 1, 1), (2, 0, 1, 1)],
+)
+def test_a_gpu_gets_its_part_of_the_processors_to_read(monkeypatch, processors, gpus, sharers, readers):
+    monkeypatch.setattr(machines, "_processors", lambda: processors)
+    monkeypatch.setattr(machines.devices, "on_machine", lambda: gpus)
+    monkeypatch.setattr(machines.devices, "sharers", lambda: sharers)
+    assert Machine().readers(torch.device("cuda")) == readers
+    assert Machine(workers=3).readers(torch.device("cuda")) == 3
+
+
+def test_a_training_on_a_cpu_reads_by_itself_unless_it_is_told():
+    assert Machine().readers(torch.device("cpu")) == 0
+    assert Machine(workers=2).readers(torch.device("cpu")) == 2

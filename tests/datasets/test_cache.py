@@ -329,3 +329,41 @@ def test_real_camvid_is_held_as_it_is_read(camvid_root: Path, tmp_path: Path) ->
         reader = open_cache(camvid, samples, kind, tmp_path)
         assert_reads_as(camvid, reader, samples)
     assert decoded_bytes(camvid, samples) == 101 * 480 * 360 * 4
+
+
+# chosen by the machine
+
+
+def test_auto_is_one_file_of_all_runs_where_it_pays(tree: Dataset, tmp_path: Path) -> None:
+    samples, folder = tree.samples("train"), tmp_path / "cache"
+    assert open_cache(tree, samples, "auto", folder, reads=2) is tree
+    assert not folder.exists()
+    first, second = (open_cache(tree, samples, "auto", folder, reads) for reads in (3, None))
+    assert isinstance(first, DiskCache)
+    assert isinstance(second, DiskCache)
+    assert first.path == second.path
+    assert_reads_as(tree, second, samples)
+
+
+@pytest.mark.parametrize("lacking", ["memory", "disk", "folder"])
+def test_auto_reads_the_files_where_there_is_no_room(
+    tree: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    samples, folder = tree.samples("train"), tmp_path / "cache"
+    if lacking == "memory":
+        monkeypatch.setattr(cache, "_free_memory", lambda: 2 * SIZE - 1)
+    elif lacking == "disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * SIZE - 1))
+    else:
+        folder.write_text("in its place")
+    assert open_cache(tree, samples, "auto", folder) is tree
+    monkeypatch.undo()
+    if lacking != "folder":
+        assert isinstance(open_cache(tree, samples, "auto", folder), DiskCache)
+
+
+def test_auto_says_what_is_wrong_with_a_file(tree: Dataset, tmp_path: Path) -> None:
+    samples = tree.samples("train")
+    samples[1].label_path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=samples[1].label_path.name):
+        open_cache(tree, samples, "auto", tmp_path / "cache")
