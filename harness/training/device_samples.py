@@ -1,6 +1,8 @@
-"""Training samples made on a GPU: decoded there once, drawn by threads here, augmented there a batch at a time."""
+"""Training samples made on a GPU: threads read and draw them here, and each batch is augmented there.
 
-import os
+Images that fit lie decoded on the GPU from the start; of others a batch's images are sent there.
+"""
+
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,70 +17,109 @@ from harness.compute import devices
 from harness.compute.graph import Graphs
 from harness.datasets.cache import BYTES_A_PIXEL, for_each, shapes
 from harness.datasets.dataset import Dataset
-from harness.datasets.device_augmentation import DeviceAugmentation, described, packed
+from harness.datasets.device_augmentation import DeviceAugmentation, described, pack
 from harness.training.samples import TrainingSamples
 
 PART = 0.25  # of a GPU's memory that decoded images may take
 AHEAD = 6  # batches that are drawn before they are asked for
+LEAST_THREADS = 4  # they wait for memory more than they compute
 
-
-def fits(dataset: Dataset, samples: TrainingSamples, device: torch.device) -> bool:
-    """Whether the decoded samples take no more of a GPU than their part, as far as this run may use it."""
-    if device.type != "cuda":
-        return False
-    pixels = sum(height * width for height, width in shapes(dataset, samples.samples))
-    return BYTES_A_PIXEL * pixels <= PART * torch.cuda.mem_get_info(device)[1] / devices.sharers()
+Bytes = NDArray[np.uint8]
 
 
 class DeviceSamples:
-    """The samples of a run, decoded on `device`, and the batches made of them there.
+    """The samples of a run and the batches made of them on `device`, where at most `room` bytes hold decoded images.
 
     A batch is what `samples.batches` gives (`device_augmentation` says how nearly), a function of the keys alone.
+    `slots` are those of each batch that this process takes; None: all. `threads` read and draw.
     """
 
-    def __init__(self, dataset: Dataset, samples: TrainingSamples, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        samples: TrainingSamples,
+        device: torch.device,
+        room: float,
+        slots: range | None = None,
+        threads: int = LEAST_THREADS,
+    ) -> None:
         self._samples, self._device = samples, device
+        self._slots = range(samples.batch) if slots is None else slots
+        self._threads = max(threads, LEAST_THREADS)
         self._shapes = shapes(dataset, samples.samples)
-        ends = np.cumsum([height * width for height, width in self._shapes])
-        self._starts = [0, *ends[:-1].tolist()]
-        self._pixels = torch.empty(int(ends[-1]), dtype=torch.int32, device=device)
-        self._labels: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(self._shapes)  # for the class rule
-        self._fill()
+        sizes = [height * width for height, width in self._shapes]
+        self.resident = BYTES_A_PIXEL * sum(sizes) <= room
+        number = sum(sizes) if self.resident else len(self._slots) * max(sizes)
+        self._pixels = torch.empty(number, dtype=torch.int32, device=device)
+        self._starts = _starts(sizes)
+        self._labels: list[Bytes] = []  # of what lies on the device, for the class rule
+        if self.resident:
+            self._fill()
         augment = DeviceAugmentation(samples.augmentation, device)
         self._augment = lambda batch: augment(self._pixels, batch)
         self._graphs = Graphs(self._augment, "augmentation") if device.type == "cuda" else None
 
-    def batches(self, start: int, stop: int, slots: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w], labels uint8 [B, h, w], on the GPU.
+    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w], labels uint8 [B, h, w], there.
 
-        The next batch overwrites them. With `slots` those of each batch alone.
+        The next batch overwrites them.
         """
-        chosen = range(self._samples.batch) if slots is None else slots
         keys = iter(range(start, stop))
-        drawn: deque[Future[Tensor]] = deque()
-        pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "draw")
+        drawn: deque[Future[tuple[Tensor, Tensor | None]]] = deque()
+        pool = ThreadPoolExecutor(self._threads, "draw")
         try:
-            drawn.extend(pool.submit(self._draw, key, chosen) for key in islice(keys, AHEAD))
+            drawn.extend(pool.submit(self._draw, key) for key in islice(keys, AHEAD))
             while drawn:
-                batch = drawn.popleft().result()
-                drawn.extend(pool.submit(self._draw, key, chosen) for key in islice(keys, 1))
+                batch, sent = drawn.popleft().result()
+                drawn.extend(pool.submit(self._draw, key) for key in islice(keys, 1))
+                if sent is not None:
+                    self._pixels[: len(sent)].copy_(sent, non_blocking=True)
                 yield self._graphs(None, batch) if self._graphs else self._augment(batch)
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _fill(self) -> None:
+        self._labels = [np.empty(0, np.uint8)] * len(self._shapes)
+
         def keep(place: int) -> None:
             image, label = self._samples.reader.read(self._samples.samples[place])
-            start, end = self._starts[place], self._starts[place] + label.size
-            self._pixels[start:end].copy_(torch.from_numpy(packed(image, label)))
+            start = self._starts[place]
+            content = np.empty(label.size, np.int32)
+            pack(image, label, content)
+            self._pixels[start : start + label.size].copy_(torch.from_numpy(content))
             self._labels[place] = label
 
         for_each(keep, f"decode images onto {self._device}", range(len(self._shapes)))
 
-    def _draw(self, iteration: int, slots: range) -> Tensor:
-        places = [self._samples.index(iteration, slot) for slot in slots]
-        keys = [self._samples.key(iteration, slot) for slot in slots]
-        draw = self._samples.augmentation.draw
-        draws = [draw(self._labels[place], key) for place, key in zip(places, keys, strict=True)]
-        batch = described(draws, [self._starts[place] for place in places], [self._shapes[place] for place in places])
-        return batch.pin_memory() if self._device.type == "cuda" else batch
+    def _draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
+        """What is sent of a batch: its draws and, if they do not lie there, its packed pixels."""
+        places = [self._samples.index(iteration, slot) for slot in self._slots]
+        sent = None
+        if self.resident:
+            labels, starts = [self._labels[place] for place in places], [self._starts[place] for place in places]
+        else:
+            sent, labels, starts = self._read(places)
+        keys = [self._samples.key(iteration, slot) for slot in self._slots]
+        draws = [self._samples.augmentation.draw(label, key) for label, key in zip(labels, keys, strict=True)]
+        batch = described(draws, starts, [label.shape for label in labels])
+        return batch.pin_memory() if self._device.type == "cuda" else batch, sent
+
+    def _read(self, places: list[int]) -> tuple[Tensor, list[Bytes], list[int]]:
+        """The packed pixels of some samples one behind the other, their labels, and where each begins."""
+        read = [self._samples.reader.read(self._samples.samples[place]) for place in places]
+        sizes = [label.size for _, label in read]
+        starts = _starts(sizes)
+        sent = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=self._device.type == "cuda")
+        for (image, label), start in zip(read, starts, strict=True):
+            pack(image, label, sent.numpy()[start : start + label.size])
+        return sent, [label for _, label in read], starts
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes of a GPU that decoded images of one run may take."""
+    return PART * torch.cuda.mem_get_info(device)[1] / devices.sharers()
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    """Where each begins, of several that lie one behind the other."""
+    return [0, *np.cumsum(sizes)[:-1].tolist()]

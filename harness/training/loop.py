@@ -24,7 +24,7 @@ from harness.runs.locking import Lock
 from harness.runs.record import refuse_other_settings
 from harness.training import checkpoint, distributed
 from harness.training.board import Board
-from harness.training.device_samples import DeviceSamples, fits
+from harness.training.device_samples import DeviceSamples, room_on
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
 from harness.training.samples import batches, slots_of, training_samples
@@ -180,10 +180,12 @@ class Job:
         keyed = training_samples(reader, samples, schedule, self.trainer.seed, self.trainer.network.pad_value)
         slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
         gpu = self.device.type == "cuda"
-        if gpu and self.machine.gpu_samples and fits(self.dataset, keyed, self.device):
+        readers = self.machine.readers(self.device)
+        if gpu and self.machine.gpu_samples:
             self.samples = "gpu"
-            return DeviceSamples(self.dataset, keyed, self.device).batches(start, end, slots)
-        return batches(keyed, start, end, self.machine.readers(self.device), slots, pinned=gpu)
+            room = room_on(self.device)
+            return DeviceSamples(self.dataset, keyed, self.device, room, slots, readers).batches(start, end)
+        return batches(keyed, start, end, readers, slots, pinned=gpu)
 
     @contextmanager
     def _open_board(self) -> Iterator[None]:

@@ -1,21 +1,34 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from harness import datasets
 from harness.datasets.augmentation import Augmentation
-from harness.training.device_samples import DeviceSamples, fits
+from harness.training.device_samples import DeviceSamples
 from harness.training.samples import TrainingSamples, batches, slots_of
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def made(tiny_data):
-    """The data set `tiny`, its samples for batches of 4, and the same as they lie decoded on a device."""
+def keyed(tiny_data):
+    """The samples of the data set `tiny` in batches of 4."""
     dataset = datasets.load("tiny", datasets.resolve_root("tiny"))
-    keyed = TrainingSamples(dataset, dataset.samples("train"), Augmentation((24, 20)), seed=3, batch=4)
-    return dataset, keyed, DeviceSamples(dataset, keyed, CPU)
+    return TrainingSamples(dataset, dataset.samples("train"), Augmentation((24, 20)), seed=3, batch=4)
+
+
+@pytest.fixture(params=[True, False], ids=["resident", "sent"])
+def on_device(keyed, request):
+    """The same as they lie decoded on a device, or are sent there."""
+
+    def make(slots=None):
+        made = DeviceSamples(keyed.reader, keyed, CPU, 1e9 if request.param else 0, slots)
+        assert made.resident == request.param
+        return made
+
+    return make
 
 
 def listed(found):
@@ -30,28 +43,20 @@ def assert_equal(found, expected):
         assert np.array_equal(labels, their_labels)
 
 
-def test_batches_are_those_of_the_cpu_from_wherever_they_start(made):
-    _, keyed, on_device = made
+def test_batches_are_those_of_the_cpu_from_wherever_they_start(keyed, on_device):
     expected = listed(batches(keyed, 0, 12, workers=0))
-    assert_equal(listed(on_device.batches(0, 12)), expected)
-    assert_equal(listed(on_device.batches(5, 12)), expected[5:])
+    assert_equal(listed(on_device().batches(0, 12)), expected)
+    assert_equal(listed(on_device().batches(5, 12)), expected[5:])
 
 
-def test_slots_are_parts_of_the_batch(made):
-    _, keyed, on_device = made
+def test_slots_are_parts_of_the_batch(keyed, on_device):
     slots = slots_of(1, 2, 4)
-    assert_equal(listed(on_device.batches(0, 3, slots)), listed(batches(keyed, 0, 3, 0, slots)))
+    assert_equal(listed(on_device(slots).batches(0, 3)), listed(batches(keyed, 0, 3, 0, slots)))
 
 
-def test_who_stops_early_leaves_no_thread_behind(made):
-    import threading
-
+def test_who_stops_early_leaves_no_thread_behind(on_device):
     before = threading.active_count()
-    following = made[2].batches(0, 1000)
+    following = on_device().batches(0, 1000)
     next(following)
     following.close()
     assert threading.active_count() == before
-
-
-def test_a_cpu_has_no_memory_of_its_own_for_them(made):
-    assert not fits(made[0], made[1], CPU)

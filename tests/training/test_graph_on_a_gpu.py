@@ -12,6 +12,7 @@ from harness.compute.graph import Graphs
 from harness.compute.machine import Machine
 from harness.cost.arms import fill_memories, generated_batch
 from harness.experiment.schema import Experiment, Schedule, discovery
+from harness.training import device_samples
 from harness.training.train import train
 from harness.training.trainer import Trainer
 
@@ -151,8 +152,12 @@ def test_a_state_that_is_replaced_is_not_captured(capsys):
     assert "replaced, not written into" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["cross_entropy", "contextrast"])
-def test_a_whole_training_is_replayed_from_samples_made_on_the_gpu(method, experiment_file, tiny_data, tmp_path):
+@pytest.mark.parametrize(("method", "part"), [("cross_entropy", 0.0), ("contextrast", 0.25)])
+def test_a_whole_training_is_replayed_from_samples_made_on_the_gpu(
+    method, part, experiment_file, tiny_data, tmp_path, monkeypatch
+):
+    """With decoded images that lie there, and with images that are sent there."""
+    monkeypatch.setattr(device_samples, "PART", part)
     schedule = {"iterations": 24, "batch": 2, "crop": [64, 64], "learning_rate": 0.01, "photometric": {}}
     schedule |= {"log_every": 8, "checkpoint_every": 12}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], schedule=schedule))
