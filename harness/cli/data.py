@@ -27,6 +27,7 @@ def list_names(
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the methods as docs/methods.md.")] = False,
 ) -> None:
     """List the methods, data sets (and where they are found), models, or the arms of an experiment."""
     from harness import models
@@ -38,6 +39,11 @@ def list_names(
             name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options}
             for name, arm in arms.items()
         }
+    elif what == "methods" and markdown:
+        from harness.reporting.methods_page import methods_page
+
+        typer.echo(methods_page(), nl=False)
+        return
     elif what == "methods":
         listed = {name: discovery.options(name) for name in discovery.names()}
         about = {name: discovery.about(name) for name in listed}

@@ -331,6 +331,7 @@ VARIANTS = [
     ("jaccard_metric", {"over": "images", "index": "dice", "label_smoothing": 0.1}),
     ("lovasz_softmax", {"per_image": True}),
     ("ohem", {"threshold": None}),
+    ("prototypes", {"variant": "official"}),
     *(("contextrast_pp", {"stored": kind}) for kind in ("earliest_layer", "deepest_layer", "all_layers")),
     *(("contextrast_pp", {"fusion": kind}) for kind in ("static", "concat_mlp", "cross_attention", "gated_scalar")),
     ("multiscale_contrast", {"variant": "official"}),
