@@ -48,7 +48,7 @@ class ActiveBoundary(Method):
     Not reproduced from the release: it is None where no pixel is on a predicted boundary, and NaN where none of them
     has a direction (here both are 0), and it takes a distance where an image has no boundary at all.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.00 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.55 GiB.
     """
 
     title = "Active boundary loss"

@@ -31,7 +31,7 @@ class JaccardMetric(Method):
     classes of an image first and half over the images of a class first (mIoU-I and mIoU-C). The released configurations
     give the main and an auxiliary head this loss, half each; here auxiliary heads keep their cross entropy.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.00 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 2.98 GiB.
     """
 
     title = "Jaccard metric loss"

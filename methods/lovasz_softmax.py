@@ -27,7 +27,7 @@ class LovaszSoftmax(Method):
     give the other two. Values and gradients are the released code's; but where no pixel has a label, this is 0, and the
     release gives back an empty tensor.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.00 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.02 GiB.
     """
 
     title = "Lovasz-Softmax"

@@ -42,6 +42,17 @@ def test_an_arm_may_start_to_count_later(experiment_file):
     assert "starts_at" not in runs["cross_entropy"] | runs["late"]["options"]
 
 
+def test_an_arm_may_count_in_a_first_part_alone(experiment_file):
+    arms = {"cross_entropy": {}, "early": {"method": "contextrast", "starts_at": 0.25, "ends_at": 0.5}}
+    experiment = Experiment.load(experiment_file(arms=arms))
+    runs = {run.arm: experiment.settings(run) for run in experiment.runs()}
+    assert (runs["early"]["starts_at"], runs["early"]["ends_at"]) == (0.25, 0.5)
+    assert "ends_at" not in runs["cross_entropy"] | runs["early"]["options"]
+    arms["early"]["starts_at"] = 0.5
+    with pytest.raises(UserError, match=r"ends_at \(0.5\) must be after starts_at \(0.5\)"):
+        Experiment.load(experiment_file(arms=arms))
+
+
 def test_a_control_has_more_iterations(experiment_file):
     arms = {"cross_entropy": {}, "longer": {"method": "cross_entropy", "longer": 2.5}}
     experiment = Experiment.load(experiment_file(arms=arms), ["seeds=[0, 2]", "schedule.iterations=7"])

@@ -19,7 +19,7 @@ from harness.cost.conditions import conditions, settings
 from harness.cost.timing import Plan, Timings, Work, take_turns
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
-from harness.training.samples import batches, training_samples
+from harness.training.samples import batches, training_images, training_samples
 from harness.training.trainer import Trainer
 
 GPU_PLAN = Plan(rounds=12, settle=1, block=5, seconds=2)
@@ -40,14 +40,21 @@ def measure(
 ) -> Ratios:
     """Time steps of every arm with `compute_of` and of the arm it names, in turns, and return the ratios.
 
-    A step is `Trainer.step` in the arm's settings, on batches of the training split that are ready, with memories full
-    and without diagnostics, as in nearly all iterations of a run; reading data takes both arms the same time and is not
-    in it. A ratio is the median over the rounds of one arm's mean step over the other's. Writes a record for each pair
-    into `results`/cost/equal_compute. Raises UserError without such an arm, and for data that are not there.
+    A step is `Trainer.step` in the arm's settings, replayed as a CUDA graph where a run's are, on batches of the
+    training split that are ready, with memories full and without diagnostics, as in nearly all iterations of a run.
+    Reading and augmenting takes both arms the same time and is not in it: the ratio of whole iterations is nearer to 1,
+    which would give the arm a little less. A ratio is the median over the rounds of one arm's mean step over the
+    other's. Writes a record for each pair into `results`/cost/equal_compute. Raises UserError without such an arm, for
+    one whose method counts in a part of the schedule only, and for data that are not there.
     """
     wanted = {name: arm.compute_of for name, arm in experiment.arms.items() if arm.compute_of is not None}
     if not wanted:
         raise UserError(f"no arm of {experiment.name} has compute_of, so there is nothing to measure")
+    for name in wanted.values():
+        if experiment.arms[name].ends_at != 1:
+            raise UserError(
+                f"arms.{name} has ends_at, so its steps do not all take the same time: leave one of both out"
+            )
     timed = list(dict.fromkeys([*wanted.values(), *wanted]))
     alone = {name: experiment.arms[name].model_copy(update={"compute_of": None}) for name in timed}
     steps = experiment.model_copy(update={"arms": experiment.arms | alone})
@@ -57,7 +64,7 @@ def measure(
     for dataset, model in experiment.pairs():
         root = datasets.resolve_root(dataset, (roots or {}).get(dataset, experiment.roots.get(dataset)), results)
         started, before = datetime.now(UTC).isoformat(timespec="seconds"), conditions(device)
-        work = {arm: _step(steps, dataset, model, arm, root, device, weights) for arm in timed}
+        work = {arm: _step(steps, dataset, model, arm, root, device, weights, machine.graphs) for arm in timed}
         timings = take_turns(work, device, plan, f"equal compute {dataset} {model}")
         for arm, target in wanted.items():
             found[arm][f"{dataset}/{model}"] = ratio(timings, target, arm)
@@ -117,14 +124,22 @@ def _settings(experiment: Experiment, dataset: str, model: str, arm: str) -> dic
 
 
 def _step(
-    experiment: Experiment, dataset: str, model: str, arm: str, root: Path, device: torch.device, weights: str
+    experiment: Experiment,
+    dataset: str,
+    model: str,
+    arm: str,
+    root: Path,
+    device: torch.device,
+    weights: str,
+    graphs: bool,
 ) -> Work:
     """Steps of an arm's training, one a call."""
     data = datasets.load(dataset, root)
-    trainer = Trainer(_settings(experiment, dataset, model, arm), len(data.classes), device, weights)
+    trainer = Trainer(_settings(experiment, dataset, model, arm), len(data.classes), device, weights, graphs)
     fill_memories(trainer.method)
-    samples = data.samples(data.train_split)
-    keyed = training_samples(data, samples, trainer.schedule, trainer.seed, trainer.network.pad_value)
+    keyed = training_samples(
+        data, training_images(data, trainer.schedule), trainer.schedule, trainer.seed, trainer.network.pad_value
+    )
     ready = cycle([(images.to(device), labels.to(device)) for images, labels in batches(keyed, 0, BATCHES, 0)])
     after = trainer.starts_at, trainer.starts_at + 1
     iteration = next((i for i in after if not trainer.observes(i)), trainer.starts_at)

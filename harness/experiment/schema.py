@@ -34,7 +34,14 @@ FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
 # Keys that choose among an experiment's runs and what is shown of them, or say where data are, and change no result.
 CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "protocols", "baseline", "roots")
-ARM_KEYS = ("method", "starts_at", "longer", "compute_of", "compute_ratio")  # of an arm, beside its method's options
+ARM_KEYS = (
+    "method",
+    "starts_at",
+    "ends_at",
+    "longer",
+    "compute_of",
+    "compute_ratio",
+)  # of an arm, beside its method's options
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
@@ -56,6 +63,9 @@ class Schedule(Strict):
 
     iterations: PositiveInt
     batch: PositiveInt  # images per step, over all processes
+    # Share of the training images that are used, for training with few labels: the first ones of a random order that is
+    # the same for all seeds and arms, so that a smaller share is a part of a larger one.
+    train_share: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, exclude_if=lambda share: share == 1)
     crop: Size
     scale: Range = (0.5, 2.0)  # random resize before the crop
     # Long and short side of a box that the image is fitted into before `scale`; None: its own size.
@@ -100,16 +110,25 @@ class Schedule(Strict):
 
 
 class Arm(Strict):
-    """A method with its options, when its terms start to count, and how much longer it trains than the others."""
+    """A method with its options, when its terms count, and how much longer it trains than the others."""
 
     method: str
     starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
+    # Share of the schedule after which they weigh nothing. With a method that takes the place of cross entropy until
+    # then, the network is trained in two stages: by the method, and then by cross entropy.
+    ends_at: Annotated[float, Field(gt=0, le=1)] = 1.0
     longer: PositiveFloat = 1.0  # factor of the schedule's iterations
     # An arm that this one trains as long as, in time: its iterations are the schedule's times the measured ratio of a
     # step of that arm to one of this, {DATASET/MODEL: ratio}, which `harness equal-compute` fills in.
     compute_of: str | None = None
     compute_ratio: dict[str, PositiveFloat] = {}
     options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
+
+    @model_validator(mode="after")
+    def _counts_at_all(self) -> "Arm":
+        if self.ends_at <= self.starts_at:
+            raise ValueError(f"ends_at ({self.ends_at}) must be after starts_at ({self.starts_at})")
+        return self
 
 
 class Override(Strict):
@@ -376,6 +395,8 @@ class Experiment(Strict):
         }
         if arm.starts_at:
             settings["starts_at"] = arm.starts_at
+        if arm.ends_at != 1:
+            settings["ends_at"] = arm.ends_at
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
 
 

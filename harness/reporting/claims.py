@@ -278,7 +278,7 @@ def _ablation_arms(experiment: Experiment, method: str, changed: dict[str, Any])
     with_options = {
         name: verdicts.plain(defaults | arm.options)
         for name, arm in experiment.arms.items()
-        if arm.method == method and not arm.starts_at and arm.longer == 1 and arm.compute_of is None
+        if arm.method == method and (arm.starts_at, arm.ends_at, arm.longer, arm.compute_of) == (0, 1, 1, None)
     }
     arm = next((name for name, has in with_options.items() if has == verdicts.plain(defaults | changed)), None)
     full = next((name for name, has in with_options.items() if has == verdicts.plain(defaults)), None)

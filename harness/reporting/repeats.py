@@ -92,7 +92,7 @@ def _records(results: Path, protocol: str) -> dict[str, dict[str, Any]]:
 def _identity(record: dict[str, Any]) -> str:
     """All that was set, as JSON; what a record is too old to know has its default."""
     settings = record["settings"]
-    known = {name: settings.get(name) for name in ("dataset", "model", "method", "seed", "starts_at")}
+    known = {name: settings.get(name) for name in ("dataset", "model", "method", "seed", "starts_at", "ends_at")}
     known |= {name: settings.get(name) for name in ("data", "initial_weights")}
     known["options"] = discovery.options(settings["method"], settings["options"])
     known["schedule"] = Schedule.model_validate(settings["schedule"]).model_dump(mode="json")

@@ -84,6 +84,7 @@ def arm_deviations(arm: Arm) -> list[str]:
     asked, ours = plain(defaults | CONSTANTS.get(arm.method, {})), plain(defaults | arm.options)
     found = [f"{name} {ours[name]}, published {asked[name]}" for name in asked if ours[name] != asked[name]]
     found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []
+    found += [f"ends_at {arm.ends_at}"] if arm.ends_at != 1 else []
     found += [f"trained as long as {arm.compute_of} takes"] if arm.compute_of is not None else []
     return found + ([f"trained {arm.longer:g} times as long"] if arm.longer != 1 else [])
 

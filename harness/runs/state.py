@@ -75,7 +75,7 @@ def changed_settings(experiment: Experiment, run: Run, found: dict[str, Any], fo
     asked, made = experiment.settings(run), found.get("settings") or {}
     compared = ["method", "options", "schedule"]
     if is_local(folder):
-        compared += ["method_source", "model_spec", "seed", "starts_at"]
+        compared += ["method_source", "model_spec", "seed", "starts_at", "ends_at"]
     changed = []
     for name in compared:
         ours, theirs = asked.get(name), made.get(name)
@@ -84,7 +84,7 @@ def changed_settings(experiment: Experiment, run: Run, found: dict[str, Any], fo
         if isinstance(ours, dict) and isinstance(theirs, dict):
             ours = {key: value for key, value in ours.items() if key in theirs}
             theirs = {key: value for key, value in theirs.items() if key in ours}
-        if theirs is not None or name == "starts_at":
+        if theirs is not None or name in ("starts_at", "ends_at"):
             changed += in_words({name: ours}, {name: theirs}, asked["method"])
     return changed
 

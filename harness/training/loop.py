@@ -27,7 +27,7 @@ from harness.training.board import Board
 from harness.training.device_samples import DeviceSamples, room_on
 from harness.training.embeddings import note_embeddings
 from harness.training.history import History
-from harness.training.samples import batches, slots_of, training_samples
+from harness.training.samples import batches, slots_of, training_images, training_samples
 from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
 
@@ -174,7 +174,7 @@ class Job:
 
     def _batches(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
         schedule = self.trainer.schedule
-        samples = self.dataset.samples(self.dataset.train_split)
+        samples = training_images(self.dataset, schedule)
         reads = (end - start) * schedule.batch
         reader = open_cache(self.dataset, samples, self.machine.cache, self.cache, reads)
         keyed = training_samples(reader, samples, schedule, self.trainer.seed, self.trainer.network.pad_value)

@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import Reads
+from harness.datasets.dataset import Dataset as DataSet
 from harness.datasets.readers import Sample
 from harness.experiment.schema import Schedule
 
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
+_SUBSET = 0  # the seed of the order in which images enter a share of them, whatever the run's seed
 
 
 def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
@@ -55,6 +57,14 @@ class TrainingSamples(Dataset):
         image, label = self.reader.read(self.samples[self.index(*key)])
         image, label = self.augmentation(image, label, self.key(*key))
         return torch.from_numpy(image), torch.from_numpy(label)
+
+
+def training_images(dataset: DataSet, schedule: Schedule) -> list[Sample]:
+    """The training images that these settings use, in the data set's order: one at least."""
+    samples = dataset.samples(dataset.train_split)
+    number = max(1, round(schedule.train_share * len(samples)))
+    chosen = np.random.default_rng(_SUBSET).permutation(len(samples))[:number]
+    return [samples[index] for index in sorted(chosen)]
 
 
 def training_samples(

@@ -58,6 +58,7 @@ class Trainer:
         self._iteration = torch.tensor(0, device=device)  # of this step
         # A memory fills before its method counts, so the method runs from the first iteration on.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
+        self.ends_at = math.ceil(settings.get("ends_at", 1) * self.schedule.iterations)
         self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
         self.part = self.schedule.batch // distributed.number()  # images of a batch that this process has
         self.micro_batch = self.part  # images that go through the network at a time
@@ -79,14 +80,14 @@ class Trainer:
             if not module.training:
                 module.train()
         self.method.observing = self.observes(iteration)
-        self._number, self._started = iteration, iteration >= self.starts_at
+        self._number, self._counts = iteration, self.starts_at <= iteration < self.ends_at
         self._iteration.fill_(iteration)
         for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
             _set_rate(group, learning_rate * factor)
         if iteration == 0:
             self.counted.fill_(False)
         if self._graphs is not None and self.micro_batch >= len(images):
-            return dict(self._graphs((self.method.observing, self._started), images, labels))
+            return dict(self._graphs((self.method.observing, self._counts), images, labels))
         return self._update(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
 
     def _update(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -125,7 +126,7 @@ class Trainer:
             logits, auxiliary = self.network.decode(features)
             terms = self.network.losses(logits, auxiliary, labels, self.class_weights)
             own = self._method_terms(features, logits, labels)
-        if self.method.cross_entropy_weight != 1 and self._started:
+        if self.method.cross_entropy_weight != 1 and self._counts:
             terms["cross_entropy"] = self.method.cross_entropy_weight * terms["cross_entropy"]
         if share is not None:
             terms = {name: (term * share[0]).to(term.dtype) for name, term in terms.items()}
@@ -142,7 +143,8 @@ class Trainer:
         """The method's diagnostics, and what its embeddings and its terms do (`training.health`)."""
         found = self.method.diagnostics | embedding_health(self.method.embeddings, labels)
         self.method.embeddings = []
-        if self._started and all(feature.requires_grad for feature in features):
+        beside = self.method.cross_entropy_weight == 1  # in the place of cross entropy, terms drown nothing
+        if self._counts and beside and all(feature.requires_grad for feature in features):
             found |= gradient_health(features, terms, own)
         return found
 
@@ -166,12 +168,12 @@ class Trainer:
         return sums, {name: torch.stack(values).double().nanmean(0) for name, values in noted.items()}
 
     def _method_terms(self, features: list[Tensor], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The method's terms, from its start on; before it zeros, and only its state and diagnostics move."""
+        """The method's terms while they count; otherwise zeros, and only its state and diagnostics move."""
         # A captured step is replayed in other iterations.
         iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
-        with torch.set_grad_enabled(self._started):
+        with torch.set_grad_enabled(self._counts):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
-        if not self._started:
+        if not self._counts:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
             self.counted.logical_or_(torch.stack([term.detach() != 0 for term in terms.values()]).any())

@@ -7,11 +7,12 @@ from harness.cost.arms import LEARNING_RATE, generated_batch, schedule
 from harness.training.trainer import Trainer
 
 
-def terms_of(weight, monkeypatch, starts_at=0.0, iterations=2, method="deep_supervision"):
+def terms_of(weight, monkeypatch, starts_at=0.0, iterations=2, method="deep_supervision", ends_at=1.0):
     """The terms of each of two steps, the second after an update."""
     monkeypatch.setattr("methods.method.Method.cross_entropy_weight", weight)
     given = schedule(2, (64, 64)).model_copy(update={"iterations": iterations})
     settings = {"model": "hrnet_tiny", "method": method, "options": {}, "seed": 0, "starts_at": starts_at}
+    settings["ends_at"] = ends_at
     trainer = Trainer(settings | {"schedule": given.model_dump(mode="json")}, 4, torch.device("cpu"), "none")
     steps = [trainer.step(*generated_batch(4, 2, (64, 64)), i, LEARNING_RATE) for i in range(iterations)]
     return [{name: value.item() for name, value in step.items() if not value.dim()} for step in steps]
@@ -29,6 +30,21 @@ def test_before_the_methods_start_the_cross_entropy_is_whole(monkeypatch):
     whole, half = terms_of(1.0, monkeypatch, starts_at=0.5), terms_of(0.25, monkeypatch, starts_at=0.5)
     assert half[0] == whole[0]
     assert half[1]["cross_entropy"] == pytest.approx(0.25 * whole[1]["cross_entropy"], rel=1e-6)
+
+
+def test_after_the_methods_end_the_cross_entropy_is_whole_and_alone(monkeypatch):
+    method, alone = (terms_of(0.0, monkeypatch, iterations=4, ends_at=end) for end in (1.0, 0.5))
+    assert alone[:2] == method[:2]
+    assert [step["cross_entropy"] for step in method] == [0] * 4
+    for step in alone[2:]:
+        assert step["deep_supervision"] == 0
+        assert step["loss"] == step["cross_entropy"] > 0
+
+
+def test_only_beside_the_whole_cross_entropy_are_gradients_compared(monkeypatch):
+    (beside,), (instead,) = (terms_of(weight, monkeypatch, iterations=1) for weight in (1.0, 0.0))
+    assert beside["gradient_ratio"] > 0
+    assert "gradient_ratio" not in instead
 
 
 def test_in_micro_batches_the_weight_counts_once(monkeypatch):
