@@ -22,7 +22,7 @@ from harness.runs.planning import (
     time_limit,
     trained_records,
 )
-from harness.runs.record import write_json
+from harness.runs.record import read_json, write_json
 
 GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
 COSTS = """model,method,dataset,size,inference_parameters,training_parameters,gmacs
@@ -212,6 +212,46 @@ def test_measured_memory_and_power_replace_the_estimates(experiment, costs, tmp_
     left = [row for row in after.values() if row.status in ("not run", "unfinished")]
     assert whole["kwh"] == pytest.approx(sum(row.kwh for row in left))
     assert whole["gpu_bytes"] == max(row.gpu_bytes for row in left)
+
+
+def test_a_runs_own_memory_goes_before_what_was_measured_of_its_setting(experiment, costs, tmp_path):
+    first, second = experiment.runs()[:2]
+    provenance = {"device": GPU, "gpu_bytes": 700}
+    for run, peak in ((first, 700), (second, 600)):
+        record(experiment, run, "training", tmp_path)
+        content = read_json(run.folder(tmp_path) / "training.json")
+        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": provenance | {"gpu_bytes": peak}})
+    folder = tmp_path / "cost" / "training" / "gpu"
+    folder.mkdir(parents=True)
+    setting = {"model": "hrnet_tiny", "size": [32, 32], "batch": 2, "precision": "float32"}
+    measured = {"setting": setting, "machine": "GPU", "arms": {"cross_entropy": {"peak_bytes": 5}}}
+    (folder / "a.json").write_text(json.dumps(measured | {"energy_joules": {}}))
+    found = {row.arm: (row.gpu_bytes, row.gpu_bytes_measured) for row in plan(experiment, tmp_path, costs)}
+    assert found == {"cross_entropy": (700, True), "contextrast": (600, True)}
+
+
+def test_steps_measured_on_a_gpu_give_the_hours_of_a_first_run(experiment, tmp_path):
+    setting = {"model": "hrnet_tiny", "size": [32, 32], "batch": 2, "precision": "float32"}
+    measured = {"setting": setting, "machine": "GPU X", "provenance": {"device": {"type": "cuda"}}}
+    arms = {name: {"nanoseconds": [[s * 1e9, 9e9]] * 3, "peak_bytes": 1} for name, s in (("contextrast", 3),)}
+    folder = tmp_path / "cost" / "training" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text(json.dumps(measured | {"arms": arms, "energy_joules": {}}))
+    assert plan(experiment, tmp_path)[0].hours_from != "measured on GPU X"  # on labels that no data set has
+    (folder / "a.json").write_text(json.dumps(measured | {"arms": arms, "energy_joules": {}, "labels": "cells"}))
+    assert {row.arm: (row.hours, row.hours_from) for row in plan(experiment, tmp_path)} == dict.fromkeys(
+        ("cross_entropy", "contextrast"), (pytest.approx(10 * 6 / 3600), "measured on GPU X")
+    )
+    pieces = {"method/hrnet_tiny/float32/contextrast": {"measured": {"setting": setting, "ms": {"cross_entropy": 500}}}}
+    pieces["floors"] = {"measured": {}}
+    bench = {"machine": "GPU X", "provenance": {"device": {"type": "cuda"}}, "pieces": pieces}
+    (tmp_path / "cost" / "gpu").mkdir()
+    (tmp_path / "cost" / "gpu" / "x.json").write_text(json.dumps(bench))
+    hours = {row.arm: row.hours for row in plan(experiment, tmp_path)}
+    assert hours["cross_entropy"] == pytest.approx(10 * 0.5 / 3600)
+    record(experiment, experiment.runs()[0], "training", tmp_path, seconds=20.0, device=GPU | {"sharers": 4})
+    shared = {row.arm: row.hours for row in plan(experiment, tmp_path)}
+    assert shared["cross_entropy"] == pytest.approx(10 * 0.5 / 3600)  # that of a GPU alone
 
 
 def test_the_power_of_earlier_runs_is_that_of_their_own_device(experiment, tmp_path):

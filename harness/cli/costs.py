@@ -45,8 +45,9 @@ def latency(
     baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Of offline; default: all that fits.")] = None,
     precision: Annotated[
-        list[str], typer.Option("--precision", help="float32 or bfloat16; repeatable; default: float32.")
-    ] = ["float32"],  # noqa: B006
+        list[str],
+        typer.Option("--precision", help="float32 or bfloat16; repeatable; default: float32, on a GPU both."),
+    ] = [],  # noqa: B006
     channels_last: Annotated[bool, typer.Option("--channels-last")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile every network.")] = False,
     device: DeviceOption = "auto",
@@ -62,7 +63,7 @@ def latency(
     options |= {"methods": method or None, "channels_last": channels_last, "compiled": compiled}
     machine = Machine(device, threads=threads, alone=True)
     for name in model:
-        for each in precision:
+        for each in precision or (["float32", "bfloat16"] if machine.use().type == "cuda" else ["float32"]):
             measure_latency(name, read_size(size), machine, results, **options | {"precision": each})
     typer.echo(f"written: {write_latency_table(results)}")
 

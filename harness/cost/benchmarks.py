@@ -1,4 +1,4 @@
-"""What `make bench` measured, written into docs/performance.md: `python -m harness.cost.benchmarks FILE`.
+"""What `make bench` measured, as tables in results/reports/cost: `python -m harness.cost.benchmarks FILE`.
 
 FILE is pytest-benchmark's (--benchmark-json). The tables' text comes from the benchmarks' own docstrings.
 """
@@ -15,11 +15,9 @@ import torch
 from harness.compute import atomic
 from harness.cost.conditions import machine_name
 from harness.errors import UserError
-from harness.reporting.blocks import refresh
 from harness.reporting.markup import escape_markdown, markdown_table
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = REPOSITORY / "docs" / "performance.md"
 
 
 def write_benchmark_tables(measured: Path, results: Path, repository: Path = REPOSITORY) -> Path:
@@ -78,6 +76,5 @@ def _duration(seconds: float) -> str:
 if __name__ == "__main__":
     try:
         print(f"written: {write_benchmark_tables(Path(sys.argv[1]), Path('results'))}")
-        refresh(PAGE)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -325,9 +325,8 @@ class _Measured:
             with suppress(KeyError, TypeError, AttributeError):
                 schedule = record["settings"]["schedule"]
                 key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
-                if (peak := record.get("gpu_bytes")) and record.get("micro_batch", schedule["batch"]) == schedule[
-                    "batch"
-                ]:
+                whole = record.get("micro_batch", schedule["batch"]) == schedule["batch"]
+                if whole and (peak := record["provenance"].get("gpu_bytes")):
                     self._peaks[key, record["method"]] = max(int(peak), self._peaks.get((key, record["method"]), 0))
             with suppress(KeyError, TypeError, AttributeError, ZeroDivisionError):
                 device = record["provenance"]["device"]

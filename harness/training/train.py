@@ -218,8 +218,11 @@ def _hasten(device: torch.device, machine: Machine) -> None:
 
 
 def _on_the_gpu(job: Job) -> dict[str, Any]:
-    """What provenance says of how a GPU was used: what made the samples, and how steps were computed."""
+    """What provenance says of how a GPU was used: what made the samples, how steps were computed, and the most memory
+    that torch held.
+    """
     return {
+        "gpu_bytes": torch.cuda.max_memory_reserved(job.device),
         "samples": job.samples,
         "cuda_graph": job.trainer.replays,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),

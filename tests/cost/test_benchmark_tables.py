@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -69,6 +70,8 @@ def test_what_is_no_benchmarks_file_is_refused(tmp_path):
 def test_the_page_holds_the_committed_tables(repository):
     page = repository / "docs" / "performance.md"
     assert filled(page) == page.read_text(), "run python -m harness refresh docs/performance.md"
+    for name in re.findall(r"\]\((\S+?)\)", page.read_text()):
+        assert (page.parent / name).is_file(), name
     committed = (repository / "results" / "reports" / "cost" / "benchmarks.md").read_text()
     if committed.startswith("Not measured yet"):
         pytest.skip("no benchmark is committed: run make bench on an idle machine")

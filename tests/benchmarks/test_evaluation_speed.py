@@ -1,0 +1,70 @@
+"""Evaluation of a run on this processor beside one image at a time, counted in four threads; `--benchmark-enable -s`.
+
+hrnet_tiny on CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading, network and
+counting together, beside a loop that reads and predicts an image and only counts aside. The counts are equal in every
+bit. The ratio is of the wall clock, in turns, with the lowest and the highest of the turns. On a processor the network
+keeps the cores busy either way; what a GPU gains is in the table of `make bench-gpu`.
+"""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from harness import datasets, models
+from harness.evaluation.evaluate import measure, ready
+from harness.evaluation.inference import predict
+from harness.evaluation.pipeline import counting
+from harness.evaluation.record import count_pair
+
+DATASET = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
+CPU = torch.device("cpu")
+TURNS = 5
+
+
+def test_evaluation_speed(benchmark, tmp_path):
+    if benchmark.disabled:
+        pytest.skip("a measurement: run with --benchmark-enable")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    dataset = datasets.load(DATASET, datasets.resolve_root(DATASET, None, tmp_path))
+    datasets.prepare(dataset)
+    samples = dataset.samples(dataset.evaluation_split)
+    network = ready(models.build("hrnet_tiny", len(dataset.classes), weights="none"), CPU)
+
+    def one_at_a_time():
+        with ThreadPoolExecutor(4) as pool:
+            pending = []
+            for sample in samples:
+                image, label = dataset.read(sample)
+                pending.append(pool.submit(count_pair, predict(network, image, "whole"), label, network.num_classes))
+            return [future.result() for future in pending]
+
+    def together():
+        with counting(CPU) as counters:
+            return measure(network, dataset, ["whole"], None, counters)
+
+    def turns():
+        ratios, seconds = [], []
+        for _ in range(TURNS):
+            start = time.perf_counter()
+            plain = one_at_a_time()
+            middle = time.perf_counter()
+            counts, confusions = together()
+            end = time.perf_counter()
+            ratios.append((middle - start) / (end - middle))
+            seconds.append(end - middle)
+            assert (confusions["whole"] == sum(confusion for _, confusion in plain)).all()
+            for name, table in counts.tables["whole"].items():
+                np.testing.assert_array_equal(table, [tables[name] for tables, _ in plain])
+        return ratios, seconds
+
+    ratios, seconds = benchmark.pedantic(turns, rounds=1)
+    torch.set_num_threads(threads)
+    benchmark.extra_info["times as fast as one image at a time"] = float(np.median(ratios))
+    benchmark.extra_info["of the turns"] = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    benchmark.extra_info["ms an image"] = 1000 * float(np.median(seconds)) / len(samples)
+    print(f"\n{benchmark.extra_info}")
