@@ -10,6 +10,7 @@ from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
 from harness.evaluation.groups import Group, groups
 from harness.evaluation.objects import SIZES
 from harness.experiment.schema import Experiment
+from harness.reporting.lengths import Length, lengths
 from harness.statistics.scores import Values, frequency_metrics, iou, miou_of
 
 EDGES = ("boundary", "trimap")
@@ -29,6 +30,8 @@ class Measured:
     {protocol: {arm: {seed: float64 [K] in percent, NaN where undefined}}}, and `class_iou` that of `protocol`, the
     experiment's first. Of this is also `confusion`, {arm: {seed: float64 [K, K]}}: the share in percent of a true class
     (row) that is predicted as each class (column), NaN for a class without pixels.
+    `schedules`, where arms are trained for several numbers of iterations, holds the cells of each, by `protocol`, with
+    gains over the baseline's method of the same length.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class Measured:
     class_iou: dict[str, dict[int, Values]] = field(default_factory=dict)
     confusion: dict[str, dict[int, Values]] = field(default_factory=dict)
     image_ids: tuple[str, ...] = ()
+    schedules: "list[tuple[Length, list[Cell]]]" = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -63,6 +67,7 @@ def measure(experiment: Experiment, results: Path) -> list[Measured]:
         each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes, thirds=group.thirds)
         each.image_ids = tuple(group.image_ids)
         each.region = cells(experiment, group, [miou_of(REGION)])
+        each.schedules = _by_length(experiment, group)
         for protocol in experiment.protocols:
             tables = {arm: group.tables(protocol, REGION, arm) for arm in experiment.arms}
             each.class_ious[protocol] = {
@@ -78,6 +83,14 @@ def measure(experiment: Experiment, results: Path) -> list[Measured]:
             found, groups(experiment, results, tables_of_counts, [edge_protocol(experiment)]), strict=True
         ):
             getattr(each, name).extend(cells(experiment, group, map(miou_of, tables_of_counts)))
+    return found
+
+
+def _by_length(experiment: Experiment, group: Group) -> list[tuple[Length, list[Cell]]]:
+    found = []
+    for length in lengths(experiment, group.dataset, group.model):
+        of_length = cells(experiment, group, [miou_of(REGION)], length.baseline, length.arms)
+        found.append((length, [cell for cell in of_length if cell.protocol == experiment.protocols[0]]))
     return found
 
 

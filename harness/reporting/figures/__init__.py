@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.experiment.schema import Experiment
+from harness.reporting.lengths import lengths
 
 if TYPE_CHECKING:
     from harness.reporting.measured import Measured
@@ -17,6 +18,7 @@ CAPTIONS = {
     "settings": "Gains over the baseline in all data sets and networks, and their means.",
     "miou": "mIoU of every arm and its gain over the baseline.",
     "gains": "Gains over the baseline with their 95 % intervals, by protocol.",
+    "schedules": "mIoU and gains over the number of iterations.",
     "boundary": "Boundary mIoU and trimap mIoU by the width of the band, and the gains over the baseline.",
     "frequency": "Gains over the baseline in frequent, middling and rare classes.",
     "classes": "Gains over the baseline by class.",
@@ -40,7 +42,10 @@ def figure_names(experiment: Experiment) -> dict[str, str]:
     for family, caption in CAPTIONS.items():
         if family == "settings" and len(experiment.pairs()) < 2:
             continue
-        if family in PER_DATASET:
+        if family == "schedules":
+            pairs = [pair for pair in experiment.pairs() if lengths(experiment, *pair)]
+            names |= {f"{family}_{dataset}_{model}": f"{dataset}, {model}: {caption}" for dataset, model in pairs}
+        elif family in PER_DATASET:
             names |= {f"{family}_{dataset}": f"{dataset}: {caption}" for dataset in experiment.datasets}
         elif family in PER_PAIR:
             pairs = experiment.pairs()
@@ -70,6 +75,7 @@ def write_figures(
         gains,
         latency,
         negatives,
+        schedules,
         training,
     )
     from harness.reporting.measured import measure
@@ -85,6 +91,11 @@ def write_figures(
         jobs[f"boundary_{dataset}"] = (edges.boundary_figure, experiment, of_set)
         jobs[f"frequency_{dataset}"] = (classes.frequency_figure, experiment, of_set)
     for each in measured:
+        if each.schedules:
+            jobs[f"schedules_{each.dataset}_{each.model}"] = (
+                *(schedules.schedules_figure, experiment, each.title),
+                each.schedules,
+            )
         jobs[f"classes_{each.dataset}_{each.model}"] = (classes.classes_figure, experiment, each)
         jobs[f"confusion_{each.dataset}_{each.model}"] = (confusion.confusion_figure, experiment, each)
     jobs["latency"] = (latency.latency_figure, experiment, measured, latency.read_latency(results))
