@@ -332,6 +332,7 @@ VARIANTS = [
     ("lovasz_softmax", {"per_image": True}),
     ("ohem", {"threshold": None}),
     ("prototypes", {"variant": "official"}),
+    ("supervised_pixel_contrast", {"across": "two_images"}),
     *(("contextrast_pp", {"stored": kind}) for kind in ("earliest_layer", "deepest_layer", "all_layers")),
     *(("contextrast_pp", {"fusion": kind}) for kind in ("static", "concat_mlp", "cross_attention", "gated_scalar")),
     ("multiscale_contrast", {"variant": "official"}),

@@ -1,0 +1,118 @@
+"""Supervised pixel contrast within an image or across two, made for training with few labels.
+
+Zhao et al., "Contrastive Learning for Label Efficient Semantic Segmentation", ICCV 2021.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt, MinLen
+from torch import Tensor
+
+from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.info_nce import masked_logsumexp
+from methods.labels import nearest
+from methods.method import Method, full_precision
+from methods.options import check_layers
+
+
+class SupervisedPixelContrast(Method):
+    """Every drawn pixel is contrasted with the other drawn pixels of its image, and of a second image.
+
+        L = mean over images, over pixels p, and over the pixels q of p's class, p among them, of
+            -log exp(s_pq) / (exp(s_pq) + sum_n exp(s_pn)),   s the cosine over temperature
+
+    with n the pixels of other classes in p's own image, also where `across` takes q from two images: the image and the
+    next one of the mini-batch. An image without a valid pixel does not count.
+
+    The paper trains the network with this loss alone first, and then with cross entropy alone. An arm does so with
+    {weight: 1, cross_entropy_weight: 0, ends_at: 0.5}; by default the loss stands beside cross entropy instead, and a
+    schedule's `train_share` gives the few labels. The paper contrasts all pixels of features that are resized to 65x65,
+    of two differently colored versions of each image; here `pixels_per_image` pixels are drawn at random, of one.
+
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.77 GiB.
+    """
+
+    title = "Supervised pixel contrast"
+    paper = "Contrastive Learning for Label Efficient Semantic Segmentation"
+    venue = "ICCV"
+    year = 2021
+    url = "https://arxiv.org/abs/2012.06985"
+    idea = "Pixels of an image are pulled to those of their class, also in a second image, and pushed from the others."
+    left_open = "The released code is for the first of two stages, on two versions of every image."
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(Method.Options):
+        """Temperature and channels are the released code's; that the loss is an auxiliary one is a choice made here."""
+
+        dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
+        temperature: Annotated[float, Gt(0)] = 0.07
+        weight: Annotated[float, Ge(0)] = 0.1  # of the loss
+        cross_entropy_weight: Annotated[float, Ge(0)] = 1.0  # of the network's own loss
+        across: Literal["within_image", "two_images"] = "within_image"  # where the pixels of the same class are from
+        pixels_per_image: Annotated[int, Ge(1)] = 1024  # that are drawn
+        # indices of the encoder maps that are used, from the finest; None: all
+        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+
+        def check_maps(self, number: int) -> None:
+            """`layers` must name maps that exist."""
+            check_layers(self.layers, number)
+
+    options: Options
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        self.cross_entropy_weight = self.options.cross_entropy_weight
+        self.layers = chosen_layers(self.options.layers, len(channels))
+        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
+        return [self.head(concatenated(features, self.layers))]
+
+    @full_precision
+    def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
+        """{"supervised_pixel_contrast": weight * L}. Arguments as in Method.loss; the logits are not used."""
+        (embedding,) = embeddings
+        y = nearest(labels, (embedding.shape[2], embedding.shape[3])).flatten(1)
+        # Valid pixels first, in random order.
+        order = torch.rand(y.shape, device=y.device) + (y != self.ignore_index)
+        drawn = order.topk(min(self.options.pixels_per_image, y.shape[1])).indices
+        y = y.gather(1, drawn)  # [B, n]
+        by_pixel = embedding.flatten(2).mT
+        vectors = F.normalize(by_pixel.gather(1, drawn[:, :, None].expand(-1, -1, by_pixel.shape[2])), dim=2)
+        image = torch.zeros_like(y)
+        if self.options.across == "two_images":
+            vectors, y = torch.cat([vectors, vectors.roll(-1, 0)], 1), torch.cat([y, y.roll(-1, 0)], 1)
+            image = torch.cat([image, image + 1], 1)
+
+        valid = y != self.ignore_index
+        pairs = valid[:, :, None] & valid[:, None]
+        same = y[:, :, None] == y[:, None]
+        negative = pairs & ~same & (image[:, :, None] == image[:, None])
+        scores = (vectors / self.options.temperature) @ vectors.mT  # [B, n, n]
+        terms = -F.logsigmoid(scores - masked_logsumexp(scores, negative, dim=2)[:, :, None])
+        positive = pairs & same
+        per_pixel = terms.where(positive, 0).sum(2) / positive.sum(2).clamp(min=1)
+        loss = self.mean(per_pixel, valid)
+        self.diagnostics = {}
+        if self.observing:
+            # Where all pairs are equally similar, a positive is one of 1 + its pixel's negatives.
+            chance = self.mean((1 + negative.sum(2)).to(loss.dtype).log(), valid)
+            fixed = scores.detach() * self.options.temperature
+            self.diagnostics = {
+                "anchors": valid.sum(),
+                "positive_similarity": (fixed * positive).sum() / positive.sum().clamp(min=1),
+                "negative_similarity": (fixed * negative).sum() / negative.sum().clamp(min=1),
+                "chance/supervised_pixel_contrast": self.options.weight * chance,
+            }
+        return {"supervised_pixel_contrast": self.options.weight * loss}
+
+    @staticmethod
+    def mean(values: Tensor, valid: Tensor) -> Tensor:
+        """The mean of the values [B, n] over each image's valid pixels, and then over the images with any."""
+        number = valid.sum(1)
+        return ((values * valid).sum(1) / number.clamp(min=1)).sum() / (number > 0).sum().clamp(min=1)
