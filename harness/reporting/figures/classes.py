@@ -6,19 +6,19 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
     COLUMN,
     PAGE,
-    arm_styles,
     note,
     note_height,
     only_text,
     sheet,
 )
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, arm_styles, baseline_name
 
 PARTS = ("head", "mid", "tail")
 CLASSES_SHOWN = 20  # more are not readable on a page
@@ -33,10 +33,10 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
     styles = arm_styles(experiment)
     arms = [arm for arm in styles if arm != experiment.baseline]
     if not arms:
-        return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
+        return only_text(f"{baseline_name(experiment)} is the only arm: there is nothing to compare it with.")
     text = (
         f"Classes by pixel frequency in the training split, in three groups. Protocol {measured[0].protocol}. "
-        f"Gain over {display_name(experiment.baseline)} in points with its 95 % interval for all arms at once. One of "
+        f"Gain over {baseline_name(experiment)} in points with its 95 % interval for all arms at once. One of "
         "many comparisons: no verdicts here."
     )
     figure = sheet(PAGE, 0.2 + note_height(text, PAGE) + len(measured) * (0.5 + max(0.6, 0.17 * len(arms))))
@@ -68,7 +68,7 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
             axis.set_title(f"{part}{level}", loc="left")
             axis.set_xlabel("gain (points)")
             sns.despine(ax=axis, left=True)
-        line[0].set_yticklabels([display_name(arm) for arm in arms])
+        line[0].set_yticklabels([arm_name(experiment, arm) for arm in arms])
         line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
     note(figure, text)
     return figure
@@ -86,7 +86,7 @@ def classes_figure(experiment: Experiment, each: Measured) -> Figure:
     values = np.stack(list(drawn.values()), axis=1)
     rows = _largest(values)
     text = (
-        f"IoU less that of {display_name(experiment.baseline)} (its own IoU beside the class's name), in points, the "
+        f"IoU less that of {baseline_name(experiment)} (its own IoU beside the class's name), in points, the "
         f"mean over seeds; protocol {each.protocol}. Single classes are noisier than their mean: no intervals here. "
         "Grey: the class is absent."
         + (f" The {CLASSES_SHOWN} classes that differ most." if len(rows) < len(values) else "")
@@ -114,7 +114,7 @@ def classes_figure(experiment: Experiment, each: Measured) -> Figure:
     axis.set_title(each.title, loc="left", fontweight="bold")
     axis.tick_params(length=0)
     axis.tick_params(axis="y", rotation=0)
-    names = [display_name(arm) for arm in drawn]
+    names = [arm_name(experiment, arm) for arm in drawn]
     axis.set_xticks(np.arange(len(names)) + 0.5, names, rotation=30, ha="right", rotation_mode="anchor")
     note(figure, text)
     return figure

@@ -4,11 +4,12 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.classes import DIVERGING
 from harness.reporting.figures.style import PAGE, note, note_height, only_text, sheet
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, baseline_name
 
 CLASSES_SHOWN = 20  # more are not readable
 PANELS_ACROSS = 3
@@ -29,7 +30,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     rows = _most_confused(baseline)
     text = (
         f"Of the pixels of a class (row), the share predicted as each class (column), less that of "
-        f"{display_name(experiment.baseline)}, in points; mean over seeds, protocol {each.protocol}. Orange is more "
+        f"{baseline_name(experiment)}, in points; mean over seeds, protocol {each.protocol}. Orange is more "
         "(good on the diagonal, where it is recall, and bad elsewhere), purple less. One scale for all arms; grey: no "
         "pixels of that class."
         + (f" The {CLASSES_SHOWN} classes that the baseline confuses most." if len(rows) < len(baseline) else "")
@@ -46,7 +47,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     for axis, (arm, change) in zip(axes.ravel(), picked.items(), strict=False):
         sns.heatmap(change, ax=axis, cmap=DIVERGING, vmin=-reach, vmax=reach, square=True, cbar=False, linewidths=0.2)
         axis.set_facecolor("0.85")
-        axis.set_title(display_name(arm), loc="left", fontweight="bold")
+        axis.set_title(arm_name(experiment, arm), loc="left", fontweight="bold")
         axis.set_xticks(np.arange(len(rows)) + 0.5, names, rotation=90, fontsize=size)
         axis.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0, fontsize=size)
         axis.tick_params(length=0)

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from harness import datasets
 from harness.datasets.dataset import Dataset
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
-    MARKERS,
     PAGE,
     columns_that_fit,
     legend_height,
@@ -27,6 +26,7 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
+from harness.reporting.names import MARKERS, arm_name
 
 PHASES = ("before", "after")
 SMALL = 6.0  # points
@@ -118,7 +118,7 @@ def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: S
         for place, axis in enumerate(line):
             layer, phase = divmod(place, 2)
             _panel(axis, each, PHASES[phase], layer, opened)
-        name = "\n".join(textwrap.wrap(display_name(each.arm), 12))
+        name = "\n".join(textwrap.wrap(arm_name(experiment, each.arm), 12))
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontweight="bold", fontsize=6.5)
     for place, axis in enumerate(axes[0]):
         layer, phase = divmod(place, 2)
@@ -145,7 +145,7 @@ def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: S
 
 def _explained(experiment: Experiment, title: str, found: Sequence[Embedded]) -> str:
     there = {each.arm for each in found}
-    own = [display_name(each.arm) for each in found if not each.own]
+    own = [arm_name(experiment, each.arm) for each in found if not each.own]
     seeds = sorted({each.seed for each in found})
     text = (
         f"{title}; seed {', '.join(map(str, seeds))}; before the first iteration and after the last. The same pixels "
@@ -159,7 +159,7 @@ def _explained(experiment: Experiment, title: str, found: Sequence[Embedded]) ->
     )
     if own:
         text += f" No embeddings of its own, so the encoder's maps are shown: {', '.join(own)}."
-    if missing := [display_name(arm) for arm in arm_order(experiment) if arm not in there]:
+    if missing := [arm_name(experiment, arm) for arm in arm_order(experiment) if arm not in there]:
         text += f" Without embeddings (not run, or made before they were kept): {', '.join(missing)}."
     return text
 

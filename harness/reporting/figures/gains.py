@@ -8,20 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.comparison import Cell, by_gain
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text
 from harness.reporting.figures.style import (
     BASELINE_COLOR,
     COLUMN,
     PAGE,
-    arm_styles,
     note,
     note_height,
     only_text,
     sheet,
 )
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, arm_styles, baseline_name
 from harness.reporting.over_settings import over_settings
 
 ROW = 0.17  # inches
@@ -39,7 +38,7 @@ def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
     across = 1 if len(panels) <= 3 else 2
     down = -(-len(panels) // across)
     text = (
-        f"Protocol {protocol}. Left: every run and the mean. Right: gain over {display_name(experiment.baseline)} with "
+        f"Protocol {protocol}. Left: every run and the mean. Right: gain over {baseline_name(experiment)} with "
         f"its 95 % interval, for all arms at once; {HOLLOW}."
     )
     width = COLUMN if across == 1 else PAGE
@@ -57,7 +56,7 @@ def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
         title.set_in_layout(False)  # it may reach over the right half
         _scores(left, panel, styles)
         _gains(right, panel, styles)
-        left.set_yticklabels([display_name(cell.arm) for cell in panel])
+        left.set_yticklabels([arm_name(experiment, cell.arm) for cell in panel])
         if row == down - 1 or index + across >= len(panels):
             left.set_xlabel("mIoU (%)")
             right.set_xlabel("gain (points)")
@@ -74,9 +73,9 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
     protocols = experiment.protocols
     number = len(experiment.arms) - 1
     if not number:
-        return only_text(f"{display_name(experiment.baseline)} is the only arm: there is nothing to compare it with.")
+        return only_text(f"{baseline_name(experiment)} is the only arm: there is nothing to compare it with.")
     text = (
-        f"Gain over {display_name(experiment.baseline)} (the line at 0) in points of mIoU, its 95 % interval for all "
+        f"Gain over {baseline_name(experiment)} (the line at 0) in points of mIoU, its 95 % interval for all "
         f"arms at once, and n, the number of runs; {HOLLOW}."
     )
     if len(protocols) > 1:
@@ -94,7 +93,7 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
             _gains(axis, [of_arm[arm] for arm in order], styles, numbers=True)
             if down == len(measured) - 1:
                 axis.set_xlabel("gain (points)")
-        line[0].set_yticklabels(list(map(display_name, order)))
+        line[0].set_yticklabels([arm_name(experiment, arm) for arm in order])
     note(figure, text)
     return figure
 
@@ -106,7 +105,7 @@ def settings_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
         return only_text("No arm has a gain with an interval in one of several data sets or networks yet.")
     styles, protocol = arm_styles(experiment), experiment.protocols[0]
     text = (
-        f"Gain over {display_name(experiment.baseline)} in points of mIoU, protocol {protocol}. Points: one data set "
+        f"Gain over {baseline_name(experiment)} in points of mIoU, protocol {protocol}. Points: one data set "
         "and network each. Diamond: their mean; thick line: 95 % interval for these settings, of all arms at once; "
         "thin line: for settings like these."
     )
@@ -124,7 +123,7 @@ def settings_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
         face = color if mean.excludes_zero else "white"
         axis.plot(mean.difference, row, "D", mfc=face, mec=color, ms=4, mew=0.9)
     _rows(axis, len(means))
-    axis.set_yticklabels([display_name(arm) for arm in means])
+    axis.set_yticklabels([arm_name(experiment, arm) for arm in means])
     axis.set_xlabel("gain (points)")
     note(figure, text)
     return figure

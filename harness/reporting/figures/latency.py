@@ -7,12 +7,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import (
     COLUMN,
     PAGE,
-    arm_styles,
     arms_legend,
     legend_height,
     note,
@@ -21,6 +19,7 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, arm_styles
 
 PANELS_ACROSS = 3
 
@@ -63,7 +62,7 @@ def latency_figure(experiment: Experiment, measured: Sequence[Measured], latency
     )
     across, width = (1, COLUMN) if len(points) == 1 else (PANELS_ACROSS, PAGE)
     down = -(-len(points) // across)
-    legend = legend_height([display_name(arm) for arm in shown], width)
+    legend = legend_height([arm_name(experiment, arm) for arm in shown], width)
     figure = sheet(width, 0.2 + note_height(text, width) + legend + 2.1 * down)
     axes = figure.subplots(down, across, squeeze=False).ravel()
     for axis, (title, of_panel) in zip(axes, points.items(), strict=False):
@@ -82,6 +81,6 @@ def latency_figure(experiment: Experiment, measured: Sequence[Measured], latency
         sns.despine(ax=axis)
     for axis in axes[len(points) :]:
         axis.remove()
-    arms_legend(figure, styles, sorted(shown))
+    arms_legend(figure, experiment, sorted(shown))
     note(figure, text)
     return figure

@@ -8,12 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.curves import Curve, draw_curve
 from harness.reporting.figures.style import (
     PAGE,
-    arm_styles,
     arms_legend,
     legend_height,
     note,
@@ -21,6 +19,7 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
+from harness.reporting.names import arm_name, arm_styles
 
 # Over the iterations: panel -> its quantities, the second one dashed (contextrast.md).
 OVER_TIME = {
@@ -78,7 +77,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
             " Of each layer, fine to coarse: where nearly all misclassified pixels lie next to the edge, their "
             "distances tie, and chance decides which are kept."
         )
-    height = note_height(text, PAGE) + legend_height([display_name(arm) for arm in shown], PAGE)
+    height = note_height(text, PAGE) + legend_height([arm_name(experiment, arm) for arm in shown], PAGE)
     rows = 1 + 2 * bool(binned) + bool(layered)
     figure = sheet(PAGE, 0.2 + height + 1.3 * rows)
     grid = figure.add_gridspec(rows, 12)
@@ -108,7 +107,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
         axis = figure.add_subplot(grid[rows - 1, 6 * place : 6 * place + 6])
         _of_layers(axis, quantity, layered, styles)
         axis.set_title(name, pad=3)
-    arms_legend(figure, styles, shown, markers=bool(binned or layered))
+    arms_legend(figure, experiment, shown, markers=bool(binned or layered))
     note(figure, text)
     return figure
 

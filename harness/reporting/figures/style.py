@@ -1,24 +1,25 @@
 """What all figures share: sizes, colours, and how they are saved."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from harness.compute import atomic
-from harness.evaluation.groups import arm_order, display_name
 from harness.experiment.schema import Experiment
+from harness.reporting.names import arm_name, arm_styles
 
 COLUMN, PAGE = 3.5, 7.2  # inches: one and two columns of a paper
-DOTS_PER_INCH = 300
+# Suffix -> dots per inch (of what is no line) and metadata, without the time.
+FORMATS: dict[str, tuple[int, dict[str, None]]] = {
+    ".png": (300, {}),
+    ".pdf": (300, {"CreationDate": None}),
+    ".svg": (120, {"Date": None}),
+}
 BASELINE_COLOR = "#4d4d4d"
-PALE = ("#949494", "#ece133", "#fbafe4")  # of the palette: too near the baseline's grey, too faint on white
-MORE_COLORS = ("#882255", "#332288", "#999933")  # wine, indigo and olive, told apart from those of the palette
-MARKERS = "osD^v<>ph"
 NOTE = 6.0  # points, of the text under a figure
 
 STYLE = {
@@ -37,29 +38,20 @@ STYLE = {
     "text.parse_math": False,  # a "$" in a name is a "$"
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "none",
+    "svg.hashsalt": "the same ids every time",
 }
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and PDF; the same figure gives the same bytes."""
-    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+    """Write a figure as PNG, PDF and SVG; the same figure gives the same bytes."""
+    for suffix, dots, metadata in (
+        (".png", 300, {}),
+        (".pdf", 300, {"CreationDate": None}),
+        (".svg", 150, {"Date": None}),
+    ):
         with atomic.replacing(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, metadata=metadata)
+            figure.savefig(temporary, dpi=dots, metadata=metadata)
         figure.set_layout_engine(None)  # it is laid out now; once is enough
-
-
-def arm_styles(experiment: Experiment) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every arm: the baseline grey, the others from a palette that colour-blind people tell apart.
-
-    Colours repeat after eleven arms; the marker still differs.
-    """
-    palette = [color for color in sns.color_palette("colorblind").as_hex() if color.lower() not in PALE]
-    palette += MORE_COLORS
-    styles = {}
-    for index, arm in enumerate(arm_order(experiment)):
-        color = BASELINE_COLOR if index == 0 else palette[(index - 1) % len(palette)]
-        styles[arm] = (color, MARKERS[index % len(MARKERS)])
-    return styles
 
 
 def sheet(width: float, height: float) -> Figure:
@@ -96,11 +88,11 @@ def letters(inches: float, size: float = NOTE) -> int:
     return int(inches * 72 / (0.56 * size))
 
 
-def arms_legend(figure: Figure, styles: dict[str, tuple[str, str]], arms: Sequence[str], markers: bool = True) -> None:
+def arms_legend(figure: Figure, experiment: Experiment, arms: Collection[str], markers: bool = True) -> None:
     """A legend of `arms` above a figure, in as many columns as fit its width."""
     handles = [
-        Line2D([], [], color=color, marker=marker if markers else None, ms=3.5, lw=1.2, label=display_name(arm))
-        for arm, (color, marker) in styles.items()
+        Line2D([], [], color=color, marker=marker if markers else None, ms=3.5, lw=1.2, label=arm_name(experiment, arm))
+        for arm, (color, marker) in arm_styles(experiment).items()
         if arm in arms
     ]
     across = columns_that_fit([str(handle.get_label()) for handle in handles], float(figure.get_size_inches()[0]))

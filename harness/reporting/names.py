@@ -1,0 +1,83 @@
+"""What arms are called, and their colour and marker: fixed by method, the same in every figure and experiment."""
+
+from zlib import crc32
+
+from harness.evaluation.groups import arm_order, display_name
+from harness.experiment import discovery
+from harness.experiment.schema import Experiment
+from harness.runs.external_arms import EXTERNAL
+
+# Of a luminance that stands out from white and from the page's dark ground alike (a test computes it).
+COLORS = {
+    "cross_entropy": "#7a818c",
+    "pixel_contrast": "#3b82c4",
+    "pixel_contrast_memory": "#16929f",
+    "pixel_contrast_synthetic": "#8c6bd1",
+    "region_contrast": "#2e9452",
+    "multiscale_contrast": "#b97a16",
+    "contextrast": "#dd5236",
+    "contextrast_pp": "#d23f8b",
+    "car": "#868b1f",
+    "pne": "#a5674a",
+    "cross_entropy_longer": "#8d7f5f",
+}
+SPARE_COLORS = ("#5b6ee1", "#4f8f3a", "#b8489f", "#3f8a86", "#c0564f", "#6d7fa8", "#a06cc4", "#9c7b1e", "#c45f86")
+MARKERS = "osD^v<>ph"
+
+
+def arm_name(experiment: Experiment, name: str) -> str:
+    """The name that people read: the method's title, and what the arm adds to it.
+
+    "Pixel contrast", "Pixel contrast + memory" (the arm pixel_contrast_memory), "Cross entropy, 2.9× longer". An arm
+    that is not named after its method keeps its own name.
+    """
+    arm = experiment.arms[name]
+    if arm.method == EXTERNAL or not name.startswith(arm.method):
+        return display_name(name)
+    title, addition = discovery.about(arm.method).title, display_name(name.removeprefix(arm.method)).strip()
+    if arm.longer != 1 and addition in ("", "longer"):
+        return f"{title}, {arm.longer:g}× longer"
+    return f"{title} + {addition}" if addition else title
+
+
+def in_sentence(experiment: Experiment, name: str) -> str:
+    """The arm's name inside a sentence: "cross entropy", but "Contextrast" and "CAR"."""
+    shown, arm = arm_name(experiment, name), experiment.arms[name]
+    titled = arm.method != EXTERNAL and name.startswith(arm.method)
+    if titled and " " in discovery.about(arm.method).title:
+        return shown[0].lower() + shown[1:]
+    return shown
+
+
+def baseline_name(experiment: Experiment) -> str:
+    """What the gains of an experiment are over, inside a sentence."""
+    return in_sentence(experiment, experiment.baseline)
+
+
+def arm_styles(experiment: Experiment) -> dict[str, tuple[str, str]]:
+    """Colour and marker of every arm, the baseline first.
+
+    An arm that is the only one of its method has the method's, whatever it is called. One without a colour of its own
+    takes a spare one by its name, and another where two of an experiment would share it, as long as there are any.
+    """
+    methods = [arm.method for arm in experiment.arms.values()]
+    styles: dict[str, tuple[str, str]] = {}
+    later = []
+    for name in arm_order(experiment):
+        method = experiment.arms[name].method
+        key = name if name in COLORS or methods.count(method) > 1 else method
+        if key in COLORS and COLORS[key] not in {color for color, _ in styles.values()}:
+            styles[name] = COLORS[key], MARKERS[list(COLORS).index(key) % len(MARKERS)]
+        else:
+            later.append(name)
+    palette = [*SPARE_COLORS, *COLORS.values()]
+    for name in sorted(later):
+        first = crc32(name.encode()) % len(SPARE_COLORS)
+        order = [*SPARE_COLORS[first:], *SPARE_COLORS[:first], *COLORS.values()]
+        taken = {color for color, _ in styles.values()}
+        color = next((each for each in order if each not in taken), order[0])
+        marks = {marker for _, marker in styles.values()}
+        start = palette.index(color) % len(MARKERS)
+        around = MARKERS[start:] + MARKERS[:start]
+        styles[name] = color, next((each for each in around if each not in marks), around[0])
+    return {name: styles[name] for name in arm_order(experiment)}
