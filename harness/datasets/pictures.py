@@ -23,7 +23,7 @@ def painted(labels: Pixels, dataset: Dataset) -> Pixels:
     table[: dataset.num_classes] = dataset.colors
     picture = table[labels]
     ignored = labels == dataset.ignore_index
-    picture[ignored] = _stripes(labels.shape)[ignored]
+    picture[ignored] = _striped(labels.shape)[ignored]
     return picture
 
 
@@ -33,7 +33,7 @@ def errors(image: Pixels, prediction: Pixels, label: Pixels) -> Pixels:
     picture = np.repeat(grey.round().astype(np.uint8), 3, axis=-1)
     picture[prediction != label] = WRONG
     ignored = label == datasets.IGNORE_INDEX
-    picture[ignored] = _stripes(label.shape)[ignored]
+    picture[ignored] = _striped(label.shape)[ignored]
     return picture
 
 
@@ -79,9 +79,13 @@ def narrowed(picture: Pixels, widest: int) -> Pixels:
     return np.asarray(cv2.resize(picture, (widest, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _stripes(shape: Sequence[int]) -> Pixels:
-    """Diagonal stripes uint8 [H, W, 3], as wide as shows in a small picture of that size."""
+def stripes(shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Where diagonal stripes [H, W] are pale, as wide as shows in a small picture of that size."""
     height, width = shape
     thickness = max(2, width // 80)
-    diagonal = np.add.outer(np.arange(height), np.arange(width)) // thickness % 2
-    return np.repeat(np.where(diagonal[..., None], *STRIPES).astype(np.uint8), 3, axis=-1)
+    return np.asarray(np.add.outer(np.arange(height), np.arange(width)) // thickness % 2 == 1)
+
+
+def _striped(shape: Sequence[int]) -> Pixels:
+    dark, pale = STRIPES
+    return np.repeat(np.where(stripes(shape)[..., None], pale, dark).astype(np.uint8), 3, axis=-1)

@@ -50,7 +50,7 @@ def write_examples(experiment: Experiment, results: Path, roots: Mapping[str, Pa
     for each in found:
         path = folder / (f"examples_{each.dataset.name}_{each.model}.png" if written else "examples.png")
         with sns.axes_style("white"), mpl.rc_context(STYLE):  # type: ignore[arg-type]
-            _save(examples_figure(each, experiment.protocols[0]), path)
+            _save(examples_figure(experiment, each), path)
         written.append(path)
     if not written:
         _save(_only_text(reasons[0]), folder / "examples.png")

@@ -13,8 +13,9 @@ from harness.datasets.images import read_label
 from harness.datasets.pictures import Pixels, Window, best_window
 from harness.errors import UserError
 from harness.evaluation.counts import REGION, Counts, count_image
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
+from harness.reporting.names import arm_name, baseline_name, in_sentence
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import miou
 
@@ -48,7 +49,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a data set and a model: the arms that have label maps, and why the others are not shown."""
+    """The examples of a data set and a model: the arms that have label maps, and why the others are not shown.
+
+    By the mIoU of `judged`, less that of the baseline if that is shown, the images were chosen.
+    """
 
     dataset: Dataset
     model: str
@@ -56,6 +60,7 @@ class Examples:
     chosen: list[Example]
     absent: list[str]
     rule: str
+    judged: str
 
 
 def choose(values: Mapping[str, float]) -> dict[str, str]:
@@ -99,9 +104,9 @@ def gather(experiment: Experiment, results: Path, name: str, model: str, root: P
     found = choose(values)
     if not found:
         raise UserError(f"no image of {dataset.name} has a labelled pixel, so none can be chosen by its mIoU")
-    over = f" less that of {display_name(experiment.baseline)}" if baseline else ""
+    over = f" less that of {baseline_name(experiment)}" if baseline else ""
     rule = (
-        f"Images chosen by the mIoU of {display_name(judged.arm)}"
+        f"Images chosen by the mIoU of {in_sentence(experiment, judged.arm)}"
         + (", the arm with the highest mIoU of those shown," if len(rivals) > 1 else "")
         + f"{over}: the largest, the smallest and the median."
     )
@@ -109,7 +114,7 @@ def gather(experiment: Experiment, results: Path, name: str, model: str, root: P
     for image_id, which in found.items():
         why = _gain(which, values[image_id]) if baseline else f"{which}, {values[image_id]:.1f}"
         examples.append(_example(experiment, samples[image_id], dataset, arms, judged, baseline, why))
-    return Examples(dataset, model, arms, examples, absent, rule)
+    return Examples(dataset, model, arms, examples, absent, rule, judged.arm)
 
 
 def _open(experiment: Experiment, results: Path, name: str, root: Path | None) -> Dataset:
@@ -157,7 +162,8 @@ def _label_map(experiment: Experiment, arm: Shown, image_id: str) -> Path:
 
 def _arms(experiment: Experiment, results: Path, dataset: str, model: str) -> tuple[list[Shown], list[str]]:
     """Of every arm the first seed that has label maps; and for the other arms why they have none."""
-    shown, absent = [], []
+    shown: list[Shown] = []
+    absent: dict[str, list[str]] = {}
     for arm in arm_order(experiment):
         reasons = []
         for seed in experiment.seeds_of(arm):
@@ -174,8 +180,10 @@ def _arms(experiment: Experiment, results: Path, dataset: str, model: str) -> tu
                 shown.append(Shown(arm, seed, folder, dict(zip(counts.image_ids, region, strict=True))))
                 break
         else:
-            absent.append(f"{display_name(arm)}, {', '.join(dict.fromkeys(reasons))}")
-    return shown, absent
+            absent.setdefault(", ".join(dict.fromkeys(reasons)), []).append(arm_name(experiment, arm))
+    if not shown and len(absent) == 1:  # nobody needs the names of all arms
+        return shown, list(absent)
+    return shown, [f"{', '.join(names)}: {reason}" for reason, names in absent.items()]
 
 
 def _check(arm: Shown, prediction: Pixels, sample: Sample, label: Pixels, dataset: Dataset) -> None:

@@ -10,9 +10,10 @@ from matplotlib.patches import Patch
 
 from harness.datasets import Dataset
 from harness.datasets.pictures import WRONG, Pixels, errors, framed, painted
-from harness.evaluation.groups import display_name
+from harness.experiment.schema import Experiment
 from harness.reporting.examples.choice import Examples
 from harness.reporting.figures.style import PAGE, letters
+from harness.reporting.names import arm_name
 
 FONT = 6.5  # points
 MARGIN, GAP, BETWEEN = 0.05, 0.03, 0.1  # inches: around all, between pictures, between images
@@ -20,13 +21,17 @@ LINE = 0.115  # inches, the height of a line of text
 NAMES = 0.95  # inches, of the arms' names
 
 
-def examples_figure(examples: Examples, protocol: str) -> Figure:
+def examples_figure(experiment: Experiment, examples: Examples) -> Figure:
     """For every image two columns: the whole picture, and the window where the judged arm and the baseline differ most.
 
     Rows: the image, the ground truth, then for every arm what is wrong (left) and its prediction in the window.
     """
     dataset, chosen = examples.dataset, examples.chosen
-    names = ["image", "ground truth", *(f"{display_name(arm.arm)}, seed\u00a0{arm.seed}" for arm in examples.arms)]
+    names = [
+        "image",
+        "ground truth",
+        *(f"{arm_name(experiment, arm.arm)}, seed\u00a0{arm.seed}" for arm in examples.arms),
+    ]
     picture = ((PAGE - 2 * MARGIN - NAMES) / len(chosen) - GAP - BETWEEN) / 2
     picture = min(picture, 1.6)
     tallest = max(each.label.shape[0] / each.label.shape[1] for each in chosen) * picture
@@ -35,7 +40,7 @@ def examples_figure(examples: Examples, protocol: str) -> Figure:
     note = textwrap.fill(
         "Left of each pair the whole picture, right the framed window: of a quarter of height and width, where the "
         "two arms compared differ most in what they get right. Arms: errors left, prediction right. "
-        f"{examples.rule} Protocol {protocol}. mIoU of a picture: over the classes in its ground truth."
+        f"{examples.rule} Protocol {experiment.protocols[0]}. mIoU of a picture: over the classes in its ground truth."
         + (f" Not shown: {'; '.join(examples.absent)}." if examples.absent else ""),
         letters(width - 2 * MARGIN, FONT),
     )

@@ -1,5 +1,7 @@
 """Confusion between classes, as a difference to the baseline."""
 
+import textwrap
+
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -7,7 +9,7 @@ from matplotlib.figure import Figure
 from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.classes import DIVERGING
-from harness.reporting.figures.style import PAGE, note, note_height, only_text, sheet
+from harness.reporting.figures.style import PAGE, letters, note, note_height, only_text, sheet
 from harness.reporting.measured import Measured
 from harness.reporting.names import arm_name, baseline_name
 
@@ -47,7 +49,8 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     for axis, (arm, change) in zip(axes.ravel(), picked.items(), strict=False):
         sns.heatmap(change, ax=axis, cmap=DIVERGING, vmin=-reach, vmax=reach, square=True, cbar=False, linewidths=0.2)
         axis.set_facecolor("0.85")
-        axis.set_title(arm_name(experiment, arm), loc="left", fontweight="bold")
+        title = textwrap.fill(arm_name(experiment, arm), letters(panel, 7))
+        axis.set_title(title, loc="left", fontweight="bold")
         axis.set_xticks(np.arange(len(rows)) + 0.5, names, rotation=90, fontsize=size)
         axis.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0, fontsize=size)
         axis.tick_params(length=0)

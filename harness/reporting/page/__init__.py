@@ -1,58 +1,90 @@
 """One self-contained page: what was run, what came out, and where every number is from."""
 
 import json
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.comparison import Cell, by_gain
+from harness import datasets
+from harness.comparison import Cell
 from harness.compute import atomic
-from harness.evaluation.groups import display_name
+from harness.experiment import discovery
 from harness.experiment.schema import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
+from harness.reporting.names import arm_name, arm_styles, baseline_name
 from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, aa_text
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page.content import (
+    PageTable,
     cell_table,
     class_table,
-    data_uri,
     run_facts,
     run_key,
     run_table,
     settings_table,
 )
 from harness.reporting.page.gallery import Gallery, gallery
+from harness.reporting.page.graphics import Graphic, downloads, graphic
+from harness.reporting.page.leaderboard import answer, boards, key_facts, title
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.summary import demonstration
+from harness.runs.external_arms import EXTERNAL
 
 HERE = Path(__file__).parent
-SECTIONS = {
-    "summary": "Summary",
-    "run": "What was run",
-    "read": "How to read it",
-    "tables": "Tables",
-    "figures": "Figures",
-    "examples": "Examples",
-    "runs-table": "Runs",
+# The folded sections: the families of figures in each. Of mIoU and of the classes the page has tables.
+FAMILIES = {
+    "gains": ("settings", "gains"),
+    "classes": ("confusion",),
+    "edges": ("boundary",),
+    "sizes": ("frequency",),
+    "cost": ("latency",),
+    "training": ("training", "diagnostics"),
+    "embeddings": ("embeddings", "negatives"),
 }
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of the page: a data URI with the size that it is shown at in pixels, or why there is none."""
+class Section:
+    """A folded part of the page; `counts` are (number, what) that stand first."""
 
-    caption: str
-    source: str = ""
-    width: int = 0
-    height: int = 0
-    missing: str = ""
+    key: str
+    title: str
+    about: str
+    figures: list[Graphic] = field(default_factory=list)
+    tables: list[PageTable] = field(default_factory=list)
+    counts: list[tuple[int, str]] = field(default_factory=list)
+
+
+class Described(NamedTuple):
+    """An arm's method on the page: `facts` are (term, text, address or "")."""
+
+    arm: str
+    name: str
+    color: str
+    idea: str
+    facts: list[tuple[str, str, str]]
+
+
+def environment(*folders: Path) -> Environment:
+    """Where pages' templates are found, in `folders` and here."""
+    return Environment(
+        loader=FileSystemLoader([*folders, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def looks() -> dict[str, Markup]:
+    """Style and script that every page holds."""
+    return {part: Markup((HERE / f"page.{part}").read_text(encoding="utf-8")) for part in ("css", "js")}
 
 
 def write_page(
@@ -71,7 +103,7 @@ def write_page(
     folder = Path(results) / "reports" / experiment.name
     path = folder / "report.html"
     found, reasons = gather_examples(experiment, results) if pictures else ([], ["left out of this page."])
-    galleries = [gallery(each, f"examples-{number}") for number, each in enumerate(found)]
+    galleries = [gallery(experiment, each, f"examples-{number}") for number, each in enumerate(found)]
     atomic.write_text(path, page(experiment, results, measured, folder, galleries, reasons))
     return path
 
@@ -83,58 +115,156 @@ def page(
     folder: Path,
     galleries: Sequence[Gallery],
     reasons: Sequence[str],
+    home: str = "",
 ) -> str:
-    """The page's HTML; `folder` holds tables and figures, `reasons` say why some examples are not there."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    """The page's HTML; `folder` holds tables and figures, `reasons` say why some examples are not there.
+
+    `home` is the address of the site that it is a page of, if any.
+    """
     facts = {
         run_key(run.dataset, run.model, run.arm, run.seed): run_facts(experiment, run, results)
         for run in experiment.runs()
     }
-    region = [cell for each in measured for cell in each.region]
-    statuses = [of_run["status"] for of_run in facts.values()]
-    first = [cell for cell in region if cell.protocol == experiment.protocols[0]]
-    columns = [[cell for cell in first if (cell.dataset, cell.model) == pair] for pair in experiment.pairs()]
-    main = cell_table("miou", "mIoU", [cell for column in columns for cell in by_gain(column)], facts, verdicts=True)
     means = over_settings(experiment, measured)
-    tables = []
-    for key, title, found in (
-        ("protocols", "mIoU by other protocols", [cell for cell in region if cell.protocol != experiment.protocols[0]]),
-        ("frequency", "mIoU of frequent, middling and rare classes", [c for each in measured for c in each.frequency]),
-        ("boundary", "Boundary and trimap mIoU", [c for each in measured for c in each.edges]),
-        ("objects", "mIoU by object size", [c for each in measured for c in each.objects]),
-    ):
-        if any(cell.values for cell in found):
-            tables.append(cell_table(key, title, found, facts))
-    tables += [class_table(experiment, each, f"classes-{number}") for number, each in enumerate(measured)]
-    figures = {
-        name: _figure(folder / "figures" / f"{name}.png", caption) for name, caption in figure_names(experiment).items()
-    }
-    gains = [name for name in figures if name == "settings" or name.startswith("gains_")]  # what was found, at a glance
-    return environment.get_template("page.html").render(
-        name=experiment.name,
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        js=Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        runs_json=embedded_json(facts),
-        sections=list(SECTIONS.items()),
-        demonstration=demonstration(experiment) if experiment.demonstration else "",
-        headline=headline(experiment, first),
-        counts=[(statuses.count(status), status.replace("_", " ")) for status in dict.fromkeys(statuses)],
-        verdict_counts=verdict_counts(folder / "tables"),
-        verdicts=paper_tables(experiment, folder / "tables", facts),
-        description=_description(experiment),
-        schedules=_schedules(experiment),
-        reading=_reading(experiment, first),
-        leading=[*([settings_table(means)] if means else []), main],
-        tables=tables,
-        many=MANY,
-        gains=[figures[name] for name in gains],
-        figures=[figure for name, figure in figures.items() if name not in gains],
-        examples=galleries,
-        no_examples=reasons,
-        run_table=run_table(experiment, facts),
+    tables = folder / "tables"
+    ranked = boards(experiment, measured, facts)
+    first = [cell for each in measured for cell in each.region if cell.protocol == experiment.protocols[0]]
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            **looks(),
+            home=home,
+            name=experiment.name,
+            heading=title(experiment),
+            answer=answer(experiment, measured, means),
+            badges=_badges(experiment, first),
+            facts=key_facts(experiment, measured, facts),
+            boards=ranked,
+            pairs=list(dict.fromkeys(board.pair for board in ranked)),
+            protocols=list(dict.fromkeys(board.protocol for board in ranked)),
+            board_downloads=[*downloads(tables, "miou"), *downloads(folder / "figures", "miou")],
+            examples=galleries,
+            no_examples=reasons,
+            sections=_sections(experiment, measured, folder, facts),
+            methods=_methods(experiment),
+            description=_description(experiment),
+            schedules=_schedules(experiment),
+            reading=_reading(experiment, first),
+            runs_json=embedded_json(facts),
+        )
     )
+
+
+def _badges(experiment: Experiment, first: Sequence[Cell]) -> list[str]:
+    """What must be known before a number is read."""
+    badges = [demonstration(experiment)] if experiment.demonstration else []
+    gains = [cell.gain for cell in first if cell.gain]
+    if gains and not experiment.demonstration and all(gain.low is None for gain in gains):
+        badges.append("Not enough runs: a single run of an arm says nothing about its method.")
+    badges += dict.fromkeys(
+        f"Not the published {datasets.load(cell.dataset).title}: {origin.data}"
+        for cell in first
+        for origin in cell.origins.values()
+        if origin.data
+    )
+    return badges
+
+
+def _sections(
+    experiment: Experiment, measured: Sequence[Measured], folder: Path, facts: dict[str, dict[str, str]]
+) -> list[Section]:
+    """All that is folded until somebody asks for it; what has nothing to show is left out."""
+    tables = folder / "tables"
+    means = over_settings(experiment, measured)
+
+    def table(key: str, heading: str, found: Sequence[Cell], *files: str) -> list[PageTable]:
+        if not any(cell.values for cell in found):
+            return []
+        made = cell_table(experiment, key, heading, found, facts)
+        made.downloads.extend(file for name in files for file in downloads(tables, name))
+        return [made]
+
+    figures = _figures(experiment, folder / "figures")
+    classes = [class_table(experiment, each, f"classes-{number}") for number, each in enumerate(measured)]
+    for each, made in zip(measured, classes, strict=True):
+        made.downloads.extend(downloads(folder / "figures", f"classes_{each.dataset}_{each.model}"))
+    if classes:
+        classes[0].downloads[:0] = downloads(tables, "per_class")
+    edges = [cell for each in measured for cell in each.edges]
+    frequency = [cell for each in measured for cell in each.frequency]
+    objects = [cell for each in measured for cell in each.objects]
+    papers = paper_tables(experiment, tables, facts)
+    found = [
+        Section("gains", "Gains", "by protocol and setting, as figures", figures["gains"]),
+        Section("classes", "Classes", f"IoU of each class and its gain; {MANY}", figures["classes"], classes),
+        Section(
+            "edges",
+            "Boundaries",
+            f"boundary and trimap mIoU by width; {MANY}",
+            figures["edges"],
+            table("boundary", "Boundary and trimap mIoU", edges, "boundary"),
+        ),
+        Section(
+            "sizes",
+            "Size and frequency",
+            f"small and rare things; {MANY}",
+            figures["sizes"],
+            [
+                *table("objects", "mIoU by object size", objects, "objects"),
+                *table("frequency", "mIoU of frequent, middling and rare classes", frequency, "frequency"),
+            ],
+        ),
+        Section("published", "Published gains", "the papers' figures, found again or not", [], papers),
+        Section("cost", "Cost and latency", "accuracy over the time of an image", figures["cost"]),
+        Section("training", "Training", "losses and diagnostics that several arms log", figures["training"]),
+        Section("embeddings", "Embeddings and negatives", "what the features look like", figures["embeddings"]),
+        Section("methods", "Methods", "papers, options, source files"),
+        Section("measured", "How it was measured", "intervals, protocols, training settings"),
+        Section("runs-table", "All runs", "with status, commit and data", [], [run_table(experiment, facts)]),
+    ]
+    if means:
+        found[0].tables.append(settings_table(experiment, means))
+        found[0].tables[0].downloads.extend(downloads(tables, "settings"))
+    for section in found:
+        if section.key == "published":
+            section.counts.extend(verdict_counts(tables))
+    always = ("methods", "measured")
+    return [each for each in found if each.figures or each.tables or each.key in always]
+
+
+def _figures(experiment: Experiment, folder: Path) -> dict[str, list[Graphic]]:
+    """The figures of each section."""
+    found: dict[str, list[Graphic]] = {}
+    for section, families in FAMILIES.items():
+        names = figure_names(experiment).items()
+        of_section = [(name, caption) for family in families for name, caption in names if _is_of(name, family)]
+        found[section] = [graphic(folder, name, caption) for name, caption in of_section]
+    return found
+
+
+def _is_of(name: str, family: str) -> bool:
+    return name == family or name.startswith(f"{family}_")
+
+
+def _methods(experiment: Experiment) -> list[Described]:
+    found = []
+    for name, (color, _) in arm_styles(experiment).items():
+        arm, shown = experiment.arms[name], arm_name(experiment, name)
+        if arm.method == EXTERNAL:
+            found.append(Described(name, shown, color, "Predictions that were made elsewhere.", []))
+            continue
+        about = discovery.about(arm.method)
+        facts = [("Paper", f"{about.paper}, {about.published}", about.url)] if about.paper else []
+        options = {**discovery.options(arm.method), **arm.options}
+        facts += [
+            ("Source", f"methods/{arm.method}.py, {discovery.source_fingerprint(arm.method)[:10]}", ""),
+            ("Options", ", ".join(f"{key} {value}" for key, value in options.items()) or "none", ""),
+        ]
+        facts += [("In this arm", said.strip(" ()"), "")] if (said := _arm_text(name, arm)) else []
+        facts += [("Left open", about.left_open, "")] if about.left_open else []
+        found.append(Described(name, shown, color, about.idea, facts))
+    return found
 
 
 def embedded_json(value: Any) -> Markup:
@@ -142,26 +272,11 @@ def embedded_json(value: Any) -> Markup:
     return Markup(json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def headline(experiment: Experiment, found: Sequence[Cell]) -> str:
-    """What the mIoU table says in one sentence: how many arms can be told from the baseline, and how many cannot."""
-    pairs = [cell for cell in found if not cell.is_baseline]
-    gains = [cell.gain for cell in pairs if cell.gain is not None]
-    better = sum(gain.excludes_zero and gain.difference > 0 for gain in gains)
-    worse = sum(gain.excludes_zero for gain in gains) - better
-    single = sum(gain.low is None for gain in gains)
-    return (
-        f"Of {len(pairs)} comparisons with {display_name(experiment.baseline)} in mIoU (an arm, a data set and a model "
-        f"each), {len(gains)} have runs on both sides: {better} better and {worse} worse, "
-        f"{len(gains) - better - worse - single} that cannot be told from 0, and {single} without an interval (single "
-        "runs)."
-    )
-
-
 def _description(experiment: Experiment) -> list[tuple[str, str]]:
-    arms = [display_name(name) + _arm_text(name, arm) for name, arm in experiment.arms.items()]
+    arms = [arm_name(experiment, name) + _arm_text(name, arm) for name, arm in experiment.arms.items()]
     return [
         ("Arms", "; ".join(arms)),
-        ("Baseline", display_name(experiment.baseline)),
+        ("Baseline", baseline_name(experiment)),
         ("Data sets and models", "; ".join(f"{dataset} with {model}" for dataset, model in experiment.pairs())),
         ("Seeds", ", ".join(map(str, experiment.seeds))),
         ("Seeds of the baseline", ", ".join(map(str, experiment.seeds_of(experiment.baseline)))),
@@ -198,23 +313,12 @@ def _reading(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         MEANING["region"],
         MEANING["boundary"],
         MEANING["trimap"],
-        f"A gain is an arm's mean less that of {display_name(experiment.baseline)}, in percentage points, with a 95 % "
+        f"A gain is an arm's mean less that of {baseline_name(experiment)}, in percentage points, with a 95 % "
         "interval that knows the noise of seeds and of test images and holds for all arms of a column at once.",
-        "Better and worse: the interval leaves out 0. From a single run there is no interval: it says nothing about a "
-        "method. Verdicts stand in the first table alone; everything else is one of many comparisons.",
-        *(f"{cell.dataset}, {cell.model}. {text}" for cell, text in halves if text),
+        "A filled mark: the interval leaves out 0. From a single run there is no interval: it says nothing about a "
+        "method. Verdicts stand in the ranking alone; everything else is one of many comparisons.",
+        *(f"{datasets.load(cell.dataset).title}, {cell.model}. {text}" for cell, text in halves if text),
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",
         "Grey rows are holes: what was not run, or failed, with its reason.",
-        "A click on a heading sorts, another one the other way round. The box above a table keeps the rows that hold "
-        "all its words.",
     ]
-
-
-def _figure(path: Path, caption: str) -> Figure:
-    if not path.is_file():
-        return Figure(caption, missing=f"{path.name} was not drawn; python -m harness report --part figures draws it.")
-    content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])  # of the PNG's header
-    # At half its dots, so that text has one size in figures of one column and of two, and is sharp on any screen.
-    return Figure(caption, data_uri(content), width // 2, height // 2)

@@ -1,38 +1,46 @@
 """What the page's tables hold: rows of cells that sort, and the runs that each number was made of."""
 
-import base64
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.comparison import Cell
 from harness.errors import UserError
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, baseline_name
+from harness.reporting.page.graphics import Download
 from harness.runs.record import read_json
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import mean_defined
 from harness.statistics.settings import MeanGain
 
+HOTTEST = 60  # percent of the colour
 SHORT = 10  # letters of a hash that tell it from the others
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A cell of a page's table: its text, what it sorts by (None: the text), its CSS class and the keys of its runs."""
+    """A cell of a page's table: its text, what it sorts by (None: the text), its CSS class and the keys of its runs.
+
+    `heat` is how strongly it is coloured, in percent; None for not at all.
+    """
 
     text: str
     value: float | None = None
     kind: str = ""
     runs: str = ""
     title: str = ""
+    heat: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,15 @@ class Row:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of the page; `key` is its id in the document: letters, digits and hyphens."""
+    """A table of the page; `key` is its id in the document: letters, digits and hyphens; `kind` its CSS class."""
 
     key: str
     title: str
     headings: list[Heading]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    downloads: list[Download] = field(default_factory=list)
+    kind: str = ""
 
     def compact(self, *columns: int) -> "PageTable":
         """Without those of the columns in which all rows say the same: what they say goes into the title."""
@@ -70,6 +80,32 @@ class PageTable:
         return replace(
             self,
             title=f"{self.title}: {', '.join(said)}" if said else self.title,
+            headings=[self.headings[place] for place in kept],
+            rows=[replace(row, cells=[row.cells[place] for place in kept]) for row in self.rows],
+        )
+
+    def said_once(self, *columns: int, least: int = 3) -> "PageTable":
+        """With what `least` rows or more say alike in one of the columns under the table, and a number in its place."""
+        counted = Counter(row.cells[place].text for row in self.rows for place in columns)
+        often = [text for text, count in counted.items() if text and count >= least]
+        numbers = {text: f"[{number}]" for number, text in enumerate(often, 1)}
+        rows = []
+        for row in self.rows:
+            cells = list(row.cells)
+            for place in columns:
+                if (text := cells[place].text) in numbers:
+                    cells[place] = replace(cells[place], text=numbers[text], title=text, kind="")
+            rows.append(replace(row, cells=cells))
+        told = [f"{number} {text}" + ("" if text.endswith(".") else ".") for text, number in numbers.items()]
+        return replace(self, rows=rows, notes=[*self.notes, *told])
+
+    def without_empty(self) -> "PageTable":
+        """Without columns in which no row has a text."""
+        kept = [place for place in range(len(self.headings)) if any(row.cells[place].text for row in self.rows)]
+        if not self.rows:
+            return self
+        return replace(
+            self,
             headings=[self.headings[place] for place in kept],
             rows=[replace(row, cells=[row.cells[place] for place in kept]) for row in self.rows],
         )
@@ -112,59 +148,46 @@ def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]
         "packages": ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items()),
         "started": str(record.get("started") or ""),
         "seconds": str(record.get("seconds") or ""),
+        "health": ", ".join(str(each.get("mark")) for each in record.get("health") or []),
     }
 
 
 def cell_table(
-    key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]], verdicts: bool = False
+    experiment: Experiment, key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]]
 ) -> PageTable:
-    """A row a cell: its level with runs, and its gain with interval; with `verdicts` what the interval says."""
-    headings = [Heading(text) for text in ("Data set", "Model", "Protocol", "Metric", "Arm")]
+    """A row a cell: its level with runs, and its gain with interval."""
+    headings = [Heading(text) for text in ("Arm", "Data set", "Model", "Protocol", "Metric")]
     headings += [Heading("Mean (%)", True), Heading("SD", True), Heading("Runs", True), Heading("Gain [95 %]", True)]
-    headings += [*([Heading("Verdict")] if verdicts else []), Heading("Note")]
+    headings += [Heading("Note")]
     rows = []
     for cell in found:
-        text, kind = verdict_text(cell)
         spread = cell.spread
         rows.append(
             Row(
                 [
+                    Entry(arm_name(experiment, cell.arm) + (" (baseline)" if cell.is_baseline else "")),
                     *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, cell.metric)),
-                    Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else "")),
                     _mean(cell, facts),
                     number(spread.sd if spread else None),
                     Entry(runs_text(cell), len(cell.values), "number"),
                     Entry(gain_text(cell), cell.gain.difference if cell.gain else None, "number"),
-                    *([Entry(text, kind=kind)] if verdicts else []),
                     Entry(cell.note, kind="wide"),
                 ],
                 hole=not cell.values,
             )
         )
-    return PageTable(key, title, headings, rows).compact(0, 1, 2, 3)
+    table = PageTable(key, title, headings, rows).said_once(len(headings) - 1).compact(1, 2, 3, 4)
+    return table.without_empty()
 
 
-def verdict_text(cell: Cell) -> tuple[str, str]:
-    """What a cell's interval says, and the CSS class that marks it."""
-    if cell.is_baseline:
-        return "the baseline", ""
-    if cell.gain is None:
-        return ("no baseline" if cell.values else cell.status.replace("_", " ")), ""
-    if cell.gain.low is None:
-        return "no interval", ""
-    if cell.excludes_zero:
-        return ("better", "better") if cell.gain.difference > 0 else ("worse", "worse")
-    return "not told from 0", ""
-
-
-def settings_table(means: Mapping[str, MeanGain]) -> PageTable:
+def settings_table(experiment: Experiment, means: Mapping[str, MeanGain]) -> PageTable:
     """A row an arm: its mean gain in mIoU over all data sets and networks, with both intervals."""
     headings = [Heading("Arm"), Heading("Settings", True), Heading("Gain (points)", True)]
     headings += [Heading("This grid [95 %]", True), Heading("Settings like these [95 %]", True)]
     rows = [
         Row(
             [
-                Entry(display_name(arm)),
+                Entry(arm_name(experiment, arm)),
                 Entry(str(mean.settings), mean.settings, "number"),
                 number(mean.difference, sign=True),
                 Entry(interval_text(mean.low, mean.high), mean.low, "number"),
@@ -180,21 +203,54 @@ def settings_table(means: Mapping[str, MeanGain]) -> PageTable:
 
 
 def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:
-    """IoU by class, the mean over seeds: classes down, arms across."""
-    arms = arm_order(experiment)
+    """A row a class: the baseline's IoU, and how much every other arm has more or less of it, coloured."""
+    baseline = experiment.baseline
+    level = _class_means(each, baseline)
+    arms = [arm for arm in arm_order(experiment) if arm != baseline and _class_means(each, arm) is not None]
+    gains = {arm: each.over_baseline(each.class_iou, arm, baseline) for arm in arms}
+    shown = {arm: gain for arm, gain in gains.items() if gain is not None}
+    if not shown:  # without a baseline, or with it alone: levels
+        arms = [arm for arm in arm_order(experiment) if arm != baseline]
+    sizes = [abs(float(value)) for gain in shown.values() for value in gain if not np.isnan(value)]
+    reach = max([0.1, *sizes])
     rows = []
     for index, name in enumerate(each.classes):
-        values = [[float(seed[index]) for seed in each.class_iou.get(arm, {}).values()] for arm in arms]
-        means = [float(mean_defined(np.array(seeds))) if seeds else None for seeds in values]
-        rows.append(Row([Entry(name), *map(number, means)], hole=all(not _there(mean) for mean in means)))
-    headings = [Heading("Class"), *(Heading(display_name(arm), True) for arm in arms)]
-    notes = ["IoU in percent, the mean over the seeds that are done; empty where none is, or the class is absent."]
-    return PageTable(key, f"IoU by class: {each.title}, {each.protocol}", headings, rows, notes)
+        own = None if level is None else float(level[index])
+        cells = [_heat(float(gain[index]), reach) for gain in shown.values()]
+        if not shown:
+            means = [_class_means(each, arm) for arm in arms]
+            cells = [number(None if mean is None else float(mean[index])) for mean in means]
+        rows.append(Row([Entry(name), number(own), *cells], hole=not _there(own) and not any(c.text for c in cells)))
+    names = [arm_name(experiment, arm) for arm in (shown or arms)]
+    headings = [Heading("Class"), Heading(f"{arm_name(experiment, baseline)} (%)", True)]
+    headings += [Heading(name, True) for name in names]
+    notes = [
+        f"IoU of {baseline_name(experiment)} in percent, and what the others have more (orange) or less (violet), in "
+        "points; means over seeds. Single classes are noisier than their mean: no intervals here. Empty: the class is "
+        "absent."
+    ]
+    return PageTable(key, f"{each.title}, {each.protocol}", headings, rows, notes, kind="heat")
+
+
+def _class_means(each: Measured, arm: str) -> NDArray[np.float64] | None:
+    """IoU by class, the mean over the seeds in which it is defined; None without a run."""
+    seeds = list(each.class_iou.get(arm, {}).values())
+    if not seeds:
+        return None
+    stacked = np.stack(seeds)
+    return np.array([mean_defined(stacked[:, index]) for index in range(stacked.shape[1])])
+
+
+def _heat(gain: float, reach: float) -> Entry:
+    if math.isnan(gain):
+        return Entry("", kind="number")
+    text, kind = f"{round(gain, 1) + 0.0:+.1f}", "number less" if gain < 0 else "number"
+    return Entry(text, gain, kind, heat=round(HOTTEST * abs(gain) / reach))
 
 
 def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> PageTable:
     """Every run of the experiment with what became of it."""
-    headings = [*map(Heading, ("Data set", "Model", "Arm")), Heading("Seed", True)]
+    headings = [*map(Heading, ("Arm", "Data set", "Model")), Heading("Seed", True)]
     headings += [*map(Heading, ("Status", "Reason", "Commit", "Data")), Heading("Seconds", True)]
     rows = []
     for run in experiment.runs():
@@ -205,7 +261,7 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
         rows.append(
             Row(
                 [
-                    *(Entry(name) for name in (run.dataset, run.model, display_name(run.arm))),
+                    *(Entry(name) for name in (arm_name(experiment, run.arm), run.dataset, run.model)),
                     Entry(str(run.seed), run.seed, "number"),
                     Entry(of_run["status"], runs=key, title=hover([of_run])),
                     Entry(of_run["reason"], kind="wide"),
@@ -216,7 +272,8 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
                 hole=not done,
             )
         )
-    return PageTable("runs-all", "Every run", headings, rows).compact(0, 1)
+    table = PageTable("runs-all", "Every run", headings, rows).compact(1, 2)
+    return table.without_empty()
 
 
 def hover(runs: Sequence[Mapping[str, str]]) -> str:
@@ -240,8 +297,3 @@ def _mean(cell: Cell, facts: Mapping[str, dict[str, str]]) -> Entry:
 
 def _there(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
-
-
-def data_uri(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

@@ -1,63 +1,148 @@
 "use strict";
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+// Controls that need this script are hidden until it runs.
+for (const each of all("[data-script]")) each.hidden = false;
 // Tables: a click on a heading sorts, words in the box above filter. What has no value sorts last.
-for (const table of document.querySelectorAll("table.sortable")) {
+for (const table of all("table.sortable")) {
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
-  headings.forEach((heading, column) => heading.querySelector("button").addEventListener("click", () => {
-    const down = heading.getAttribute("aria-sort") === "ascending";
-    headings.forEach((other) => other.removeAttribute("aria-sort"));
-    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const numeric = heading.classList.contains("number");
-    const value = (row) => row.cells[column].dataset.value ?? (numeric ? "" : row.cells[column].textContent.trim());
-    const compare = (a, b) => {
-      const [x, y] = [value(a), value(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      return (numeric ? Number(x) - Number(y) : x.localeCompare(y)) * (down ? -1 : 1);
-    };
-    body.append(...[...body.rows].sort(compare));
-  }));
+  headings.forEach((heading, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...heading.childNodes);
+    heading.append(button);
+    button.addEventListener("click", () => {
+      const down = heading.getAttribute("aria-sort") === "ascending";
+      headings.forEach((other) => other.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const numeric = heading.classList.contains("number");
+      const value = (row) => row.cells[column].dataset.value ?? (numeric ? "" : row.cells[column].textContent.trim());
+      const compare = (a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (x === "" || y === "") return (x === "") - (y === "");
+        return (numeric ? Number(x) - Number(y) : x.localeCompare(y)) * (down ? -1 : 1);
+      };
+      body.append(...[...body.rows].sort(compare));
+      table.parentElement.scrollTop = 0;
+    });
+  });
 }
-for (const input of document.querySelectorAll(".filter input")) {
-  const table = document.getElementById(input.dataset.table);
+for (const input of all(".filter input")) {
+  const body = document.getElementById(input.dataset.table).tBodies[0];
   const shown = document.getElementById(`${input.dataset.table}-shown`);
   const filter = () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;
-    for (const row of table.tBodies[0].rows) {
+    for (const row of body.rows) {
       const text = row.textContent.toLowerCase();
       row.hidden = !words.every((word) => text.includes(word));
       count += !row.hidden;
     }
-    shown.textContent = `${count} of ${table.tBodies[0].rows.length} rows`;
+    shown.textContent = count ? `${count} of ${body.rows.length} rows` : `no row holds “${input.value.trim()}”`;
   };
   input.addEventListener("input", filter);
   filter();
 }
+// The ranking of one data set and network by one protocol at a time.
+const choices = all("select[data-board]");
+const choose = () => {
+  for (const board of all(".board")) {
+    board.hidden = choices.some((select) => board.dataset[select.dataset.board] !== select.value);
+  }
+};
+if (choices.length) {
+  choices.forEach((select) => select.addEventListener("change", choose));
+  choose();
+}
 // A number tells which runs it was made of.
-const runs = JSON.parse(document.getElementById("runs").textContent);
-const dialog = document.getElementById("provenance");
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-runs]");
-  if (!button) return;
-  const list = document.getElementById("provenance-runs");
-  list.replaceChildren(...button.dataset.runs.split(" ").map((key) => {
-    const part = document.createElement("dl");
-    for (const [name, text] of Object.entries(runs[key])) {
-      const term = document.createElement("dt");
-      const description = document.createElement("dd");
-      term.textContent = name;
-      description.textContent = text;
-      part.append(term, description);
-    }
-    return part;
-  }));
-  dialog.showModal();
+const told = document.getElementById("runs");
+if (told) {
+  const runs = JSON.parse(told.textContent);
+  const dialog = document.getElementById("provenance");
+  for (const span of all("[data-runs]")) {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", title: span.title, textContent: span.textContent });
+    button.dataset.runs = span.dataset.runs;
+    button.setAttribute("aria-haspopup", "dialog");
+    span.replaceWith(button);
+    button.addEventListener("click", () => {
+      document.getElementById("provenance-runs").replaceChildren(...button.dataset.runs.split(" ").map((key) => {
+        const part = document.createElement("dl");
+        for (const [name, text] of Object.entries(runs[key])) {
+          const [term, description] = ["dt", "dd"].map((tag) => document.createElement(tag));
+          term.textContent = name;
+          description.textContent = text;
+          part.append(term, description);
+        }
+        return part;
+      }));
+      dialog.showModal();
+    });
+  }
+}
+// A link into a folded section opens it; printing opens all.
+const open = () => {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let each = target; each; each = each.parentElement) if (each.matches("details")) each.open = true;
+  if (target) target.scrollIntoView();
+};
+addEventListener("hashchange", open);
+open();
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = all("details:not([open])");
+  folded.forEach((each) => { each.open = true; });
 });
-// Examples: one arm at a time beside the image and its ground truth.
-for (const chooser of document.querySelectorAll("fieldset[data-examples]")) {
-  chooser.addEventListener("change", (event) => {
-    for (const picture of document.querySelectorAll(`#${chooser.dataset.examples} [data-arm]`)) {
-      picture.hidden = picture.dataset.arm !== event.target.value;
-    }
+addEventListener("afterprint", () => folded.forEach((each) => { each.open = false; }));
+// Examples: one image at a time, one arm beside the baseline.
+for (const compare of all(".compare")) {
+  const images = all("[data-image]", compare);
+  const arm = compare.querySelector("[data-arm-choice]");
+  const truth = compare.querySelector("[data-truth]");
+  let place = 0;
+  const show = () => {
+    images.forEach((image, number) => { image.hidden = number !== place; });
+    for (const view of all("[data-arm]", compare)) view.hidden = view.dataset.arm !== arm.value;
+    compare.querySelector("output").textContent = `${place + 1} of ${images.length}`;
+  };
+  const step = (by) => { place = (place + by + images.length) % images.length; show(); };
+  const flip = () => truth.setAttribute("aria-pressed", compare.classList.toggle("showing-truth"));
+  arm.addEventListener("change", show);
+  for (const button of all("[data-step]", compare)) button.addEventListener("click", () => step(Number(button.dataset.step)));
+  truth.addEventListener("click", flip);
+  for (const slider of all("[data-set]", compare)) {
+    slider.addEventListener("input", () => compare.style.setProperty(slider.dataset.set, slider.value));
+  }
+  compare.addEventListener("keydown", (event) => {
+    if (event.target === arm || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = { n: () => step(1), p: () => step(-1), t: flip }[event.key.toLowerCase()];
+    if (act) act();
+  });
+  show();
+}
+// A figure as a file: with the colours of white paper, whatever the page shows.
+const PAPER = { "--ground": "#ffffff", "--line": "#d5d5d5", "--text-quiet": "#595959" };
+const save = (name, address) => Object.assign(document.createElement("a"), { download: name, href: address }).click();
+for (const button of all("button[data-save]")) {
+  button.addEventListener("click", () => {
+    const figure = button.closest("figure");
+    const copy = figure.querySelector("svg").cloneNode(true);
+    const { width, height } = copy.viewBox.baseVal;
+    const attributes = { xmlns: "http://www.w3.org/2000/svg", width, height, style: "color: #1b1f24; background: #ffffff" };
+    for (const [key, value] of Object.entries({ ...attributes, "font-family": "sans-serif" })) copy.setAttribute(key, value);
+    const style = document.createElementNS(attributes.xmlns, "style");
+    style.textContent = "text { fill: currentColor } * { stroke-linejoin: round }";
+    copy.prepend(style);
+    const text = new XMLSerializer().serializeToString(copy).replace(/var\((--[a-z-]+)\)/g, (_, key) => PAPER[key]);
+    const address = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+    const name = `${figure.dataset.name}.${button.dataset.save}`;
+    if (button.dataset.save === "svg") return save(name, address);
+    const image = new Image();
+    image.addEventListener("load", () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 4 * width, height: 4 * height });
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      save(name, canvas.toDataURL("image/png"));
+    });
+    image.src = address;
   });
 }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from harness.experiment.schema import Experiment
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
+from harness.reporting.page.graphics import downloads
+from harness.reporting.verdicts import NOT_COMPARED
 
 VERDICTS = "papers_verdicts"
 # Columns of the files and what they are called here; a sign goes before differences.
@@ -13,6 +15,7 @@ TEXTS = {"dataset": "Data set", "model": "Model", "method": "Method", "setting":
 TEXTS |= {"reading": "Reading", "protocol": "Protocol"}
 NUMBERS = {"published": ("Published", False), "published_gain": ("Published gain", True), "mean": ("Measured", False)}
 NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "runs": ("Runs", False)}
+NO_VERDICT = "–: no verdict, since the runs are not as published; the number says why."
 HOLES = ("not run", "not measurable here")
 COLORS = {"confirmed": "better", "contradicted": "worse"}
 
@@ -38,7 +41,9 @@ def paper_tables(experiment: Experiment, tables: Path, facts: Mapping[str, dict[
         headings += [Heading("Verdict"), Heading("Why"), Heading("Source")]
         rows = [_row(experiment, line, texts, facts) for line in lines]
         title = f"Published and measured: {path.stem.removeprefix('papers_').replace('_', ' ')}"
-        found.append(PageTable(path.stem.replace("_", "-"), title, headings, rows))
+        key, files = path.stem.replace("_", "-"), downloads(tables, path.stem)
+        table = PageTable(key, title, headings, rows, [NO_VERDICT], files)
+        found.append(table.said_once(len(headings) - 2, len(headings) - 1).without_empty())
     return found
 
 
@@ -59,7 +64,8 @@ def _row(experiment: Experiment, line: dict[str, str], texts: list[str], facts: 
             entry = Entry(entry.text, entry.value, "number", " ".join(keys), title)
         cells.append(entry)
     visible = f" (gains of {float(line['gain_visible']):.2f} would be seen)" if line["gain_visible"] else ""
-    cells.append(Entry(line["verdict"] + visible, kind=COLORS.get(line["verdict"], "")))
+    verdict = "–" if line["verdict"] == NOT_COMPARED else line["verdict"] + visible
+    cells.append(Entry(verdict, kind=COLORS.get(line["verdict"], "")))
     cells += [Entry(line["reason"], kind="wide"), Entry(line["source"], kind="wide")]
     return Row(cells, hole=line["verdict"] in HOLES)
 
