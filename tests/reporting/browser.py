@@ -6,6 +6,7 @@ import select
 import shutil
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,15 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, ""), " ": (32, " "), "ArrowDown": (40, "")}
+KEYS = {
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    "Tab": (9, ""),
+    " ": (32, " "),
+    "ArrowDown": (40, ""),
+    "ArrowRight": (39, ""),
+    "End": (35, ""),
+}
 DIALOG = "Page.javascriptDialogOpening"  # alert() and the like, which stop the page until somebody answers
 COMPLAINTS = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", DIALOG)
 SECONDS = 60
@@ -72,6 +81,19 @@ class Browser:
         """The width in pixels of every image of the page, once all are decoded; fails if one cannot be."""
         self.run("document.querySelectorAll('[hidden]').forEach((each) => each.hidden = false)")
         return self.run("Promise.all([...document.images].map((each) => each.decode().then(() => each.naturalWidth)))")
+
+    def prefer(self, scheme: str) -> None:
+        """Make the browser ask for "light" or "dark" pages."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def without_scripts(self, off: bool) -> None:
+        """Whether pages that are opened from now on run without their scripts."""
+        self.send("Emulation.setScriptExecutionDisabled", value=off)
+
+    def printed(self) -> bytes:
+        """The page as a PDF, as a person would print it."""
+        return b64decode(self.send("Page.printToPDF", preferCSSPageSize=True)["data"])
 
     def press(self, *keys: str) -> None:
         """Press keys as a person does: names of `KEYS`, or letters."""

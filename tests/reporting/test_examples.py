@@ -116,13 +116,13 @@ def words(figure):
 
 
 def figure_of(experiment, results, root):
-    return examples_figure(gather(experiment, results, "tiny", "lite0_fpn", root), "whole")
+    return examples_figure(experiment, gather(experiment, results, "tiny", "lite0_fpn", root))
 
 
 def test_every_arm_stands_below_image_and_ground_truth_with_errors_and_a_window(predicted):
     experiment, results, dataset = predicted
     examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
-    figure = examples_figure(examples, "whole")
+    figure = examples_figure(experiment, examples)
     assert [arm.arm for arm in examples.arms] == ["plain", "rival_one"]
     assert len(figure.axes) == 3 * 2 * (2 + 2)
     samples = {sample.id: sample for sample in dataset.samples("test")}
@@ -176,7 +176,7 @@ def test_names_seeds_scores_and_what_is_missing_are_written(predicted):
     label = dataset.read_label(dataset.samples("test")[0])
     alone = 100 * (label == 0).sum() / (label != 255).sum() / 3  # the IoU of class 0; those of 1 and 2 are 0
     assert f"mIoU {alone:.1f}" in written
-    assert any("Not shown: cross entropy, not run." in text for text in written)
+    assert any("Not shown: Cross entropy: not run." in text for text in written)
 
 
 def test_all_that_is_written_stays_in_the_picture(predicted):
@@ -213,7 +213,7 @@ def test_of_several_rivals_the_one_with_the_highest_miou_is_judged(predicted, ma
     assert examples.rule.startswith(
         "Images chosen by the mIoU of c, the arm with the highest mIoU of those shown, less"
     )
-    assert len(examples_figure(examples, "whole").axes) == 3 * 2 * (2 + 3)
+    assert len(examples_figure(experiment, examples).axes) == 3 * 2 * (2 + 3)
 
 
 def test_without_the_baseline_images_are_chosen_by_the_miou_itself(predicted):
@@ -253,7 +253,7 @@ def test_without_a_root_a_line_says_why_and_stands_in_the_pictures_place(predict
 
 def test_without_label_maps_nothing_is_drawn_and_a_line_says_why(tiny_data, make_experiment, tmp_path, capsys):
     assert write_examples(make_experiment(datasets=["tiny"]), tmp_path) == []
-    assert "no run has label maps of the protocol whole (plain, not run; rival one, not run" in capsys.readouterr().err
+    assert "no run has label maps of the protocol whole (not run)" in capsys.readouterr().err
 
 
 def test_label_maps_of_other_data_are_refused(predicted, tiny_data, capsys):

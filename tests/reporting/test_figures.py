@@ -13,9 +13,10 @@ from harness.reporting.figures.curves import read_curves
 from harness.reporting.figures.edges import boundary_figure
 from harness.reporting.figures.gains import gains_figure, miou_figure, settings_figure
 from harness.reporting.figures.latency import latency_figure, read_latency
-from harness.reporting.figures.style import STYLE, arm_styles, only_text, save
+from harness.reporting.figures.style import STYLE, only_text, save
 from harness.reporting.figures.training import diagnostics_figure, training_figure
 from harness.reporting.measured import Measured, measure
+from harness.reporting.names import arm_name, arm_styles
 from harness.reporting.over_settings import over_settings
 from harness.statistics.interval import Gain
 from harness.statistics.scores import miou_of
@@ -56,7 +57,9 @@ def test_the_miou_figure_shows_every_run_its_mean_and_the_interval(make_experime
     (group,) = groups(experiment, tmp_path, ["region"], ["whole"])
     expected = by_gain(cells(experiment, group, [miou_of("region")]))
     left, right = miou_figure(experiment, measure(experiment, tmp_path)).axes
-    assert [label.get_text() for label in left.get_yticklabels()] == [cell.arm.replace("_", " ") for cell in expected]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        arm_name(experiment, cell.arm) for cell in expected
+    ]
     assert left.get_ylim()[0] > left.get_ylim()[1]  # the first row on top
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines]
     for row, cell in enumerate(expected):
@@ -98,9 +101,20 @@ def test_the_diagnostics_figure_shows_what_stands_behind_the_losses(make_experim
     experiment = make_experiment()
     write_all(experiment, tmp_path)
     figure = diagnostics_figure(experiment, read_curves(experiment, tmp_path))
+    assert figure.axes == []  # only the rival logs any: there is nothing to compare
+    experiment = make_experiment(arms={name: {"method": "cross_entropy"} for name in ("plain", "rival_one", "second")})
+    write_all(experiment, tmp_path)
+    figure = diagnostics_figure(experiment, read_curves(experiment, tmp_path))
     assert_readable(figure)
     assert [axis.get_title() for axis in figure.axes] == ["pixel anchor", "kept share", "pixel anchor, layer1"]
-    assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1]  # only the rival logs them
+    assert [len(axis.lines) for axis in figure.axes] == [2, 2, 2]
+
+
+def test_two_arms_show_all_that_either_logs(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(arms={name: {"method": "cross_entropy"} for name in ("plain", "rival_one")})
+    write_all(experiment, tmp_path)
+    figure = diagnostics_figure(experiment, read_curves(experiment, tmp_path))
+    assert [len(axis.lines) for axis in figure.axes] == [1, 1, 1]
 
 
 def test_a_run_away_loss_is_drawn_on_a_logarithmic_scale_with_its_end_marked(make_experiment, write_run, tmp_path):
@@ -124,7 +138,7 @@ def test_without_records_there_are_figures_that_say_so(make_experiment, tmp_path
     written = write_figures(experiment, tmp_path)
     folder = tmp_path / "reports" / "little" / "figures"
     assert [path.stem for path in written] == list(figure_names(experiment))
-    expected = {f"{name}.{suffix}" for name in figure_names(experiment) for suffix in ("png", "pdf")}
+    expected = {f"{name}.{suffix}" for name in figure_names(experiment) for suffix in ("png", "pdf", "svg")}
     assert {path.name for path in folder.iterdir()} == expected
     assert [text.get_text() for text in training_figure(experiment, read_curves(experiment, tmp_path)).texts] == [
         "no run has a training curve yet"
@@ -160,7 +174,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         figure = Figure((1, 1))
         figure.add_subplot().plot([0, 1])
         save(figure, tmp_path / name)
-    for suffix in (".png", ".pdf"):
+    for suffix in (".png", ".pdf", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
@@ -228,7 +242,7 @@ def test_the_forest_plot_of_all_settings_shows_each_and_their_means(make_experim
     figure = settings_figure(experiment, measured)
     means = over_settings(experiment, measured)
     (axis,) = figure.axes
-    assert [label.get_text().replace(" ", "_") for label in axis.get_yticklabels()] == list(means)
+    assert [label.get_text() for label in axis.get_yticklabels()] == [arm_name(experiment, arm) for arm in means]
     drawn = [(list(np.atleast_1d(line.get_xdata())), list(np.atleast_1d(line.get_ydata()))) for line in axis.lines]
     for row, (arm, mean) in enumerate(means.items()):
         for expected in ([mean.low, mean.high], [mean.low_like, mean.high_like]):
@@ -241,18 +255,16 @@ def test_the_forest_plot_of_all_settings_shows_each_and_their_means(make_experim
     assert "settings" not in figure_names(make_experiment())
 
 
-def test_boundary_scores_stand_over_their_widths_in_pixels(make_experiment):
+def test_boundary_gains_stand_over_their_widths_in_pixels(make_experiment):
     experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "pne": {}}, protocols=["whole"])
     edges = []
     for width, level in (("10px", 50.0), ("3px", 40.0), ("0.02", 99.0)):
         edges += [cell("plain", f"boundary_miou@{width}", level=level)]
         edges += [cell("pne", f"boundary_miou@{width}", level / 10, 0.1, level=level + 1)]
-    left, right, *_ = boundary_figure(experiment, [measured_of(edges=edges)]).axes
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in left.lines] == [
-        ([3, 10], [40.0, 50.0]),
-        ([3, 10], [41.0, 51.0]),
-    ]
-    assert ([3, 10], [4.0, 5.0]) in [(list(line.get_xdata()), list(line.get_ydata())) for line in right.lines]
+    boundary, _ = boundary_figure(experiment, [measured_of(edges=edges)]).axes
+    zero, gains = [(list(line.get_xdata()), list(line.get_ydata())) for line in boundary.lines]
+    assert zero[1] == [0, 0]
+    assert gains == ([3, 10], [4.0, 5.0])
 
 
 def test_a_single_arm_has_nothing_to_be_compared_with(make_experiment, write_all, tmp_path):
@@ -264,7 +276,7 @@ def test_a_single_arm_has_nothing_to_be_compared_with(make_experiment, write_all
             "plain is the only arm: there is nothing to compare it with."
         ]
     figure = boundary_figure(experiment, measured)
-    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [[], ["no gains yet"]] * 2
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["no gains yet"]] * 2
     assert_readable(figure)
     assert_readable(miou_figure(experiment, measured))
 
