@@ -83,7 +83,7 @@ rule report:
         EXTERNAL_RECORDS,
         mark_of_report,
     output:
-        in_report("Tables", TABLES),
+        TABLES,
         in_report("Figures", FIGURES),
         in_report("Examples", [EXAMPLES]),
         in_report("Page", [PAGE]),

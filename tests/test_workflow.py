@@ -35,7 +35,6 @@ def check_report(repository, experiment, results):
     report = results / "reports/tiny"
     files = {category: {Path(path) for path in paths["Other"]} for category, paths in shown.items()}
     assert files == {
-        "Tables": {report / f"tables/{name}.html" for name in ("miou", "per_class", "boundary")},
         "Figures": {path for path in (report / "figures").glob("*.png") if not path.stem.startswith("examples")},
         "Examples": {report / "figures/examples.png"},
         "Page": {report / "report.html"},

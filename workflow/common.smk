@@ -64,19 +64,17 @@ VERIFIED = [f"{RESULTS}/data/{dataset}/verify.json" for dataset in EXPERIMENT.da
 RECORDS = [f"{run.folder(RESULTS)}/record.json" for run in EXPERIMENT.runs()]
 # Nothing makes the records of external arms; a new one makes the report again.
 EXTERNAL_RECORDS = [str(path) for path in external_records(EXPERIMENT, Path(RESULTS))]
-FORMATS = ("csv", "html", "md", "tex")
+FORMATS = ("csv", "md", "tex")
 TABLES = [f"{REPORT}/tables/{name}.{suffix}" for name in ("miou", "per_class", "boundary") for suffix in FORMATS]
 CAPTIONS = figure_names(EXPERIMENT)
-FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "pdf")]
+FIGURES = [f"{REPORT}/figures/{name}.{suffix}" for name in CAPTIONS for suffix in ("png", "pdf", "svg")]
 EXAMPLES = f"{REPORT}/figures/examples.png"
 PAGE = f"{REPORT}/report.html"
 # What `snakemake --report` shows of each file name; of its formats those that a browser shows.
 SHOWN = (".html", ".png")
 ABOUT = CAPTIONS | {
-    "per_class": "IoU of every class.",
-    "boundary": "Boundary mIoU and trimap mIoU by the width of the band.",
     "examples": "Test images and what each arm gets wrong.",
-    "report": "Tables, figures, examples and runs.",
+    "report": "The ranking, examples, tables, figures and runs.",
 }
 
 

@@ -133,6 +133,25 @@ def report(
 
 
 @app.command()
+def site(
+    results: Annotated[
+        list[Path], typer.Option("--results", help="Results folders; default: those in results/reference.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option("--out", help="The site's folder.")] = Path("site"),
+    figures: Annotated[bool, typer.Option(help="Draw the figures, which takes most of the time.")] = True,
+) -> None:
+    """Write a static site of committed records: experiments, methods, and how to hand in results."""
+    from harness.reporting.site import write_site
+
+    folders = results or sorted(path.parent for path in (DEFAULT_RESULTS / "reference").glob("*/runs"))
+    for folder in folders:
+        if not (folder / "runs").is_dir():
+            raise UserError(f"there are no runs in {folder}: give a results folder, the one that holds runs/")
+    written = write_site(folders, out, DEFAULT_CONFIG.parent, figures)
+    typer.echo(f"written: {out / 'index.html'} and {len(written) - 1} more pages")
+
+
+@app.command()
 def summary(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006

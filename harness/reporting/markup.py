@@ -1,10 +1,9 @@
-"""A table as Markdown and HTML, the same numbers in each as in LaTeX (`latex`)."""
+"""A table as Markdown, with the same numbers as in LaTeX (`latex`) and on the page."""
 
 import html as entities
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 ABOUT = "About these runs"
 DETAILS = "docs/metrics.md"  # a link from the repository's root, in Markdown
@@ -113,15 +112,6 @@ def markdown_table(
     return "\n".join(lines) + "\n"
 
 
-def html(grids: Sequence[Grid]) -> str:
-    """The tables one after the other as a fragment of a page, each a `<section class="grid">` with its notes.
-
-    Every cell has its unrounded number (or, without one, its text) in `data-value`, its kind as a class and its note as
-    a title. Nothing in a name or a reason becomes markup.
-    """
-    return "\n".join(map(_html_table, grids))
-
-
 def _markdown_row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
@@ -140,52 +130,3 @@ def _escape_interval(text: str) -> str:
     if re.fullmatch(r"[-+.\d]* ?\[[-+.\d]+, [-+.\d]+\]", text):
         return text
     return escape_markdown(text)
-
-
-def _html_table(grid: Grid) -> str:
-    lines = [
-        f'<section class="grid" id="{escape_html(grid.name)}">',
-        f"<table><caption>{escape_html(grid.full_title)}</caption>",
-        "<thead>",
-    ]
-    if grid.split:
-        spans = [(over, len(list(columns))) for over, columns in groupby(over for over, _ in grid.columns)]
-        lines.append(
-            "<tr>" + "".join(f'<th colspan="{width}">{escape_html(over)}</th>' for over, width in spans) + "</tr>"
-        )
-    lines += [
-        "<tr>" + "".join(f'<th scope="col">{escape_html(own)}</th>' for _, own in grid.columns) + "</tr>",
-        "</thead>",
-        "<tbody>",
-        *(
-            f"<tr>{''.join(_html_entry(entry, place < grid.stubs) for place, entry in enumerate(row))}</tr>"
-            for row in grid.rows
-        ),
-        "</tbody>",
-        "</table>",
-        _html_list(grid.notes),
-        *([f"<details><summary>{ABOUT}</summary>{_html_list(grid.more)}</details>"] if grid.more else []),
-        "</section>",
-    ]
-    if grid.fold:
-        lines = [f"<details><summary>{escape_html(f'{grid.full_title} ({grid.fold})')}</summary>", *lines, "</details>"]
-    return "\n".join(lines) + "\n"
-
-
-def _html_list(notes: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape_html(note)}</li>" for note in notes) + "</ul>"
-
-
-def _html_entry(entry: Entry, stub: bool) -> str:
-    start, end = ('<th scope="row"', "</th>") if stub else ("<td", "</td>")
-    value = entry.text if entry.value is None else repr(entry.value)
-    start += f' data-value="{escape_html(value)}"'
-    start += f' class="{escape_html(entry.kind.replace(" ", "-"))}"' if entry.kind else ""
-    start += f' title="{escape_html(entry.note)}"' if entry.note else ""
-    text, detail = escape_html(entry.text), escape_html(entry.detail)
-    if entry.strong and detail:
-        detail = f"<strong>{detail}</strong>"
-    elif entry.strong:
-        text = f"<strong>{text}</strong>"
-    aside = f" <small>({escape_html(entry.aside)})</small>" if entry.aside else ""
-    return f"{start}>{text}{aside}{f'<br>{detail}' if detail else ''}{end}"

@@ -41,13 +41,15 @@ READING = (
 )
 
 
-def write_paper_tables(experiment: Experiment, results: Path, known: Iterable[Cell] = ()) -> list[Finding]:
+def write_paper_tables(
+    experiment: Experiment, results: Path, known: Iterable[Cell] = (), folder: Path | None = None
+) -> list[Finding]:
     """Write tables/papers_* of `results`/reports/<experiment>: those that share a data set and model with it.
 
     `known` are cells with differences to the experiment's baseline that need not be computed again. Returns what was
-    found of every published figure in them.
+    found of every published figure in them. `folder` is where they go instead.
     """
-    folder = Path(results) / "reports" / experiment.name / "tables"
+    folder = folder or Path(results) / "reports" / experiment.name / "tables"
     settings = published.training_settings(published.FOLDER / "training_settings.csv")
     known = list(known)
     found: dict[str, list[Finding]] = {}

@@ -26,14 +26,17 @@ THIRDS = ("head", "mid", "tail")
 BOUNDARY_TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 
 
-def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measured] | None = None) -> None:
-    """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md, tex and html.
+def write_tables(
+    experiment: Experiment, results: Path, measured: Sequence[Measured] | None = None, folder: Path | None = None
+) -> None:
+    """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md and tex.
 
     miou has the verdicts; boundary, frequency (head, mid, tail), objects (by size) and per_class are details. seeds:
     what more seeds would see. settings: means over several data sets and networks. Where the experiment trains what the
-    papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again.
+    papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again,
+    and `folder` is where the tables go instead.
     """
-    folder = Path(results) / "reports" / experiment.name / "tables"
+    folder = folder or Path(results) / "reports" / experiment.name / "tables"
     measured = measure(experiment, results) if measured is None else measured
     region = [cell for each in measured for cell in each.region]
     grids = [*settings_grid(experiment, measured), *_rows_grids(experiment, region)]
@@ -66,7 +69,7 @@ def write_tables(experiment: Experiment, results: Path, measured: Sequence[Measu
         grids = _grids(experiment, found, "mIoU by object size", "objects", columns)
         write_table(folder / "objects", grids, COLUMNS, map(csv_row, found))
 
-    write_paper_tables(experiment, results, [*region, *frequency])
+    write_paper_tables(experiment, results, [*region, *frequency], folder)
 
 
 def _rows_grids(experiment: Experiment, found: Sequence[Cell]) -> list[Grid]:

@@ -7,17 +7,16 @@ from pathlib import Path
 
 from harness.compute import atomic
 from harness.reporting.latex import latex
-from harness.reporting.markup import Grid, html, markdown
+from harness.reporting.markup import Grid, markdown
 
 
 def write_table(
     path: Path, grids: Sequence[Grid], header: Sequence[str], rows: Iterable[Sequence[object]], empty: str = ""
 ) -> None:
-    """Write a table as `path`.csv (long, every digit), .md, .tex and .html, the same numbers rounded for reading."""
+    """Write a table as `path`.csv (long, every digit), .md and .tex, the same numbers rounded for reading."""
     atomic.write_text(path.with_suffix(".csv"), csv_text(header, rows))
     atomic.write_text(path.with_suffix(".md"), markdown(grids) or empty)
     atomic.write_text(path.with_suffix(".tex"), latex(grids))
-    atomic.write_text(path.with_suffix(".html"), html(grids))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -35,13 +35,12 @@ def test_the_report_shows_every_method(repository, tmp_path):
 
     if CHROMIUM is None:
         pytest.skip("the tables are right; to look at the page: apt-get install chromium")
-    figures = [path for path in (report / "figures").glob("*.png") if path.stem != "examples"]
     with browsing(tmp_path / "profile") as browser:
         browser.open(report / "report.html")
-        rows = browser.run("document.querySelectorAll('#miou tbody tr').length")
+        rows = browser.run("document.querySelectorAll('#board-0 tbody tr').length")
         examples = browser.run("new Set([...document.querySelectorAll('[data-arm]')].map((e) => e.dataset.arm)).size")
         widths = browser.image_widths()
         assert browser.complaints == []
-    assert rows == examples == len(experiment.arms)
-    assert len(widths) > len(figures) + 3 * len(experiment.arms)  # three images, and what each arm gets wrong in them
+    assert rows == examples + 1 == len(experiment.arms)  # the baseline stands on the left
+    assert len(widths) == 3 * 2 * len(experiment.arms)  # in three images what each arm predicts and gets wrong
     assert min(widths) > 0

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +7,6 @@ from markdown_it import MarkdownIt
 
 from harness.comparison import Cell
 from harness.evaluation.groups import Missing
-from harness.reporting import markup
 from harness.reporting.entries import arm_entry, cell_entry, gain_text, level_text, row_entries, runs_text
 from harness.reporting.latex import latex
 from harness.reporting.markup import (
@@ -115,55 +113,13 @@ def test_only_a_gain_that_is_told_from_zero_is_bold_and_only_in_the_main_table()
 def test_what_is_folded_keeps_its_table_and_says_why():
     facts = replace(nasty_grid(), notes=["a note"], more=["a fact"])
     folded = replace(facts, fold="many comparisons")
-    for text in (markdown([facts]), markup.html([facts])):
-        assert text.index("a note") < text.index("<details><summary>About these runs") < text.index("a fact")
-    for text in (markdown([folded]), markup.html([folded])):
-        assert text.startswith("<details><summary>")
-        assert text.count("</details>") == text.count("<details>") == 2
-        assert "(many comparisons)</summary>" in text
+    text = markdown([facts])
+    assert text.index("a note") < text.index("<details><summary>About these runs") < text.index("a fact")
+    text = markdown([folded])
+    assert text.startswith("<details><summary>")
+    assert text.count("</details>") == text.count("<details>") == 2
+    assert "(many comparisons)</summary>" in text
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown([folded]))
     assert html.count("<td") == 2 * 3
     assert "<script" not in html
     assert "a fact" in latex([folded])
-
-
-def test_html_shows_names_and_reasons_as_text_alone():
-    parser = Cells(markup.html([nasty_grid()]))
-    expected = " ".join(NASTY.split())
-    assert not {"script", "em", "a", "q"} & set(parser.tags)
-    assert expected in parser.texts  # the caption, headings, notes
-    first, *cells = parser.cells[:3]
-    assert first["data-value"].startswith(expected.replace("_", " "))
-    assert [float(each["data-value"]) for each in cells] == [CELL.spread.mean] * 2  # every digit, to sort by
-    hole = parser.cells[4]
-    assert hole["class"] == "hole"
-    assert expected in hole["title"]
-    assert len(parser.cells) == 6
-
-
-class Cells(HTMLParser):
-    """Every tag, every text, and the attributes of the cells of the body."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts, self.cells, self.body = [], [], [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.body = self.body or tag == "tbody"
-        if self.body and tag in ("td", "th"):
-            self.cells.append(dict(attributes))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-@settings(deadline=None)  # of a busy machine
-@given(texts)
-def test_text_is_the_same_after_html(text):
-    grid = Grid("n", text, [("", "a heading")], [[markup.Entry(text, note=text)]], [text])
-    parser = Cells(markup.html([grid]))
-    expected = " ".join(text.split())
-    assert parser.texts.count(expected) == 3
-    assert parser.cells == [{"scope": "row", "data-value": expected, "title": expected}]

@@ -60,11 +60,12 @@ def write_figures(
     results: Path,
     measured: "Sequence[Measured] | None" = None,
     processes: int | None = None,
+    folder: Path | None = None,
 ) -> list[Path]:
-    """Write figures/<name>.{png,pdf} of `results`/reports/<experiment> for all `figure_names`; returns the PNGs.
+    """Write figures/<name>.{png,pdf,svg} of `results`/reports/<experiment> for all `figure_names`; returns the PNGs.
 
     A figure without data says so. `measured` saves reading the records again; many figures are drawn by up to
-    `processes` processes, by default one a core.
+    `processes` processes, by default one a core. `folder` is where they go instead.
     """
     from harness.reporting.figures import (
         classes,
@@ -107,7 +108,7 @@ def write_figures(
         sample = embeddings.read_embeddings(experiment, results, *pair)
         jobs[f"embeddings_{'_'.join(pair)}"] = (embeddings.embeddings_figure, experiment, *pair, sample)
 
-    folder = Path(results) / "reports" / experiment.name / "figures"
+    folder = folder or Path(results) / "reports" / experiment.name / "figures"
     processes = min(processes or os.cpu_count() or 1, len(jobs) // FIGURES_A_PROCESS)
     if processes < 2:
         for name, job in jobs.items():

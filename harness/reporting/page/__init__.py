@@ -147,7 +147,7 @@ def page(
             examples=galleries,
             no_examples=reasons,
             sections=_sections(experiment, measured, folder, facts),
-            methods=_methods(experiment),
+            methods=_methods(experiment, home),
             description=_description(experiment),
             schedules=_schedules(experiment),
             reading=_reading(experiment, first),
@@ -247,7 +247,7 @@ def _is_of(name: str, family: str) -> bool:
     return name == family or name.startswith(f"{family}_")
 
 
-def _methods(experiment: Experiment) -> list[Described]:
+def _methods(experiment: Experiment, home: str) -> list[Described]:
     found = []
     for name, (color, _) in arm_styles(experiment).items():
         arm, shown = experiment.arms[name], arm_name(experiment, name)
@@ -263,6 +263,7 @@ def _methods(experiment: Experiment) -> list[Described]:
         ]
         facts += [("In this arm", said.strip(" ()"), "")] if (said := _arm_text(name, arm)) else []
         facts += [("Left open", about.left_open, "")] if about.left_open else []
+        facts += [("Elsewhere", "results in all experiments", f"method-{arm.method}.html")] if home else []
         found.append(Described(name, shown, color, about.idea, facts))
     return found
 
