@@ -9,7 +9,7 @@ EXPERIMENT ?= config/quick.yaml
 CORES ?= all
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test test-all check bench bench-gpu cost verify-reference soak clean
+.PHONY: help site run test test-all check bench bench-gpu cost verify-reference soak clean
 
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make check             what every commit must pass                                2 min'
 	@echo 'make bench             speed, as ratios against references                        6 min'
 	@echo 'make bench-gpu         speed on a GPU beside its goals; LIMIT=2 for two minutes      6 min'
+	@echo 'make site              a static site of the committed records, in site/            4 min'
 	@echo 'make cost              what methods cost on this processor                       18 min'
 	@echo 'make verify-reference  trains a committed run again and compares; CAMVID_ROOT    30 min'
 	@echo 'make soak              thirty runs while random jobs are killed                  10 min'
@@ -61,6 +62,10 @@ bench-gpu: .venv/ready
 # minute or two each), of all such runs, and compares the curves.
 verify-reference: .venv/ready
 	$(BIN)/python -m harness reproduce results/reference $(if $(ITERATIONS),--iterations $(ITERATIONS),--protocol whole)
+
+# Pages of all committed records for any static host.
+site: .venv/ready
+	$(BIN)/python -m harness site
 
 # What methods cost on this machine's processor; about a quarter of an hour on two idle cores (docs/performance.md).
 LATENCY := $(BIN)/python -m harness latency --device cpu

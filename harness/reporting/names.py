@@ -20,8 +20,14 @@ COLORS = {
     "car": "#868b1f",
     "pne": "#a5674a",
     "cross_entropy_longer": "#8d7f5f",
+    "deep_supervision": "#5b6ee1",
+    "lovasz_softmax": "#4f8f3a",
+    "jaccard_metric": "#b8489f",
+    "ohem": "#3f8a86",
+    "active_boundary": "#c0564f",
+    "conditional_boundary": "#6d7fa8",
 }
-SPARE_COLORS = ("#5b6ee1", "#4f8f3a", "#b8489f", "#3f8a86", "#c0564f", "#6d7fa8", "#a06cc4", "#9c7b1e", "#c45f86")
+SPARE_COLORS = ("#a06cc4", "#9c7b1e", "#c45f86", "#4a7fd0", "#7f8a3c", "#b06a38", "#5f7f96", "#a2577f", "#38908f")
 MARKERS = "osD^v<>ph"
 
 

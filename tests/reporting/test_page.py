@@ -13,18 +13,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from harness.comparison import cells
+from harness.comparison import Cell, cells
 from harness.datasets.pictures import painted
 from harness.evaluation.groups import groups
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures.style import STYLE, save
 from harness.reporting.measured import Measured
-from harness.reporting.names import COLORS, SPARE_COLORS, arm_name
+from harness.reporting.names import COLORS, SPARE_COLORS, arm_name, arm_styles, baseline_name, in_sentence
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, number
 from harness.reporting.page.gallery import gallery
+from harness.reporting.page.leaderboard import answer, title
 from harness.runs.record import write_json
+from harness.statistics.interval import Gain
 from harness.statistics.scores import miou, miou_of
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -386,3 +388,64 @@ def test_the_script_is_valid():
     if node is None:
         pytest.skip("no node on this machine to read the script with")
     assert subprocess.run([node, "--check", HERE / "page.js"], check=False).returncode == 0
+
+
+TITLES = {
+    "cross_entropy": "Cross entropy",
+    "contextrast_pp": "Contextrast++",
+    "pixel_contrast_memory": "Pixel contrast + memory",
+    "cross_entropy_longer": "Cross entropy, 2.9× longer",
+    "mine": "mine",
+}
+
+
+def test_arms_are_named_after_their_methods(make_experiment):
+    arms = {
+        "cross_entropy": {},
+        "cross_entropy_longer": {"method": "cross_entropy", "longer": 2.9},
+        "pixel_contrast_memory": {"method": "pixel_contrast", "memory": True},
+        "contextrast_pp": {},
+        "mine": {"method": "contextrast"},
+    }
+    experiment = make_experiment(arms=arms, baseline="cross_entropy")
+    assert {arm: arm_name(experiment, arm) for arm in experiment.arms} == TITLES
+    assert baseline_name(experiment) == "cross entropy"
+    assert in_sentence(experiment, "contextrast_pp") == "Contextrast++"
+
+
+def test_colours_are_of_the_method_in_every_experiment(make_experiment):
+    one = make_experiment(arms={"cross_entropy": {}, "car": {}, "contextrast": {}}, baseline="cross_entropy")
+    other = make_experiment(arms={"pne": {}, "mine": {"method": "contextrast"}, "car": {}}, baseline="pne")
+    first, second = arm_styles(one), arm_styles(other)
+    assert first["car"] == second["car"]
+    assert second["mine"] == first["contextrast"]  # the only arm of its method
+    assert len({color for color, _ in second.values()}) == 3
+
+
+def cells_of(arms, **gains):
+    shared = {"dataset": "scenes", "model": "m", "protocol": "whole", "metric": "miou", "missing": {}}
+    return [
+        Cell(**shared, arm=arm, values={0: 60.0, 1: 61.0}, gain=gains.get(arm), is_baseline=arm == "cross_entropy")
+        for arm in arms
+    ]
+
+
+@pytest.mark.parametrize(
+    ("car", "longer", "expected"),
+    [
+        (Gain(0.5, -0.2, 1.2), Gain(3.0, 2.0, 4.0), "no method beats cross entropy by more than 1.20 points, and none "
+         "can be told from it; training 2 times as long does, by +3.00 [+2.00, +4.00] points."),
+        (Gain(0.5, 0.2, 0.8), None, "1 of 1 methods beats cross entropy, CAR by most: +0.50 [+0.20, +0.80] points."),
+        (Gain(-0.5, -0.8, -0.2), None, "every method is behind cross entropy."),
+        (Gain(0.5), None, "there are not enough runs for an answer: single runs differ from cross entropy by +0.50 "
+         "points, and nothing follows about the methods."),
+        (None, None, "There is no result yet"),
+    ],
+)  # fmt: skip
+def test_the_answer_is_one_sentence_that_the_intervals_bear_out(make_experiment, car, longer, expected):
+    arms = {"cross_entropy": {}, "car": {}, "cross_entropy_longer": {"method": "cross_entropy", "longer": 2.0}}
+    experiment = make_experiment(arms=arms, baseline="cross_entropy")
+    measured = Measured("scenes", "m", "whole", region=cells_of(arms, car=car, cross_entropy_longer=longer))
+    said = answer(experiment, [measured], {})
+    assert expected in said
+    assert title(experiment) == "1 method against cross entropy on Scenes"

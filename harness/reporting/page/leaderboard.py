@@ -206,15 +206,20 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], protocol: str) -> list
 
 
 def title(experiment: Experiment) -> str:
-    """The experiment in words, the baseline's own variants aside: "7 methods against cross entropy on CamVid"."""
-    own = experiment.arms[experiment.baseline].method
-    variants = [arm for arm, given in experiment.arms.items() if given.method == own and arm != experiment.baseline]
-    methods = len(experiment.arms) - len(variants) - 1
+    """The experiment in words: "7 methods against cross entropy on CamVid"; the lesser kind of arms goes unsaid."""
     on = _and([datasets.load(name).title for name in experiment.datasets])
+    methods, variants = _kinds(experiment, experiment.arms)
     if not methods and not variants:
         return f"{arm_name(experiment, experiment.baseline)} on {on}"
-    number, kind = (methods, "method") if methods else (len(variants), "variant")
+    number, kind = (len(methods), "method") if len(methods) >= len(variants) else (len(variants), "variant")
     return f"{number} {kind}{'s' if number > 1 else ''} against {baseline_name(experiment)} on {on}"
+
+
+def _kinds(experiment: Experiment, arms: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Of `arms`, without the baseline, those of other methods than its own, and its own method's variants."""
+    own, others = experiment.arms[experiment.baseline].method, set(arms) - {experiment.baseline}
+    methods = {arm for arm in others if experiment.arms[arm].method != own}
+    return methods, others - methods
 
 
 def answer(experiment: Experiment, measured: Sequence[Measured], means: Mapping[str, MeanGain]) -> str:
@@ -251,9 +256,9 @@ def _span(gain: Gain | None) -> Span | None:
 
 
 def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> str:
-    """Who beats the baseline, and what bounds the others; arms of the baseline's own method are controls."""
-    own = experiment.arms[experiment.baseline].method
-    others = {arm for arm in gains if experiment.arms[arm].method != own}
+    """Who beats the baseline, and what bounds the others; of other methods, or where these are fewer, of all arms."""
+    others, variants = _kinds(experiment, gains)
+    others = others if len(others) >= len(variants) else set()
     methods = {arm: gains[arm] for arm in others or gains}
     better = {arm: span for arm, span in methods.items() if span.low > 0}
     if better:

@@ -68,8 +68,10 @@ def write_site(results: Sequence[Path], out: Path, configs: Path, figures: bool 
     """Write the site of all experiments in `configs` that have runs in one of the `results` folders; returns its pages.
 
     `figures`: draw them, which takes most of the time. Tables and figures are written under `out`/reports. Raises
-    UserError if no folder holds runs of an experiment.
+    UserError if no folder holds runs of an experiment, or this is no checkout of the project.
     """
+    if not SUBMIT.is_file():
+        raise UserError(f"there is no {SUBMIT}: make the site in a checkout of the project")
     pages: dict[str, str] = {}
     shown = []
     for folder, experiment in _experiments(results, configs):
