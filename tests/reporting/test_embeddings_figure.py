@@ -94,7 +94,7 @@ def test_an_arm_is_shown_by_its_lowest_seed_that_has_a_whole_file(make_experimen
     write(experiment, tmp_path, "rival_one", 0, classes=12)  # of another data set: scenes has 11
     assert [(each.arm, each.seed) for each in read_embeddings(experiment, tmp_path, *PAIR)][1] == ("rival_one", 2)
     figure = embeddings_figure(experiment, *PAIR, found)
-    assert "Without embeddings (not run, or made before they were kept): cross entropy." in note_of(figure)
+    assert "Without embeddings (not run, or made before they were kept): Cross entropy." in note_of(figure)
     assert "seed 1, 2;" in note_of(figure)
 
 
