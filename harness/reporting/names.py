@@ -41,8 +41,10 @@ def arm_name(experiment: Experiment, name: str) -> str:
     if arm.method == EXTERNAL or not name.startswith(arm.method):
         return display_name(name)
     title, addition = discovery.about(arm.method).title, display_name(name.removeprefix(arm.method)).strip()
-    if arm.longer != 1 and addition in ("", "longer"):
+    if arm.longer > 1 and addition in ("", "longer"):
         return f"{title}, {arm.longer:g}× longer"
+    if addition.isdigit():
+        return f"{title}, {int(addition):,} iterations"
     return f"{title} + {addition}" if addition else title
 
 

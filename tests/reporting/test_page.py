@@ -395,6 +395,7 @@ TITLES = {
     "contextrast_pp": "Contextrast++",
     "pixel_contrast_memory": "Pixel contrast + memory",
     "cross_entropy_longer": "Cross entropy, 2.9× longer",
+    "contextrast_1500": "Contextrast, 1,500 iterations",
     "mine": "mine",
 }
 
@@ -405,6 +406,7 @@ def test_arms_are_named_after_their_methods(make_experiment):
         "cross_entropy_longer": {"method": "cross_entropy", "longer": 2.9},
         "pixel_contrast_memory": {"method": "pixel_contrast", "memory": True},
         "contextrast_pp": {},
+        "contextrast_1500": {"method": "contextrast", "longer": 0.25},
         "mine": {"method": "contextrast"},
     }
     experiment = make_experiment(arms=arms, baseline="cross_entropy")

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.comparison import Cell
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
-from harness.reporting.figures.style import BASELINE_COLOR, PAGE, arm_styles, arms_legend, note, note_height, sheet
+from harness.reporting.figures.style import BASELINE_COLOR, PAGE, arms_legend, note, note_height, sheet
 from harness.reporting.lengths import Length
+from harness.reporting.names import arm_styles, baseline_name
 
 WIDER = 1.25  # times a marker's place on the axis of iterations, so that intervals of several arms stand side by side
 
@@ -22,7 +22,7 @@ def schedules_figure(experiment: Experiment, title: str, schedules: Sequence[tup
     """
     text = (
         f"{title}, protocol {experiment.protocols[0]}. Left: every run and the mean of each arm. Right: the gain over "
-        f"{display_name(experiment.baseline)} trained for as many iterations, with its 95 % interval, for all arms of "
+        f"{baseline_name(experiment)} trained for as many iterations, with its 95 % interval, for all arms of "
         "a length at once, though not for all lengths; hollow: it holds 0, or there is none (a single run)."
     )
     styles = arm_styles(experiment)
@@ -54,7 +54,7 @@ def schedules_figure(experiment: Experiment, title: str, schedules: Sequence[tup
     gains.set_ylabel("gain (points)")
     for axis in (scores, gains):
         _iterations(axis, [length.iterations for length, _ in schedules])
-    arms_legend(figure, styles, shown)
+    arms_legend(figure, experiment, shown)
     note(figure, text)
     return figure
 

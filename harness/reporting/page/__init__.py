@@ -39,7 +39,7 @@ from harness.runs.external_arms import EXTERNAL
 HERE = Path(__file__).parent
 # The folded sections: the families of figures in each. Of mIoU and of the classes the page has tables.
 FAMILIES = {
-    "gains": ("settings", "gains"),
+    "gains": ("settings", "gains", "schedules"),
     "classes": ("confusion",),
     "edges": ("boundary",),
     "sizes": ("frequency",),
