@@ -24,6 +24,9 @@ def run(
     ] = None,
     arm: Annotated[list[str], typer.Option("--arm", help="Only these arms, in this order; repeatable.")] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Start only what ends in time: for a machine whose disk goes with it.")
+    ] = False,
     mps: Annotated[bool, typer.Option("--mps", help="Share the GPU by NVIDIA's multi-process service.")] = False,
     device: DeviceOption = "auto",
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of torch, each run.")] = 1,
@@ -44,7 +47,7 @@ def run(
     seconds = read_budget(budget) if budget else None
     found = pieces(experiments, overrides, arm)
     with ExitStack() as stack:
-        work = Budget(found, results, seconds=seconds)
+        work = Budget(found, results, seconds=seconds, complete=complete)
         default, gpus = places(work.left(), results, device)
         work.jobs, work.on_gpu = jobs or default, bool(gpus)
         work.train = ["--device", device, "--threads", str(threads)]

@@ -80,6 +80,7 @@ class Budget:
     train: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     on_gpu: bool = False
+    complete: bool = False  # whether to start only what ends in time
     asked: int = 0  # the signal that asked for the end
 
     def __post_init__(self) -> None:
@@ -144,16 +145,19 @@ class Budget:
             self._say(f"started {piece.name}, {len(self.running)} at a time")
 
     def _next(self) -> Piece | None:
-        """The first that can end in time, else the first that reaches a checkpoint; of unknown ones it is assumed."""
+        """The first that can end in time, else the first that reaches a checkpoint; of unknown ones it is assumed.
+
+        With `complete` none that only reaches a checkpoint.
+        """
         time_left = self._time_left()
         if time_left < START_SECONDS:
             return None
         waiting = [piece for piece in self.pieces if piece not in self._tried and self._work(piece)]
-        waiting = [piece for piece in waiting if not holder(piece.run.folder(self.results)) and not self._twin(piece)]
-        for needed in (self.seconds_of, self._seconds_to_checkpoint):
+        waiting = [piece for piece in waiting if not holder(piece.run.folder(self.results))]
+        for needed in (self.seconds_of,) if self.complete else (self.seconds_of, self._seconds_to_checkpoint):
             for piece in waiting:
                 seconds = needed(piece)
-                if seconds is None or seconds <= time_left:
+                if (seconds is None or seconds <= time_left) and not self._twin(piece):
                     return piece
         return None
 

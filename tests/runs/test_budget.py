@@ -152,6 +152,9 @@ def test_of_known_pace_only_what_ends_or_reaches_a_checkpoint_is_begun(config, t
     assert work._next().run.arm == "pixel_contrast"  # the first that ends in time
     work._paces = {piece.setting: 20.0 if piece.run.arm == "contextrast" else 1000.0 for piece in work.pieces}
     assert work._next().run.arm == "contextrast"  # none ends; its checkpoint is 4 iterations away
+    work.complete = True
+    assert work._next() is None
+    work.complete = False
     work._paces = dict.fromkeys(work._paces, 1000.0)
     assert work._next() is None
     # With 9 of 10 iterations saved one is left.
@@ -182,6 +185,8 @@ def test_a_run_of_the_same_settings_in_another_experiment_waits_to_borrow(experi
     both = [experiment_file("one"), experiment_file("two")]
     work = Budget(pieces(both), tmp_path, jobs=4)
     work.running[work.pieces[0]] = None
+    work._tried.update(work.pieces[:2])
+    assert work._next() is work.pieces[3]
     assert work._twin(work.pieces[2]) and not work._twin(work.pieces[1]) and not work._twin(work.pieces[3])
 
 
