@@ -16,6 +16,12 @@ network (HRNet-W48 on Cityscapes' {CLASSES} classes, crops of 512x1024, batch 8,
 is in [the tables of measured costs](../results/reports/cost/training.md). Options and their defaults:
 `python -m harness list methods`; equations, and what released code does otherwise: each class's docstring.
 
+A gain over cross entropy may have other reasons than contrast, and `config/camvid-controls.yaml` compares them: more
+supervision (`deep_supervision`: the same maps and layer weights with cross entropy), more time (an arm of cross entropy
+with `compute_of: contextrast`, which trains as long as that takes), and a better pixel loss, of which the boundary
+losses are the rivals of boundary-aware negatives. `python -m harness equal-compute --config FILE` times the steps of
+the arms on your machine, in turns, and fills the ratio into the file; run it before you train.
+
 This page is written by `python -m harness list methods --markdown > docs/methods.md`.
 """
 HEADINGS = ("method", "published", "idea", "parameters", "memory", "what paper and code leave open")

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from harness.compute.machine import Machine
@@ -114,6 +115,18 @@ def test_steps_of_both_arms_are_timed_from_the_methods_start_on_training_data(
     record = json.loads(path.read_text())
     assert record["ratios"] == {"equal": 1.5}
     assert record["arms"]["late"]["settings"]["starts_at"] == 0.5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_steps_are_replayed_as_in_a_run(tiny_data, tmp_path, experiment, capsys):
+    longer = experiment.model_copy(
+        update={"schedule": experiment.schedule.model_copy(update={"log_every": 40, "iterations": 400})}
+    )
+    plan = Plan(warmup_iterations=6, warmup_seconds=0, rounds=6, settle=1, block=5)
+    (measured,) = equal_compute.measure(longer, Machine("cuda"), tmp_path, plan=plan, weights="none").values()
+    assert 0.5 < measured["tiny/hrnet_tiny"] < 10
+    assert "without a CUDA graph" not in capsys.readouterr().err
 
 
 def test_without_such_an_arm_there_is_nothing_to_measure(experiment_file, tmp_path):
