@@ -71,8 +71,7 @@ class Machine:
             return self.workers
         if device.type != "cuda":
             return 0
-        runs = max(1, devices.on_machine()) * devices.sharers()
-        return max(1, min(MOST_READERS, _processors() // runs - 1))
+        return max(1, min(MOST_READERS, processors_of_a_run() - 1))
 
     def _determine(self) -> None:
         """Let torch choose algorithms that give the same bits every time, before CUDA starts.
@@ -92,6 +91,11 @@ class Machine:
                 show(message, *others, **more)  # type: ignore[arg-type]  # as it was called
 
         warnings.showwarning = collect  # type: ignore[assignment]  # `show` with its arguments
+
+
+def processors_of_a_run() -> int:
+    """How many processors there are here for each run that may be on one of the GPUs; at least one."""
+    return max(1, _processors() // (max(1, devices.on_machine()) * devices.sharers()))
 
 
 def _processors() -> int:

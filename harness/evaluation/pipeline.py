@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.compute.machine import processors_of_a_run
 from harness.evaluation.inference import Size, Window, label_maps, scores_of_views, to_batch, views
 from harness.models.segmenter import Segmenter
 
@@ -64,7 +65,7 @@ def predicted(
     the GPU computes a batch the one before it is handed out; where memory runs out, batches become smaller.
     """
     device = next(network.parameters()).device
-    readers = max(1, min(MOST_READERS, torch.get_num_threads() // 2))
+    readers = max(1, min(MOST_READERS, _processors(device) // 2))
 
     def prepared(place: int, item: Item) -> _Read:
         image, beside = read(item)
@@ -86,12 +87,11 @@ def predicted(
 def counting(device: torch.device) -> Iterator["Counting"]:
     """What counts label maps beside the network, until the block ends; what is unfinished then is given up.
 
-    Threads on a CPU, whose cores the network has. On a GPU processes, one for each of torch's threads but those that
-    feed the network: threads that count would keep the interpreter from it.
+    Threads on a CPU, whose cores the network has. On a GPU processes, on all of the run's part of the processors but
+    two: threads that count would keep the interpreter from feeding the network.
     """
-    threads = torch.get_num_threads()
     if device.type == "cuda":
-        workers = max(1, min(MOST_COUNTERS, threads - 2))
+        workers = max(1, min(MOST_COUNTERS, _processors(device) - 2))
         pool: Executor = ProcessPoolExecutor(workers, get_context("spawn"), _begin_process)
     else:
         workers = min(4, os.cpu_count() or 1)
@@ -179,6 +179,11 @@ class _Batches:
         copies = 2 if self._protocol == "ms_flip" else 1
         pixels = max(view.shape[0] * view.shape[1] for view in image.views)
         return max(1, min(self._most, SCORE_BYTES // (4 * self._network.num_classes * copies * pixels)))
+
+
+def _processors(device: torch.device) -> int:
+    """On a CPU as many as torch has threads: the others may be another run's."""
+    return processors_of_a_run() if device.type == "cuda" else torch.get_num_threads()
 
 
 def _ahead(pool: Executor, work: Callable[[int, Item], _Read], items: Iterable[Item], number: int) -> Iterator[_Read]:

@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_counts_are_those_of_a_plain_loop(images, labels, device):
 def test_what_counting_raises_comes_out(labels, device):
     with counting(device) as counters, pytest.raises(ValueError, match=r"outside the train ids 0\.\.1"):
         counters.start(count_pair, labels[0], labels[0], 2).result()
+
+
+@pytest.mark.parametrize(("processors", "threads", "counters"), [(16, 1, 14), (4, 4, 2), (1, 1, 1), (200, 8, 32)])
+def test_on_a_gpu_its_part_of_the_processors_counts_whatever_torchs_threads(monkeypatch, processors, threads, counters):
+    monkeypatch.setattr(pipeline, "processors_of_a_run", lambda: processors)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    asked = []
+    monkeypatch.setattr(
+        pipeline, "ProcessPoolExecutor", lambda number, *_: asked.append(number) or ThreadPoolExecutor(1)
+    )
+    with counting(torch.device("cuda")):
+        assert asked == [counters]
 
 
 def test_few_results_are_unfinished_at_a_time():
