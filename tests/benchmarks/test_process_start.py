@@ -87,7 +87,8 @@ def test_process_start(benchmark, repository, tmp_path, monkeypatch):
     processor_seconds(*harness, "verify", *CASE[:2], *results, folder=repository)  # renders the scenes
     options = ("--config", str(config), *results, "--threads", "1", "--keep-going", "--device", "cpu")
     train = (*harness, "train", *CASE, *options, "--set", f"schedule.iterations={FEW}")
-    run = experiment.run("scenes", "hrnet_tiny", "cross_entropy", 0).folder(tmp_path)
+    trial = Experiment.load(config, [f"schedule.iterations={FEW}"])  # which has folders of its own
+    run = trial.run("scenes", "hrnet_tiny", "cross_entropy", 0).folder(tmp_path)
     protocols = [part for protocol in experiment.protocols for part in ("--protocol", protocol)]
     evaluate = (*harness, "evaluate", str(run), "--threads", "1", *protocols)
     alone = "import harness.evaluation.evaluate; from harness import models; models.build('hrnet_tiny', 11, 'none')"
