@@ -34,10 +34,12 @@ MARKERS = "osD^v<>ph"
 def arm_name(experiment: Experiment, name: str) -> str:
     """The name that people read: the method's title, and what the arm adds to it.
 
-    "Pixel contrast", "Pixel contrast + memory" (the arm pixel_contrast_memory), "Cross entropy, 2.9× longer". An arm
-    that is not named after its method keeps its own name.
+    "Pixel contrast", "Pixel contrast + memory" (the arm pixel_contrast_memory), "Cross entropy, 2.9× longer", and
+    "Cross entropy, equal compute" with `compute_of`. Another arm that is not named after its method keeps its own name.
     """
     arm = experiment.arms[name]
+    if arm.compute_of is not None:
+        return f"{discovery.about(arm.method).title}, equal compute"
     if arm.method == EXTERNAL or not name.startswith(arm.method):
         return display_name(name)
     title, addition = discovery.about(arm.method).title, display_name(name.removeprefix(arm.method)).strip()
@@ -51,7 +53,7 @@ def arm_name(experiment: Experiment, name: str) -> str:
 def in_sentence(experiment: Experiment, name: str) -> str:
     """The arm's name inside a sentence: "cross entropy", but "Contextrast" and "CAR"."""
     shown, arm = arm_name(experiment, name), experiment.arms[name]
-    titled = arm.method != EXTERNAL and name.startswith(arm.method)
+    titled = arm.method != EXTERNAL and (name.startswith(arm.method) or arm.compute_of is not None)
     if titled and " " in discovery.about(arm.method).title:
         return shown[0].lower() + shown[1:]
     return shown

@@ -397,6 +397,7 @@ TITLES = {
     "cross_entropy_longer": "Cross entropy, 2.9× longer",
     "contextrast_1500": "Contextrast, 1,500 iterations",
     "mine": "mine",
+    "as_long": "Cross entropy, equal compute",
 }
 
 
@@ -408,11 +409,13 @@ def test_arms_are_named_after_their_methods(make_experiment):
         "contextrast_pp": {},
         "contextrast_1500": {"method": "contextrast", "longer": 0.25},
         "mine": {"method": "contextrast"},
+        "as_long": {"method": "cross_entropy", "compute_of": "mine"},
     }
     experiment = make_experiment(arms=arms, baseline="cross_entropy")
     assert {arm: arm_name(experiment, arm) for arm in experiment.arms} == TITLES
     assert baseline_name(experiment) == "cross entropy"
     assert in_sentence(experiment, "contextrast_pp") == "Contextrast++"
+    assert in_sentence(experiment, "as_long") == "cross entropy, equal compute"
 
 
 def test_colours_are_of_the_method_in_every_experiment(make_experiment):
@@ -451,3 +454,11 @@ def test_the_answer_is_one_sentence_that_the_intervals_bear_out(make_experiment,
     said = answer(experiment, [measured], {})
     assert expected in said
     assert title(experiment) == "1 method against cross entropy on Scenes"
+
+
+def test_the_answer_says_what_equal_compute_gains(make_experiment):
+    arms = {"cross_entropy": {}, "car": {}, "as_long": {"method": "cross_entropy", "compute_of": "car"}}
+    experiment = make_experiment(arms=arms, baseline="cross_entropy")
+    gains = {"car": Gain(0.5, -0.2, 1.2), "as_long": Gain(3.0, 2.0, 4.0)}
+    said = answer(experiment, [Measured("scenes", "m", "whole", region=cells_of(arms, **gains))], {})
+    assert "; training as long as CAR takes does, by +3.00 [+2.00, +4.00] points." in said

@@ -277,6 +277,8 @@ def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> s
     for arm in gains.keys() - methods.keys():
         if experiment.arms[arm].longer > 1 and gains[arm].low > 0:
             said += f"; training {experiment.arms[arm].longer:g} times as long does, by {gains[arm]}"
+        if (other := experiment.arms[arm].compute_of) is not None and gains[arm].low > 0:
+            said += f"; training as long as {in_sentence(experiment, other)} takes does, by {gains[arm]}"
     return said
 
 
