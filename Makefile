@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 # The first target, which plain `make` runs. Times are of two idle cores, after the packages are installed.
 help:
 	@echo 'make run               a first result: three methods on rendered street scenes   2 min'
-	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has every method      7 min'
+	@echo '  EXPERIMENT=FILE        another experiment: config/smoke.yaml has ten arms           7 min'
 	@echo '  SET="KEY=VALUE ..."    a trial with other settings, kept apart from the real runs'
 	@echo '  SHARE=N                so many runs on a GPU at a time; default: what was measured to pay'
 	@echo '  CORES=N TORCH=cpu PYTHON=python3.12    fewer cores; torch without CUDA; another Python'
