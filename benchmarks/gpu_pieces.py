@@ -78,7 +78,7 @@ FULL = Sizes(
     slow_images=16,
     iterations=240,
     log_every=20,
-    steps=Plan(warmup_iterations=4, warmup_seconds=0.2, rounds=7, settle=1, block=3),
+    steps=Plan(warmup_iterations=4, warmup_seconds=0.1, rounds=7, settle=1, block=3),
     latency=Plan(warmup_iterations=10, warmup_seconds=0.3, rounds=20, settle=2, block=10),
     latency_size=(512, 1024),
 )
@@ -185,7 +185,7 @@ class Bench:
             overrides[1] = f"models=[{setting.model}]"
         experiment = Experiment.load(Path("config/camvid.yaml"), overrides)
         run = experiment.run(dataset.name, experiment.models[0], BASELINE, 0)
-        folder = Path(self._work_folder.name) / setting.model
+        folder = Path(self._work_folder.name)
         record = train(experiment, run, folder, self.machine, root=dataset.folder(), weights="none", restart=True)
         if record["status"] != "done":
             raise RuntimeError(f"the training ended as {record['status']}: {record['reason']}")

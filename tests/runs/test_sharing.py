@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -85,3 +88,13 @@ def test_what_is_settled_for_the_workflow(experiment_file, tmp_path, monkeypatch
     for wrong in ("0", "many", "-1", "1.5"):
         with pytest.raises(UserError, match=f"share={wrong}: give auto, or the number"):
             settled(wrong, experiment, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_workflow_says_in_one_sentence_what_share_takes(repository):
+    command = [sys.executable, "-m", "snakemake", "-n", "--config", "share=many"]
+    environment = {name: value for name, value in os.environ.items() if name != devices.SHARE}
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert line == "error: share=many: give auto, or the number of runs that may be on a GPU at a time"
