@@ -52,7 +52,20 @@ def count_image(
     Returns {table: int64 [num_classes, 3]}. Raises ValueError, saying what and where, if the sizes differ or if a valid
     pixel holds an id outside the classes.
     """
-    truth, guess = _checked(prediction, label, num_classes, void_is_wrong)
+    return _count(*_checked(prediction, label, num_classes, void_is_wrong), num_classes, widths, ignore_edge)
+
+
+def count_with_confusion(
+    prediction: NDArray[Any], label: NDArray[Any], num_classes: int, void_is_wrong: bool = False
+) -> tuple[dict[str, Table], Table]:
+    """What `count_image` and `confusion_image` give of one image, which is checked once."""
+    maps = _checked(prediction, label, num_classes, void_is_wrong)
+    return _count(*maps, num_classes, DEFAULT_WIDTHS, True), _confusion(*maps, num_classes)
+
+
+def _count(
+    truth: NDArray[np.uint8], guess: NDArray[np.uint8], num_classes: int, widths: Sequence[str], ignore_edge: bool
+) -> dict[str, Table]:
     height, image_width = truth.shape
     reaches = {width: radius(width, height, image_width) for width in widths}
     radii = sorted(reaches.values())
@@ -91,7 +104,10 @@ def confusion_image(
 
     Takes and raises what `count_image` does. Void predictions have no column.
     """
-    truth, guess = _checked(prediction, label, num_classes, void_is_wrong)
+    return _confusion(*_checked(prediction, label, num_classes, void_is_wrong), num_classes)
+
+
+def _confusion(truth: NDArray[np.uint8], guess: NDArray[np.uint8], num_classes: int) -> Table:
     size = num_classes + 1  # the last row and column take the ignored pixels
     cells = np.minimum(truth, num_classes).astype(np.uint16) * np.uint16(size) + np.minimum(guess, num_classes)
     return np.bincount(cells.ravel(), minlength=size * size).reshape(size, size)[:num_classes, :num_classes]
@@ -144,7 +160,10 @@ def _checked(
         raise ValueError(f"the prediction is {_size(prediction)} pixels and the label {_size(label)}: they must agree")
     valid = label != IGNORED
     for name, values in (("label", label), ("prediction", prediction)):
-        wrong = valid & ((values < 0) | (values >= num_classes))
+        wrong = values >= num_classes
+        if values.dtype.kind == "i":
+            wrong |= values < 0
+        wrong &= valid
         if void_is_wrong and name == "prediction":
             wrong &= values != IGNORED
         if wrong.any():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.compute import atomic
 from harness.evaluation.categories import Categories, category_scores
-from harness.evaluation.counts import Counts, Table, confusion_image, count_image
+from harness.evaluation.counts import Counts, Table, count_with_confusion
 from harness.statistics.scores import score
 
 Counted = tuple[dict[str, Table], Table]
@@ -32,8 +32,7 @@ def count_pair(
     prediction: NDArray[Any], label: NDArray[np.uint8], num_classes: int, void_is_wrong: bool = False
 ) -> Counted:
     """The tables of `count_image` and the confusion matrix of one image; takes and raises what those do."""
-    tables = count_image(prediction, label, num_classes, void_is_wrong=void_is_wrong)
-    return tables, confusion_image(prediction, label, num_classes, void_is_wrong)
+    return count_with_confusion(prediction, label, num_classes, void_is_wrong)
 
 
 def keep_and_count(

@@ -1,9 +1,9 @@
 """Evaluation of a run on this processor beside one image at a time, counted in four threads; `--benchmark-enable -s`.
 
 hrnet_tiny on 40 images of CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading,
-network and counting together, beside a loop that reads and predicts an image and only counts aside. The counts are equal
-in every bit. The ratio is of the wall clock, in turns, with the lowest and the highest of the turns. On a processor the
-network keeps the cores busy either way; what a GPU gains is in the table of `make bench-gpu`.
+network and counting together, beside a loop that reads and predicts an image and only counts aside. The counts are the
+same. The ratio is of the wall clock, in turns, with the lowest and the highest of the turns. On a processor the network
+keeps the cores busy either way; what a GPU gains is in the table of `make bench-gpu`.
 """
 
 import os
