@@ -123,8 +123,7 @@ class Augmentation:
         corner = self._any_corner(size, rng)
         for _ in range(CROPS if self.cat_max_ratio < 1 else 0):
             crop = _crop_of_label(label, Draws(size, corner, flipped=False), self.crop)
-            counts = cv2.calcHist([crop], [0], None, [256], [0, 256])[:IGNORE_INDEX]
-            if np.count_nonzero(counts) > 1 and counts.max() / counts.sum(dtype=np.int64) < self.cat_max_ratio:
+            if _is_mixed(crop, self.cat_max_ratio):
                 break
             corner = self._any_corner(size, rng)
         return corner
@@ -207,8 +206,22 @@ def _crop_of_label(label: Bytes, draws: Draws, crop: tuple[int, int]) -> Bytes:
         nearest_source(length, size)[window]
         for length, size, window in zip(label.shape, draws.size, draws.window(crop), strict=True)
     )
-    # Rows are few and copied whole, which leaves less to pick columns from.
-    return label.take(rows, 0, mode="clip").take(columns, 1, mode="clip")
+    # Whole rows are copied at once, and columns are the rows of the transposed array.
+    transposed = cv2.transpose(label.take(rows, 0, mode="clip"))
+    return np.asarray(cv2.transpose(transposed.take(columns, 0, mode="clip")), np.uint8)
+
+
+def _is_mixed(label: Bytes, most: float) -> bool:
+    """Whether there is more than one class, and none that holds `most`, or more, of the valid pixels."""
+    valid = label.size - np.count_nonzero(label == IGNORE_INDEX)
+    likely = np.bincount(label[::8, ::8].ravel(), minlength=256)[:IGNORE_INDEX].argmax()  # the commonest one, perhaps
+    held = np.count_nonzero(label == likely)
+    if held == valid or held / valid >= most:
+        return False
+    if (valid - held) / valid < most:  # so does every other class, and nothing is left to count
+        return True
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE_INDEX]
+    return bool(np.count_nonzero(counts) > 1 and counts.max() / valid < most)
 
 
 def nearest_source(length: int, size: int) -> NDArray[np.int64]:

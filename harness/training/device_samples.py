@@ -68,10 +68,10 @@ class DeviceSamples:
         drawn: deque[Future[tuple[Tensor, Tensor | None]]] = deque()
         pool = ThreadPoolExecutor(self._threads, "draw")
         try:
-            drawn.extend(pool.submit(self._draw, key) for key in islice(keys, AHEAD))
+            drawn.extend(pool.submit(self.draw, key) for key in islice(keys, AHEAD))
             while drawn:
                 batch, sent = drawn.popleft().result()
-                drawn.extend(pool.submit(self._draw, key) for key in islice(keys, 1))
+                drawn.extend(pool.submit(self.draw, key) for key in islice(keys, 1))
                 if sent is not None:
                     self._pixels[: len(sent)].copy_(sent, non_blocking=True)
                 yield self._graphs(None, batch) if self._graphs else self._augment(batch)
@@ -91,7 +91,7 @@ class DeviceSamples:
 
         for_each(keep, f"decode images onto {self._device}", range(len(self._shapes)))
 
-    def _draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
+    def draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
         """What is sent of a batch: its draws and, if they do not lie there, its packed pixels."""
         places = [self._samples.index(iteration, slot) for slot in self._slots]
         sent = None

@@ -3,7 +3,8 @@
 Run with `CAMVID_ROOT=... pytest tests/benchmarks/test_reading_speed.py --benchmark-enable -s`. Needed are 1.5 times as
 many with the decoded cache. Time is the processor's, which other work on the machine lengthens little. Both draw the
 same augmentation: random resize, a crop with cat_max_ratio 0.75, flip and photometric distortion, and make tensors;
-ours also pads.
+ours also pads. For a GPU, which augments, the processor only draws, and sends the decoded images if they do not lie
+there.
 """
 
 import os
@@ -20,6 +21,7 @@ from harness.datasets import load
 from harness.datasets.augmentation import Augmentation
 from harness.datasets.cache import open_cache
 from harness.experiment.schema import Experiment
+from harness.training.device_samples import DeviceSamples
 from harness.training.samples import TrainingSamples
 
 SAMPLES = 100
@@ -58,15 +60,31 @@ def test_reading_speed(benchmark, request, repository, camvid, one_core, tmp_pat
     schedule = Experiment.load(repository / "config" / "camvid.yaml").schedule
     augmentation = Augmentation(schedule.crop, schedule.scale, schedule.flip, schedule.photometric.model_dump())
     ours = TrainingSamples(reader, samples, augmentation, seed=0, batch=1)
-    theirs = training_set(camvid, schedule)
-    assert len(theirs) == len(samples)
+    compare(benchmark, camvid, schedule, lambda index: ours[index, 0])
 
+
+@pytest.mark.parametrize("room", [1e9, 0], ids=["decoded_on_the_gpu", "sent_to_the_gpu"])
+def test_what_the_processor_does_for_a_gpu(benchmark, request, repository, camvid, one_core, tmp_path, room):
+    if not request.config.getoption("benchmark_enable"):
+        pytest.skip("a measurement: run with --benchmark-enable")
+    samples = camvid.samples("train")
+    schedule = Experiment.load(repository / "config" / "camvid.yaml").schedule
+    augmentation = Augmentation(schedule.crop, schedule.scale, schedule.flip, schedule.photometric.model_dump())
+    keyed = TrainingSamples(open_cache(camvid, samples, "disk", tmp_path), samples, augmentation, seed=0, batch=1)
+    ours = DeviceSamples(camvid, keyed, torch.device("cpu"), room)
+    compare(benchmark, camvid, schedule, ours.draw)
+
+
+def compare(benchmark, camvid, schedule, draw):
+    """Samples a second that `draw(index)` makes, beside mmsegmentation's."""
+    theirs = training_set(camvid, schedule)
+    assert len(theirs) == len(camvid.samples("train"))
     np.random.seed(0)  # noqa: NPY002
     mine, others = [], []  # in turns, since a machine's speed changes
 
     def both():
         others.append(seconds(lambda index: theirs[index]))
-        mine.append(seconds(lambda index: ours[index, 0]))
+        mine.append(seconds(draw))
 
     benchmark.pedantic(both, rounds=5, warmup_rounds=1)
     per_second, their_per_second = (SAMPLES / float(np.median(taken[1:])) for taken in (mine, others))

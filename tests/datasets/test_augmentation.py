@@ -11,6 +11,7 @@ from mmcv.transforms import Compose
 from mmseg.registry import TRANSFORMS
 from numpy.typing import NDArray
 
+from harness.datasets import augmentation
 from harness.datasets.augmentation import Augmentation
 from harness.errors import UserError
 
@@ -183,6 +184,24 @@ def test_crops_of_mostly_one_class_are_drawn_again() -> None:
     first = share_of_one_class(1.0)
     assert 0.6 < first < 0.85  # about 290 of 380 places
     assert share_of_one_class(0.75) < 0.15  # all of eleven draws: 0.76^11 = 0.05
+
+
+@given(
+    shape=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    weights=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    ignored=st.floats(0, 1),
+    most=st.sampled_from([0.01, 0.3, 0.5, 0.75, 0.9]),
+    seed=st.integers(0, 99),
+)
+def test_a_crop_is_mixed_as_counting_every_class_says(
+    shape: tuple[int, int], weights: list[float], ignored: float, most: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    shares = np.array([*weights, ignored + 1e-9])
+    label = rng.choice([*range(len(weights)), 255], shape, p=shares / shares.sum()).astype(np.uint8)
+    counts = np.bincount(label[label != 255], minlength=1)
+    expected = np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < most
+    assert augmentation._is_mixed(label, most) == expected
 
 
 def test_an_ignored_image_is_cropped_without_a_warning() -> None:
