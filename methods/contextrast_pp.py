@@ -105,13 +105,12 @@ class ContextrastPP(Contextrast):
 
     def anchor_anchor(self, anchors: Sequence[Tensor]) -> Tensor:
         """L_AA, equations (7) to (11), against the memory, which then takes in the anchors."""
-        contrasted, current = self.contrasted(torch.stack(list(anchors))).flatten(), torch.cat(list(anchors))
+        current, contrasted = torch.cat(list(anchors)), self.contrasted(torch.stack(list(anchors))).flatten()
+        memory = self.memory.vectors.flatten(0, 1).to(current.dtype, copy=True)  # [K memory_size, d], as it is now
         classes = torch.arange(self.num_classes, device=current.device)
-        own = classes.repeat(len(anchors))
-        memory, drawn = self.memory.vectors.flatten(0, 1).to(current.dtype, copy=True), self.drawn().flatten()
-        same = own[:, None] == classes.repeat_interleave(self.memory.length)
-        pairs = contrasted[:, None] & drawn
-        scores = current @ memory.T / self.options.temperature
+        own, stored = classes.repeat(len(anchors)), classes.repeat_interleave(self.memory.length)
+        same, pairs = own[:, None] == stored, contrasted[:, None] & self.drawn().flatten()
+        scores = current @ memory.T / self.options.temperature  # a.a'/t, [I K, K memory_size]
         contrast = Contrast(scores, pairs & same, scores, pairs & ~same)
         loss = masked_info_nce(contrast)
         self.memory.push(current.detach(), torch.where(contrasted, own, self.num_classes))

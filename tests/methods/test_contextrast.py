@@ -414,6 +414,7 @@ def test_diagnostics_describe_the_finest_layer():
     assert found == {
         "pixel_anchor/layer1": pytest.approx(loss),
         "pixel_anchor/layer2": pytest.approx(loss),
+        "chance/pixel_anchor": pytest.approx(0.1 * (0.7 + 1.0) * math.log(2)),  # one negative for each of both classes
         "by_layer/kept": pytest.approx([2 / 3, 2 / 3]),
         "by_layer/next_to_edge": [1, 1],
         "kept_share": pytest.approx(2 / 3),  # one of the two missed pixels of class 0, the one of class 1
