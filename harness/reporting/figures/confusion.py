@@ -49,7 +49,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     for axis, (arm, change) in zip(axes.ravel(), picked.items(), strict=False):
         sns.heatmap(change, ax=axis, cmap=DIVERGING, vmin=-reach, vmax=reach, square=True, cbar=False, linewidths=0.2)
         axis.set_facecolor("0.85")
-        title = textwrap.fill(arm_name(experiment, arm), letters(panel, 7))
+        title = textwrap.fill(arm_name(experiment, arm), letters(0.7 * panel, 7))  # a colour bar takes the rest
         axis.set_title(title, loc="left", fontweight="bold")
         axis.set_xticks(np.arange(len(rows)) + 0.5, names, rotation=90, fontsize=size)
         axis.set_yticks(np.arange(len(rows)) + 0.5, names, rotation=0, fontsize=size)

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
@@ -44,11 +45,10 @@ STYLE = {
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, PDF and SVG; the same figure gives the same bytes."""
-    for suffix, dots, metadata in (
-        (".png", 300, {}),
-        (".pdf", 300, {"CreationDate": None}),
-        (".svg", 150, {"Date": None}),
-    ):
+    for suffix, (dots, metadata) in FORMATS.items():
+        if suffix == ".svg":  # thousands of points are a picture in it, or a page with it would be too large
+            for points in figure.findobj(PathCollection):
+                points.set_rasterized(True)
         with atomic.replacing(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, dpi=dots, metadata=metadata)
         figure.set_layout_engine(None)  # it is laid out now; once is enough

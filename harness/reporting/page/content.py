@@ -19,6 +19,7 @@ from harness.reporting.markup import points
 from harness.reporting.measured import Measured
 from harness.reporting.names import arm_name, baseline_name
 from harness.reporting.page.graphics import Download
+from harness.runs.health import health_of
 from harness.runs.record import read_json
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import mean_defined
@@ -148,7 +149,7 @@ def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]
         "packages": ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items()),
         "started": str(record.get("started") or ""),
         "seconds": str(record.get("seconds") or ""),
-        "health": ", ".join(str(each.get("mark")) for each in record.get("health") or []),
+        "health": ", ".join(mark.mark for mark in health_of(run.folder(results), record)),
     }
 
 

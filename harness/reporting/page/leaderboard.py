@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -15,10 +16,13 @@ from harness.reporting.measured import Measured, edge_protocol
 from harness.reporting.names import arm_name, arm_styles, baseline_name, in_sentence
 from harness.reporting.page.content import hover, run_key
 from harness.runs.external_arms import EXTERNAL
+from harness.runs.health import MEANING, Mark, health_of, marks_of
+from harness.runs.state import Missing, read_record
 from harness.statistics.interval import Gain
 from harness.statistics.settings import MeanGain
 
 Facts = Mapping[str, dict[str, str]]  # of every run, by its key
+Health = Mapping[str, Sequence[Mark]]  # likewise
 BOUNDARY = "boundary_miou@3px"
 MARGIN = 0.06  # of the axis, free on both sides
 
@@ -81,14 +85,24 @@ class Board:
     notes: list[str] = field(default_factory=list)
 
 
-def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts) -> list[Board]:
+def health(experiment: Experiment, results: Path) -> Health:
+    """The marks of every run that is done, by its key."""
+    found = {}
+    for run in experiment.runs():
+        record = read_record(experiment, run, results)
+        if not isinstance(record, Missing):
+            found[run_key(run.dataset, run.model, run.arm, run.seed)] = health_of(run.folder(results), record)
+    return found
+
+
+def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts, marks: Health) -> list[Board]:
     """A board for every data set and network by every protocol, those of the first protocol first."""
     found: list[Board] = []
     for protocol in experiment.protocols:
         for each in measured:
             cells = by_rank([cell for cell in each.region if cell.protocol == protocol])
             title = f"{datasets.load(each.dataset).title}, {each.model}"
-            found.append(_board(experiment, f"board-{len(found)}", title, protocol, cells, each, facts))
+            found.append(_board(experiment, f"board-{len(found)}", title, protocol, cells, each, facts, marks))
     return found
 
 
@@ -98,7 +112,14 @@ def by_rank(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _board(
-    experiment: Experiment, key: str, title: str, protocol: str, cells: Sequence[Cell], each: Measured, facts: Facts
+    experiment: Experiment,
+    key: str,
+    title: str,
+    protocol: str,
+    cells: Sequence[Cell],
+    each: Measured,
+    facts: Facts,
+    marks: Health,
 ) -> Board:
     gains = [cell.gain for cell in cells if cell.gain]
     ends = [0.0] + [end for gain in gains for end in (gain.low, gain.difference, gain.high) if end is not None]
@@ -147,11 +168,15 @@ def _board(
                 cost="" if cost is None else f"{cost:.1f}×",
                 cost_title=minutes,
                 cost_value=cost,
-                health=_health(keys, facts),
+                health=marks_of([marks[each_key] for each_key in keys if each_key in marks]),
                 status=_status(cell),
             )
         )
-    return Board(key, title, protocol, at(0.0) or 0.0, rows, _notes(experiment, cells, protocol))
+    notes = _notes(experiment, cells, protocol)
+    there = {mark.mark for of_run in marks.values() for mark in of_run}
+    shown = {mark for row in rows for text in row.health for mark in there if text.startswith(mark)}
+    notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]
+    return Board(key, title, protocol, at(0.0) or 0.0, rows, notes)
 
 
 def _status(cell: Cell) -> str:
@@ -181,11 +206,6 @@ def _cost(arm: Mapping[str, list[float]], baseline: Mapping[str, list[float]]) -
     return (ours / theirs if theirs else None), f"{ours / 60:.1f} min a run on {device}, the baseline {theirs / 60:.1f}"
 
 
-def _health(keys: Iterable[str], facts: Facts) -> list[str]:
-    """The health marks of a row's runs, each once."""
-    return list(dict.fromkeys(mark for key in keys for mark in facts[key].get("health", "").split(", ") if mark))
-
-
 def _notes(experiment: Experiment, cells: Sequence[Cell], protocol: str) -> list[str]:
     """What a reader must know of the table, each thing once."""
     gains = [cell for cell in cells if cell.gain]
@@ -197,8 +217,8 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], protocol: str) -> list
     notes += [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
     notes.append(
         f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. Cost: time in the training loop of these "
-        "runs over the baseline's; rough where runs shared a machine. Health: what went wrong in training, as far as "
-        "the records tell."
+        "runs over the baseline's; rough where runs shared a machine. Health: what a run's curve says of its method; "
+        "no mark, no fault found."
     )
     if protocol != experiment.protocols[0]:
         notes.append(f"Verdicts are by the protocol {experiment.protocols[0]}; this one is a detail.")
