@@ -41,32 +41,30 @@ def row_entries(cell: Cell, bold: bool = True) -> list[Entry]:
     """A cell as a row: arm, level, runs, gain. With `bold` a gain is bold whose interval leaves out 0."""
     mean = cell.spread
     if mean is None:
-        return [arm_entry(cell), hole(cell.status, cell.note), Entry(runs_text(cell)), ABSENT_ENTRY]
+        return [arm_entry(cell), hole(cell.status), Entry(runs_text(cell)), ABSENT_ENTRY]
     gain = Entry(
         gain_text(cell) or ("" if cell.is_baseline else "–"),
-        value=cell.gain.difference if cell.gain else None,
         strong=bold and cell.excludes_zero,
-        note=cell.note,
     )
-    return [arm_entry(cell), Entry(level_text(mean), value=mean.mean), Entry(runs_text(cell), value=mean.runs), gain]
+    return [arm_entry(cell), Entry(level_text(mean)), Entry(runs_text(cell)), gain]
 
 
 def cell_entry(cell: Cell) -> Entry:
     """Level, runs and gain of a cell in one entry, or why it is a hole. Never bold: one of many comparisons."""
     mean = cell.spread
     if mean is None:
-        return hole(cell.status, cell.note)
-    return Entry(level_text(mean), f"n {mean.runs}", gain_text(cell), mean.mean, note=cell.note)
+        return hole(cell.status)
+    return Entry(level_text(mean), f"n {mean.runs}", gain_text(cell))
 
 
-def hole(text: str, why: str = "") -> Entry:
+def hole(text: str) -> Entry:
     """An entry without a number."""
-    return Entry(text, kind="hole", note=why)
+    return Entry(text, hole=True)
 
 
 def number(value: float | None, sign: bool = False) -> Entry:
     """A number in percent or points, or a dash."""
-    return ABSENT_ENTRY if value is None else Entry(points(value, sign), value=value)
+    return ABSENT_ENTRY if value is None else Entry(points(value, sign))
 
 
 def stubs(texts: Sequence[str]) -> list[Entry]:

@@ -165,7 +165,7 @@ def _row(texts: Sequence[str]) -> str:
 
 
 def _text(entry: Entry, text: str) -> str:
-    if entry.kind == "hole":
+    if entry.hole:
         return rf"\textit{{{escape_latex(text)}}}"
     return _strong(text, entry.strong and not entry.detail)
 

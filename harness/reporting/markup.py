@@ -13,18 +13,14 @@ DETAILS = "docs/metrics.md"  # a link from the repository's root, in Markdown
 class Entry:
     """What stands in one place of a table: `text`, beside it in small print `aside`, and under both `detail`.
 
-    `value` is the number in `text`, unrounded, to sort by. `strong` prints the detail (or, without one, the text) bold.
-    `kind` says what sort of entry it is, for a page to colour or filter by: "hole" (no number; the text says why), a
-    verdict (`verdicts.KINDS`), or "". `note` is what to know about it in one line: a tooltip, in HTML alone.
+    `strong` prints the detail (or, without one, the text) bold. A `hole` has no number: its text says why.
     """
 
     text: str
     aside: str = ""
     detail: str = ""
-    value: float | None = None
     strong: bool = False
-    kind: str = ""
-    note: str = ""
+    hole: bool = False
 
 
 @dataclass(frozen=True)

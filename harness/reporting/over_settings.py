@@ -42,16 +42,13 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
     rows = [
         [
             Entry(display_name(arm)),
-            Entry(str(mean.settings), value=mean.settings),
+            Entry(str(mean.settings)),
             Entry(
                 f"{points(mean.difference, True)} {interval_text(mean.low, mean.high)}",
-                value=mean.difference,
                 strong=mean.excludes_zero,
             ),
-            Entry(interval_text(mean.low_like, mean.high_like), value=mean.low_like)
-            if mean.low_like is not None
-            else ABSENT_ENTRY,
-            Entry(f"{points(mean.smallest, True)} to {points(mean.largest, True)}", value=mean.smallest),
+            Entry(interval_text(mean.low_like, mean.high_like)) if mean.low_like is not None else ABSENT_ENTRY,
+            Entry(f"{points(mean.smallest, True)} to {points(mean.largest, True)}"),
         ]
         for arm, mean in found.items()
     ]

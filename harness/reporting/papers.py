@@ -113,8 +113,6 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
                 Entry(
                     points(claim.figure.value),
                     detail="" if gain is None else points(gain, True),
-                    value=claim.figure.value,
-                    note=claim.figure.source,
                 ),
                 *map(_measured, of_claim),
                 _gain(judged),
@@ -173,7 +171,7 @@ def _reasons(found: Sequence[Finding]) -> list[str]:
 
 def _measured(finding: Finding) -> Entry:
     if finding.cell is None:
-        return hole(finding.verdict.kind, finding.verdict.reason)
+        return hole(finding.verdict.kind)
     return cell_entry(finding.cell)
 
 
@@ -182,7 +180,7 @@ def _gain(finding: Finding) -> Entry:
     if level is None:
         return ABSENT_ENTRY
     entry = number(gain, sign=True)
-    return Entry(entry.text, f"level {points(level, True)}", value=gain)
+    return Entry(entry.text, f"level {points(level, True)}")
 
 
 def _verdict(finding: Finding) -> Entry:
@@ -194,8 +192,6 @@ def _verdict(finding: Finding) -> Entry:
         verdict.kind,
         detail,
         strong=verdict.kind == verdicts.CONFIRMED,
-        kind=verdict.kind.replace(",", ""),
-        note=verdict.reason,
     )
 
 
@@ -230,7 +226,7 @@ def _write_summary(experiment: Experiment, folder: Path, found: dict[str, list[F
         title="Verdicts on the published gains",
         columns=[("", "table"), *(("", kind) for kind in verdicts.KINDS)],
         rows=[
-            [Entry(titles[name]), *(Entry(str(kinds[kind]), value=kinds[kind]) for kind in verdicts.KINDS)]
+            [Entry(titles[name]), *(Entry(str(kinds[kind])) for kind in verdicts.KINDS)]
             for name, kinds in counted.items()
         ],
         notes=[

@@ -43,7 +43,7 @@ def write_seeds(experiment: Experiment, folder: Path, measured: Sequence[Measure
                 rows=[
                     [
                         *(Entry("any number" if one == inf else f"{one:g}") for one in runs),
-                        Entry(points(gain), value=gain),
+                        Entry(points(gain)),
                     ]
                     for runs, gain in zip(RUNS, seen, strict=True)
                 ],

@@ -22,18 +22,15 @@ def write_settings_table(experiment: Experiment, folder: Path, rows: dict[tuple[
         for name in COMPARED:
             ours, theirs = setting_text(getattr(schedule, name)), setting_text(getattr(row, name))
             agrees = DIFFERS if name in wrong else AGREES if ours == theirs else ODDITY
-            value = getattr(schedule, name)
             entries.append(
                 Entry(
                     ours,
                     "" if agrees == AGREES else f"published {theirs}",
-                    value=float(value) if isinstance(value, int | float) else None,
                     strong=agrees == DIFFERS,
-                    kind="" if agrees == AGREES else "differs",
                 )
             )
             lines.append([row.dataset, row.model, name, theirs, ours, agrees, row.source])
-        shown.append([*entries, Entry("differs" if wrong else "as published", kind="differs" if wrong else "")])
+        shown.append([*entries, Entry("differs" if wrong else "as published")])
     if not shown:
         return
     grid = Grid(

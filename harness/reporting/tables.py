@@ -184,4 +184,4 @@ def _class_entry(values: Sequence[float]) -> Entry:
     if not values:
         return ABSENT_ENTRY
     mean = spread(values).mean
-    return Entry(points(mean), f"n {len(values)}", value=mean)
+    return Entry(points(mean), f"n {len(values)}")

@@ -89,11 +89,11 @@ def write_zoo_table(experiment: Experiment, folder: Path, found: Sequence[Findin
 
 
 def _none(finding: Finding | None) -> Entry:
-    return hole(finding.verdict.kind, finding.verdict.reason) if finding else ABSENT_ENTRY
+    return hole(finding.verdict.kind) if finding else ABSENT_ENTRY
 
 
 def _gain_entry(finding: Finding | None) -> Entry:
     if finding is None or finding.cell is None or finding.cell.gain is None:
         return _none(finding)
     runs = f"n {len(finding.cell.values)}"
-    return Entry(gain_text(finding.cell), runs, value=finding.cell.gain.difference, note=finding.cell.note)
+    return Entry(gain_text(finding.cell), runs)

@@ -31,7 +31,7 @@ from harness.reporting.page.content import (
 )
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.graphics import Graphic, downloads, graphic
-from harness.reporting.page.leaderboard import answer, boards, health, key_facts, title
+from harness.reporting.page.leaderboard import answer, boards, key_facts, title
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.summary import demonstration
 from harness.runs.external_arms import EXTERNAL
@@ -127,7 +127,7 @@ def page(
     }
     means = over_settings(experiment, measured)
     tables = folder / "tables"
-    ranked = boards(experiment, measured, facts, health(experiment, results))
+    ranked = boards(experiment, measured, facts)
     first = [cell for each in measured for cell in each.region if cell.protocol == experiment.protocols[0]]
     return (
         environment()

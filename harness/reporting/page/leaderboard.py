@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -16,13 +15,11 @@ from harness.reporting.measured import Measured, edge_protocol
 from harness.reporting.names import arm_name, arm_styles, baseline_name, in_sentence
 from harness.reporting.page.content import hover, run_key
 from harness.runs.external_arms import EXTERNAL
-from harness.runs.health import MEANING, Mark, health_of, marks_of
-from harness.runs.state import Missing, read_record
+from harness.runs.health import MEANING
 from harness.statistics.interval import Gain
 from harness.statistics.settings import MeanGain
 
 Facts = Mapping[str, dict[str, str]]  # of every run, by its key
-Health = Mapping[str, Sequence[Mark]]  # likewise
 BOUNDARY = "boundary_miou@3px"
 MARGIN = 0.06  # of the axis, free on both sides
 
@@ -85,24 +82,14 @@ class Board:
     notes: list[str] = field(default_factory=list)
 
 
-def health(experiment: Experiment, results: Path) -> Health:
-    """The marks of every run that is done, by its key."""
-    found = {}
-    for run in experiment.runs():
-        record = read_record(experiment, run, results)
-        if not isinstance(record, Missing):
-            found[run_key(run.dataset, run.model, run.arm, run.seed)] = health_of(run.folder(results), record)
-    return found
-
-
-def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts, marks: Health) -> list[Board]:
+def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts) -> list[Board]:
     """A board for every data set and network by every protocol, those of the first protocol first."""
     found: list[Board] = []
     for protocol in experiment.protocols:
         for each in measured:
             cells = by_rank([cell for cell in each.region if cell.protocol == protocol])
             title = f"{datasets.load(each.dataset).title}, {each.model}"
-            found.append(_board(experiment, f"board-{len(found)}", title, protocol, cells, each, facts, marks))
+            found.append(_board(experiment, f"board-{len(found)}", title, protocol, cells, each, facts))
     return found
 
 
@@ -119,7 +106,6 @@ def _board(
     cells: Sequence[Cell],
     each: Measured,
     facts: Facts,
-    marks: Health,
 ) -> Board:
     gains = [cell.gain for cell in cells if cell.gain]
     ends = [0.0] + [end for gain in gains for end in (gain.low, gain.difference, gain.high) if end is not None]
@@ -168,13 +154,12 @@ def _board(
                 cost="" if cost is None else f"{cost:.1f}×",
                 cost_title=minutes,
                 cost_value=cost,
-                health=marks_of([marks[each_key] for each_key in keys if each_key in marks]),
+                health=list(cell.marks),
                 status=_status(cell),
             )
         )
     notes = _notes(experiment, cells, protocol)
-    there = {mark.mark for of_run in marks.values() for mark in of_run}
-    shown = {mark for row in rows for text in row.health for mark in there if text.startswith(mark)}
+    shown = {mark for mark in MEANING for cell in cells if any(text.startswith(mark) for text in cell.marks)}
     notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]
     return Board(key, title, protocol, at(0.0) or 0.0, rows, notes)
 
