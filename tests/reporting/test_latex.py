@@ -41,7 +41,7 @@ def test_latex_escapes_by_name():
 
 def wide_grid(rows=3, notes=("a note",), seeds="61.00 to 62.00, n 3"):
     """A table of eight columns with names that need escaping, more than fits across a column of text."""
-    entry = Entry("61.50", seeds, "-0.50 [-1.00, +0.00]", 61.5, strong=True)
+    entry = Entry("61.50", seeds, "-0.50 [-1.00, +0.00]", strong=True)
     columns = [("", ""), ("", "what it is"), *((f"protocol {place // 3}", "of the whole image") for place in range(6))]
     cells = [[Entry(f"{NASTY} {row}"), Entry("a text of several words"), *[entry] * 6] for row in range(rows)]
     return Grid("wide", NASTY, columns, cells, list(notes), stubs=2)
@@ -75,7 +75,7 @@ def test_wide_tables_break_headings_and_small_print_and_keep_every_word():
 
 
 def test_a_narrow_table_keeps_its_cells_in_one_line_each():
-    entry = Entry("61.50", "61.00 to 62.00, n 3", "-0.50 [-1.00, +0.00]", 61.5)
+    entry = Entry("61.50", "61.00 to 62.00, n 3", "-0.50 [-1.00, +0.00]")
     text = latex([Grid("n", "t", [("", ""), ("", "whole")], [[Entry("an arm"), entry]], [])])
     assert body_rows(text)[1:] == [
         r"an arm & 61.50 \\",
