@@ -165,6 +165,14 @@ def test_the_losses_are_detectron2s_and_the_methods_terms(built, batch):
     assert any(name.startswith("method.") for name, _ in named)
 
 
+def test_a_method_may_take_the_place_of_detectron2s_loss(built, batch):
+    ours, theirs = built
+    ours.method.cross_entropy_weight = 0.25
+    losses, expected = ours.train()(batch), theirs.train()(batch)
+    for name, loss in expected.items():
+        torch.testing.assert_close(losses[name], 0.25 * loss)
+
+
 def test_inference_is_that_of_the_plain_network(built, batch):
     ours, theirs = built
     with torch.no_grad():
