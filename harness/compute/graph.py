@@ -73,15 +73,15 @@ class Graphs:
 
     def _watched(self, tensors: list[Tensor]) -> Any:
         """Call as usual, and refuse to capture where the host waited for the GPU, or memory would not do."""
-        torch.cuda.set_sync_debug_mode("warn")
         torch.cuda.reset_peak_memory_stats()
         before = list(self._state())
-        try:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
                 results = self._function(*tensors)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
         waits = [each for each in said if WAITS in str(each.message)]
         for each in said:
             if WAITS not in str(each.message) and "debug mode" not in str(each.message):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.datasets.augmentation import VALUES, Augmentation, Draws
@@ -24,10 +23,10 @@ TABLES = ("before", "saturation", "hue", "after")
 WEIGHT = 2**11  # of two neighbours together, in OpenCV's resize
 
 
-def pack(image: NDArray[np.uint8], label: NDArray[np.uint8], into: NDArray[np.int32]) -> None:
-    """Write image [H, W, 3] and label [H, W] as one number a pixel, [H*W]: its bytes, lowest first, R, G, B, label."""
-    pixels = into.view(np.uint8).reshape(*label.shape, 4)
-    cv2.mixChannels([image, label], [pixels], [0, 0, 1, 1, 2, 2, 3, 3])
+def packed(colors: Tensor, labels: Tensor) -> Tensor:
+    """One number int32 a pixel, [P], whose bytes, lowest first, are R, G, B and label; of uint8 [3 P] and [P]."""
+    red, green, blue = colors.view(-1, 3).int().unbind(1)
+    return red | green << 8 | blue << 16 | labels.int() << 24
 
 
 def described(draws: Sequence[Draws], starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Tensor:

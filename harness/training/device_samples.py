@@ -4,7 +4,7 @@ Images that fit lie decoded on the GPU from the start; of others a batch's image
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from harness.compute import devices
 from harness.compute.graph import Graphs
-from harness.datasets.cache import BYTES_A_PIXEL, for_each, shapes
+from harness.datasets.cache import BYTES_A_PIXEL, CHANNELS, for_each, shapes
 from harness.datasets.dataset import Dataset
-from harness.datasets.device_augmentation import DeviceAugmentation, described, pack
+from harness.datasets.device_augmentation import DeviceAugmentation, described, packed
 from harness.training.samples import TrainingSamples
 
 PART = 0.25  # of a GPU's memory that decoded images may take
@@ -73,7 +73,7 @@ class DeviceSamples:
                 batch, sent = drawn.popleft().result()
                 drawn.extend(pool.submit(self.draw, key) for key in islice(keys, 1))
                 if sent is not None:
-                    self._pixels[: len(sent)].copy_(sent, non_blocking=True)
+                    self._place(0, sent.to(self._device, non_blocking=True))
                 yield self._graphs(None, batch) if self._graphs else self._augment(batch)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -83,16 +83,19 @@ class DeviceSamples:
 
         def keep(place: int) -> None:
             image, label = self._samples.reader.read(self._samples.samples[place])
-            start = self._starts[place]
-            content = np.empty(label.size, np.int32)
-            pack(image, label, content)
-            self._pixels[start : start + label.size].copy_(torch.from_numpy(content))
+            self._place(self._starts[place], torch.tensor(_bytes([image], [label]), device=self._device))
             self._labels[place] = label
 
         for_each(keep, f"decode images onto {self._device}", range(len(self._shapes)))
 
+    def _place(self, start: int, content: Tensor) -> None:
+        """Pack pixels, as `_bytes` gives them, into the store from `start` on."""
+        number = len(content) // BYTES_A_PIXEL
+        colors, labels = content.split([CHANNELS * number, number])
+        self._pixels[start : start + number].copy_(packed(colors, labels))
+
     def draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
-        """What is sent of a batch: its draws and, if they do not lie there, its packed pixels."""
+        """What is sent of a batch: its draws and, if they do not lie there, its images and labels."""
         places = [self._samples.index(iteration, slot) for slot in self._slots]
         sent = None
         if self.resident:
@@ -105,19 +108,24 @@ class DeviceSamples:
         return batch.pin_memory() if self._device.type == "cuda" else batch, sent
 
     def _read(self, places: list[int]) -> tuple[Tensor, list[Bytes], list[int]]:
-        """The packed pixels of some samples one behind the other, their labels, and where each begins."""
-        read = [self._samples.reader.read(self._samples.samples[place]) for place in places]
-        sizes = [label.size for _, label in read]
-        starts = _starts(sizes)
-        sent = torch.empty(sum(sizes), dtype=torch.int32, pin_memory=self._device.type == "cuda")
-        for (image, label), start in zip(read, starts, strict=True):
-            pack(image, label, sent.numpy()[start : start + label.size])
-        return sent, [label for _, label in read], starts
+        """The pixels of some samples (`_bytes`), their labels, and where each begins."""
+        images, labels = zip(
+            *(self._samples.reader.read(self._samples.samples[place]) for place in places), strict=True
+        )
+        sizes = [label.size for label in labels]
+        sent = torch.empty(BYTES_A_PIXEL * sum(sizes), dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        _bytes(images, labels, sent.numpy())
+        return sent, list(labels), _starts(sizes)
 
 
 def room_on(device: torch.device) -> float:
     """Bytes of a GPU that decoded images of one run may take."""
     return PART * torch.cuda.mem_get_info(device)[1] / devices.sharers()
+
+
+def _bytes(images: Sequence[Bytes], labels: Sequence[Bytes], into: Bytes | None = None) -> Bytes:
+    """All images' colours, pixel after pixel, and behind them all labels."""
+    return np.concatenate([array.reshape(-1) for array in (*images, *labels)], out=into)
 
 
 def _starts(sizes: list[int]) -> list[int]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.datasets.augmentation import Augmentation, nearest_source
-from harness.datasets.device_augmentation import DeviceAugmentation, described, pack
+from harness.datasets.device_augmentation import DeviceAugmentation, described, packed
 
 PHOTOMETRIC = {"brightness_delta": 32, "contrast_range": (0.5, 1.5), "saturation_range": (0.5, 1.5), "hue_delta": 18}
 CPU = torch.device("cpu")
@@ -31,10 +31,8 @@ def both(augmentation, pictures, seed=0, device=CPU):
     draws = [augmentation.draw(label, key) for (_, label), key in zip(pictures, keys, strict=True)]
     shapes = [label.shape for _, label in pictures]
     starts = np.cumsum([0] + [height * width for height, width in shapes[:-1]]).tolist()
-    store = np.empty(sum(height * width for height, width in shapes), np.int32)
-    for (image, label), start in zip(pictures, starts, strict=True):
-        pack(image, label, store[start : start + label.size])
-    pixels = torch.from_numpy(store).to(device)
+    parts = (np.concatenate([each[part].ravel() for each in pictures]) for part in (0, 1))
+    pixels = packed(*(torch.from_numpy(part).to(device) for part in parts))
     images, labels = DeviceAugmentation(augmentation, device)(pixels, described(draws, starts, shapes).to(device))
     assert images.is_contiguous(memory_format=torch.channels_last)
     found = images.permute(0, 2, 3, 1).cpu().numpy(), labels.cpu().numpy()
