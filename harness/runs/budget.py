@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -41,6 +42,9 @@ SECONDS_BETWEEN_LOOKS = 0.5
 STEPS_OF_A_PACE = 20  # before so many the warm-up is most of it
 MPS = "nvidia-cuda-mps-control"
 MPS_SECONDS = 10.0  # in which it answers, or it does not work here
+# Asks a run to save a checkpoint and end. Not SIGTERM, which a scheduler may have sent it as well: two of them are an
+# order to end at once (runs/supervise.py).
+ASK = signal.SIGUSR1
 STDERR = 2  # its descriptor
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -176,7 +180,7 @@ class Budget:
             [sys.executable, "-m", "harness", *arguments],
             env=os.environ | self.environment,
             start_new_session=True,
-            preexec_fn=end_with_parent,
+            preexec_fn=partial(end_with_parent, ASK),
             stdin=subprocess.DEVNULL,
             **streams,
         )
@@ -209,7 +213,7 @@ class Budget:
         if status == "done" and piece in self._trained_at:
             seconds = time.monotonic() - self._trained_at[piece]
             self._evaluations[piece.run.dataset, piece.run.model] = seconds
-        if code not in (0, 128 + signal.SIGTERM, -signal.SIGTERM) and not self._over():
+        if code not in (0, 128 + signal.SIGTERM, -signal.SIGTERM, -ASK) and not self._over():
             self.crashed.append(f"{piece.name} (exit status {code})")
         self._say(f"ended {piece.name}: {status}")
 
@@ -218,7 +222,7 @@ class Budget:
         why = f"asked by {signal.Signals(self.asked).name}" if self.asked else "time is up"
         self._say(f"{why}: {len(self.running)} runs save a checkpoint and end")
         for process in self.running.values():
-            process.terminate()
+            process.send_signal(ASK)
         patient_until = time.monotonic() + GRACE
         if self.seconds is not None and not self.asked:
             patient_until = self.begun + self.seconds
@@ -394,10 +398,10 @@ def multi_process_service() -> Iterator[dict[str, str]]:
                 service.kill()
 
 
-def end_with_parent() -> None:
-    """In a child before its program starts: have Linux send it SIGTERM when its parent ends, however that ends."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """In a child before its program starts: have Linux send it a signal when its parent ends, however that ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _status(piece: Piece, results: Path) -> str:

@@ -72,14 +72,20 @@ def _pass_on(descriptor: int, tail: deque[str]) -> None:
 
 
 def _pass_signals_on(child: int) -> None:
-    """Pass SIGTERM and Ctrl-C on, once each, although the child may have been sent them as well."""
+    """Pass SIGTERM and Ctrl-C on, once each, although the child may have been sent them as well.
+
+    SIGUSR1 asks as the first SIGTERM does, however often it comes: `runs.budget` sends it beside a scheduler's SIGTERM.
+    """
 
     def send(number: int) -> None:
         with suppress(ProcessLookupError):  # it has ended
             os.kill(child, number)
 
-    def terminate(*_: object) -> None:
+    def ask(*_: object) -> None:
         send(signal.SIGUSR1)
+
+    def terminate(*_: object) -> None:
+        ask()
         signal.signal(signal.SIGTERM, terminate_at_once)
 
     def terminate_at_once(number: int, _: object) -> None:
@@ -91,5 +97,6 @@ def _pass_signals_on(child: int) -> None:
         timer.daemon = True
         timer.start()
 
+    signal.signal(signal.SIGUSR1, ask)
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, interrupt)

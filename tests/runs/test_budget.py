@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.compute import devices
@@ -35,6 +36,7 @@ FAKE = """
     steps, pause = int(os.environ["STEPS"]), float(os.environ["PAUSE"])
     if told["--arm"] == os.environ.get("DEAF"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if told["--arm"] == os.environ.get("BROKEN"):
         sys.exit(7)
     with hold(folder, "train") as lock:
@@ -255,11 +257,16 @@ def test_the_multi_process_service_runs_in_a_folder_of_its_own_and_ends(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "everywhere"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+)
 def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
-    repository, experiment_file, tmp_path, number
+    repository, experiment_file, tmp_path, number, everywhere
 ):
-    """With real trainings, on a CPU: the folder of a run, moved elsewhere, is all that the next call needs."""
+    """With real trainings, on a CPU: the folder of a run, moved elsewhere, is all that the next call needs.
+
+    `everywhere`: as a scheduler does, the signal goes to all processes of the job.
+    """
     schedule = {"iterations": 60, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
     schedule |= {"log_every": 1, "checkpoint_every": 50}
     config = experiment_file("real", arms={"cross_entropy": {}}, schedule=schedule)
@@ -271,6 +278,8 @@ def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
     while not (curve.exists() and len(curve.read_text().splitlines()) > 5):
         assert process.poll() is None
         time.sleep(0.05)
+    for child in psutil.Process(process.pid).children(recursive=True) if everywhere else ():
+        child.send_signal(number)
     process.send_signal(number)
     assert process.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
     patient_until = time.monotonic() + 30
