@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.compute import atomic
@@ -46,7 +47,8 @@ class History:
 
         curve.csv: a row a log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
         float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or for names that begin with
-        "distance_bins/" and "by_layer/" that of the bins and of the maps.
+        "distance_bins/" and "by_layer/" that of the bins and of the maps. NaN in the rows that lack a name, as those
+        before a method's terms count.
         """
         import pandas as pd  # 0.2 s of an evaluation's start, which imports this module and writes no curve
 
@@ -56,7 +58,7 @@ class History:
             table[scalar].to_csv(path, index=False)
         with atomic.replacing(folder / "diagnostics.npz") as path:
             np.savez_compressed(
-                path, allow_pickle=False, **{str(name): np.array(table[name].to_list()) for name in table}
+                path, allow_pickle=False, **{str(name): _array(table[name].to_list()) for name in table}
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,3 +79,11 @@ class History:
             dict(zip(own, distributed.all_sum(list(own.values())), strict=True)) for own in (self._sums, self._counts)
         )
         return sums, counts
+
+
+def _array(column: list[Any]) -> NDArray[Any]:
+    """A column of numbers, or of lists of one length, as an array; in a row that lacks a list it is of NaN."""
+    length = next((len(value) for value in column if isinstance(value, list)), None)
+    if length is None:
+        return np.array(column)
+    return np.array([value if isinstance(value, list) else [np.nan] * length for value in column])

@@ -47,7 +47,8 @@ def test_a_healthy_run_has_no_mark_and_every_mark_is_explained():
     [
         (NOT_LEARNT, {"term": last(0.7, 0.1)}, {"term": last(0.69, 0.9)}),
         (COLLAPSED, {"similarity_between": last(0.91, 0.1)}, {"similarity_between": last(0.89, 1.0)}),
-        (DROWNS, {"gradient_ratio": last(1.01, 0.1, 10)}, {"gradient_ratio": last(0.99, 19.0, 10)}),
+        (DROWNS, {"gradient_ratio": last(3.01, 0.1, 10)}, {"gradient_ratio": last(2.99, 19.0, 10)}),
+        (DROWNS, {"gradient_ratio": 9, "gradient_cosine": 0.49}, {"gradient_ratio": 9, "gradient_cosine": 0.51}),
     ],
 )
 def test_a_mark_is_set_by_the_end_of_the_curve_alone(mark, ill, well):
@@ -95,10 +96,10 @@ def test_the_marks_of_an_arm_say_how_many_runs_have_them():
     assert marks_of([none]) == marks_of([]) == []
 
 
-def test_a_record_with_health_is_believed_and_a_damaged_curve_says_nothing(tmp_path):
+def test_without_a_curve_a_record_is_believed_and_a_damaged_curve_says_nothing(tmp_path):
     mark = Mark(DROWNS, 2.0, 1.0)
-    assert health_of(tmp_path, {"health": as_record([mark])}) == [mark]
     assert health_of(tmp_path) == []
+    assert health_of(tmp_path, {"health": as_record([mark])}) == [mark]
     (tmp_path / "curve.csv").write_text("iteration,loss\n1,many\n")
     assert health_of(tmp_path) == []
     (tmp_path / "curve.csv").write_text("iteration,loss\n1,\n2,0.5\n")

@@ -42,3 +42,14 @@ def test_a_history_from_before_open_rows_were_kept_is_continued():
     history.add({"loss": torch.tensor(2.0)})
     history.close_row(2, 0.1, 2.0)
     assert [row["loss"] for row in history.rows] == [1.0, 2.0]
+
+
+def test_a_vector_that_comes_later_is_nan_in_the_rows_before(tmp_path):
+    history = History()
+    for iteration, values in enumerate(({"loss": 1.0}, {"loss": 2.0, "by_layer/ratio": [3.0, 4.0]}), start=1):
+        history.add({name: torch.tensor(value) for name, value in values.items()})
+        history.close_row(iteration, 0.1, 1.0)
+    history.write(tmp_path)
+    with np.load(tmp_path / "diagnostics.npz") as found:
+        np.testing.assert_array_equal(found["by_layer/ratio"], [[np.nan, np.nan], [3.0, 4.0]])
+        np.testing.assert_array_equal(found["loss"], [1.0, 2.0])
