@@ -66,11 +66,6 @@ def best_window(weights: NDArray[np.bool_], share: float = 0.25) -> Window:
     return slice(int(top), int(top) + tall), slice(int(left), int(left) + wide)
 
 
-def png(picture: Pixels, widest: int | None = None) -> bytes:
-    """A picture uint8 [H, W, 3] as PNG, made smaller to be at most `widest` pixels wide."""
-    return bytes(cv2.imencode(".png", (picture if widest is None else narrowed(picture, widest))[..., ::-1])[1])
-
-
 def narrowed(picture: Pixels, widest: int) -> Pixels:
     """A picture uint8 [H, W, 3] made smaller, if need be, to be at most `widest` pixels wide."""
     if picture.shape[1] <= widest:

@@ -44,7 +44,6 @@ class Rank:
     """
 
     arm: str
-    place: int | None
     name: str
     color: str
     method: str
@@ -122,9 +121,8 @@ def _board(
         if cell.metric == BOUNDARY and cell.values and cell.protocol == edge_protocol(experiment)
     }
     of_baseline = _seconds(experiment, each, experiment.baseline, facts)
-    styles, rows, place = arm_styles(experiment), [], 0
+    styles, rows = arm_styles(experiment), []
     for cell in cells:
-        place += bool(cell.values)
         keys = [run_key(cell.dataset, cell.model, cell.arm, seed) for seed in sorted(cell.values or cell.missing)]
         edge, spread, gain = edges.get(cell.arm), cell.spread, cell.gain
         cost, minutes = _cost(_seconds(experiment, each, cell.arm, facts), of_baseline)
@@ -132,7 +130,6 @@ def _board(
         rows.append(
             Rank(
                 arm=cell.arm,
-                place=place if cell.values else None,
                 name=arm_name(experiment, cell.arm),
                 color=styles[cell.arm][0],
                 method=arm.method,
