@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.compute import devices
+
 WAITS = "called a synchronizing CUDA operation"  # torch's words
 EAGER = 2  # calls of each kind before it is captured: caches fill and cuDNN searches
 
@@ -90,7 +92,7 @@ class Graphs:
             self._refuse(f"the host waits for the GPU at {waits[0].filename}:{waits[0].lineno}")
         elif any(one is not other for one, other in zip(before, self._state(), strict=True)):
             self._refuse("a tensor of its state is replaced, not written into")
-        elif 2 * torch.cuda.max_memory_allocated() > torch.cuda.mem_get_info()[1]:
+        elif 2 * torch.cuda.max_memory_allocated() > torch.cuda.mem_get_info()[1] / devices.sharers():
             self._refuse("it would take more memory than there is")
         return results
 
