@@ -123,6 +123,9 @@ class Segmenter(nn.Module):
     def _cross_entropy(self, logits: Tensor, labels: Tensor, class_weights: Tensor | None) -> Tensor:
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
+        if logits.is_cuda:
+            # Else the softmax copies them to this layout, and their gradient back, at the labels' size.
+            logits = logits.contiguous()
         resized = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         # Summed here and not by cross_entropy, whose own sum has no fixed order on a GPU.
         return F.cross_entropy(resized, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none").sum()
