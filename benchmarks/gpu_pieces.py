@@ -24,7 +24,7 @@ from harness.compute.provenance import provenance
 from harness.cost.arms import LEARNING_RATE, generated_batch, schedule, trainer
 from harness.cost.conditions import device_folder, machine_name
 from harness.cost.equivalence import FEWEST_ROUNDS, ratio
-from harness.cost.latency import fast_convolutions, measure_latency
+from harness.cost.latency import measure_latency
 from harness.cost.timing import Plan, Work, take_turns
 from harness.datasets.dataset import Dataset
 from harness.evaluation.evaluate import measure, ready
@@ -103,9 +103,7 @@ class Bench:
     def __init__(self, device: str, results: Path) -> None:
         self.machine = Machine(device, alone=True)
         self.device = self.machine.use()
-        if self.device.type == "cuda":  # as a training sets them
-            torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
+        self.machine.hasten(self.device)
         self.sizes = FULL if self.device.type == "cuda" else TINY
         self.results = results
         self.path = results / "cost" / "gpu" / f"{device_folder(self.device)}.json"
@@ -125,15 +123,18 @@ class Bench:
     def pieces(self) -> list[Piece]:
         """All of them, the most valuable first."""
         small, large = self.sizes.small, self.sizes.large
+        others = [name for name in discovery.names() if name not in (BASELINE, *FIRST_METHODS)]
+        others = others if self.device.type == "cuda" else []
+        # The first piece of a network and precision takes longer: cuDNN searches.
         found = [Piece("floors", 3, self.floors)]
-        found += [self._step(setting, precision) for setting in (small, large) for precision in PRECISIONS]
+        found.append(self._step(small, "float32"))
         found.append(Piece(f"loop/{small.model}", 25, partial(self.loop, small)))
         found.append(self._evaluate(small, "whole", 12))
         found.append(self._evaluate(large, "ms_flip", 20))
-        others = [name for name in discovery.names() if name not in (BASELINE, *FIRST_METHODS)]
-        others = others if self.device.type == "cuda" else []
+        found.append(self._step(large, "float32"))
         found += [self._method(setting, name, "float32") for setting in (large, small) for name in FIRST_METHODS]
         found += [self._latency(large, precision, ["contextrast"], 25) for precision in PRECISIONS]
+        found += [self._step(setting, "bfloat16") for setting in (large, small)]
         found += [self._method(small, name, "float32") for name in others]
         found.append(self._evaluate(small, "ms_flip", 12))
         found.append(self._evaluate(large, "whole", 12))
@@ -246,7 +247,7 @@ class Bench:
     # What they are made of.
 
     def _step(self, setting: Setting, precision: str) -> Piece:
-        seconds = 12 if setting is self.sizes.small else 25
+        seconds = 30 if setting is self.sizes.small else 40
         return Piece(f"step/{setting.model}/{precision}", seconds, partial(self.step, setting, precision))
 
     def _method(self, setting: Setting, name: str, precision: str) -> Piece:
@@ -265,10 +266,10 @@ class Bench:
 
     def _in_turns(self, arms: Mapping[str, Work], baseline: str) -> Measured:
         """{"ms": {arm: median}, "ratio": the others over the baseline} of arms that take turns."""
-        with fast_convolutions(self.device):
-            timings = take_turns(arms, self.device, self.sizes.steps, " and ".join(arms))
+        timings = take_turns(arms, self.device, self.sizes.steps, " and ".join(arms))
         base = timings.nanoseconds[baseline]
         found: Measured = {"ms": {name: float(np.median(each)) / 1e6 for name, each in timings.nanoseconds.items()}}
+        found["warm_up_seconds"] = {name: state["seconds"] for name, state in timings.warmup.items()}
         for name, each in timings.nanoseconds.items():
             if name != baseline:
                 found["ratio"] = _interval(each, base)

@@ -72,7 +72,7 @@ def train(
         distributed.on_main(hold(folder, "train", keep_going)) as lock,
     ):
         device = machine.use()
-        _hasten(device, machine)
+        machine.hasten(device)
         distributed.start(device)
         dataset = datasets.load(run.dataset, root)
         verified = distributed.from_main(lambda: _verified(experiment, run, dataset, results, keep_going))
@@ -208,13 +208,6 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
         if record["status"] == "done":
             (job.folder / SETTINGS).unlink(missing_ok=True)
     return record
-
-
-def _hasten(device: torch.device, machine: Machine) -> None:
-    """On a GPU let cuDNN search for the fastest convolutions, and float32 products round their factors as those do."""
-    if device.type == "cuda" and not machine.deterministic:
-        torch.backends.cudnn.benchmark = True  # crops have one size, so the search pays
-        torch.set_float32_matmul_precision("high")
 
 
 def _on_the_gpu(job: Job) -> dict[str, Any]:
