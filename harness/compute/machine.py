@@ -19,8 +19,8 @@ _KEEPING = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_P
 
 
 MOST_READERS = 16  # of one run
-# Algorithms that cuDNN tries of each convolution, the most promising ones first. Torch's default is 10, some of which it
-# compiles first: with them two networks lite0_fpn took a minute on an H200 to be built and warmed up.
+# Algorithms that cuDNN tries of each convolution, the most promising ones first. With torch's default of 10, two
+# networks lite0_fpn took a minute on an H200 to be built and warmed up.
 SEARCHED = 4
 
 
