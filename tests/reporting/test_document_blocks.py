@@ -21,6 +21,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_readmes_blocks_hold_what_their_files_hold(repository):
-    for name in ("README.md", "results/reference/README.md", "docs/metrics.md"):
+    for name in ("README.md", "results/reference/README.md", "docs/metrics.md", "docs/diagnosis.md"):
         document = repository / name
         assert filled(document) == document.read_text(), f"run: python -m harness refresh {document.name}"
