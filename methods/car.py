@@ -39,6 +39,7 @@ class CAR(Method):
     - absent classes enter with a centre of zero, and K is the number of all classes
     - ignored pixels enter centre-to-pixel, where every class counts as another one
     - ignored pixels count in the intra term's mean, with a distance of 0
+    The intra term grows with the square of the features' scale, and nothing here bounds that scale.
     Not reproduced from the release: it cuts off terms below about 1e-5, and centre-to-pixel is off by default.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.78 GiB.
@@ -98,30 +99,35 @@ class CAR(Method):
         x = embedding.movedim(1, -1).flatten(0, 2)  # [N, d]
         y = nearest(labels, (embedding.shape[2], embedding.shape[3])).flatten()
         valid = y != self.ignore_index
-        every = x, y
-        x, y = x[valid], y[valid]
+        y = torch.where(valid, y, self.num_classes)
         centres, counts = class_means(x, y, self.num_classes, self.options.sync_means)
         taking_part = torch.ones_like(counts, dtype=torch.bool) if self.official else counts > 0
-        pixels, own = every if self.official else (x, y)
+        counted = torch.ones_like(valid) if self.official else valid
+        pixels = counted.sum().clamp(min=1)
 
         fixed, root = centres.detach(), centres.shape[1] ** 0.5
-        distance = (fixed[y] - x).abs().sum() / (len(pixels) * x.shape[1] or 1)
+        own = fixed[y.clamp(max=self.num_classes - 1)]
+        distance = ((own - x).abs().sum(1) * valid).sum() / (pixels * x.shape[1])
         similarity = centres @ fixed.T / root
         classes = torch.arange(self.num_classes, device=y.device)
-        centre_excess = excess(similarity, classes, taking_part, self.options.centre_margin)[taking_part]
-        similarity = pixels @ fixed.T / root
-        similarity = torch.where(own[:, None] == classes, fixed.square().sum(1) / root, similarity)
-        pixel_excess = excess(similarity, own, taking_part, self.options.pixel_margin)
+        centre_excess = excess(similarity, classes, taking_part, self.options.centre_margin) * taking_part
+        similarity = x @ fixed.T / root
+        similarity = torch.where(y[:, None] == classes, fixed.square().sum(1) / root, similarity)
+        pixel_excess = excess(similarity, y, taking_part, self.options.pixel_margin) * counted
         means = {
             "intra": distance,
-            "centre_to_centre": centre_excess.sum() / max(len(centre_excess), 1),
-            "centre_to_pixel": pixel_excess.sum() / max(len(pixel_excess), 1),
+            "centre_to_centre": centre_excess.sum() / taking_part.sum().clamp(min=1),
+            "centre_to_pixel": pixel_excess.sum() / pixels,
         }
-        self.diagnostics = {f"{name}/mean": mean.detach() for name, mean in means.items()}
-        self.diagnostics |= self.centre_diagnostics(x.detach(), y, fixed, counts)
+        self.diagnostics = {}
+        if self.observing:
+            self.diagnostics = {f"{name}/mean": mean.detach() for name, mean in means.items()}
+            self.diagnostics |= self.centre_diagnostics(x.detach(), own, valid, fixed, counts)
         return {name: getattr(self.options, f"{name}_weight") * mean.square() for name, mean in means.items()}
 
-    def centre_diagnostics(self, x: Tensor, y: Tensor, centres: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    def centre_diagnostics(
+        self, x: Tensor, own: Tensor, valid: Tensor, centres: Tensor, counts: Tensor
+    ) -> dict[str, Tensor]:
         """The pixels of each class, the number of centres, and mean cosines: pixel and own centre, two centres."""
         present = counts > 0
         pairs = (present.sum() ** 2 - present.sum()).clamp(min=1)
@@ -129,7 +135,7 @@ class CAR(Method):
         return {
             "pixels": counts.detach(),
             "centres": present.sum(),
-            "own_centre_similarity": F.cosine_similarity(x, centres[y]).sum() / max(len(x), 1),
+            "own_centre_similarity": (F.cosine_similarity(x, own) * valid).sum() / valid.sum().clamp(min=1),
             "centre_similarity": (directions.sum(0).square().sum() - directions.square().sum()) / pairs,
         }
 
@@ -137,7 +143,8 @@ class CAR(Method):
 def excess(similarity: Tensor, own: Tensor, taking_part: Tensor, margin: float) -> Tensor:
     """How far the classes j other than a row's own are above margin / (K - 1), in all: [N].
 
-    similarity [N, C]; own int64 [N]; taking_part bool [C], true for the K classes over which the softmax goes.
+    similarity [N, C]; own int64 [N], C for none; taking_part bool [C], true for the K classes of the
+    softmax.
     """
     lowest = torch.finfo(similarity.dtype).min  # not -inf, whose softmax is NaN where no class takes part
     share = similarity.masked_fill(~taking_part, lowest).softmax(1)
