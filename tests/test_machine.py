@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.compute import machine as machines
-from harness.compute.machine import MOST_READERS, Machine
+from harness.compute.machine import MOST_READERS, SEARCH_PAYS, Machine
 
 HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # "[always]": a fault clears 2 MB, counted as one page
 
@@ -53,3 +53,26 @@ def test_a_gpu_gets_its_part_of_the_processors_to_read(monkeypatch, processors, 
 def test_a_training_on_a_cpu_reads_by_itself_unless_it_is_told():
     assert Machine().readers(torch.device("cpu")) == 0
     assert Machine(workers=2).readers(torch.device("cpu")) == 2
+
+
+@pytest.mark.parametrize(
+    ("device", "deterministic", "iterations", "searches", "precision"),
+    [
+        ("cuda", False, None, True, "high"),
+        ("cuda", False, SEARCH_PAYS, True, "high"),
+        ("cuda", False, SEARCH_PAYS - 1, False, "high"),
+        ("cuda", True, SEARCH_PAYS, False, "highest"),
+        ("cpu", False, SEARCH_PAYS, False, "highest"),
+    ],
+)
+def test_a_gpu_rounds_and_searches_unless_bits_are_promised_or_it_does_not_pay(
+    monkeypatch, device, deterministic, iterations, searches, precision
+):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark_limit", torch.backends.cudnn.benchmark_limit)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    Machine(deterministic=deterministic).hasten(torch.device(device), iterations)
+    found = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    assert found == (searches, precision)

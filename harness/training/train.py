@@ -72,7 +72,7 @@ def train(
         distributed.on_main(hold(folder, "train", keep_going)) as lock,
     ):
         device = machine.use()
-        machine.hasten(device)
+        machine.hasten(device, settings["schedule"]["iterations"])
         distributed.start(device)
         dataset = datasets.load(run.dataset, root)
         verified = distributed.from_main(lambda: _verified(experiment, run, dataset, results, keep_going))
@@ -218,6 +218,7 @@ def _on_the_gpu(job: Job) -> dict[str, Any]:
         "gpu_bytes": torch.cuda.max_memory_reserved(job.device),
         "samples": job.samples,
         "cuda_graph": job.trainer.replays,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
     }
 
