@@ -50,7 +50,7 @@ bench: .venv/ready
 	mkdir -p .benchmarks
 	$(PYTEST) tests/benchmarks -m "not exhaustive" --benchmark-enable --benchmark-columns=min,median,rounds \
 		--benchmark-json=.benchmarks/bench.json -s
-	$(BIN)/python -m harness.cost.benchmarks .benchmarks/bench.json
+	$(BIN)/python -m benchmarks.cpu_table .benchmarks/bench.json
 
 # How fast the project is on a GPU, beside its goals; again: what is missing. LIMIT=2 takes two minutes at most, FRESH=1
 # measures all anew, DRY=1 tries every piece at a tiny size on the processor.

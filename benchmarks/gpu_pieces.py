@@ -28,11 +28,11 @@ from harness.cost.latency import measure_latency
 from harness.cost.timing import Plan, Work, take_turns
 from harness.datasets.dataset import Dataset
 from harness.evaluation.evaluate import measure, ready
-from harness.evaluation.inference import predict
 from harness.evaluation.pipeline import counting
 from harness.evaluation.record import count_pair
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
+from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.training.train import train
 from harness.training.trainer import Trainer

@@ -9,9 +9,9 @@ from harness.compute.machine import Machine
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.evaluate import measure, ready
-from harness.evaluation.inference import Window
 from harness.evaluation.pipeline import counting
 from harness.evaluation.record import scores_of
+from harness.models.inference import Window
 from harness.models.weights import load_segmentation_checkpoint
 
 

@@ -17,9 +17,9 @@ from harness.compute.torchrun import is_main
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
-from harness.evaluation.inference import Size, Window
 from harness.evaluation.pipeline import Counting, counting, predicted
 from harness.evaluation.record import Counted, keep_and_count, map_path, save_counts, scores_of
+from harness.models.inference import Size, Window
 from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.runs.ending import Ending

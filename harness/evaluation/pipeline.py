@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.compute.machine import processors_of_a_run
-from harness.evaluation.inference import Size, Window, label_maps, scores_of_views, to_batch, views
+from harness.models.inference import Size, Window, label_maps, scores_of_views, to_batch, views
 from harness.models.segmenter import Segmenter
 
 Item = TypeVar("Item")

@@ -13,7 +13,7 @@ import numpy as np
 from harness.datasets.dataset import Dataset
 from harness.datasets.pictures import narrowed, painted
 from harness.errors import UserError
-from harness.evaluation.inference import predict
+from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.runs.ending import is_out_of_memory
 

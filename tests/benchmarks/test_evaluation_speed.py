@@ -17,9 +17,9 @@ import torch
 from harness import datasets, models
 from harness.datasets.dataset import Dataset
 from harness.evaluation.evaluate import measure, ready
-from harness.evaluation.inference import predict
 from harness.evaluation.pipeline import counting
 from harness.evaluation.record import count_pair
+from harness.models.inference import predict
 
 DATASET = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from harness.cost.benchmarks import write_benchmark_tables
+from benchmarks.cpu_table import write_benchmark_tables
 from harness.errors import UserError
 from harness.reporting.blocks import filled
 

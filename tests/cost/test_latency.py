@@ -13,8 +13,8 @@ from harness.cost.complexity import flops, multiply_adds, parameters
 from harness.cost.latency import MODES, Setting, label_maps, measure_latency
 from harness.cost.timing import Plan
 from harness.errors import UserError
-from harness.evaluation.inference import predict
 from harness.experiment import discovery
+from harness.models.inference import predict
 
 PLAN = Plan(warmup_iterations=2, warmup_seconds=0, rounds=3, settle=0, block=2)
 MACHINE = Machine("cpu")

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from harness.evaluation import pipeline
-from harness.evaluation.inference import Window, predict, scores
 from harness.evaluation.pipeline import counting, predicted
 from harness.evaluation.record import count_pair
+from harness.models.inference import Window, predict, scores
 
 CLASSES = 5
 WINDOW = Window.of((24, 24))

@@ -118,8 +118,8 @@ def test_what_is_written_is_read_back_with_the_scores_of_the_record(
 @pytest.mark.slow
 def test_images_are_tested_in_the_box_that_they_were_trained_in(tiny_data, make_run):
     from harness.evaluation.evaluate import evaluate, load_network
-    from harness.evaluation.inference import predict
     from harness.evaluation.record import map_path
+    from harness.models.inference import predict
 
     folder = make_run("tiny", tiny_data, fit=[24, 20])
     evaluate(folder, CPU, protocols=["whole"])
@@ -137,7 +137,7 @@ def test_images_are_tested_in_the_box_that_they_were_trained_in(tiny_data, make_
 def test_a_split_without_labels_is_predicted_by_its_images(cityscapes_root, make_run, tmp_path):
     from harness.datasets.images import read_image
     from harness.evaluation.evaluate import load_network
-    from harness.evaluation.inference import predict
+    from harness.models.inference import predict
 
     folder = make_run("cityscapes", cityscapes_root)
     out = write_predictions(folder, CPU, split="test", form="cityscapes")

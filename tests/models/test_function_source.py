@@ -11,8 +11,8 @@ import torch
 from harness import models
 from harness.cost.complexity import cost_rows
 from harness.errors import UserError
-from harness.evaluation.inference import predict
 from harness.experiment.schema import Experiment, discovery
+from harness.models.inference import predict
 from harness.training.trainer import Trainer
 
 CLASSES = 5

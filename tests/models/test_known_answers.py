@@ -18,8 +18,8 @@ from mmseg.models import SegTTAModel
 
 from harness import models
 from harness.errors import UserError
-from harness.evaluation.inference import SCALES, Window, predict, scores
 from harness.models import build, load_spec, names, published
+from harness.models.inference import SCALES, Window, predict, scores
 from harness.models.segmenter import Segmenter
 from harness.models.weights import load_segmentation_checkpoint
 

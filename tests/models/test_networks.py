@@ -9,8 +9,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from harness import models
-from harness.evaluation.inference import predict
 from harness.experiment import discovery
+from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.training.trainer import Trainer
 

@@ -15,8 +15,8 @@ from harness import cli, datasets
 from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation.evaluate import load_network
-from harness.evaluation.inference import predict
 from harness.experiment.schema import Experiment
+from harness.models.inference import predict
 from harness.training import board
 from harness.training.board import Board, require_tensorboard
 from harness.training.train import train

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from harness.cost.arms import generated_batch, schedule, trainer
-from harness.evaluation.inference import scores
 from harness.experiment import discovery
+from harness.models.inference import scores
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.evaluation.inference import SCALES, Window, predict, scores
+from harness.models.inference import SCALES, Window, predict, scores
 
 
 class Network(nn.Module):

@@ -1,4 +1,4 @@
-"""What `make bench` measured, as tables in results/reports/cost: `python -m harness.cost.benchmarks FILE`.
+"""What `make bench` measured, as tables in results/reports/cost: `python -m benchmarks.cpu_table FILE`.
 
 FILE is pytest-benchmark's (--benchmark-json). The tables' text comes from the benchmarks' own docstrings.
 """
@@ -17,7 +17,7 @@ from harness.cost.conditions import machine_name
 from harness.errors import UserError
 from harness.reporting.markup import escape_markdown, markdown_table
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 
 def write_benchmark_tables(measured: Path, results: Path, repository: Path = REPOSITORY) -> Path:
