@@ -25,7 +25,7 @@ def verdict_counts(tables: Path) -> list[tuple[int, str]]:
     counted: dict[str, int] = {}
     for line in _lines(tables / f"{VERDICTS}.csv"):
         counted[line["verdict"]] = counted.get(line["verdict"], 0) + int(line["gains"])
-    return [(count, kind) for kind, count in counted.items()]
+    return [(count, kind) for kind, count in counted.items() if count]
 
 
 def paper_tables(experiment: Experiment, tables: Path, facts: Mapping[str, dict[str, str]]) -> list[PageTable]:
@@ -42,7 +42,8 @@ def paper_tables(experiment: Experiment, tables: Path, facts: Mapping[str, dict[
         rows = [_row(experiment, line, texts, facts) for line in lines]
         title = f"Published and measured: {path.stem.removeprefix('papers_').replace('_', ' ')}"
         key, files = path.stem.replace("_", "-"), downloads(tables, path.stem)
-        table = PageTable(key, title, headings, rows, [NO_VERDICT], files)
+        notes = [NO_VERDICT] if any(line["verdict"] == NOT_COMPARED for line in lines) else []
+        table = PageTable(key, title, headings, rows, notes, files)
         found.append(table.said_once(len(headings) - 2, len(headings) - 1).without_empty())
     return found
 
