@@ -22,7 +22,7 @@ help:
 	@echo 'make check             what every commit must pass                                2 min'
 	@echo 'make bench             speed, as ratios against references                        6 min'
 	@echo 'make bench-gpu         speed on a GPU beside its goals; LIMIT=2 for two minutes      6 min'
-	@echo 'make site              a static site of the committed records, in site/            4 min'
+	@echo 'make site              a static site of the committed records, in site/            2 min'
 	@echo 'make cost              what methods cost on this processor                       18 min'
 	@echo 'make verify-reference  trains a committed run again and compares; CAMVID_ROOT    30 min'
 	@echo 'make soak              thirty runs while random jobs are killed                  10 min'

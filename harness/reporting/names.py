@@ -26,6 +26,8 @@ COLORS = {
     "ohem": "#3f8a86",
     "active_boundary": "#c0564f",
     "conditional_boundary": "#6d7fa8",
+    "supervised_pixel_contrast": "#2a8ab5",
+    "prototypes": "#a8683a",
 }
 SPARE_COLORS = ("#a06cc4", "#9c7b1e", "#c45f86", "#4a7fd0", "#7f8a3c", "#b06a38", "#5f7f96", "#a2577f", "#38908f")
 MARKERS = "osD^v<>ph"
