@@ -1,6 +1,6 @@
 """Evaluation of a run on this processor beside one image at a time, counted in four threads; `--benchmark-enable -s`.
 
-hrnet_tiny on 40 images of CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading,
+hrnet_tiny on 24 images of CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading,
 network and counting together, beside a loop that reads and predicts an image and only counts aside. The counts are the
 same. The ratio is of the wall clock, in turns, with the lowest and the highest of the turns. On a processor the network
 keeps the cores busy either way; what a GPU gains is in the table of `make bench-gpu`.
@@ -23,7 +23,7 @@ from harness.models.inference import predict
 
 DATASET = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
 CPU = torch.device("cpu")
-IMAGES, TURNS = 40, 5
+IMAGES, TURNS = 24, 5
 
 
 def test_evaluation_speed(benchmark, tmp_path, monkeypatch):
