@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,3 +210,15 @@ def test_a_folder_without_records_is_a_users_mistake(tmp_path):
 def test_checking_needs_no_torch():
     code = "import sys, harness.checks.records; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_health_is_checked_where_a_record_has_it(repository, tmp_path):
+    source = next(
+        (repository / "results" / "reference" / "h200" / "runs").glob("camvid-controls/*/*/contextrast/seed0")
+    )
+    folder = tmp_path / Path(*source.parts[-5:])
+    shutil.copytree(source, folder)
+    content = read_json(folder / "record.json")
+    assert content["health"] and check_record(folder) == []
+    write_json(folder / "record.json", content | {"health": [{"mark": "unwell", "value": 1.0, "threshold": 0.5}]})
+    assert any("health.0.mark" in problem for problem in check_record(folder))

@@ -5,7 +5,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,12 @@ class _Provenance(_Part):
     initial_weights_sha256: Sha256 | None
 
 
+class _Mark(_Part):
+    mark: Literal["did not learn its objective", "collapsed", "terms drown cross entropy"]
+    value: float
+    threshold: float
+
+
 class _Record(_Part):
     """What record.json must hold; keys that came later are allowed."""
 
@@ -75,6 +81,7 @@ class _Record(_Part):
     split: str | None
     scores: Scores
     per_class: dict[str, dict[str, dict[str, float | None]]]
+    health: list[_Mark] = []
 
 
 def check_records(folder: Path) -> dict[Path, list[str]]:
