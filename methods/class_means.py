@@ -36,12 +36,12 @@ def mean_of(sums: Tensor, counts: Tensor, sync: bool = False) -> tuple[Tensor, T
 
 
 def image_class_means(embedding: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """The mean of each class present in each image, [R, d] for R (image, class) pairs, and their classes int64 [R].
+    """The mean of each class in each image, [B K, d], and the classes int64 [B K]: K for a class that an image lacks.
 
-    embedding [B, d, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index.
+    embedding [B, d, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index. A missing class has mean 0.
     """
     labels = torch.where(labels == ignore_index, num_classes, labels)
     of_class = one_hot(labels.flatten(1), num_classes, embedding.dtype)
     means, counts = mean_of((embedding.flatten(2) @ of_class).mT.flatten(0, 1), of_class.sum(1).flatten())
-    present = counts.nonzero().squeeze(1)
-    return means[present], present % num_classes
+    classes = torch.arange(num_classes, device=labels.device).repeat(len(embedding))
+    return means, torch.where(counts > 0, classes, num_classes)

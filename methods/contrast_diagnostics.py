@@ -16,15 +16,19 @@ def label_diagnostics(
     num_classes: int,
     exclude_self: bool = False,
 ) -> dict[str, Tensor]:
-    """Of supervised_info_nce's arguments, K classes: as `drawn_diagnostics`, but without a matrix anchors x keys."""
+    """Of supervised_info_nce's arguments, K classes: as `drawn_diagnostics`, but without a matrix anchors x keys.
+
+    Labels of K or more take no part.
+    """
+    takes_part = anchor_labels < num_classes
     anchor_sums, anchor_numbers = class_sums(anchors, anchor_labels, num_classes)
     key_sums, key_numbers = class_sums(keys, key_labels, num_classes)
     positives, similarity = anchor_numbers @ key_numbers, (anchor_sums * key_sums).sum()
     negatives = anchor_numbers.sum() * key_numbers.sum() - positives
     other = anchor_sums.sum(0) @ key_sums.sum(0) - similarity
     if exclude_self:
-        positives, similarity = positives - len(anchors), similarity - anchors.square().sum()
-    return _means(anchor_labels.new_full((), len(anchors)), positives, similarity, negatives, other)
+        positives, similarity = positives - takes_part.sum(), similarity - (anchors.square().sum(1) * takes_part).sum()
+    return _means(takes_part.sum(), positives, similarity, negatives, other)
 
 
 @torch.no_grad()

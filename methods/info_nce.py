@@ -42,6 +42,7 @@ def supervised_info_nce(
     exclude_self: bool = False,
     missing_positives: str = "skip",
     max_entries: int | None = None,
+    num_classes: int | None = None,
 ) -> Tensor:
     """Mean over the anchors of the mean over each one's positives of -log exp(s+) / (exp(s+) + sum exp(s-)).
 
@@ -53,6 +54,8 @@ def supervised_info_nce(
     missing_positives  anchors without positives are left out of the mean ("skip") or count as 0 ("zero")
     max_entries        hold so many of the A M similarities at a time, or those of one anchor if they are more; None:
                        all at once. The result is the same, and the backward pass holds none of them
+    num_classes        anchors and keys labelled so or higher take no part: they fill up to a fixed number; None: all
+                       take part
 
     An anchor without negatives has loss 0; with nothing to contrast the result is 0, with a graph.
     Raises ValueError for another value of missing_positives.
@@ -60,7 +63,9 @@ def supervised_info_nce(
     if missing_positives not in ("skip", "zero"):
         raise ValueError(f"missing_positives is {missing_positives!r}, but must be 'skip' or 'zero'")
     rows = len(anchors) if max_entries is None else max_entries // (len(keys) + 1)
-    options = (temperature, exclude_self, missing_positives == "skip", max(rows, 1))
+    first = torch.iinfo(torch.int64).max if num_classes is None else num_classes
+    no_anchor, no_key = anchor_labels >= first, key_labels >= first
+    options = (no_anchor, no_key, temperature, exclude_self, missing_positives == "skip", max(rows, 1))
     return _SupervisedInfoNCE.apply(anchors, keys, anchor_labels, key_labels, *options)
 
 
@@ -74,46 +79,46 @@ class _SupervisedInfoNCE(torch.autograd.Function):
         keys: Tensor,
         anchor_labels: Tensor,
         key_labels: Tensor,
+        no_anchor: Tensor,
+        no_key: Tensor,
         temperature: float,
         exclude_self: bool,
         skip: bool,
         rows: int,
     ) -> Tensor:
-        # One more key, which is masked out below: where there are no keys the maximum over them exists all the same.
+        # One more key, which takes no part: where there are no keys the maximum over them exists all the same.
         keys, key_labels = torch.cat([keys, keys.new_zeros(1, keys.shape[1])]), F.pad(key_labels, (0, 1))
+        no_key = F.pad(no_key, (0, 1), value=True)
         anchor_gradient, key_gradient = torch.zeros_like(anchors), torch.zeros_like(keys)
         total, counted = anchors.new_zeros(()), anchors.new_zeros(())
         for start in range(0, max(len(anchors), 1), rows):
             block, labels = anchors[start : start + rows], anchor_labels[start : start + rows]
             scores = (block / temperature) @ keys.T
+            inside = ~no_anchor[start : start + rows]
             same = labels[:, None] == key_labels
-            same[:, -1] = False
-            itself = torch.arange(len(block), device=block.device)
+            left_out = same | no_key
+            same &= inside[:, None] & ~no_key
             if exclude_self:
-                same[itself, itself + start] = False
-            row, column = same.nonzero(as_tuple=True)
-            positive_scores = scores[row, column]
+                same.diagonal(start).fill_(False)
+                left_out.diagonal(start).fill_(True)
+            negatives = scores.masked_fill(left_out, -torch.inf)
 
             # The negatives' exponentials, in place, and b, their logsumexp: -inf where there are none.
-            scores.masked_fill_(same, -torch.inf)[:, -1] = -torch.inf
-            if exclude_self:
-                scores[itself, itself + start] = -torch.inf
-            highest = scores.amax(1).clamp(min=torch.finfo(scores.dtype).min)
-            exponentials = scores.sub_(highest[:, None]).exp_()
+            highest = negatives.amax(1).clamp(min=torch.finfo(scores.dtype).min)
+            exponentials = negatives.sub_(highest[:, None]).exp_()
             sums = exponentials.sum(1)
             b = highest + sums.log()
 
             # A positive's term is -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), precise at both ends.
-            margin = positive_scores - b[row]
-            positives = torch.bincount(row, minlength=len(block))
-            total += (-F.logsigmoid(margin) / positives[row]).sum()
-            counted += (positives > 0).sum() if skip else len(block)
+            margin = scores.sub_(b[:, None])
+            positives = same.sum(1)
+            number = positives.clamp(min=1)
+            total += (F.logsigmoid(margin).masked_fill_(~same, 0).sum(1) / -number).sum()
+            counted += (positives > 0).sum() if skip else inside.sum()
 
             # Its derivative by s is -sigmoid(b - s), by b the opposite, and that of b by a negative's score its share.
-            slope = torch.sigmoid(-margin) / positives[row]
-            by_b = torch.zeros_like(b).index_add_(0, row, slope)
-            gradient = exponentials.mul_((by_b / sums.clamp(min=1))[:, None])
-            gradient[row, column] = -slope
+            slope = margin.neg_().sigmoid_().masked_fill_(~same, 0).div_(number[:, None])
+            gradient = exponentials.mul_((slope.sum(1) / sums.clamp(min=1))[:, None]).sub_(slope)
             anchor_gradient[start : start + rows] = gradient @ keys
             key_gradient.addmm_(gradient.T, block)
 
@@ -125,4 +130,4 @@ class _SupervisedInfoNCE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         by_anchors, by_keys = ctx.saved_tensors
-        return gradients[0] * by_anchors, gradients[0] * by_keys, None, None, None, None, None, None
+        return gradients[0] * by_anchors, gradients[0] * by_keys, *(None,) * 8

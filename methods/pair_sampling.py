@@ -1,8 +1,10 @@
 """Samples of pixels per (image, class) pair, half of them misclassified, without a loop over the pairs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from methods.class_means import one_hot
 from methods.ranking import rank_within_group
 
 
@@ -30,23 +32,35 @@ def sample_pairs(
     V = pixels_per_batch // T pixels, `max_views` at most and maybe none; `pixels_per_image` does not count.
     """
     images = len(labels)
-    valid = labels != ignore_index
-    pair = (torch.arange(images, device=labels.device)[:, None, None] * num_classes + labels)[valid]
-    hard = (prediction != labels)[valid]
-    num_hard = torch.bincount(pair[hard], minlength=images * num_classes)
-    num_easy = torch.bincount(pair[~hard], minlength=images * num_classes)
+    labels = torch.where(labels == ignore_index, num_classes, labels).flatten(1)
+    hard = prediction.flatten(1) != labels
+    kinds = torch.stack([~hard, hard], dim=1).float()  # sums of so few ones are exact
+    num_easy, num_hard = (kinds @ one_hot(labels, num_classes, torch.float)).long().unbind(1)  # [B, K] each
 
-    counts = (num_hard + num_easy > min_pixels).view(images, num_classes)
-    counting = counts.flatten().nonzero().squeeze(1)
+    counts = num_hard + num_easy > min_pixels
+    image = torch.arange(images, device=labels.device)[:, None]
     if pixels_per_batch is None:
-        views = (pixels_per_image // counts.sum(1).clamp(min=1)).clamp(1, max_views)
-        counting = counting[rank_within_group(counting // num_classes) < pixels_per_image]
+        views = (pixels_per_image // counts.sum(1, keepdim=True).clamp(min=1)).clamp(1, max_views)
+        if num_classes > pixels_per_image:  # the pairs that count come first
+            order = rank_within_group(image.expand_as(counts).flatten(), (~counts).flatten().long())
+            counts = counts & (order.view_as(counts) < pixels_per_image)
     else:
-        views = (pixels_per_batch // counts.sum().clamp(min=1)).clamp(max=max_views).expand(images)
-    budget = torch.zeros_like(num_hard).index_copy(0, counting, views[counting // num_classes])
+        views = (pixels_per_batch // counts.sum().clamp(min=1)).clamp(max=max_views)
+    budget = torch.where(counts, views, 0)
 
     take_hard = torch.minimum(num_hard, torch.maximum(budget // 2, budget - num_easy))
     take_easy = torch.minimum(num_easy, budget - take_hard)
-    quota = torch.where(hard, take_hard[pair], take_easy[pair])
-    chosen = rank_within_group(pair * 2 + hard) < quota
-    return torch.zeros_like(valid).masked_scatter(valid, chosen)
+    # Ignored pixels are of class K, of which nothing is taken.
+    quota = F.pad(torch.stack([take_easy, take_hard], dim=2), (0, 0, 0, 1)).flatten()
+    group = ((image * (num_classes + 1) + labels) * 2 + hard).flatten()
+    return (rank_within_group(group) < quota[group]).view_as(prediction)
+
+
+def positions_of(sampled: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Where a mask bool [...] of `most` true elements at most is true: positions in the flat mask, int64 [most].
+
+    Also bool [most], false for the last ones, whose position means nothing, where fewer elements are true.
+    """
+    number = torch.arange(1, most + 1, device=sampled.device)
+    running = sampled.flatten().cumsum(0)
+    return torch.searchsorted(running, number).clamp(max=len(running) - 1), number <= running[-1]

@@ -20,7 +20,7 @@ from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.options import check_layers
-from methods.pair_sampling import sample_pairs
+from methods.pair_sampling import positions_of, sample_pairs
 from methods.unit_vectors import unit
 
 OFFICIAL_PIXELS_PER_BATCH = 1024
@@ -130,13 +130,30 @@ class PixelContrast(Method):
         size = (embedding.shape[2], embedding.shape[3])
         labels, prediction = nearest(labels, size), nearest(logits.argmax(1), size)
         sampled = self.sample(labels, prediction)
-        anchors, classes = unit(embedding.movedim(1, -1)[sampled]), labels[sampled]
+        anchors, classes = self.pixels_at(embedding, labels, sampled, self.most_anchors(len(labels), size))
+        anchors = unit(anchors)
+        self.diagnostics = {}
         loss = self.memory_loss(anchors, classes) if self.options.memory else self.batch_loss(anchors, classes)
-        hard = (prediction != labels)[sampled]
-        self.diagnostics["hard_share"] = hard.sum() / self.diagnostics["anchors"].clamp(min=1)
+        if self.observing:
+            hard = (prediction != labels) & sampled
+            self.diagnostics["hard_share"] = hard.sum() / sampled.sum().clamp(min=1)
         if self.options.memory:
             self.remember(embedding.detach(), labels)
         return {"pixel_contrast": self.weight * loss}
+
+    def most_anchors(self, images: int, size: tuple[int, int]) -> int:
+        """How many anchors `sample` draws at most."""
+        pixels = size[0] * size[1]
+        if self.anchors_per_batch is not None:
+            return min(self.anchors_per_batch, images * pixels)
+        return images * min(self.options.anchors_per_image, self.num_classes * self.max_views, pixels)
+
+    def pixels_at(self, embedding: Tensor, labels: Tensor, sampled: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """The embeddings [most, d] of the sampled pixels and their classes int64 [most], K where fewer are sampled."""
+        at, exists = positions_of(sampled, most)
+        pixels = sampled[0].numel()
+        classes = torch.where(exists, labels.flatten()[at], self.num_classes)
+        return embedding.flatten(2)[at // pixels, :, at % pixels], classes
 
     def sample(self, labels: Tensor, prediction: Tensor) -> Tensor:
         """The anchors: bool [B, h, w]."""
@@ -152,35 +169,43 @@ class PixelContrast(Method):
         )
 
     def batch_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
-        """The loss among the unit anchors [A, d], of classes [A]."""
-        self.diagnostics = label_diagnostics(anchors, classes, anchors, classes, self.num_classes, exclude_self=True)
-        return supervised_info_nce(anchors, classes, anchors, classes, self.options.temperature, exclude_self=True)
+        """The loss among the unit anchors [A, d], of classes [A]; those of class K take no part."""
+        contrasted = (anchors, classes, anchors, classes)
+        if self.observing:
+            self.diagnostics = label_diagnostics(*contrasted, self.num_classes, exclude_self=True)
+        return supervised_info_nce(
+            *contrasted, self.options.temperature, exclude_self=True, num_classes=self.num_classes
+        )
 
     def memory_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
-        """The loss of the unit anchors [A, d], of classes [A], against what is drawn from the memory."""
+        """The same against what is drawn from the memory."""
         keys, key_classes = (torch.cat(parts) for parts in zip(self.regions.rows(), self.pixels.rows(), strict=True))
         keys = keys.to(anchors.dtype)
         size = max(1, MAX_SCORES // max(1, self.elements_per_anchor(len(keys))))
-        blocks = [
-            self.draw(block, keys, block @ keys.T / self.options.temperature, own[:, None] == key_classes)
-            for block, own in zip(anchors.split(size), classes.split(size), strict=True)
-        ]
+        blocks = []
+        for block, own in zip(anchors.split(size), classes.split(size), strict=True):
+            same = own[:, None] == key_classes
+            pairs = (own < self.num_classes)[:, None] & (key_classes < self.num_classes)
+            scores = block @ keys.T / self.options.temperature
+            blocks.append(self.draw(block, keys, scores, pairs & same, pairs & ~same))
         contrast = Contrast(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
-        self.diagnostics = drawn_diagnostics(contrast, self.options.temperature)
+        if self.observing:
+            number = (classes < self.num_classes).sum()
+            self.diagnostics = drawn_diagnostics(contrast, self.options.temperature, number)
         return masked_info_nce(contrast)
 
     def elements_per_anchor(self, number: int) -> int:
         """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
         return number
 
-    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor) -> Contrast:
+    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor, other: Tensor) -> Contrast:
         """Semi-hard positives and negatives, from scores [A, M] of anchors [A, d] with keys [M, d] of the memory.
 
-        same: bool [A, M], true where anchor and key have the same class.
+        same, other: bool [A, M], true where anchor and key have the same class, and another one.
         """
         per_class = self.regions.length + self.pixels.length
         far, is_far = draw_hardest(-scores, same, self.options.semi_hard, self.options.drawn_positives, per_class)
-        near, is_near = draw_hardest(scores, ~same, self.options.semi_hard, self.options.drawn_negatives, len(keys))
+        near, is_near = draw_hardest(scores, other, self.options.semi_hard, self.options.drawn_negatives, len(keys))
         return Contrast(scores.gather(1, far), is_far, scores.gather(1, near), is_near)
 
     @torch.no_grad()
@@ -195,8 +220,10 @@ class PixelContrast(Method):
         kept = sample_pairs(
             labels, labels, self.num_classes, self.ignore_index, pixels_per_image=budget, max_views=number
         )
-        self.pixels.push(vectors.movedim(1, -1)[kept], labels[kept], self.options.gather_memory)
-        self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
+        most = len(labels) * min(budget, labels[0].numel())
+        self.pixels.push(*self.pixels_at(vectors, labels, kept, most), self.options.gather_memory)
+        if self.observing:
+            self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
 
 
 @torch.no_grad()

@@ -59,13 +59,15 @@ class PixelContrastSynthetic(PixelContrast):
         """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
         return max(number, self.options.pair_mixes * self.options.dim) if number else 0
 
-    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor) -> Contrast:
+    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor, other: Tensor) -> Contrast:
         """What PixelContrast draws, and the mixtures among the negatives. Arguments as there."""
-        drawn = super().draw(anchors, keys, scores, same)
+        drawn = super().draw(anchors, keys, scores, same, other)
         if len(keys) == 0:
             return drawn
-        ranked = scores.detach().masked_fill(same, -torch.inf).topk(min(self.options.hardest, len(keys)), dim=1).indices
-        number = share_of(~same, self.options.semi_hard)
+        ranked = (
+            scores.detach().masked_fill(~other, -torch.inf).topk(min(self.options.hardest, len(keys)), dim=1).indices
+        )
+        number = share_of(other, self.options.semi_hard)
         available = number.clamp(
             1, self.options.hardest
         )  # where there is no negative the mask below drops what is mixed

@@ -96,7 +96,11 @@ class RegionContrast(Method):
         centres = unit(means)
         stored, stored_classes = self.memory.rows()
         contrasted = (centres, classes, stored.to(centres.dtype), stored_classes)
-        loss = supervised_info_nce(*contrasted, self.options.temperature, max_entries=MAX_SCORES)
+        loss = supervised_info_nce(
+            *contrasted, self.options.temperature, max_entries=MAX_SCORES, num_classes=self.num_classes
+        )
+        self.diagnostics = label_diagnostics(*contrasted, self.num_classes) if self.observing else {}
         self.memory.push(centres, classes, self.options.gather_memory)
-        self.diagnostics = label_diagnostics(*contrasted, self.num_classes) | {"queue_fill": self.memory.fill()}
+        if self.observing:
+            self.diagnostics["queue_fill"] = self.memory.fill()
         return {"region_contrast": self.options.weight * loss}
