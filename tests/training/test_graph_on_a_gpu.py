@@ -159,7 +159,7 @@ def test_a_whole_training_is_replayed_from_samples_made_on_the_gpu(
     """With decoded images that lie there, and with images that are sent there."""
     monkeypatch.setattr(device_samples, "PART", part)
     schedule = {"iterations": 24, "batch": 2, "crop": [64, 64], "learning_rate": 0.01, "photometric": {}}
-    schedule |= {"log_every": 8, "checkpoint_every": 12}
+    schedule |= {"log_every": 8, "checkpoint_every": 16}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], schedule=schedule))
     run, losses = experiment.run("tiny", "hrnet_tiny", method, 0), {}
     for name, plain in (("gpu", False), ("cpu", True)):

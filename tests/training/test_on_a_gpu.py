@@ -51,8 +51,7 @@ def test_a_step_of_every_method(method, exact):
 def test_predictions_are_those_of_the_cpu(protocol, exact):
     images, labels = generated_batch(CLASSES, BATCH, SIZE)
     made = _trainer("cross_entropy", CPU)
-    for iteration in range(3):  # with more it knows one class alone
-        made.step(images, labels, iteration, 0.01)
+    made.step(images, labels, 0, 0.01)  # after more steps it knows one class alone
     image = images[0].permute(1, 2, 0).numpy()
     network = made.network.eval()
     ours = scores(network.to(CPU), image, protocol)
