@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.experiment.schema import Experiment, discovery
+from harness.experiment import discovery
+from harness.experiment.schema import Experiment
+from harness.runs.external_arms import EXTERNAL
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ def lengths(experiment: Experiment, dataset: str, model: str) -> list[Length]:
     found: dict[int, dict[str, str]] = defaultdict(dict)
     for name in sorted(experiment.arms, key=lambda name: name != experiment.baseline):
         arm = experiment.arms[name]
+        if arm.method == EXTERNAL:  # trained elsewhere
+            continue
         kind = json.dumps([arm.method, discovery.options(arm.method, arm.options), arm.starts_at], sort_keys=True)
         with suppress(UserError):  # an arm of equal compute whose ratio was not measured yet
             iterations = experiment.schedule_of(dataset, model, name).iterations

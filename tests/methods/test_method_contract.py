@@ -477,7 +477,9 @@ def test_chance_is_what_embeddings_that_know_nothing_give(name):
     stated = {key.removeprefix("chance/"): value for key, value in method.diagnostics.items() if "chance/" in key}
     assert stated.keys() <= terms.keys()
     for term, chance in stated.items():
-        assert chance > 0 and terms[term].item() == pytest.approx(chance.item(), rel=1e-5)
+        assert 0 < chance <= terms[term] * (1 + 1e-5)
+        # Conditional boundary loss states the best that one similarity for all pairs can reach, here it is 1.
+        assert name == "conditional_boundary" or terms[term].item() == pytest.approx(chance.item(), rel=1e-5)
 
 
 def test_embeddings_are_kept_while_a_method_is_observed():
