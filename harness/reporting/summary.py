@@ -8,6 +8,7 @@ from statistics import fmean
 
 from harness import datasets
 from harness.experiment.schema import Experiment
+from harness.runs.health import Mark, health_of, marks_of
 from harness.runs.state import Missing, read_record
 
 REASON = 60  # characters of a reason that are shown
@@ -43,16 +44,19 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
     for arm in sorted(experiment.arms, key=lambda arm: arm != experiment.baseline):
         scores: list[float] = []
         missing: list[Missing] = []
+        health: list[list[Mark]] = []
         for seed in experiment.seeds_of(arm):
-            found = read_record(experiment, experiment.run(dataset, model, arm, seed), results)
+            run = experiment.run(dataset, model, arm, seed)
+            found = read_record(experiment, run, results)
             if isinstance(found, Missing):
                 missing.append(found)
             elif protocol in found["scores"] and found["scores"][protocol]["miou"] is not None:
                 scores.append(found["scores"][protocol]["miou"])
+                health.append(health_of(run.folder(results), found))
         mean = fmean(scores) if scores else None
         of_baseline = mean if arm == experiment.baseline else of_baseline
         gain = "" if mean is None or of_baseline is None or arm == experiment.baseline else f"{mean - of_baseline:+.2f}"
-        why = _short(str(missing[0])) if missing else ""
+        why = "; ".join([*marks_of(health), *([_short(str(missing[0]))] if missing else [])])
         shown = "-" if mean is None else f"{mean:.2f}"
         rows.append((arm.replace("_", " "), shown, gain, f"{len(scores)} of {len(experiment.seeds_of(arm))}", why))
     title = f"{experiment.name}: {model} on {dataset}, {protocol}, in percent"

@@ -36,6 +36,13 @@ def test_it_shows_means_gains_and_what_is_missing(experiment, tmp_path):
     assert "none yet" in said[-2]
 
 
+def test_an_arm_that_is_ill_is_called_so(experiment, tmp_path):
+    collapsed = {"mark": "collapsed", "value": 0.95, "threshold": 0.9}
+    leave(experiment, tmp_path, "contextrast", 0, 43.5, health=[collapsed])
+    leave(experiment, tmp_path, "contextrast", 1, 43.5, health=[])
+    assert lines(experiment, tmp_path)[3].endswith("2 of 2  collapsed (1 of 2 runs)")
+
+
 def test_a_demonstration_says_so_and_a_finished_experiment_names_its_page(experiment_file, tmp_path):
     shown = Experiment.load(experiment_file(demonstration=True, seeds=[0], protocols=["whole"]))
     for arm in shown.arms:
