@@ -9,17 +9,30 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
+from harness.cli.verbs import Ordered
 from harness.compute.torchrun import is_main
 from harness.errors import RunFailed, UserError
 from harness.experiment.run import Run
 
 app = typer.Typer(
+    cls=Ordered,
     help="Train, evaluate and compare contrastive methods for semantic segmentation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="The experiment file.")]
+
+def experiment_path(given: str | Path) -> Path:
+    """The file of an experiment: a path as it is, or the name of one in config/."""
+    given = str(given)  # a default is a path already
+    named = Path("config") / f"{given}.yaml"
+    return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
+
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="A file, or a name in config/."),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="The folder for everything that is written.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]
 RootOption = Annotated[Path | None, typer.Option("--root", help="The data set's folder.")]

@@ -6,14 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import DEFAULT_RESULTS, DeviceOption, JsonOption, ResultsOption, RootOption, ThreadsOption, app
+from harness.cli.common import (
+    DEFAULT_RESULTS,
+    DeviceOption,
+    JsonOption,
+    ResultsOption,
+    RootOption,
+    ThreadsOption,
+    app,
+    experiment_path,
+)
+from harness.cli.verbs import verb
 from harness.config import read_size
 
 
-@app.command()
+@verb(app, "cost")
 def cost(
     model: Annotated[list[str], typer.Option("--model", help="Repeatable; default: the table of all models.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, in pixels.")] = "512x1024",
     dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
@@ -35,20 +45,24 @@ def cost(
     )
 
 
-@app.command()
+@verb(app, "latency")
 def latency(
     model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH")] = "512x1024",
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, in pixels.")] = "512x1024",
     dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
     mode: Annotated[list[str], typer.Option("--mode", help="graph, single_stream or offline; default: all.")] = [],  # noqa: B006
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
-    baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="The method that the others are compared with.")
+    ] = "cross_entropy",
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Of offline; default: all that fits.")] = None,
     precision: Annotated[
         list[str],
         typer.Option("--precision", help="float32 or bfloat16; repeatable; default: float32, on a GPU both."),
     ] = [],  # noqa: B006
-    channels_last: Annotated[bool, typer.Option("--channels-last")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay tensors out as convolutions run fastest.")
+    ] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile every network.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -68,14 +82,16 @@ def latency(
     typer.echo(f"written: {write_latency_table(results)}")
 
 
-@app.command()
+@verb(app, "overhead")
 def overhead(
     model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
     size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the crops.")] = "512x1024",
     dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
-    batch: Annotated[int, typer.Option("--batch", min=1)] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in a step.")] = 8,
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
-    baseline: Annotated[str, typer.Option("--baseline")] = "cross_entropy",
+    baseline: Annotated[
+        str, typer.Option("--baseline", help="The method that the others are compared with.")
+    ] = "cross_entropy",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
     rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="In which each method has its turn.")] = None,
     device: DeviceOption = "auto",
@@ -94,9 +110,11 @@ def overhead(
     typer.echo(f"written: {write_training_table(results)}")
 
 
-@app.command("equal-compute")
+@verb(app, "equal-compute")
 def equal_compute(
-    config: Annotated[Path, typer.Option("--config", help="The experiment file, in which compute_ratio is filled in.")],
+    config: Annotated[
+        Path, typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="Its file is filled in.")
+    ],
     root: RootOption = None,
     weights: Annotated[str, typer.Option("--weights", help="As train takes it; none: from scratch.")] = "auto",
     device: DeviceOption = "auto",

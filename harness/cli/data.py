@@ -16,11 +16,13 @@ from harness.cli.common import (
     RootOption,
     SetOption,
     app,
+    experiment_path,
 )
+from harness.cli.verbs import verb
 from harness.errors import UserError, unknown
 
 
-@app.command("list")
+@verb(app, "list")
 def list_names(
     what: Annotated[str, typer.Argument(help="methods, datasets, models or arms.")],
     config: ConfigOption = DEFAULT_CONFIG,
@@ -74,12 +76,14 @@ def list_names(
         typer.echo(f"{name}  {', '.join(f'{key}={value}' for key, value in options.items())}".rstrip())
 
 
-@app.command()
+@verb(app, "verify")
 def verify(
-    dataset: Annotated[str, typer.Option("--dataset")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="An experiment whose roots are used.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="Its roots are used.")
+    ] = None,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
@@ -120,9 +124,9 @@ def verify(
     typer.echo(f"written: {report_path}")
 
 
-@app.command()
+@verb(app, "prepare")
 def prepare(
-    dataset: Annotated[str | None, typer.Option("--dataset")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Its name: see list datasets.")] = None,
     root: RootOption = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     rendered: Annotated[

@@ -7,14 +7,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, SetOption, app
+from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, SetOption, app, experiment_path
+from harness.cli.verbs import verb
 from harness.errors import RunFailed
 
 
-@app.command()
+@verb(app, "run")
 def run(
     experiments: Annotated[
-        list[Path], typer.Argument(metavar="EXPERIMENT...", help="Experiment files, in this order.")
+        list[Path],
+        typer.Argument(
+            parser=experiment_path, metavar="EXPERIMENT...", help="Files, or names in config/, in this order."
+        ),
     ],
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="TIME", help="Such as 8m or 1h30m; default: until all is done.")

@@ -17,14 +17,16 @@ from harness.cli.common import (
     RootOption,
     SetOption,
     app,
+    experiment_path,
 )
+from harness.cli.verbs import verb
 from harness.errors import RunFailed, UserError, unknown
 
 
-@app.command()
+@verb(app, "score")
 def score(
     predictions: Annotated[Path, typer.Option("--predictions", help="A folder with a label PNG for every image.")],
-    dataset: Annotated[str, typer.Option("--dataset")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the split that papers report.")] = None,
     encoding: Annotated[
@@ -42,7 +44,7 @@ def score(
         str | None, typer.Option("--experiment", help="Whose tables; default: the only one with runs on the data set.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="In which column; default as for --experiment.")] = None,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
     protocol: Annotated[str, typer.Option("--protocol", help="How the predictions were made.")] = "whole",
     results: ResultsOption = DEFAULT_RESULTS,
     restart: Annotated[bool, typer.Option("--restart", help="Replace the arm's record of other predictions.")] = False,
@@ -77,7 +79,7 @@ def score(
         typer.echo(f"in the tables of: python -m harness report --config {config}{place}")
 
 
-@app.command()
+@verb(app, "report")
 def report(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
@@ -132,7 +134,7 @@ def report(
     typer.echo(f"written: {results / 'reports' / experiment.name}")
 
 
-@app.command()
+@verb(app, "site")
 def site(
     results: Annotated[
         list[Path], typer.Option("--results", help="Results folders; default: those in results/reference.")
@@ -151,7 +153,7 @@ def site(
     typer.echo(f"written: {out / 'index.html'} and {len(written) - 1} more pages")
 
 
-@app.command()
+@verb(app, "summary")
 def summary(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
@@ -164,7 +166,7 @@ def summary(
     typer.echo("\n" + of_experiment(Experiment.load(config, overrides), config, results))
 
 
-@app.command()
+@verb(app, "stale")
 def stale(
     results: ResultsOption = DEFAULT_RESULTS,
     remove: Annotated[bool, typer.Option("--remove", help="Delete them.")] = False,
@@ -181,7 +183,7 @@ def stale(
     typer.echo(f"{len(folders)} runs {said}" if folders else f"no run in {results} is set aside")
 
 
-@app.command("new-method")
+@verb(app, "new-method")
 def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
     """Write a method's skeleton, which already trains, and an experiment that compares it."""
     from harness.experiment.new_method import write_new_method
@@ -191,7 +193,7 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
     typer.echo(f"compare it with Contextrast: make run EXPERIMENT={experiment}")
 
 
-@app.command()
+@verb(app, "init")
 def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; it is made.")] = Path()) -> None:
     """Start a project folder of your own: experiments in config/, and methods/ for your methods."""
     from harness.experiment.project import write_project
@@ -202,7 +204,7 @@ def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; i
     typer.echo(f"next: {place}contextrast-bench new-method my_loss; contextrast-bench run config/try_my_loss.yaml")
 
 
-@app.command()
+@verb(app, "borrow")
 def borrow(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
@@ -219,7 +221,7 @@ def borrow(
         typer.echo(f"no other experiment in {results} holds a record that {config} lacks")
 
 
-@app.command()
+@verb(app, "repeats")
 def repeats(
     first: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
     second: Annotated[Path, typer.Argument(metavar="RESULTS", help="Another, of the same runs made elsewhere.")],
@@ -235,7 +237,7 @@ def repeats(
     typer.echo(f"written: {write_repeats(first, second, protocol, out or second / 'reports' / 'repeats.md')}")
 
 
-@app.command()
+@verb(app, "refresh")
 def refresh(
     documents: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- begin FILE --> blocks.")],
 ) -> None:
@@ -248,7 +250,7 @@ def refresh(
         typer.echo(f"{document}: {'refreshed' if fill(document) else 'up to date'}")
 
 
-@app.command()
+@verb(app, "plan")
 def plan(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
@@ -278,7 +280,7 @@ def plan(
     typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus, text))
 
 
-@app.command("check-record")
+@verb(app, "check-record")
 def check_record(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
 ) -> None:
@@ -292,10 +294,16 @@ def check_record(
         raise RunFailed(f"{sum(map(bool, found.values()))} of {len(found)} records are not in order")
 
 
-@app.command()
+@verb(app, "status")
 def status(
     config: Annotated[
-        list[Path], typer.Option("--config", help="Experiment files; default: those in config/ that have runs.")
+        list[Path],
+        typer.Option(
+            "--config",
+            parser=experiment_path,
+            metavar="EXPERIMENT",
+            help="Repeatable; default: those in config/ that have runs.",
+        ),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: let these runs go again.")] = None,

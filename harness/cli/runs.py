@@ -24,17 +24,18 @@ from harness.cli.common import (
     naming,
     percent,
 )
+from harness.cli.verbs import verb
 from harness.compute.torchrun import is_main, number
 from harness.config import read_size
 from harness.errors import RunFailed, UserError, unknown
 
 
-@app.command()
+@verb(app, "train")
 def train(
-    dataset: Annotated[str, typer.Option("--dataset")],
-    model: Annotated[str, typer.Option("--model")],
-    arm: Annotated[str, typer.Option("--arm")],
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
+    model: Annotated[str, typer.Option("--model", help="Its name: see list models.")],
+    arm: Annotated[str, typer.Option("--arm", help="An arm of the experiment.")],
+    seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     root: RootOption = None,
@@ -136,7 +137,7 @@ def _evaluated(
     return record
 
 
-@app.command()
+@verb(app, "evaluate")
 def evaluate(
     folder: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="The folder of a trained run.")] = None,
     protocol: Annotated[list[str], typer.Option("--protocol", help="whole, slide or ms_flip; repeatable.")] = [],  # noqa: B006
@@ -227,7 +228,7 @@ def _known_answers(
         raise RunFailed(f"{checkpoint.name} misses its published mIoU by {', '.join(missed)}")
 
 
-@app.command()
+@verb(app, "reproduce")
 def reproduce(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
     protocol: Annotated[list[str], typer.Option("--protocol", help="Of the record's; default: all of them.")] = [],  # noqa: B006
@@ -269,10 +270,10 @@ def reproduce(
         raise RunFailed(f"not reproduced: {', '.join(missed)}")
 
 
-@app.command()
+@verb(app, "predict")
 def predict(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
-    split: Annotated[str, typer.Option("--split")],
+    split: Annotated[str, typer.Option("--split", help="The split to predict, such as test.")],
     form: Annotated[str, typer.Option("--format", help="train_ids, cityscapes or ade20k.")] = "train_ids",
     protocol: Annotated[str, typer.Option("--protocol", help="whole or ms_flip.")] = "whole",
     out: Annotated[Path | None, typer.Option("--out", help="Default: in RUN_DIR/submissions.")] = None,
@@ -290,7 +291,7 @@ def predict(
     typer.echo(f"written: {written}")
 
 
-@app.command()
+@verb(app, "export")
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
     form: Annotated[str, typer.Option("--format", help="safetensors or torchscript.")] = "safetensors",

@@ -1,0 +1,60 @@
+"""The verbs in the order of `--help`, by panel, each with examples that the tests parse."""
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
+VERBS: dict[str, dict[str, list[str]]] = {
+    "Run": {
+        "plan": ["plan", "plan --config camvid-small --gpu-memory 24"],
+        "run": ["run quick", "run camvid-controls diagnosis --budget 50m --jobs 8"],
+        "train": ["train --config camvid-small --dataset camvid --model lite0_fpn --arm contextrast --seed 0"],
+        "evaluate": [f"evaluate {RUN}", "evaluate --checkpoint FILE --model hrnet_w48 --dataset cityscapes"],
+        "report": ["report --config quick", "report --config camvid-small --results results/reference/h100"],
+        "status": ["status --config quick --watch", "status --config camvid-small --retry failed"],
+        "summary": ["summary --config quick"],
+    },
+    "Add": {
+        "init": ["init my_project"],
+        "new-method": ["new-method my_loss"],
+        "score": ["score --predictions DIR --dataset camvid --arm their_method"],
+        "prepare": ["prepare --dataset pascal_context --root DIR"],
+        "verify": ["verify --dataset camvid"],
+        "borrow": ["borrow --config camvid-controls"],
+        "equal-compute": ["equal-compute --config config/camvid-controls.yaml"],
+    },
+    "Inspect": {
+        "list": ["list methods", "list arms --config camvid-small"],
+        "cost": ["cost --model lite0_fpn --size 360x480"],
+        "latency": ["latency --model lite0_fpn --size 512x1024"],
+        "overhead": ["overhead --model lite0_fpn --size 128x256 --batch 4"],
+        "reproduce": [f"reproduce {RUN} --iterations 50"],
+        "check-record": ["check-record results/runs/camvid-small"],
+        "repeats": ["repeats results/reference/epyc results/reference/h100"],
+    },
+    "Hand on": {
+        "predict": [f"predict {RUN} --split test"],
+        "export": [f"export {RUN}"],
+        "site": ["site"],
+        "refresh": ["refresh README.md"],
+        "stale": ["stale", "stale --remove"],
+    },
+}
+
+
+class Ordered(TyperGroup):
+    """Lists the verbs as `VERBS` does."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All verbs, panel by panel."""
+        return [name for verbs in VERBS.values() for name in verbs]
+
+
+def verb(app: typer.Typer, name: str) -> Callable[..., Any]:
+    """Registers a function as the verb `name`, in its panel and with its examples."""
+    ((panel, examples),) = [(panel, verbs[name]) for panel, verbs in VERBS.items() if name in verbs]
+    shown = "\n\n".join(f"python -m harness {example}" for example in examples)
+    return app.command(name, rich_help_panel=panel, epilog=f"Examples:\n\n{shown}")
