@@ -71,8 +71,9 @@ class Trainer:
         """One step on this process's images uint8 [B, 3, H, W] and labels of whole numbers [B, H, W] (255 ignored).
 
         Returns the loss, its terms, the gradient's norm and, if it `observes` this iteration, the method's diagnostics:
-        with several processes their means are the batch's, for all but the norm, which is the batch's. Notes the first
-        iteration whose loss or gradient is not finite without asking the device for it (see `diverged_at`).
+        with several processes their means are the batch's, but for the norm, which is the batch's, and health, which is
+        of each process's images. Notes the first iteration whose loss or gradient is not finite without asking the
+        device for it (see `diverged_at`).
         """
         # Whatever is drawn at random in a step is a function of (seed, iteration, rank).
         torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))

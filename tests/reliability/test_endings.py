@@ -209,7 +209,7 @@ def test_missing_data_is_a_mistake_of_one_run_and_a_record_of_one_of_many(experi
 def test_an_evaluation_that_fails_is_a_record_and_retry_runs_it_again(experiment, tiny_data, tmp_path, monkeypatch):
     _, folder = fit(experiment, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "predict", lambda *_: 1 / 0)
+        patch.setattr(evaluation, "predicted", lambda *_: 1 / 0)
         record = evaluate(folder, CPU)
     assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: division by zero")
     assert record["scores"] == {}

@@ -83,6 +83,26 @@ def test_an_older_curve_is_collapsed_where_positives_and_negatives_are_alike():
     assert marks_of_curve(old | alike | {"negative_similarity": [0.5] * ROWS}) == []
 
 
+def test_sampled_pairs_that_are_alike_show_a_collapse_that_random_pixels_just_miss():
+    alike = {"positive_similarity": 0.946, "negative_similarity": 0.971}
+    assert marks(similarity_between=0.896, **alike) == [COLLAPSED]
+    assert marks(similarity_between=0.896, **alike | {"positive_similarity": 0.899}) == []
+    assert marks(similarity_between=0.896, **alike | {"negative_similarity": math.nan}) == []
+
+
+def test_the_committed_curves_of_hard_mining_have_their_marks(repository):
+    found = {
+        path.stem.split("-")[1]: [each.mark for each in marks_of_curve(read_curve(path), 0.1)]
+        for path in sorted((repository / "results/reference/h200/curves").glob("diagnosis-*.csv"))
+    }
+    assert found == {
+        "memory_all_keys": [],
+        "pixel_contrast_memory": [NOT_LEARNT],
+        "pixel_contrast_synthetic": [NOT_LEARNT, COLLAPSED],
+        "synthetic_all_keys": [],
+    }
+
+
 @pytest.mark.parametrize("without", [{}, {"iteration": [1.0]}, {"loss": [], "gradient_norm": []}])
 def test_what_a_curve_lacks_gives_no_mark(without):
     assert marks_of_curve(without) == []
