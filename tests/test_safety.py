@@ -8,7 +8,9 @@ import pytest
 import torch
 import yaml
 
+from harness import datasets, models
 from harness.config import UniqueKeys
+from harness.datasets.spec import read_specs
 from harness.errors import UserError
 from harness.experiment.schema import Experiment, discovery
 
@@ -186,3 +188,18 @@ def test_starting_over_does_not_empty_a_folder_behind_a_link(tmp_path):
     with pytest.raises(OSError, match="symbolic link"):
         claim(folder, {}, restart=True)
     assert (outside / "keep").exists()
+
+
+def test_a_data_set_refuses_a_key_that_appears_twice(tmp_path):
+    path = tmp_path / "camvid.yaml"
+    path.write_text((datasets.FOLDER / "camvid.yaml").read_text() + "evaluation_split: train\n")
+    with pytest.raises(UserError, match=r"camvid\.yaml.*'evaluation_split' appears twice"):
+        read_specs(path)
+
+
+def test_a_model_refuses_a_key_that_appears_twice(tmp_path, monkeypatch):
+    text = (models.FOLDER / "hrnet_tiny.yaml").read_text()
+    (tmp_path / "hrnet_tiny.yaml").write_text(text + "taps: {channels: [1], strides: [1]}\n")
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"hrnet_tiny\.yaml.*'taps' appears twice"):
+        models.load_spec("hrnet_tiny")

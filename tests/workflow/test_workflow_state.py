@@ -72,9 +72,9 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
+def untouched(repository, tmp_path_factory):
     """A project in which nothing has run."""
-    repository, outside = Path(__file__).parent.parent, tmp_path_factory.mktemp("untouched")
+    outside = tmp_path_factory.mktemp("untouched")
     data, described = write_tiny(outside)
     folder = outside / "project"
     for name in ("harness", "methods", "workflow", "profiles", "results/published"):

@@ -8,9 +8,9 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def command(repository, tmp_path_factory):
     """The installed console script; its environment borrows the packages of this one."""
-    folder, repository = tmp_path_factory.mktemp("package"), Path(__file__).parents[1]
+    folder = tmp_path_factory.mktemp("package")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
     site = next((folder / "env").glob("lib/python*/site-packages"))
     here = next(path for path in sys.path if path.endswith("site-packages"))

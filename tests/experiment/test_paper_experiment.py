@@ -31,11 +31,6 @@ NEAREST = {
 
 
 @pytest.fixture(scope="module")
-def repository() -> Path:
-    return Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
 def paper(repository) -> Experiment:
     return Experiment.load(repository / "config" / "paper.yaml")
 
