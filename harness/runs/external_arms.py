@@ -100,6 +100,8 @@ def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:
     """
     if _is_trained(folder):
         raise UserError(f"{folder} holds a trained run: choose another name for --arm")
+    if restart and folder.is_symlink():  # rmtree refuses it too, on Python 3.13 without a message
+        raise UserError(f"{folder} is a link: remove it yourself, or choose another name for --arm")
     if restart and folder.exists():
         rmtree(folder)
     if (folder / "record.json").exists():
