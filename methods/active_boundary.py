@@ -67,7 +67,7 @@ class ActiveBoundary(Method):
     class Options(Method.Options):
         """The released constants; that both weights are 1 is a choice made here."""
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         weight: Annotated[float, Ge(0)] = 1.0  # of the loss
         lovasz_weight: Annotated[float, Ge(0)] = 1.0  # of Lovasz-Softmax beside it; 0 leaves it out
         boundary_share: Annotated[float, Interval(gt=0, le=1)] = 0.01  # of the pixels, before they are dilated

@@ -63,14 +63,14 @@ class CAR(Method):
             "centre_to_pixel": "centre_to_pixel_weight",
         }
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 512  # channels of x, but never more than the concatenated maps have
-        intra_weight: Annotated[float, Ge(0)] = 1.0
-        centre_to_centre_weight: Annotated[float, Ge(0)] = 1.0
-        centre_to_pixel_weight: Annotated[float, Ge(0)] = 1.0
+        intra_weight: Annotated[float, Ge(0)] = 1.0  # of that term
+        centre_to_centre_weight: Annotated[float, Ge(0)] = 1.0  # of that term
+        centre_to_pixel_weight: Annotated[float, Ge(0)] = 1.0  # of that term
         # the probability that all other classes together may have at no cost, of centres and of pixels
         centre_margin: Annotated[float, Ge(0)] = 0.5
-        pixel_margin: Annotated[float, Ge(0)] = 0.25
+        pixel_margin: Annotated[float, Ge(0)] = 0.25  # the same for a pixel and another class's center
         sync_means: bool = True  # centres are means over the pixels of all processes
         # indices of the encoder maps that are used, from the finest; None: all
         layers: Annotated[tuple[int, ...], MinLen(1)] | None = None

@@ -77,7 +77,7 @@ class ConditionalBoundary(Method):
     class Options(Method.Options):
         """Window and weights are the released code's."""
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of x; the released code: 512
         reach: Annotated[int, Ge(1)] = 2  # of the window, in pixels of x to each side of its middle
         pixels_per_image: Annotated[int, Ge(1)] = 1024  # boundary pixels that are used

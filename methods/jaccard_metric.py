@@ -48,7 +48,7 @@ class JaccardMetric(Method):
     class Options(Method.Options):
         """Those of the released configurations."""
 
-        index: Literal["jaccard", "dice"] = "jaccard"
+        index: Literal["jaccard", "dice"] = "jaccard"  # intersection over union, or the Dice coefficient
         over: Literal["batch", "images"] = "batch"  # whose pixels are summed up
         weight: Annotated[float, Ge(0)] = 0.75  # of the loss
         cross_entropy_weight: Annotated[float, Ge(0)] = 0.25  # of the network's own loss

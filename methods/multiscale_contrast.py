@@ -61,7 +61,7 @@ class MultiscaleContrast(Method):
     class Options(Method.Options):
         """The paper's constants."""
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
         temperature: Annotated[float, Gt(0)] = 0.1  # tau
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss

@@ -58,7 +58,7 @@ def _checked(name: str, value: Any, hint: Any, or_null: str = "") -> Any:
     listed = get_origin(kind) is tuple
     is_one = isinstance(value, list | tuple) if listed else _is_a(kind, value)
     if not is_one or any(_outside(len(value) if listed else value, limit) for limit in limits):
-        raise ValueError(f"{name} is {value!r}, but must be {_described(hint)}{or_null}")
+        raise ValueError(f"{name} is {value!r}, but must be {described(hint)}{or_null}")
     if listed:
         return tuple(_checked(f"{name}[{place}]", each, get_args(kind)[0]) for place, each in enumerate(value))
     return float(value) if kind is float else value
@@ -102,14 +102,14 @@ def _outside(value: Any, limit: Any) -> bool:
     raise TypeError(f"{limit} is no constraint of an option: use Gt, Ge, Lt, Le, Interval, or MinLen for a tuple")
 
 
-def _described(hint: Any) -> str:
+def described(hint: Any) -> str:
     """What a value must be, as "a number above 0"."""
     kind, limits = _parts(hint)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if get_origin(kind) is tuple:
         least = [limit.min_length for limit in limits if isinstance(limit, MinLen)]
-        return f"a list{f' of at least {least[0]}' if least else ''}, each of them {_described(get_args(kind)[0])}"
+        return f"a list{f' of at least {least[0]}' if least else ''}, each of them {described(get_args(kind)[0])}"
     words = {Gt: "above", Ge: "of at least", Lt: "below", Le: "at most"}
     said = [f"{words[type(limit)]} {getattr(limit, type(limit).__name__.lower()):g}" for limit in limits]
     return " ".join([KINDS[kind], " and ".join(said)]).strip()

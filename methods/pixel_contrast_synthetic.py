@@ -41,7 +41,7 @@ class PixelContrastSynthetic(PixelContrast):
     class Options(PixelContrast.Options):
         """PixelContrast's options and these, none of them verified. The memory cannot be left out."""
 
-        memory: bool = True
+        memory: bool = True  # synthetic negatives need one
         # how many of an anchor's most similar negatives are mixed, within the share `semi_hard`
         hardest: Annotated[int, Ge(1)] = 256
         pair_mixes: Annotated[int, Ge(1)] = 128  # mixtures of two of them, per anchor

@@ -68,7 +68,7 @@ class PNE(Method):
     class Options(Method.Options):
         """The released code's constants."""
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
         temperature: Annotated[float, Gt(0)] = 1.0  # tau
         weight: Annotated[float, Ge(0)] = 1.3  # of the loss

@@ -59,7 +59,7 @@ class Prototypes(Method):
     class Options(Method.Options):
         """The released constants, but for temperature and distance: the paper's, which was not at hand to check."""
 
-        variant: Literal["paper", "official"] = "paper"
+        variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings; ProtoSeg: 720
         prototypes: Annotated[int, Ge(1)] = 10  # M, of each class
         momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.999  # of the prototypes

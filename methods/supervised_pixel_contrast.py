@@ -49,7 +49,7 @@ class SupervisedPixelContrast(Method):
         """Temperature and channels are the released code's; that the loss is an auxiliary one is a choice made here."""
 
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
-        temperature: Annotated[float, Gt(0)] = 0.07
+        temperature: Annotated[float, Gt(0)] = 0.07  # tau
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss
         cross_entropy_weight: Annotated[float, Ge(0)] = 1.0  # of the network's own loss
         across: Literal["within_image", "two_images"] = "within_image"  # where the pixels of the same class are from

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,8 +144,15 @@ def test_list_shows_methods_and_arms_with_their_options(repository, monkeypatch,
     assert listed["cross_entropy"]["options"] == {}
     assert run_main(monkeypatch, "list", "methods") == 0
     shown = capsys.readouterr().out
-    assert "contextrast: Contextrast (CVPR 2024). At every encoder map" in shown
-    assert "  dim=256, temperature=0.1" in shown
+    assert re.search(r"^contextrast +Contextrast +CVPR +2024 +At every encoder map", shown, re.MULTILINE)
+    assert "temperature" not in shown.partition("contextrast_pp")[0].partition("\ncontextrast ")[2]
+    assert run_main(monkeypatch, "list", "methods", "contextrast") == 0
+    shown = capsys.readouterr().out
+    assert "2404.10633" in shown
+    assert re.search(r"^keep +0\.5 +a number above 0 and at most 1 +K_s, the share", shown, re.MULTILINE)
+    assert re.search(r"^layer_weights +\[0\.1, 0\.3, 0\.7, 1\.0\] .*fine to coarse", shown, re.MULTILINE)
+    assert run_main(monkeypatch, "list", "methods", "contrast") == 2
+    assert "contextrast" in capsys.readouterr().err
     assert run_main(monkeypatch, "list", "arms", "--config", "config/camvid.yaml") == 0
     assert "contextrast" in capsys.readouterr().out
 

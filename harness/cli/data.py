@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from harness.errors import UserError, unknown
 @verb(app, "list")
 def list_names(
     what: Annotated[str, typer.Argument(help="methods, datasets, models or arms.")],
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One method: its options.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
     results: ResultsOption = DEFAULT_RESULTS,
@@ -32,48 +33,28 @@ def list_names(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the methods as docs/methods.md.")] = False,
 ) -> None:
     """List the methods, data sets (and where they are found), models, or the arms of an experiment."""
-    from harness import models
-    from harness.experiment.schema import Experiment, discovery
+    from harness.cli import listing
 
-    if what == "arms":
-        arms = Experiment.load(config, overrides).arms
-        listed: Any = {
-            name: {**arm.model_dump(exclude={"options"}, exclude_defaults=True), **arm.options}
-            for name, arm in arms.items()
-        }
-    elif what == "methods" and markdown:
+    kinds = {
+        "methods": lambda: listing.methods() if name is None else listing.method(name),
+        "datasets": lambda: listing.datasets(results),
+        "models": listing.models,
+        "arms": lambda: listing.arms(config, overrides),
+    }
+    if what not in kinds:
+        raise unknown("list", what, kinds)
+    if name is not None and what != "methods":
+        raise UserError(f"list {what} takes no name; `list methods NAME` shows one method's options")
+    if markdown:
         from harness.reporting.methods_page import methods_page
 
         typer.echo(methods_page(), nl=False)
         return
-    elif what == "methods":
-        listed = {name: discovery.options(name) for name in discovery.names()}
-        about = {name: discovery.about(name) for name in listed}
-        if as_json:
-            listed = {name: {**about[name]._asdict(), "options": options} for name, options in listed.items()}
-        else:
-            for name, (title, idea, *_) in about.items():
-                published = f" ({about[name].published})" if about[name].published else ""
-                typer.echo(f"{name}: {title}{published}. {idea}")
-                if listed[name]:
-                    typer.echo(f"  {', '.join(f'{key}={value}' for key, value in listed[name].items())}")
-            return
-    elif what == "models":
-        listed = {name: {} for name in models.names()}
-    elif what == "datasets":
-        from harness.datasets.overview import lines, overview
-
-        listed = overview(results)
-        if not as_json:
-            typer.echo("\n".join(lines(listed)))
-            return
-    else:
-        raise unknown("list", what, ("methods", "datasets", "models", "arms"))
+    listed = kinds[what]()
     if as_json:
-        typer.echo(json.dumps(listed, indent=1))
-        return
-    for name, options in listed.items():
-        typer.echo(f"{name}  {', '.join(f'{key}={value}' for key, value in options.items())}".rstrip())
+        typer.echo(json.dumps(listed.facts, indent=1))
+    else:
+        listed.show()
 
 
 @verb(app, "verify")

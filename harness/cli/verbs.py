@@ -27,7 +27,7 @@ VERBS: dict[str, dict[str, list[str]]] = {
         "equal-compute": ["equal-compute --config config/camvid-controls.yaml"],
     },
     "Inspect": {
-        "list": ["list methods", "list arms --config camvid-small"],
+        "list": ["list methods", "list methods contextrast", "list arms --config camvid-small"],
         "cost": ["cost --model lite0_fpn --size 360x480"],
         "latency": ["latency --model lite0_fpn --size 512x1024"],
         "overhead": ["overhead --model lite0_fpn --size 128x256 --batch 4"],

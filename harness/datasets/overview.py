@@ -20,24 +20,16 @@ def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None =
     return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
 
 
-def lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """`overview` for people: a line a data set, and below it where its root is set and what was found there."""
-    text = []
-    for name, facts in found.items():
-        splits = ", ".join(f"{split} {count:,}" for split, count in facts["splits"].items())
-        if not facts["splits"]:
-            text.append(f"{name}: {facts['why']}")
-            continue
-        text.append(f"{name} ({facts['classes']} classes; {splits}): {facts['title']}")
-        if facts["root"] is None:
-            text.append(f"  not found: set {facts['root_variable']}, or pass --root DIR")
-        elif facts["found"] is None:
-            text.append(f"  not found in {facts['root']}" + (f": {facts['why']}" if facts["why"] else ""))
-        else:
-            layout = "" if facts["found"] == "yes" else f", layout {facts['found']}"
-            verified = "verified" if facts["verified"] else "not verified yet"
-            text.append(f"  found in {facts['root']}{layout}, {verified}")
-    return text
+def whereabouts(facts: Mapping[str, Any]) -> str:
+    """Where a data set of `overview` was found, or what to do where it was not."""
+    if not facts["splits"]:
+        return str(facts["why"])
+    if facts["root"] is None:
+        return f"no: set {facts['root_variable']}, or pass --root DIR"
+    if facts["found"] is None:
+        return f"not in {facts['root']}" + (f": {facts['why']}" if facts["why"] else "")
+    layout = "" if facts["found"] == "yes" else f", layout {facts['found']}"
+    return f"in {facts['root']}{layout}, {'verified' if facts['verified'] else 'not verified yet'}"
 
 
 def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
     Lists are returned as tuples, and whole numbers as floats where the option is a float. Raises UserError for an
     unknown method or option, and for a value of the wrong type or range.
     """
-    current, kind = current_names(name, given or {}), _options_class(_file(name).parent, name)
+    current, kind = current_names(name, given or {}), options_class(name)
     for option in current:
         if option not in kind.__dataclass_fields__:
             raise unknown("option", option, kind.__dataclass_fields__, f" of method {name}")
@@ -99,19 +99,29 @@ def about(name: str) -> About:
     return About(**found)
 
 
+def options_class(name: str) -> type[BaseOptions]:
+    """The class of method `name`'s options, read without torch. Raises UserError if there is no such method."""
+    return _options_class(_file(name).parent, name)
+
+
+def source(name: str) -> str:
+    """The text of a method's file."""
+    return _file(name).read_text(encoding="utf-8")
+
+
 def current_names(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options of method `name` under their current names; records and experiments may hold former ones.
 
     Raises UserError for an unknown method.
     """
-    former = _options_class(_file(name).parent, name).former_names
+    former = options_class(name).former_names
     return {former.get(option, option): value for option, value in given.items()}
 
 
 def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
     """Raise UserError if these options of method `name` do not fit a network with this number of feature maps."""
     try:
-        _options_class(_file(name).parent, name)(**given).check_maps(number)
+        options_class(name)(**given).check_maps(number)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -5,7 +5,7 @@ import pytest
 
 from harness import datasets
 from harness.datasets import layout_writer
-from harness.datasets.overview import lines, overview
+from harness.datasets.overview import overview, whereabouts
 from harness.datasets.verify import verify
 
 
@@ -47,11 +47,10 @@ def test_a_root_is_found_with_its_layout_and_verified_once_checked(
     assert not found["cityscapes"]["verified"]
     verify(datasets.load("cityscapes", root), datasets.report_path("cityscapes", tmp_path))
     assert overview(tmp_path)["cityscapes"]["verified"]
-    text = lines(overview(tmp_path))
-    assert "cityscapes (19 classes; train 1, val 1): Cityscapes (rendered)" in text
-    assert f"  found in {root}, layout original, verified" in text
-    assert "  not found: set ADE20K_ROOT, or pass --root DIR" in text
-    assert f"  found in {roots['camvid']}, not verified yet" in lines(found)
+    listed = overview(tmp_path)
+    assert whereabouts(listed["cityscapes"]) == f"in {root}, layout original, verified"
+    assert "set ADE20K_ROOT" in whereabouts(listed["ade20k"])
+    assert whereabouts(found["camvid"]) == f"in {roots['camvid']}, not verified yet"
     # A report about another folder says nothing about this one.
     other = layout_writer.write_scenes(tmp_path / "other", cityscapes, counts, (16, 16))
     assert not overview(tmp_path, {"cityscapes": other})["cityscapes"]["verified"]
@@ -62,9 +61,9 @@ def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path: Path, monkeypa
         (tmp_path / f"{name}.yaml").write_text((datasets.FOLDER / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     monkeypatch.setattr(datasets, "FOLDER", tmp_path)
-    text = lines(overview(tmp_path))
-    assert any(line.startswith("mine: ") and "mine.yaml" in line for line in text)
-    assert any(line.startswith("camvid (11 classes") for line in text)
+    found = overview(tmp_path)
+    assert "mine.yaml" in whereabouts(found["mine"])
+    assert found["camvid"]["classes"] == 11
 
 
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"fingerprint": null, "root": "ROOT"}', '{"fingerprint": "a"}'])
@@ -83,4 +82,4 @@ def test_a_root_that_holds_something_else_is_not_found(tmp_path: Path) -> None:
     found = overview(tmp_path, {"ade20k": tmp_path, "coco_stuff10k": tmp_path / "nowhere"})
     assert (found["ade20k"]["root"], found["ade20k"]["found"]) == (str(tmp_path), None)
     assert found["coco_stuff10k"]["found"] is None
-    assert any(line.startswith(f"  not found in {tmp_path}: the root ") for line in lines(found))
+    assert whereabouts(found["ade20k"]).startswith(f"not in {tmp_path}: the root ")

@@ -12,7 +12,7 @@ from harness import datasets
 from harness.datasets import layout_writer
 from harness.datasets.dataset import Dataset
 from harness.datasets.declared import RENDERED
-from harness.datasets.overview import lines, overview
+from harness.datasets.overview import overview, whereabouts
 from harness.datasets.verify import verify
 from harness.errors import UserError
 
@@ -216,6 +216,6 @@ def test_the_list_of_data_sets_survives_one_bad_root(
     forbidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CITYSCAPES_ROOT", str(forbidden))
-    text = "\n".join(lines(overview(tmp_path)))
-    assert f"not found in {forbidden}: the root {forbidden} cannot be read" in text
-    assert "scenes (11 classes" in text
+    found = overview(tmp_path)
+    assert f"the root {forbidden} cannot be read" in whereabouts(found["cityscapes"])
+    assert found["scenes"]["classes"] == 11
