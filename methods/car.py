@@ -122,8 +122,22 @@ class CAR(Method):
         self.diagnostics = {}
         if self.observing:
             self.diagnostics = {f"{name}/mean": mean.detach() for name, mean in means.items()}
+            self.diagnostics |= self.chances(taking_part.sum(), (counted & ~valid).sum() / pixels)
             self.diagnostics |= self.centre_diagnostics(x.detach(), own, valid, fixed, counts)
         return {name: getattr(self.options, f"{name}_weight") * mean.square() for name, mean in means.items()}
+
+    def chances(self, number: Tensor, classless: Tensor) -> dict[str, Tensor]:
+        """The chance levels of the terms between classes: all K = `number` classes have a softmax of 1 / K.
+
+        classless: the share of pixels that enter centre-to-pixel without a class, to which all K are other ones.
+        Intra has no chance level: features that are all alike reach its best value, 0.
+        """
+        found = {}
+        for kind, others in (("centre", number - 1), ("pixel", number - 1 + classless)):
+            margin, weight = getattr(self.options, f"{kind}_margin"), getattr(self.options, f"centre_to_{kind}_weight")
+            over = (1 / number.clamp(min=1) - margin / (number - 1).clamp(min=1)).relu()
+            found[f"chance/centre_to_{kind}"] = weight * (others.clamp(min=0) * over).square()
+        return found
 
     def centre_diagnostics(
         self, x: Tensor, own: Tensor, valid: Tensor, centres: Tensor, counts: Tensor

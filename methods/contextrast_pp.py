@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from methods.anchor_fusions import AnchorFusion
 from methods.class_queues import Queues
 from methods.contextrast import Contextrast
-from methods.contrast_diagnostics import drawn_diagnostics
+from methods.contrast_diagnostics import drawn_chance, drawn_diagnostics
 from methods.info_nce import Contrast, masked_info_nce
 from methods.pixel_embeddings import PixelVectors
 from methods.ranking import rank_within_group
@@ -118,6 +118,7 @@ class ContextrastPP(Contextrast):
         if self.observing:
             found = drawn_diagnostics(contrast, self.options.temperature, contrasted.sum())
             self.diagnostics |= {f"anchor_anchor/{name}": value for name, value in found.items()}
+            self.diagnostics["chance/anchor_anchor"] = self.options.weight * drawn_chance(contrast)
             self.diagnostics |= {"anchor_anchor/loss": loss.detach(), "anchor_anchor/memory_fill": self.memory.fill()}
         return loss
 

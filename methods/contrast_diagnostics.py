@@ -1,9 +1,9 @@
-"""What anchors are contrasted with: how many positives and negatives, and how similar these are."""
+"""What anchors are contrasted with: how many positives and negatives, how similar, and what guessing would cost."""
 
 import torch
 from torch import Tensor
 
-from methods.class_means import class_sums
+from methods.class_means import class_sums, one_hot
 from methods.info_nce import Contrast
 
 
@@ -42,6 +42,27 @@ def drawn_diagnostics(contrast: Contrast, temperature: float, anchors: Tensor | 
     other = temperature * (negatives * is_negative).sum()
     number = is_positive.sum().new_full((), len(positives)) if anchors is None else anchors
     return _means(number, is_positive.sum(), similarity, is_negative.sum(), other)
+
+
+@torch.no_grad()
+def label_chance(
+    anchor_labels: Tensor, key_labels: Tensor, num_classes: int, exclude_self: bool = False, skip: bool = True
+) -> Tensor:
+    """The chance level of supervised_info_nce, a float32 scalar: its value where all similarities are alike.
+
+    A positive is then one of 1 + its anchor's negatives: log(1 + negatives), averaged as the loss is. Arguments as
+    there; `skip` leaves anchors without positives out of the mean, as `missing_positives` does.
+    """
+    anchors, keys = (one_hot(labels, num_classes, torch.float).sum(0) for labels in (anchor_labels, key_labels))
+    counted = anchors * (keys - int(exclude_self) > 0)
+    return (counted * torch.log1p(keys.sum() - keys)).sum() / (counted if skip else anchors).sum().clamp(min=1)
+
+
+@torch.no_grad()
+def drawn_chance(contrast: Contrast) -> Tensor:
+    """The chance level of masked_info_nce, a float32 scalar (see label_chance)."""
+    counted = contrast.is_positive.any(1)
+    return (torch.log1p(contrast.is_negative.sum(1).float()) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def _means(

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from methods.contrast_diagnostics import label_diagnostics
+from methods.contrast_diagnostics import label_chance, label_diagnostics
 from methods.equal_sampling import sample_pairs_equally
 from methods.heads import relu_norm_head
 from methods.info_nce import supervised_info_nce
@@ -112,7 +112,18 @@ class MultiscaleContrast(Method):
         self.diagnostics |= {f"cross_scale/1-{i}": loss.detach() for i, loss in zip(coarse, across, strict=True)}
         if across:
             terms["cross_scale"] = self.options.weight * torch.stack(across).sum()
+        if self.observing:
+            self.diagnostics |= self.chances(scales, coarse)
         return terms
+
+    def chances(self, scales: Sequence[Samples], coarse: Sequence[int]) -> dict[str, Tensor]:
+        """The chance levels of the terms; coarse: the scales, from 1, that the finest is contrasted with."""
+        classes, number = [samples.classes for samples in scales], self.num_classes
+        within = [label_chance(each, each, number, exclude_self=True) for each in classes]
+        across = [label_chance(classes[0], classes[i - 1], number, skip=False) for i in coarse]
+        weighted = [w * chance for w, chance in zip(self.scale_weights, within, strict=True)]
+        found = {"multi_scale": weighted, "cross_scale": across} if across else {"multi_scale": weighted}
+        return {f"chance/{term}": self.options.weight * torch.stack(each).sum() for term, each in found.items()}
 
     def sample(self, embeddings: Tensor, labels: Tensor) -> Samples:
         """The pixels of one scale that take part, from its embeddings [B, d, h, w]."""

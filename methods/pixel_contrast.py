@@ -14,7 +14,7 @@ from torch import Tensor
 
 from methods.class_means import image_class_means
 from methods.class_queues import MAX_SCORES, Queues
-from methods.contrast_diagnostics import drawn_diagnostics, label_diagnostics
+from methods.contrast_diagnostics import drawn_chance, drawn_diagnostics, label_chance, label_diagnostics
 from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
@@ -176,6 +176,8 @@ class PixelContrast(Method):
         contrasted = (anchors, classes, anchors, classes)
         if self.observing:
             self.diagnostics = label_diagnostics(*contrasted, self.num_classes, exclude_self=True)
+            chance = label_chance(classes, classes, self.num_classes, exclude_self=True)
+            self.diagnostics["chance/pixel_contrast"] = self.weight * chance
         return supervised_info_nce(
             *contrasted, self.options.temperature, exclude_self=True, num_classes=self.num_classes
         )
@@ -195,6 +197,7 @@ class PixelContrast(Method):
         if self.observing:
             number = (classes < self.num_classes).sum()
             self.diagnostics = drawn_diagnostics(contrast, self.options.temperature, number)
+            self.diagnostics["chance/pixel_contrast"] = self.weight * drawn_chance(contrast)
         return masked_info_nce(contrast)
 
     def elements_per_anchor(self, number: int) -> int:

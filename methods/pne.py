@@ -3,6 +3,7 @@
 Wang et al., "Positive-Negative Equal Contrastive Loss for Semantic Segmentation", Neurocomputing 2023.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -127,6 +128,10 @@ class PNE(Method):
             "positive_similarity": positive.detach() / (slots * self.options.size),
             "negative_similarity": negative.detach() / (slots * self.options.size),
         }
+        if self.observing:  # with all cosines alike, l_a is log(1 + 1 / mean w_p)
+            level = F.softplus(math.log(self.options.size) - log_weight[confusions.positives].logsumexp(1)).sum()
+            chance = self.options.weight * level * self.options.size / slots * pixels / slots
+            self.diagnostics["chance/pne"] = chance
         return {"pne": self.options.weight * loss}
 
     def confusions(self, image: Tensor, labels: Tensor, prediction: Tensor, images: int) -> Confusions:

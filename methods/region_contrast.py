@@ -13,7 +13,7 @@ from torch import Tensor
 
 from methods.class_means import image_class_means
 from methods.class_queues import MAX_SCORES, Queues
-from methods.contrast_diagnostics import label_diagnostics
+from methods.contrast_diagnostics import label_chance, label_diagnostics
 from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.info_nce import supervised_info_nce
 from methods.labels import nearest
@@ -100,6 +100,9 @@ class RegionContrast(Method):
             *contrasted, self.options.temperature, max_entries=MAX_SCORES, num_classes=self.num_classes
         )
         self.diagnostics = label_diagnostics(*contrasted, self.num_classes) if self.observing else {}
+        if self.observing:
+            chance = label_chance(classes, stored_classes, self.num_classes)
+            self.diagnostics["chance/region_contrast"] = self.options.weight * chance
         self.memory.push(centres, classes, self.options.gather_memory)
         if self.observing:
             self.diagnostics["queue_fill"] = self.memory.fill()

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.contrast_diagnostics import drawn_diagnostics, label_diagnostics
+from methods.contrast_diagnostics import drawn_chance, drawn_diagnostics, label_chance, label_diagnostics
 from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 
 
@@ -58,3 +58,22 @@ def test_masked_loss_with_all_keys_is_the_loss_by_label():
     contrast = Contrast(scores.flip(1), same.flip(1), scores, ~same)
     expected = supervised_info_nce(anchors, labels, keys, key_labels, 0.1)
     assert masked_info_nce(contrast).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("exclude_self", [True, False])
+@pytest.mark.parametrize("missing", ["skip", "zero"])
+def test_chance_is_the_loss_of_embeddings_that_are_all_alike(exclude_self, missing):
+    _, labels, _, key_labels = example()
+    labels[:3] = torch.tensor([3, 4, 5])  # alone, without positives in the keys; 5 takes no part
+    key_labels = labels if exclude_self else key_labels
+    a, k = torch.ones(len(labels), 1, dtype=torch.float64), torch.ones(len(key_labels), 1, dtype=torch.float64)
+    expected = supervised_info_nce(
+        a, labels, k, key_labels, temperature=0.1, exclude_self=exclude_self, missing_positives=missing, num_classes=5
+    )
+    found = label_chance(labels, key_labels, 5, exclude_self, skip=missing == "skip")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+    same, inside = labels[:, None] == key_labels, (labels < 5)[:, None] & (key_labels < 5)
+    positive = same & inside & ~torch.eye(len(labels), len(key_labels), dtype=torch.bool) if exclude_self else same
+    contrast = Contrast(torch.ones(same.shape), positive & inside, torch.ones(same.shape), ~same & inside)
+    assert drawn_chance(contrast).item() == pytest.approx(masked_info_nce(contrast).item(), rel=1e-6)

@@ -216,6 +216,8 @@ def test_diagnostics_describe_the_samples():
         "multi_scale/scale1": pytest.approx(loss),
         "multi_scale/scale2": pytest.approx(loss),
         "cross_scale/1-2": pytest.approx(loss),
+        "chance/multi_scale": pytest.approx(0.1 * 1.7 * math.log(6)),
+        "chance/cross_scale": pytest.approx(0.1 * math.log(6)),
     }
 
 

@@ -91,6 +91,7 @@ def test_diagnostics_describe_what_the_anchors_are_contrasted_with():
         "negatives": pytest.approx(4 / 3),
         "positive_similarity": pytest.approx(0.0, abs=1e-6),
         "negative_similarity": pytest.approx((0.6 + 0.8) / 2),
+        "chance/pixel_contrast": pytest.approx(0.1 * math.log(2)),  # of the two with a positive, each with one negative
     }
 
 

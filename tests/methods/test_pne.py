@@ -172,6 +172,7 @@ def test_diagnostics_describe_the_confusions():
     loss = method.loss([z], 50.0 * F.one_hot(prediction, 2).movedim(-1, 1), labels, 0)["pne"]
     found = {name: value.item() for name, value in method.diagnostics.items()}
     expected = {"confusions": 2, "anchors": 3, "positive_similarity": 1, "negative_similarity": 0}
+    expected["chance/pne"] = 1.3 * math.log(2) * 3 / 200  # w_p is 1
     assert found == pytest.approx(expected, abs=1e-6)
     assert loss.item() == pytest.approx(1.3 * math.log(1 + 1 / math.e) * 3 / 200, rel=1e-5)
 

@@ -102,6 +102,7 @@ def test_diagnostics_describe_what_the_centres_are_contrasted_with():
         "negatives": 2,
         "positive_similarity": pytest.approx(1.0),
         "negative_similarity": pytest.approx(0.6),
+        "chance/region_contrast": pytest.approx(0.1 * math.log(3)),
         "queue_fill": [0.75, 0.75, 0],
     }
 
