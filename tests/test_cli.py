@@ -53,7 +53,8 @@ def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tm
     ("arguments", "words"),
     [
         (["frobnicate"], ["frobnicate"]),
-        (["train", "--dataset", "camvid"], ["--model"]),
+        (["train", "--dataset", "camvid"], ["needs --model and --arm:"]),
+        (["check-record"], ["needs DIR"]),
         (["list", "method"], ["methods"]),
         (["train", *CAMVID_RUN[:-1], "contextrasd"], ["did you mean contextrast"]),
         (["train", *CAMVID_RUN, "--seed", "-1"], ["--seed", "-1"]),

@@ -35,14 +35,21 @@ def cost(
 
         typer.echo(f"written: {write_cost_table(Experiment.load(Path('config/paper.yaml')), results)}")
         return
+    from harness.cli.tables import print_table
     from harness.cost.complexity import cost_rows
-    from harness.reporting.costs.networks import MEASURED
-    from harness.reporting.tables import csv_text
 
     rows = cost_rows(model, read_size(size), dataset)
-    typer.echo(
-        json.dumps(rows, indent=1) if as_json else csv_text(MEASURED, ([row[c] for c in MEASURED] for row in rows))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    millions = {"inference": "inference_parameters", "method": "method_parameters", "training": "training_parameters"}
+    headings = ("model", "method", *(f"{name} M" for name in millions), "GMACs")
+    cells = (
+        (row["model"], row["method"], *(f"{row[key] / 1e6:.2f}" for key in millions.values()), f"{row['gmacs']:.2f}")
+        for row in rows
     )
+    print_table(headings, cells, right=headings[2:])
+    typer.echo(f"\nParameters in millions; multiply-adds of one {size} image at inference. Every digit: --json")
 
 
 @verb(app, "latency")

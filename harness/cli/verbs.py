@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from harness.errors import UserError
 
 RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
 VERBS: dict[str, dict[str, list[str]]] = {
@@ -45,6 +47,23 @@ VERBS: dict[str, dict[str, list[str]]] = {
 }
 
 
+class Verb(TyperCommand):
+    """Names all missing options at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises UserError if a required option or argument is not among `args`; `--help` still helps."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        required = [each for each in self.get_params(ctx) if each.required and given.get(each.name) is None]
+        if required and not given.get("help") and not ctx.resilient_parsing:
+            names = [
+                each.opts[0] if each.opts[0].startswith("--") else each.metavar or each.name.upper()
+                for each in required
+            ]
+            missing = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            raise UserError(f"{ctx.info_name} needs {missing}: see `{ctx.command_path} --help`")
+        return super().parse_args(ctx, args)
+
+
 class Ordered(TyperGroup):
     """Lists the verbs as `VERBS` does."""
 
@@ -57,4 +76,4 @@ def verb(app: typer.Typer, name: str) -> Callable[..., Any]:
     """Registers a function as the verb `name`, in its panel and with its examples."""
     ((panel, examples),) = [(panel, verbs[name]) for panel, verbs in VERBS.items() if name in verbs]
     shown = "\n\n".join(f"python -m harness {example}" for example in examples)
-    return app.command(name, rich_help_panel=panel, epilog=f"Examples:\n\n{shown}")
+    return app.command(name, cls=Verb, rich_help_panel=panel, epilog=f"Examples:\n\n{shown}")
