@@ -246,6 +246,26 @@ def test_a_failed_training_is_listed_with_its_log_and_retried(experiment, tmp_pa
     assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "unfinished"
 
 
+@pytest.mark.parametrize("state", ["unfinished", "diverged", "evaluated"])
+def test_after_an_edit_an_old_run_of_any_state_is_stale_and_trained_again(experiment_file, tiny_data, tmp_path, state):
+    def edited(**options):
+        arms = {"cross_entropy": {}, "colder": {"method": "contextrast"} | options}
+        return Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
+
+    before = edited(weight=1e38) if state == "diverged" else edited(temperature=0.05)
+    old, folder = fit(before, tmp_path, "colder", timeout=1e-9 if state == "unfinished" else None)
+    assert old["status"] == {"unfinished": "timeout", "diverged": "diverged", "evaluated": "done"}[state]
+    if state == "unfinished":  # as a kill leaves it
+        (folder / "training.json").unlink()
+    elif state == "evaluated":
+        evaluate(folder, CPU)
+    after = edited(temperature=0.07)
+    assert rows_by_arm(after, tmp_path)["colder"].status == "stale"
+    record, _ = fit(after, tmp_path, "colder")
+    assert (record["status"], record["options"]["temperature"]) == ("done", 0.07)
+    assert len(list(folder.parent.glob("seed0.stale-*"))) == 1
+
+
 def test_a_run_that_is_worked_on_is_running_with_its_progress(experiment, tmp_path):
     folder = experiment.run("tiny", "hrnet_tiny", "contextrast", 0).folder(tmp_path)
     with hold(folder, "train") as lock:
