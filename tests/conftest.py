@@ -32,6 +32,14 @@ def once(tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="session")
+def scenes_root(once) -> Path:
+    """The rendered data set `scenes`, to be read only."""
+    from harness import datasets
+
+    return once("scenes", lambda folder: datasets.prepare(datasets.load("scenes", folder / "root"))) / "root"
+
+
 @pytest.fixture
 def experiment_file(tmp_path):
     """Writes an experiment file from keys, on top of a small valid one."""
