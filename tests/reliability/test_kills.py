@@ -16,7 +16,9 @@ from harness.runs.record import read_json
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"train": (10, 8), "evaluate": (6, 6), "report": (2, 6)}  # at random moments, at random file operations
+# By job: how many kills at random moments, and how many at random file operations.
+FEW = {"train": (3, 5), "evaluate": (2, 4), "report": (1, 3)}
+MANY = {"train": (10, 8), "evaluate": (6, 6), "report": (2, 6)}
 TIMES = ("started", "seconds", "gpu_hours", "energy", "evaluated", "record_hash", "root")
 
 
@@ -62,14 +64,15 @@ def plain(record):
     return {key: value for key, value in record.items() if key not in TIMES}
 
 
-def test_after_any_kills_a_run_its_evaluation_and_its_tables_end_in_the_same_bits(processes, given, tmp_path):
+@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)], ids=["few", "many"])
+def test_after_any_kills_a_run_its_evaluation_and_its_tables_end_in_the_same_bits(processes, given, tmp_path, kills):
     draw = random.Random(20261122)
     whole, broken = ({**given, "results": str(tmp_path / name)} for name in ("whole", "broken"))
-    longest = {job: finish(processes, job, whole) for job in KILLS}
+    longest = {job: finish(processes, job, whole) for job in kills}
     folder = Experiment.load(given["experiment"]).run("tiny", "hrnet_tiny", "contextrast", 0).folder
     made = {"train": "training.json", "evaluate": "record.json"}
     survived = 0
-    for job, (moments, operations) in KILLS.items():
+    for job, (moments, operations) in kills.items():
         for number in range(moments + operations):
             how = {"seconds": longest[job]} if number < moments else {"operations": 40}
             for _ in range(10):
@@ -82,7 +85,7 @@ def test_after_any_kills_a_run_its_evaluation_and_its_tables_end_in_the_same_bit
                         if job == "train":
                             checkpoint.unlink()
         finish(processes, job, broken)
-    assert survived >= 30
+    assert survived >= 0.8 * sum(map(sum, kills.values()))
 
     one, two = folder(tmp_path / "whole"), folder(tmp_path / "broken")
     for name in ("training.json", "record.json"):
@@ -128,10 +131,10 @@ def test_sigterm_ends_in_a_checkpoint_of_that_moment_and_the_run_goes_on_there(p
 
 
 def test_a_grid_whose_jobs_are_killed_ends_as_an_undisturbed_one(processes, experiment_file, tiny_data, tmp_path):
-    experiment = experiment_file(datasets=["tiny"], seeds=[0, 1], baseline_seeds=2, protocols=["whole"])
+    experiment = experiment_file(datasets=["tiny"], seeds=[0], baseline_seeds=1, protocols=["whole"])
     given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
     undisturbed = grid.run_grid(processes, given, tmp_path / "undisturbed")
     disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=undisturbed.seconds / 6)
     assert disturbed.killed > 0
     assert disturbed.hashes == undisturbed.hashes
-    assert disturbed.statuses == {"done": 4}
+    assert disturbed.statuses == {"done": 2}

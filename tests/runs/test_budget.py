@@ -258,10 +258,15 @@ def test_the_multi_process_service_runs_in_a_folder_of_its_own_and_ends(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "everywhere"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+    ("number", "everywhere"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.exhaustive),
+        pytest.param(signal.SIGKILL, False, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
-    repository, experiment_file, tmp_path, number, everywhere
+    repository, experiment_file, scenes_root, tmp_path, number, everywhere
 ):
     """With real trainings, on a CPU: the folder of a run, moved elsewhere, is all that the next call needs.
 
@@ -273,7 +278,8 @@ def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
     results = tmp_path / "here"
     command = [sys.executable, "-m", "harness", "run", str(config), "--device", "cpu", "--jobs", "1", "--results"]
     run = Experiment.load(config).runs()[0]
-    process = subprocess.Popen([*command, str(results)], cwd=repository, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    env = os.environ | {"OMP_NUM_THREADS": "1", "SCENES_ROOT": str(scenes_root)}
+    process = subprocess.Popen([*command, str(results)], cwd=repository, env=env)
     curve = run.folder(results) / "curve.csv"
     while not (curve.exists() and len(curve.read_text().splitlines()) > 5):
         assert process.poll() is None
@@ -293,7 +299,7 @@ def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
     moved = tmp_path / "there"
     run.folder(moved).parent.mkdir(parents=True)
     run.folder(results).rename(run.folder(moved))
-    ended = subprocess.run([*command, str(moved)], cwd=repository, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([*command, str(moved)], cwd=repository, env=env, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert work_left(Experiment.load(config), run, moved) == ""
     assert read_json(run.folder(moved) / "record.json")["iterations"] == 60

@@ -13,6 +13,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def rendered(scenes_root, monkeypatch):
+    monkeypatch.setenv("SCENES_ROOT", str(scenes_root))
+
+
 def snakemake(repository, experiment, results, *arguments) -> subprocess.CompletedProcess:
     command = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", *arguments]
     # A state folder of its own: runs of this test beside each other do not wait for one another's lock.
