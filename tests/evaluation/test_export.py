@@ -44,16 +44,18 @@ def shapes(state):
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-@pytest.mark.slow
-def test_the_export_of_every_method_has_exactly_the_baselines_parameters(trained):
+# Every method's network at inference: tests/cost/test_latency.py.
+@pytest.mark.parametrize(
+    "method", ["contextrast_pp", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in discovery.names())]
+)
+def test_the_export_of_a_method_has_exactly_the_baselines_parameters(trained, method):
     plain = models.build("hrnet_tiny", 3, weights="none")
     wanted, names = shapes(plain.state_dict()), {name for name, _ in plain.named_parameters()}
     count = sum(parameter.numel() for parameter in plain.parameters())
-    for method in discovery.names():
-        folder, _ = trained(method)
-        state = load_file(export(folder, "safetensors"))
-        assert shapes(state) == wanted, method
-        assert sum(state[name].numel() for name in names) == count
+    folder, _ = trained(method)
+    state = load_file(export(folder, "safetensors"))
+    assert shapes(state) == wanted
+    assert sum(state[name].numel() for name in names) == count
 
 
 def test_safetensors_hold_the_trained_tensors_and_what_is_needed_to_use_them(trained, tmp_path):

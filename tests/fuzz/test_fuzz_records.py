@@ -87,21 +87,21 @@ def replaced(runs):
     return run
 
 
-@examples(100)
+@examples(50)
 @given(data=st.data())
 def test_records_of_any_content(runs, replaced, data):
     content = data.draw(mutated(read(runs[1] / "record.json"), json_values))
     replaced({"record.json": json.dumps(content).encode()}, PLAN, REPORT)
 
 
-@examples(200)
+@examples(100)
 @given(data=st.data())
 def test_training_records_of_any_content(runs, replaced, data):
     content = data.draw(mutated(read(runs[1] / "training.json"), json_values))
     replaced({"training.json": json.dumps(content).encode(), "record.json": None}, PLAN)
 
 
-@examples(60)
+@examples(30)
 @given(name=st.sampled_from(["record.json", "counts.npz"]), data=st.data())
 def test_damaged_files(runs, replaced, name, data):
     replaced({name: data.draw(damaged((runs[1] / name).read_bytes()))}, REPORT)
@@ -126,7 +126,7 @@ arrays = st.sampled_from(
 )
 
 
-@examples(60)
+@examples(30)
 @given(
     changes=st.dictionaries(
         st.sampled_from(["schema", "image_ids", "classes", "whole/region", "", "x/y"]), arrays | st.none()
