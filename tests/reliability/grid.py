@@ -31,8 +31,11 @@ class Outcome:
         return sum(count for how, count in self.ends.items() if not how.endswith("its end"))
 
 
-def run_grid(processes, given, results, kill_every=None):
-    """Train and evaluate every run of an experiment, two at a time, each by the same command until it is at its end."""
+def run_grid(processes, given, results, kill_every=None, kills=1_000_000):
+    """Train and evaluate every run of an experiment, two at a time, each by the same command until it is done.
+
+    kill_every: seconds between two of at most `kills` kills of a random job.
+    """
     experiment = Experiment.load(Path(given["experiment"]))
     runs = experiment.runs()
     waiting = [("train", run) for run in runs]
@@ -41,7 +44,7 @@ def run_grid(processes, given, results, kill_every=None):
     pids.mkdir()
     killer = None
     if kill_every:
-        killer = processes.Process(target=_kill_now_and_then, args=(str(pids), kill_every), daemon=True)
+        killer = processes.Process(target=_kill_now_and_then, args=(str(pids), kill_every, kills), daemon=True)
         killer.start()
     while waiting or running:
         while waiting and len(running) < AT_A_TIME:
@@ -72,10 +75,10 @@ def run_grid(processes, given, results, kill_every=None):
     return outcome
 
 
-def _kill_now_and_then(pids, every):
-    """Kill a random one of the processes named in the folder `pids` every so many seconds, one in four by SIGTERM."""
+def _kill_now_and_then(pids, every, kills):
+    """Kill a random process of those named in the folder `pids` about `every` seconds; one in four by SIGTERM."""
     draw = random.Random(9)
-    while True:
+    for _ in range(kills):
         time.sleep(draw.uniform(0.5, 1.5) * every)
         found = sorted(path.name for path in Path(pids).iterdir())
         if found:

@@ -134,7 +134,7 @@ def test_a_grid_whose_jobs_are_killed_ends_as_an_undisturbed_one(processes, expe
     experiment = experiment_file(datasets=["tiny"], seeds=[0], baseline_seeds=1, protocols=["whole"])
     given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
     undisturbed = grid.run_grid(processes, given, tmp_path / "undisturbed")
-    disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=undisturbed.seconds / 2)
+    disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=undisturbed.seconds / 3, kills=5)
     assert disturbed.killed > 0
     assert disturbed.hashes == undisturbed.hashes
     assert disturbed.statuses == {"done": 2}
