@@ -67,7 +67,7 @@ def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tm
         (["report", "--results", "README.md"], ["no results folder README.md"]),
         (["verify", "--dataset", "camvid", "--root", "nowhere"], ["nowhere"]),
         (["verify", "--dataset", "camvit"], ["did you mean camvid"]),
-        (["prepare"], ["--dataset", "--rendered"]),
+        (["prepare"], ["--dataset"]),
         (["prepare", "--dataset", "coco_stuff10k", "--root", "nowhere"], ["nowhere"]),
         (["score", "--predictions", "nowhere", "--dataset", "camvid", "--root", "tests"], ["tests"]),
         (["predict", "nowhere", "--split", "test"], ["nowhere"]),

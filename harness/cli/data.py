@@ -107,12 +107,9 @@ def verify(
 
 @verb(app, "prepare")
 def prepare(
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Its name: see list datasets.")] = None,
+    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
     root: RootOption = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
-    rendered: Annotated[
-        Path | None, typer.Option("--rendered", help="Render scenes into every data set's layout below this folder.")
-    ] = None,
     as_is: Annotated[
         bool,
         typer.Option(
@@ -125,19 +122,12 @@ def prepare(
     """Do once what a data set needs: convert labels from MATLAB files, render a generated set, or declare a part."""
     from harness import datasets
 
-    if (dataset is None) == (rendered is None):
-        raise UserError("pass --dataset NAME, or --rendered DIR")
-    if rendered is not None:
-        from harness.datasets.layout_writer import write_all
+    opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
+    if as_is:
+        from harness.datasets.as_is import declare
 
-        typer.echo(f"written: {len(write_all(rendered))} folders below {rendered}")
-    elif dataset is not None:
-        opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
-        if as_is:
-            from harness.datasets.as_is import declare
-
-            found = declare(opened)
-            typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")
-            return
-        report = datasets.prepare(opened, convert=True, workers=workers)
-        typer.echo(json.dumps(report, indent=1) if report else f"{dataset} is read as it is: nothing to convert")
+        found = declare(opened)
+        typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")
+        return
+    report = datasets.prepare(opened, convert=True, workers=workers)
+    typer.echo(json.dumps(report, indent=1) if report else f"{dataset} is read as it is: nothing to convert")

@@ -13,29 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets import declared
+from harness.datasets import as_is
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, Listing, ListLayout, Sample
 from harness.datasets.sizes import Sizes
 from harness.datasets.spec import IGNORE_INDEX, Spec
 from harness.errors import UserError, unknown
 
-__all__ = ["IGNORE_INDEX", "Dataset", "Spec", "no_root", "ranges"]
+__all__ = ["IGNORE_INDEX", "Dataset", "Spec", "description_state", "files_state", "no_root", "ranges"]
 
-REFUSED = 254  # in place of a train id, for values that no label may hold
+REFUSED = 254  # stands for label values that are not allowed
 
 
 class Dataset:
     """A data set under a root folder.
 
-    `classes` and `colors` (RGB) are in order of train id; `ignore_index` marks pixels that count nowhere; `splits`
-    holds the expected number of images of each split; `class_pixels` holds the known number of pixels of each split,
-    one number a class and, last, that of the ignored pixels; `categories` are {group of classes: their train ids}.
+    `classes` and `colors` (RGB) are in order of train id; `splits` holds the expected number of images, `class_pixels`
+    the published number of pixels of each class and, last, of ignored pixels; `categories` are {group of classes: their
+    train ids}.
 
-    specs: the data set's description, or several that differ in their layout and in the label values it stores.
-    `spec` is the first whose layout the root holds completely, or else the first that it holds in part.
+    specs: the data set's description, or several with different layouts and label values. `spec` is the first whose
+    layout the root holds completely, else the first that it holds in part.
 
-    A root may declare that it is not the published set (declared.py): then `splits` and `sizes` are what it says,
-    nothing that is known of the published set holds, `remark` says what it is, and the title ends with that.
+    If the root holds an as_is.json (as_is.py), `splits` and `sizes` are what it says, `class_pixels` is empty, and
+    `remark` and the title say that this is not the published set.
     """
 
     ignore_index = IGNORE_INDEX
@@ -60,17 +60,16 @@ class Dataset:
         self._other_counts = dict(spec.other_counts)
         self.sizes = Sizes.of(spec.size) if spec.size else None
         self.remark = ""
-        self.is_rendered = False
         self._found: Spec | None = None
-        self._holds = False  # that the root holds the layout has been seen
+        self._holds = False  # whether the layout has been found under the root
         self._fault: UserError | None = None
         try:
-            own = declared.read(root, self.splits) if root is not None else None
-        except UserError as error:  # which whoever asks for the files is told
-            self._fault, own = error, None
-        if own is not None:
-            self.splits, self.remark, self.is_rendered = own.splits, own.remark, own.is_rendered
-            self.sizes = None if own.is_rendered else own.sizes or self.sizes
+            declared = as_is.read(root, self.splits) if root is not None else None
+        except UserError as error:  # raised when somebody asks for the files
+            self._fault, declared = error, None
+        if declared is not None:
+            self.splits, self.remark = declared.splits, declared.remark
+            self.sizes = declared.sizes or self.sizes
             self.title, self.class_pixels, self._other_counts = f"{spec.title} ({self.remark})", {}, {}
 
     @property
@@ -79,25 +78,20 @@ class Dataset:
         return len(self.classes)
 
     @property
-    def is_partial(self) -> bool:
-        """Whether the owner means what is there, and not the whole published set."""
-        return bool(self.remark) and not self.is_rendered
-
-    @property
     def spec(self) -> Spec:
-        """The description with the layout that is found under the root; while there is none, the first."""
+        """The description whose layout the root holds; the first if it holds none."""
         return self._found_spec() or self.specs[0]
 
     def found_layout(self) -> ListLayout | FolderLayout | None:
         """The layout that is found under the root, or None."""
-        with suppress(OSError):  # of a folder that may not be read, which `folder` says
+        with suppress(OSError):  # `folder` says if the root cannot be read
             spec = self._found_spec()
             if spec is not None and self.root is not None and spec.layout.found(self.root, self.splits):
                 return spec.layout
         return None
 
     def accepted_counts(self, split: str) -> tuple[int, ...]:
-        """The numbers of images that a complete copy of the split may have, the usual one first."""
+        """The numbers of images that a complete split may have, the usual one first."""
         return (self.splits[split], *self._other_counts.get(split, ()))
 
     def folder(self) -> Path:
@@ -142,15 +136,15 @@ class Dataset:
         return listing.samples
 
     def listing(self, split: str) -> Listing:
-        """What there is of a split; of a root that is declared as it is, what is absent is no problem.
+        """The samples and problems of a split; with an as_is.json, missing files are no problem.
 
         Raises UserError for a missing root, or a list that is missing or cannot be read.
         """
         root = self.folder()
-        if self.is_partial and not self.splits[split]:
+        if self.remark and not self.splits[split]:
             return Listing([], [])
         found = self.spec.layout.scan(root, split)
-        if self.is_partial:
+        if self.remark:
             return Listing(found.samples, [problem for problem in found.problems if problem not in found.absent])
         return found
 
@@ -182,7 +176,7 @@ class Dataset:
             stored = images.read_color_label(sample.label_path)
         else:
             stored = images.read_label(sample.label_path)
-        # For 8-bit values, cv2.LUT is several times as fast as indexing.
+        # For 8-bit values cv2.LUT is several times faster than indexing.
         mapped = cv2.LUT(stored, self._table) if stored.dtype == np.uint8 else self._table[stored]
         train_ids = np.asarray(mapped, dtype=np.uint8)
         refused = train_ids == REFUSED
@@ -191,9 +185,9 @@ class Dataset:
         return train_ids
 
     def cluster(self, sample_id: str) -> str:
-        """The cluster (video, city) of a sample: images of one cluster are not independent.
+        """The cluster (video, city) of a sample, whose images are not independent: what `clusters` matches in the id.
 
-        It is what the rule `clusters` matches at the start of the id; without a rule each image is its own cluster.
+        Without that rule each image is its own cluster.
         """
         found = re.match(self.clusters, sample_id) if self.clusters else None
         return found.group() if found else sample_id
@@ -201,12 +195,12 @@ class Dataset:
     def fingerprint(self, splits: Sequence[str] | None = None) -> str:
         """sha256 of the data in `splits` (default: all): names, image file sizes, and the labels' bytes and meaning.
 
-        It is the same for every copy of the data, wherever it lies and whenever it was copied.
+        It is the same for every copy of the data.
         """
         digest = hashlib.sha256(json.dumps(self._meaning(), sort_keys=True).encode())
         base = self.spec.layout.base(self.folder())
         for split in sorted(splits or self.splits):
-            if self.is_partial and not self.splits[split]:
+            if self.remark and not self.splits[split]:
                 continue
             for sample in sorted(self.samples(split), key=lambda sample: sample.id):
                 image, label = (path.relative_to(base).as_posix() for path in (sample.image_path, sample.label_path))
@@ -239,10 +233,9 @@ class Dataset:
         return f"has the value {value}, but labels may hold {ranges(allowed)}"
 
     def _found_spec(self) -> Spec | None:
-        """The description whose layout the root holds. If there is only one, nothing is looked for.
+        """The description whose layout the root holds; a single one is taken without looking.
 
-        Of several that it holds, the first that is complete is meant: labels may have been converted for one split
-        alone, and the others' are then still those of another layout.
+        If the root holds several, the most complete wins: somebody may have converted the labels of one split only.
         """
         if len(self.specs) == 1:
             return self.specs[0]
@@ -254,8 +247,26 @@ class Dataset:
         return self._found
 
 
+def description_state(dataset: Dataset) -> str:
+    """sha256 that changes with the data set's YAML, its as_is.json and its folder."""
+    described = [str(dataset.folder().resolve()), dataset.spec.model_dump_json(), dataset.splits, dataset.remark]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def files_state(samples: Sequence[Sample]) -> str:
+    """sha256 of the ids, paths, sizes and times of the samples' files: it changes with them, and reads none."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        line: list[str | int] = [sample.id]
+        for path in (sample.image_path, sample.label_path):
+            stat = path.stat()
+            line += [str(path), stat.st_size, stat.st_mtime_ns]
+        digest.update(json.dumps(line).encode())
+    return digest.hexdigest()
+
+
 def no_root(name: str, variable: str) -> UserError:
-    """The error for a data set whose root nobody named."""
+    """The error for a data set without a root."""
     return UserError(
         f"the data set {name} has no root: pass --root DIR, set roots.{name} in the experiment, or set {variable}"
     )

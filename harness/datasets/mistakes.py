@@ -1,129 +1,191 @@
-"""The usual mistakes with labels, told from the values that label files hold and from the pixels that classes have.
+"""Explains common mistakes with a data set's files. Each function returns a phrase that says what to do, or ""."""
 
-Each function returns what the evidence fits, or nothing: what cannot be told from the data at hand is not guessed.
-"""
-
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 import numpy as np
 
-WIDESPREAD = 0.5  # share of the label files
-ENOUGH = 20  # label files
-FAR, NEAR = 0.3, 0.1  # distances of shares
-VOID_NAMES = frozenset({"void", "unlabeled", "unlabelled", "ignore", "ignored"})
-SCARCEST = 0.01  # share of the pixels that sky, trees and buildings each have at least, in any mix of outdoor pictures
-CLEARLY = 3.0  # times
-COCO_STUFF_NAMES = {"10k": re.compile(r"COCO_train2014_\d{12}"), "164k": re.compile(r"\d{12}")}
+from harness.datasets import images
+from harness.datasets.dataset import Dataset
+from harness.datasets.readers import Sample
+from harness.datasets.spec import Spec, read_specs
+from harness.errors import UserError
+
+LOOKS = 200  # label files, evenly spread, whose values are compared
+SUSPECTS = 20  # unreadable files that are looked at
+FAR, NEAR = 0.3, 0.1  # distances between class shares
+SCARCEST, CLEARLY = 0.01, 3.0  # see `id_order`
+PHOTO_COLORS = 256  # a label map has fewer
+FULL_ADE20K = (
+    "this is ADE20K's full release with about 3,000 classes; the benchmark with 150 classes is another download: "
+    "get ADEChallengeData2016.zip"
+)
+AS_PUBLISHED = "use the labels as the data set distributes them"
 
 
-def explain_values(
-    files: Sequence[AbstractSet[int]],
-    classes: AbstractSet[int],
-    ignored: AbstractSet[int],
-    others: Mapping[str, AbstractSet[int]],
-) -> str:
-    """Why label files hold values that they may not: a clause that says what to do, or "" if nothing fits.
+def wrong_root(dataset: Dataset, root: Path) -> str:
+    """What else a root holds that has none of the data set's layouts."""
+    from harness import datasets
 
-    files: the values, 0..255, of each label file; the more of a split, the surer.
-    classes, ignored: the values that stand for classes and for ignored pixels.
-    others: the values that the data set's labels hold in other layouts, by what these values are.
+    if dataset.name == "ade20k" and next(root.rglob("*_seg.png"), None):
+        return FULL_ADE20K
+    fitting = [name for name in datasets.names() if name != dataset.name and datasets.load(name, root).found_layout()]
+    return f"the folders are those of {' or '.join(fitting)}: use --dataset {fitting[0]}" if fitting else ""
 
-    Labels hold other values, such as raw ids, if all fit these and at least two do not fit here. They are shifted by
-    one if all are allowed after adding or subtracting 1 modulo 256 (255 is the neighbour of 0, as in mmsegmentation's
-    reduce_zero_label), and hold void as a class if the only wrong value is one past the last class. A few files that
-    were damaged or added say nothing about the others: wrong values must be in half of the files, or else a rare last
-    class is what stands out, and the lowest value, or all ignored ones in twenty files or more, must be missing.
+
+def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[Sample]) -> tuple[Sample, str] | None:
+    """One of the samples that could not be read, and why; None if no common mistake fits.
+
+    failed: those samples; samples: all of the split.
     """
-    allowed = classes | ignored
-    found = frozenset[int]().union(*files)
-    wrong = found - allowed
+    if dataset.spec.layout.encoding == "mat":
+        return None
+    suspects = failed[:SUSPECTS]
+    for sample in suspects:
+        if why := _wrong_file(dataset, sample):
+            return sample, why
+    if dataset.spec.layout.encoding == "colors":
+        return None
+    wrong = [sample for sample in suspects if _stored(sample) - _values(dataset.spec)]
+    found = set().union(*map(_stored, [*wrong, *samples[:: -(-len(samples) // LOOKS)]])) if wrong else set()
+    others = {spec.layout.values: _values(spec) for spec in dataset.specs if spec.layout.encoding == "ids"}
+    why = explain_values(found, dataset.spec, {str(name): values for name, values in others.items()})
+    return (wrong[0], why) if why else None
+
+
+def explain_values(found: AbstractSet[int], spec: Spec, others: Mapping[str, AbstractSet[int]]) -> str:
+    """Why labels hold the values `found`, some of which `spec` does not allow.
+
+    others: the values of the set's layouts by the name of these values; `found` may be another layout's raw ids.
+    Labels are shifted by one if all values fit after the shift and the value at the far end is missing. (255 and 0 are
+    neighbours, as in mmsegmentation's reduce_zero_label.)
+    """
+    allowed = _values(spec)
+    classes, wrong = {value for entry in spec.classes for value in entry.labels}, found - allowed
     if not wrong:
         return ""
-    widespread = sum(bool(values - allowed) for values in files) >= WIDESPREAD * len(files)
-    none_ignored = bool(ignored) and not found & ignored and len(files) >= ENOUGH
-    fits: list[str] = []
-    if widespread and len(wrong) > 1:
-        fits += [f"the labels hold {name}" for name, values in others.items() if found <= values]
-    if not fits:
-        if (widespread or none_ignored or min(allowed) not in found) and {
-            (value - 1) % 256 for value in found
-        } <= allowed:
-            fits.append("all labels fit when 1 is subtracted, so they are shifted by one")
-        if widespread and {(value + 1) % 256 for value in found} <= allowed:
-            fits.append("all labels fit when 1 is added, so they are shifted by one (as reduce_zero_label does)")
-        if (widespread or none_ignored) and wrong == {max(classes) + 1}:
-            fits.append("it is one past the last class, so void was stored as a class of its own")
-    return f"{', or '.join(fits)}: use the labels as the data set distributes them" if fits else ""
+    for name, values in others.items():
+        if name != spec.layout.values and found <= values and len(wrong) > 1:
+            return f"the labels hold {name}, where {spec.layout.values} are expected: {AS_PUBLISHED}"
+    reasons = []
+    for shift, how, ends in ((-1, "subtracted", {min(allowed)}), (1, "added", {max(classes), max(allowed)})):
+        if ends - found and {(value + shift) % 256 for value in found} <= allowed:
+            reasons.append(f"all labels fit when 1 is {how}: they are shifted by one")
+    if wrong == {max(classes) + 1} and spec.ignored_labels and not found & set(spec.ignored_labels):
+        reasons.append("it is one past the last class, so void was stored as a class")
+    return f"{', or '.join(reasons)}: {AS_PUBLISHED}" if reasons else ""
+
+
+def wrong_classes(dataset: Dataset, split: str, pixels: Sequence[int]) -> str:
+    """What the pixels of a readable split (of each class and, last, ignored) say about its labels."""
+    if (known := dataset.class_pixels.get(split)) and (why := explain_pixels(pixels, known, dataset.classes)):
+        return why
+    orders = _orders(dataset)
+    stored = {entry.labels[0]: int(n) for entry, n in zip(dataset.spec.classes, pixels, strict=False)}
+    order = id_order(stored, orders) if len(orders) > 1 else None
+    if order in (None, dataset.name):
+        return ""
+    return f"sky, trees and buildings say that the ids are in the order of {order}: use --dataset {order}"
 
 
 def explain_pixels(found: Sequence[int], known: Sequence[int], classes: Sequence[str]) -> str:
-    """Why the class pixels of a complete split differ from the known ones: a sentence, or "" if nothing fits.
-
-    found, known: pixels of each class and, last, ignored ones.
-
-    Labels are shifted by one if the distance of the classes' shares (`share_distance`) is over 0.3 as they are, and
-    under 0.1 when each class is compared with its neighbour; void is a class if no pixel is ignored where 0.1 % or more
-    should be.
-    """
+    """Why the class pixels `found` are not the published ones; both hold each class and, last, ignored pixels."""
     *shares, ignored = found
     *expected, void = known
-    if share_distance(shares, expected) > FAR:
-        neighbours = {"before": (shares[1:], expected[:-1]), "after": (shares[:-1], expected[1:])}
-        for where, (own, neighbour) in neighbours.items():
-            if share_distance(own, neighbour) < NEAR:
-                return (
-                    f"each class has the pixels that are known of the class {where} it, so the labels are shifted by "
-                    "one: use the labels as the data set distributes them"
-                )
+    shifted = ((shares[1:], expected[:-1]), (shares[:-1], expected[1:]))
+    if share_distance(shares, expected) > FAR and any(share_distance(*pair) < NEAR for pair in shifted):
+        return f"each class has the pixels of its neighbour, so the labels are shifted by one: {AS_PUBLISHED}"
     if ignored == 0 and void >= 0.001 * sum(known):
         gained = classes[int((np.asarray(shares) - np.asarray(expected)).argmax())]
         return (
-            f"no pixel is ignored, but {100 * void / sum(known):.1f} % of the known ones are void, and {gained} has "
-            "gained most, so void is trained as a class: use the labels as the data set distributes them"
+            f"no pixel is ignored, but {100 * void / sum(known):.1f} % should be, and {gained} has gained most, so "
+            f"void is trained as a class: {AS_PUBLISHED}"
         )
     return ""
 
 
 def share_distance(found: Sequence[float], known: Sequence[float]) -> float:
-    """Half the sum of the differences of shares: 0 for the same shares, 1 if they have no class in common or none."""
+    """Total variation distance of two class distributions: 0 for equal shares, 1 for disjoint or empty ones."""
     a, b = np.asarray(found, float), np.asarray(known, float)
     return float(np.abs(a / a.sum() - b / b.sum()).sum() / 2) if a.any() and b.any() else 1.0
 
 
-def void_classes(classes: Sequence[str]) -> list[str]:
-    """The classes whose name says that their pixels should be ignored."""
-    return [name for name in classes if name.lower() in VOID_NAMES]
-
-
 def id_order(pixels: Mapping[int, int], orders: Mapping[str, Mapping[int, str]]) -> str | None:
-    """In which of several id orders of PASCAL-Context labels are, or None if that cannot be told.
+    """Which of PASCAL-Context's id orders labels are in, or None if that cannot be told.
 
     pixels: the number of pixels of each stored value; orders: for each order, the class of each stored value.
-
-    The rule: sky, tree and building are among the commonest classes and come together in outdoor pictures. What has
-    their ids in the wrong one of the two orders does not: table, truck and fence (alphabetical labels read as
-    VOC-first), or rock, track and table. So the scarcest of the three is looked at: in the right order it has 1 % of
-    the pixels or more, and at least three times what it has in any other order. Other common classes would not do:
-    wall and water have the same ids in both orders, and person that of ground.
+    Sky, tree and building are common and come together in outdoor pictures; what has their ids in the wrong order does
+    not (table, truck, fence). So in the right order the scarcest of the three has at least 1 % of the pixels, and three
+    times what it has in any other order.
     """
     total = sum(pixels.values())
-    if not total:
-        return None
 
     def scarcest(order: Mapping[int, str]) -> float:
-        share = {name: pixels.get(value, 0) / total for value, name in order.items()}
+        share = {name: pixels.get(value, 0) / max(total, 1) for value, name in order.items()}
         return min(share.get(name, 0.0) for name in ("sky", "tree", "building"))
 
     (best, most), *others = sorted(((name, scarcest(orders[name])) for name in orders), key=lambda pair: -pair[1])
     return best if most >= SCARCEST and all(most >= CLEARLY * share for _, share in others) else None
 
 
-def coco_stuff_kind(names: Iterable[str]) -> str | None:
-    """Whether images with these names (without suffix) are COCO-Stuff's "10k" or "164k"; None if they are neither."""
-    names = list(names)
-    for kind, pattern in COCO_STUFF_NAMES.items():
-        if names and all(pattern.fullmatch(name) for name in names):
-            return kind
-    return None
+def _wrong_file(dataset: Dataset, sample: Sample) -> str:
+    """Why one label cannot be read, or does not fit its image."""
+    try:
+        with images.opened(sample.label_path) as label, images.opened(sample.image_path) as image:
+            content, size, image_size = np.asarray(label), label.size, image.size
+            is_photo = label.mode != "P" and label.convert("RGB").getcolors(PHOTO_COLORS) is None
+    except (OSError, SyntaxError, ValueError):  # a damaged file, which the reader's message names
+        return ""
+    colors = content.dtype == np.uint8 and content.ndim == 3 and dataset.spec.layout.encoding == "ids"
+    if colors and dataset.name == "ade20k" and content[..., 0].any() and not (content[..., 0] % 10).any():
+        return FULL_ADE20K
+    if size == image_size[::-1] and images.orientation(sample.image_path) > 4:
+        return (
+            "the label was drawn on the photograph as its EXIF orientation turns it: turn the photograph for good "
+            "(mogrify -auto-orient)"
+        )
+    if size != image_size:
+        same_shape = abs(size[0] * image_size[1] - size[1] * image_size[0]) <= max(image_size)
+        return "the shape is the same, so one of the two was resized: take both originals" if same_shape else ""
+    if colors and (content[..., :1] == content[..., :3]).all():
+        return "its channels are equal: save one of them as 8-bit greyscale"
+    if colors and is_photo:
+        return "it looks like a photograph: exchange the folders of images and labels"
+    if colors:
+        return "it holds colours, not class indices: replace each colour by its class's index"
+    if content.dtype != np.uint8 and content.max() > 255:
+        return f"values up to {content.max()} are no classes (instances, perhaps): take the labels of classes"
+    return ""
+
+
+def _values(spec: Spec) -> frozenset[int]:
+    """All values that label files may hold."""
+    return frozenset([value for entry in spec.classes for value in entry.labels] + list(spec.ignored_labels))
+
+
+def _stored(sample: Sample) -> frozenset[int]:
+    """The values in a label file; none if it cannot be read."""
+    try:
+        return frozenset(np.unique(images.read_label(sample.label_path)).tolist())
+    except UserError:
+        return frozenset()
+
+
+def _orders(dataset: Dataset) -> dict[str, dict[int, str]]:
+    """The class of each label value, in every data set that has this one's files and classes."""
+    from harness import datasets
+
+    if not {"sky", "tree", "building"} <= set(dataset.classes):
+        return {}
+
+    def files(spec: Spec) -> dict[str, object]:
+        return spec.layout.model_dump(exclude={"name", "values"})
+
+    specs = {
+        name: spec
+        for name in datasets.names()
+        for spec in read_specs(datasets.FOLDER / f"{name}.yaml")[::-1]
+        if files(spec) == files(dataset.spec) and [c.name for c in spec.classes] == list(dataset.classes)
+    }
+    return {name: {v: c.name for c in spec.classes for v in c.labels} for name, spec in specs.items()}

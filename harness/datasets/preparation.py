@@ -1,8 +1,4 @@
-"""Converts labels in MATLAB files to PNG.
-
-Decoding takes about as long either way. What is saved is reading what else the files hold (COCO-Stuff: region maps and
-captions), which counts on a slow disk; and other programs read PNG.
-"""
+"""Converts labels in MATLAB files to PNG: other programs read PNG, and a slow disk reads fewer bytes."""
 
 import errno
 import hashlib
@@ -34,14 +30,10 @@ PREPARED = "prepared"  # the name of the layout that is written here
 def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | None:
     """Convert a data set's .mat labels to PNG, in the layout that its YAML calls `prepared`.
 
-    Returns what prepare.json in the new folder holds: the layout that was read, the images and a sha256 of the sources
-    of each split, when and how long. Returns None for a data set that has nothing to convert. What is there already
-    stays. The folder appears when it is complete; until then its files are kept in a hidden one beside it, from which
-    an interrupted conversion goes on.
-
-    workers: processes; default one a core, at most eight.
-
-    Raises UserError for a label that cannot be read, and if the folder cannot be written.
+    Returns the content of prepare.json: the layout that was read, images and a sha256 of the sources of each split,
+    when and how long; None if there is nothing to convert. Earlier results stay. The folder appears when it is
+    complete; an interrupted conversion continues from a hidden folder beside it. workers: processes; default one per
+    core, at most eight. Raises UserError for a label that cannot be read, or a folder that cannot be written.
     """
     root = dataset.folder()
     source = next((s for s in dataset.specs if s.layout.encoding == "mat" and s.layout.found(root, s.splits)), None)
@@ -49,10 +41,9 @@ def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | No
     if source is None or target is None:
         return None
     base = target.layout.base(root)
-    folder = base / PREPARED
+    folder, unfinished = base / PREPARED, base / f".{PREPARED}.unfinished"
     if (folder / REPORT).is_file():
         return json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    unfinished = base / f".{PREPARED}.unfinished"
     try:
         report = _convert(Dataset(source, root), target, unfinished, workers)
         atomic.write_json(unfinished / REPORT, report)
@@ -60,8 +51,7 @@ def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | No
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         raise UserError(
-            f"{unfinished} cannot be written ({what}): make room or make it writable and prepare again, "
-            "which goes on from what is done"
+            f"{unfinished} cannot be written ({what}): make room or make it writable, and run prepare again to continue"
         ) from None
     return report
 
@@ -72,13 +62,17 @@ def _convert(dataset: Dataset, target: Spec, folder: Path, workers: int | None) 
         raise UserError(f"{target.name}.yaml: the labels of the layout {PREPARED} must lie in a folder {PREPARED}")
     samples = {split: dataset.samples(split) for split in dataset.splits}
     folder.mkdir(exist_ok=True)
-    one = partial(_convert_label, dataset, _stored_values(target), folder)
+    values = np.zeros(IGNORE_INDEX + 1, np.uint8)  # the value that stands for each train id in the new labels
+    for train_id, entry in enumerate(target.classes):
+        values[train_id] = entry.labels[0]
+    if target.ignored_labels:
+        values[IGNORE_INDEX] = target.ignored_labels[0]
     hashes: dict[str, str] = {}
     pool = ProcessPoolExecutor(workers or min(8, os.cpu_count() or 1))
     try:
         for split, of_split in samples.items():
             digest = hashlib.sha256()
-            results = pool.map(one, of_split, chunksize=16)
+            results = pool.map(partial(_convert_label, dataset, values, folder), of_split, chunksize=16)
             for line in track(results, f"prepare {dataset.name} {split}", len(of_split)):
                 digest.update(line.encode())
             hashes[split] = digest.hexdigest()
@@ -95,23 +89,10 @@ def _convert(dataset: Dataset, target: Spec, folder: Path, workers: int | None) 
     }
 
 
-def _stored_values(target: Spec) -> NDArray[np.uint8]:
-    """The value that stands for each train id in the new labels, and at 255 the one for ignored pixels."""
-    values = np.zeros(IGNORE_INDEX + 1, np.uint8)
-    for train_id, entry in enumerate(target.classes):
-        values[train_id] = entry.labels[0]
-    if target.ignored_labels:
-        values[IGNORE_INDEX] = target.ignored_labels[0]
-    return values
-
-
 def _convert_label(dataset: Dataset, values: NDArray[np.uint8], folder: Path, sample: Sample) -> str:
-    """Convert one label, unless its PNG is there; returns a line with its id and its source's sha256."""
+    """Convert one label unless its PNG is there; returns a line with its id and its source's sha256."""
     path = folder / f"{sample.id}.png"
     if not path.is_file():
-        encoded, content = cv2.imencode(".png", values[dataset.read_label(sample)])
-        if not encoded:
-            raise OSError(f"cannot encode {path}")
         with atomic.replacing(path) as temporary:
-            temporary.write_bytes(content.tobytes())
+            temporary.write_bytes(cv2.imencode(".png", values[dataset.read_label(sample)])[1].tobytes())
     return f"{sample.id} {hashlib.sha256(sample.label_path.read_bytes()).hexdigest()}\n"

@@ -1,22 +1,32 @@
-"""Reads every file of a data set before any training does, and writes down what it found."""
+"""Checks every file of a data set before any training starts, and writes a report."""
 
 import hashlib
 import json
 import os
-from collections import defaultdict
-from collections.abc import Sequence
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.compute import atomic
-from harness.datasets.check_split import EXAMPLES, check_split, count
-from harness.datasets.dataset import Dataset
-from harness.datasets.diagnosis import wrong_root
+from harness.compute.progress import track
+from harness.datasets.dataset import Dataset, description_state, files_state
+from harness.datasets.images import orientation
+from harness.datasets.jpeg_damage import HOLE, Inspectors, has_hole, inspectors
+from harness.datasets.mistakes import FAR, share_distance, wrong_classes, wrong_labels, wrong_root
 from harness.datasets.readers import Listing, Sample
-from harness.datasets.state import description_state, files_state
 from harness.errors import UserError
 
 SCHEMA = 3
+EXAMPLES = 10
+VOID_NAMES = frozenset({"void", "unlabeled", "unlabelled", "ignore", "ignored"})
+IDENTICAL, DIFFERENT, UNKNOWN = "identical to the published labels", "different", "unknown"
 
 Report = dict[str, Any]
 
@@ -24,22 +34,20 @@ Report = dict[str, Any]
 def verify(
     dataset: Dataset, report_path: Path, splits: Sequence[str] | None = None, workers: int | None = None
 ) -> Report:
-    """Check the images and labels of `splits` (default: all) and write the report to `report_path`.
+    """Check the images and labels of `splits` (default: all), write the report to `report_path` and return it.
 
-    Checked are the lists (pairs, duplicates, number of images), that each image and label can be read, that their sizes
-    agree, that labels hold allowed values, that no split holds an image of another, and that class pixels do not show a
-    mistake. The usual mistakes are named (mistakes.py, diagnosis.py).
+    Checked are the lists (pairs, duplicates, number of images), that images and labels can be read and have the same
+    size, that labels hold only allowed values, that no image is in two splits, and that the pixels of the classes show
+    no common mistake (mistakes.py).
 
-    The report gives per split the number of images, their sizes, pixels and images of each class, and whether the class
-    pixels equal the known ones (if not, that is a warning); and the data's fingerprint (`Dataset.fingerprint`), or null
-    while not all splits are known to be in order. A split that has not changed since it was in order (the files' names,
-    sizes and times, the data set's YAML) is not read again. What earlier calls wrote about other splits stays in the
-    file; what is returned is about `splits` alone.
+    The report gives for each split the number of images, their sizes, pixels and images of each class, and whether the
+    class pixels equal the published ones (if not: a warning); and the data's fingerprint (`Dataset.fingerprint`), null
+    until all splits are known to be in order. A split is not read again while the names, sizes and times of its files
+    and the data set's YAML stay the same. The file keeps what earlier calls found in other splits; the returned report
+    covers `splits` alone. workers: threads; default: one per core, at most eight.
 
-    workers: threads; default one a core, at most eight.
-
-    Raises UserError that names the first problem and where the others are listed, after writing the report; without a
-    report if the root is missing or holds another data set, or a split is unknown.
+    Raises UserError that names the first problem and where the others are listed, after writing the report. A missing
+    root, a root with another data set and an unknown split leave no report.
     """
     try:
         return _verify(dataset, report_path, splits, workers)
@@ -51,13 +59,20 @@ def _verify(dataset: Dataset, report_path: Path, splits: Sequence[str] | None, w
     root = _root(dataset)
     splits = list(splits or dataset.splits)
     listings = {split: _scan(dataset, root, split) for split in splits}
-    states = {split: _state(listing) for split, listing in listings.items()}
+    states = {
+        split: hashlib.sha256(json.dumps([listing.problems, files_state(listing.samples)]).encode()).hexdigest()
+        for split, listing in listings.items()
+    }
     description = f"{SCHEMA} {description_state(dataset)}"
     previous = _read_report(report_path, description)
     entries: dict[str, Report] = previous.get("splits", {})
     twice = _in_two_splits(listings)
 
-    stale = [split for split in splits if _is_stale(entries.get(split), states[split], twice[split])]
+    def is_stale(split: str) -> bool:
+        entry = entries.get(split)
+        return entry is None or entry["state"] != states[split] or entry["problems"] > 0 or bool(twice[split])
+
+    stale = [split for split in splits if is_stale(split)]
     for split in stale:
         found = check_split(dataset, root, split, listings[split], twice[split], workers)
         entries[split] = found.entry(dataset, split) | {"state": states[split], "copies": []}
@@ -81,13 +96,142 @@ def _verify(dataset: Dataset, report_path: Path, splits: Sequence[str] | None, w
         known = [split for split in dataset.splits if split in entries]
         atomic.write_json(report_path, _report(head, entries, known))
     report = _report(head, entries, splits)
-    remarks = [f"not the published data set, {dataset.remark}: results say so"] if dataset.is_partial else []
+    remarks = [f"not the published data set, {dataset.remark}: results say so"] if dataset.remark else []
     remarks += [dataset.spec.layout.remark] if dataset.spec.layout.remark else []
     report["warnings"] = remarks + report["warnings"]
-    if report["problems"]:
-        others = _others(report["problems"] - 1, report_path)
-        raise UserError(f"{dataset.title} {report['examples'][0]}{others}")
+    if number := report["problems"]:
+        more = f"; {count(number - 1, 'more problem')} in {report_path}" if number > 1 else ""
+        raise UserError(f"{dataset.title} {report['examples'][0]}{more}")
     return report
+
+
+@dataclass
+class Found:
+    """What was found in a split. Class counts have one entry per class and, last, one for ignored pixels.
+
+    sizes: images by size, "640x480". turned: files with an EXIF orientation. hollow: JPEGs with a run of zero bytes.
+    """
+
+    listed: int
+    pixels: NDArray[np.int64]
+    images_with_class: NDArray[np.int64]
+    problems: list[str]
+    sizes: Counter[str] = field(default_factory=Counter)
+    turned: list[str] = field(default_factory=list)
+    hollow: list[str] = field(default_factory=list)
+
+    def labels(self, dataset: Dataset, split: str) -> str:
+        """How the pixels of the classes compare with the published ones."""
+        known = dataset.class_pixels.get(split)
+        return UNKNOWN if known is None else IDENTICAL if self.pixels.tolist() == list(known) else DIFFERENT
+
+    def warnings(self, dataset: Dataset, split: str) -> Iterator[str]:
+        """What may be intended, but rarely is."""
+        if self.labels(dataset, split) == DIFFERENT:
+            yield "the pixels of the classes differ from those of the published labels"
+        known = [entry.pixel_share for entry in dataset.spec.classes if entry.pixel_share is not None]
+        if len(known) == len(dataset.classes) and not dataset.remark and not self.problems:
+            distance = share_distance(self.pixels[:-1].tolist(), known)
+            if distance > FAR:
+                yield f"the shares of the classes are far from the published ones ({100 * distance:.0f} % elsewhere)"
+        if self.hollow:
+            yield (
+                f"{count(len(self.hollow), 'JPEG')} with {HOLE:,} zero bytes in a row, {self.hollow[0]} first: an "
+                "incomplete copy, or a large flat area; look at it"
+            )
+        if self.turned:
+            yield (
+                f"{count(len(self.turned), 'file')} with an EXIF orientation, {self.turned[0]} first: images and "
+                "labels are read as stored; if labels were drawn on turned photographs, turn those for good "
+                "(mogrify -auto-orient)"
+            )
+        if split == dataset.train_split:
+            absent = [name for name, number in zip(dataset.classes, self.pixels, strict=False) if number == 0]
+            if absent:
+                more = f" and {len(absent) - EXAMPLES} more" if len(absent) > EXAMPLES else ""
+                yield f"no pixel of {', '.join(absent[:EXAMPLES])}{more}, so these classes cannot be learned"
+            for name in dataset.classes:
+                if name.lower() in VOID_NAMES:
+                    yield f"{name} is trained and scored as a class: move its labels to ignored_labels if it is void"
+
+    def entry(self, dataset: Dataset, split: str) -> Report:
+        """The split's part of the report."""
+        names = [*dataset.classes, "ignored"]
+        return {
+            "problems": len(self.problems),
+            "examples": self.problems[:EXAMPLES],
+            "warnings": list(self.warnings(dataset, split)),
+            "images": self.listed,
+            "expected": dataset.splits[split],
+            "sizes": dict(self.sizes.most_common(EXAMPLES)),
+            "class_pixels": dict(zip(names, self.pixels.tolist(), strict=True)),
+            "images_with_class": dict(zip(names, self.images_with_class.tolist(), strict=True)),
+            "labels": self.labels(dataset, split),
+        }
+
+
+def check_split(
+    dataset: Dataset, root: Path, split: str, listing: Listing, twice: Sequence[str], workers: int | None
+) -> Found:
+    """Read all of a split. twice: which of its images are in other splits too."""
+    zeros = np.zeros(len(dataset.classes) + 1, np.int64)
+    found = Found(len(listing.samples), zeros, zeros.copy(), [*listing.problems, *twice])
+    as_is = f"python -m harness prepare --as-is --dataset {dataset.name} --root {shlex.quote(str(root))}"
+    as_is = f"to use what is there, marked in all results: {as_is}"
+    accepted = dataset.accepted_counts(split)
+    if not listing.problems and found.listed not in accepted:
+        expected = " or ".join(map(str, accepted))
+        images = count(found.listed, "image")
+        found.problems.append(f"{images}, but there must be {expected}: complete the data set; {as_is}")
+
+    failed: dict[Sample, str] = {}
+    workers = workers or min(8, os.cpu_count() or 1)
+    with inspectors(workers) as looking, ThreadPoolExecutor(workers) as pool:
+        results = pool.map(lambda sample: _check(dataset, root, sample, looking), listing.samples)
+        for sample, result in zip(
+            listing.samples, track(results, f"verify {dataset.name} {split}", found.listed), strict=True
+        ):
+            if isinstance(result, str):
+                failed[sample] = result
+                continue
+            counts, (height, width), turned, hollow = result
+            found.pixels += counts
+            found.images_with_class += counts > 0
+            found.sizes[f"{width}x{height}"] += 1
+            found.turned += turned
+            found.hollow += hollow
+            if dataset.sizes and (width, height) not in dataset.sizes:
+                found.problems.append(
+                    f"{_below(root, str(sample.image_path))} is {width}x{height} (width x height), but the images of "
+                    f"{dataset.title} are {dataset.sizes.sentence()}: take the originals; {as_is}"
+                )
+    found.problems += failed.values()
+    if found.listed and not found.problems and not found.pixels[:-1].any():
+        found.problems.append("no pixel of any class is labelled: there is nothing to learn or to score")
+    if not found.problems and (mistake := wrong_classes(dataset, split, found.pixels.tolist())):
+        found.problems.insert(0, mistake)
+    if explained := wrong_labels(dataset, list(failed), listing.samples):
+        sample, why = explained
+        found.problems.remove(failed[sample])
+        found.problems.insert(0, f"{failed[sample]}; {why}")
+    return found
+
+
+def _check(
+    dataset: Dataset, root: Path, sample: Sample, looking: Inspectors
+) -> tuple[NDArray[np.int64], tuple[int, ...], list[str], list[str]] | str:
+    """A label's pixels by class, its shape, turned files and hollow JPEGs; or what is wrong with the sample."""
+    try:
+        label = dataset.read(sample)[1]
+        if fault := looking.fault(sample.image_path):
+            return f"{_below(root, str(sample.image_path))} {fault}"
+    except UserError as error:
+        return _below(root, str(error))
+    pixels = np.bincount(label.ravel(), minlength=256)
+    paths = [sample.image_path] + ([sample.label_path] if dataset.spec.layout.encoding != "mat" else [])
+    turned = [f"{_below(root, str(path))} (orientation {how})" for path in paths if (how := orientation(path)) != 1]
+    hollow = [_below(root, str(sample.image_path))] if has_hole(sample.image_path) else []
+    return np.append(pixels[: len(dataset.classes)], pixels[dataset.ignore_index]), label.shape, turned, hollow
 
 
 def _report(head: Report, entries: dict[str, Report], splits: Sequence[str]) -> Report:
@@ -107,13 +251,14 @@ def _report(head: Report, entries: dict[str, Report], splits: Sequence[str]) -> 
 
 
 def _root(dataset: Dataset) -> Path:
-    """The data set's root; if it holds none of the layouts, the error says why where that is a usual mistake."""
+    """The data set's root. If it holds none of the layouts, the error says what else it holds."""
     try:
         return dataset.folder()
     except UserError as error:
-        readable = dataset.root is not None and os.access(dataset.root, os.R_OK | os.X_OK)
-        why = wrong_root(dataset, dataset.root) if dataset.root and readable else ""
-        raise UserError(f"{error}; {_below(dataset.root, why)}" if dataset.root and why else str(error)) from None
+        root = dataset.root
+        readable = root is not None and root.is_dir() and os.access(root, os.R_OK | os.X_OK)
+        why = wrong_root(dataset, root) if root and readable else ""
+        raise UserError(f"{error}; {why}" if why else str(error)) from None
 
 
 def _scan(dataset: Dataset, root: Path, split: str) -> Listing:
@@ -126,7 +271,7 @@ def _scan(dataset: Dataset, root: Path, split: str) -> Listing:
 
 
 def _in_two_splits(listings: dict[str, Listing]) -> dict[str, list[str]]:
-    """Training on what is evaluated is the mistake that no score shows."""
+    """Images listed in two splits: no score shows that a network was trained on what it is evaluated on."""
     first: dict[str, str] = {}
     return {
         split: [
@@ -139,7 +284,7 @@ def _in_two_splits(listings: dict[str, Listing]) -> dict[str, list[str]]:
 
 
 def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
-    """For each split a sentence about images that are byte for byte those of an earlier split, if there are any."""
+    """For each split a sentence about images that equal one of an earlier split byte for byte, if there are any."""
     of_size: defaultdict[int, list[tuple[str, Sample]]] = defaultdict(list)
     for split, listing in listings.items():
         for sample in listing.samples:
@@ -147,7 +292,7 @@ def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {split: [] for split in listings}
     for group in of_size.values():
         if len({split for split, _ in group}) == 1:
-            continue  # files that can be equal to none of another split are not read again
+            continue  # only files of the same size can be equal
         first: dict[bytes, tuple[str, Sample]] = {}
         for split, sample in group:
             digest = hashlib.sha256(sample.image_path.read_bytes()).digest()
@@ -160,18 +305,8 @@ def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
     }
 
 
-def _is_stale(entry: Report | None, state: str, twice: Sequence[str]) -> bool:
-    """Whether a split must be read again."""
-    return entry is None or entry["state"] != state or entry["problems"] > 0 or bool(twice)
-
-
-def _state(listing: Listing) -> str:
-    """Changes when a file or a list of the split does, as far as that shows without reading images and labels."""
-    return hashlib.sha256(json.dumps([listing.problems, files_state(listing.samples)]).encode()).hexdigest()
-
-
 def _read_report(path: Path, description: str) -> Report:
-    """The report of an earlier call, or {} if there is none on this data set in this place."""
+    """An earlier report on the same data set in the same place; else {}."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -184,10 +319,6 @@ def _below(root: Path, text: str) -> str:
     return text.replace(f"{root}{os.sep}", "")
 
 
-def _others(number: int, report_path: Path) -> str:
-    """The end of the sentence that names the first problem."""
-    if number == 0:
-        return ""
-    if number < EXAMPLES:
-        return f"; {count(number, 'more problem')} {'is' if number == 1 else 'are'} listed in {report_path}"
-    return f"; {number} more problems, of which {report_path} lists {EXAMPLES - 1}"
+def count(number: int, noun: str) -> str:
+    """Such as "1 image" or "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -3,9 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 import yaml
 
 import harness.datasets
-from harness.datasets import Sample, load, missing, names, prepare, resolve_root
+from harness.datasets import load, prepare, resolve_root
 from harness.datasets.dataset import Dataset, ranges
 from harness.datasets.spec import Spec, read_spec, read_specs
 from harness.datasets.verify import verify
@@ -22,14 +20,14 @@ from harness.errors import UserError
 CAMVID_YAML = Path(harness.datasets.__file__).parent / "camvid.yaml"
 
 
-def with_spec(dataset: Dataset, **update: object) -> Dataset:
+def with_spec(dataset, **update):
     return Dataset(dataset.spec.model_copy(update=update), dataset.root)
 
 
 # the YAML
 
 
-def edited_yaml(folder: Path, **edits: object) -> Path:
+def edited_yaml(folder, **edits):
     content = yaml.safe_load(CAMVID_YAML.read_text()) | edits
     path = folder / "camvid.yaml"
     path.write_text(
@@ -38,7 +36,7 @@ def edited_yaml(folder: Path, **edits: object) -> Path:
     return path
 
 
-def test_camvids_yaml_has_the_facts_of_the_segnet_version() -> None:
+def test_camvids_yaml_has_the_facts_of_the_segnet_version():
     camvid = load("camvid")
     assert len(camvid.classes) == 11
     assert (camvid.classes[0], camvid.colors[0]) == ("Sky", (128, 128, 128))
@@ -50,7 +48,7 @@ def test_camvids_yaml_has_the_facts_of_the_segnet_version() -> None:
         assert sum(camvid.class_pixels[split]) == images * 480 * 360
 
 
-def test_scenes_has_camvids_classes() -> None:
+def test_scenes_has_camvids_classes():
     scenes, camvid = load("scenes"), load("camvid")
     assert (scenes.classes, scenes.colors) == (camvid.classes, camvid.colors)
     assert scenes.spec.ignored_labels == camvid.spec.ignored_labels
@@ -104,23 +102,27 @@ def test_scenes_has_camvids_classes() -> None:
         ({"ignored_classes": ["Cat"], "class_pixels": None}, "ignored_classes names 'Cat', which is no class"),
         ({"ignored_classes": "Sky"}, "ignored_classes must be a list"),
         ({"base": "camvid"}, "base: 'camvid' is no other data set's name"),
+        (
+            {"classes": [{"name": "a", "color": [0, 0, 0], "labels": [v]} for v in (0, 1)], "class_pixels": None},
+            "two classes have the same name",
+        ),
         ({"base": "nothing"}, "base: 'nothing' is no other data set's name"),
         ({"classes": [{"name": "a", "color": [0, 0], "labels": [0]}]}, "classes.0.color"),
     ],
 )
-def test_a_wrong_yaml_is_refused_with_its_key(tmp_path: Path, edits: dict[str, object], message: str) -> None:
+def test_a_wrong_yaml_is_refused_with_its_key(tmp_path, edits, message):
     with pytest.raises(UserError, match=message) as caught:
         read_spec(edited_yaml(tmp_path, **edits))
     assert "camvid.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def write_yaml(path: Path, **content: object) -> Path:
+def write_yaml(path, **content):
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
-def two_layouts(path: Path, **edits: object) -> Path:
+def two_layouts(path, **edits):
     """A data set whose labels are train ids in one layout and raw ids in the other."""
     content = {
         "name": path.stem,
@@ -146,7 +148,7 @@ def two_layouts(path: Path, **edits: object) -> Path:
     return write_yaml(path, **(content | edits))
 
 
-def test_each_layout_has_its_own_label_values(tmp_path: Path) -> None:
+def test_each_layout_has_its_own_label_values(tmp_path):
     train_ids, ids = read_specs(two_layouts(tmp_path / "pets.yaml"))
     assert [spec.layout.name for spec in (train_ids, ids)] == ["train_ids", "ids"]
     assert [entry.labels for entry in train_ids.classes] == [(0,), (1,), (2,)]
@@ -155,13 +157,13 @@ def test_each_layout_has_its_own_label_values(tmp_path: Path) -> None:
     assert Spec.model_validate_json(ids.model_dump_json()) == ids
 
 
-def test_a_layout_that_means_values_which_a_class_lacks_is_refused(tmp_path: Path) -> None:
+def test_a_layout_that_means_values_which_a_class_lacks_is_refused(tmp_path):
     path = two_layouts(tmp_path / "pets.yaml", ignored_labels={"ids": [0]})
     with pytest.raises(UserError, match=r"pets.yaml: ignored_labels has no label values 'train_ids', which a layout"):
         read_specs(path)
 
 
-def test_a_base_gives_the_keys_that_a_file_leaves_out(tmp_path: Path) -> None:
+def test_a_base_gives_the_keys_that_a_file_leaves_out(tmp_path):
     two_layouts(tmp_path / "pets.yaml", other_counts={"val": [3]})
     path = write_yaml(tmp_path / "dogs.yaml", base="pets", name="dogs", title="Dogs", ignored_classes=["cat"])
     for spec, cat_labels in zip(read_specs(path), [(0,), (7, 20, 21, 22)], strict=True):
@@ -173,14 +175,14 @@ def test_a_base_gives_the_keys_that_a_file_leaves_out(tmp_path: Path) -> None:
     assert [(spec.layout.kind, len(spec.classes)) for spec in one] == [("list", 2)]
 
 
-def test_bases_that_go_round_are_refused(tmp_path: Path) -> None:
+def test_bases_that_go_round_are_refused(tmp_path):
     for one, other in (("a", "b"), ("b", "a")):
         write_yaml(tmp_path / f"{one}.yaml", base=other)
     with pytest.raises(UserError, match=r"b.yaml: base: 'a' is no other data set's name"):
         read_specs(tmp_path / "a.yaml")
 
 
-def test_a_colour_is_a_label_value(tmp_path: Path) -> None:
+def test_a_colour_is_a_label_value(tmp_path):
     layout = {"kind": "folders", "images": "a/{id}.png", "labels": "b/{id}.png", "encoding": "colors"}
     classes = [{"name": name, "color": [0, 0, 0], "labels": [[1, 2, red]]} for name, red in (("a", 3), ("b", 255))]
     spec = read_spec(two_layouts(tmp_path / "p.yaml", layouts=[layout], classes=classes, ignored_labels=[[0, 0, 0]]))
@@ -190,19 +192,19 @@ def test_a_colour_is_a_label_value(tmp_path: Path) -> None:
 # which layout a root holds
 
 
-def save(root: Path, name: str, pixels: np.ndarray) -> None:
+def save(root, name, pixels):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(root / name), pixels)
 
 
-def pets(root: Path, layout: str, values: list[list[int]]) -> Path:
+def pets(root, layout, values):
     for split in ("train", "val"):
         save(root, f"{layout}/{split}/a.png", np.zeros((*np.shape(values), 3), np.uint8))
         save(root, f"{layout}/{split}/a_label.png", np.array(values, np.uint8))
     return root
 
 
-def test_the_first_layout_that_a_root_holds_is_read(tmp_path: Path) -> None:
+def test_the_first_layout_that_a_root_holds_is_read(tmp_path):
     specs = read_specs(two_layouts(tmp_path / "pets.yaml"))
     root = pets(tmp_path / "root", "ids", [[7, 22, 3], [4, 1, 0]])
     only_ids = Dataset(specs, root)
@@ -217,67 +219,23 @@ def test_the_first_layout_that_a_root_holds_is_read(tmp_path: Path) -> None:
     assert both.fingerprint() != only_ids.fingerprint()
 
 
-def test_the_layout_is_part_of_the_fingerprint(tmp_path: Path) -> None:
-    spec = read_specs(two_layouts(tmp_path / "pets.yaml"))[1]
-    root = pets(tmp_path / "root", "ids", [[7]])
-    renamed = spec.model_copy(update={"layout": spec.layout.model_copy(update={"name": "other"})})
-    assert Dataset(spec, root).fingerprint() != Dataset(renamed, root).fingerprint()
-
-
-def test_facts_can_be_asked_for_without_a_root(tmp_path: Path) -> None:
-    dataset = Dataset(read_specs(two_layouts(tmp_path / "pets.yaml")))
-    assert (dataset.num_classes, dataset.spec.layout.name, dataset.found_layout()) == (3, "train_ids", None)
-
-
-def test_a_root_without_the_data_set_is_named_with_the_layouts_that_were_looked_for(tmp_path: Path) -> None:
+def test_a_root_without_the_data_set_is_named_with_the_layouts_that_were_looked_for(tmp_path):
     dataset = Dataset(read_specs(two_layouts(tmp_path / "pets.yaml")), tmp_path)
-    sentence = (
-        f"the root {tmp_path} does not hold Pets: it holds pets.yaml; needed are train_ids/train/*.png and "
-        "train_ids/train/*_label.png (or another of its layouts, train_ids, ids: docs/datasets.md): "
-        "pass --root DIR, the folder that holds these"
-    )
     for ask in (dataset.folder, lambda: dataset.samples("val"), dataset.fingerprint):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError, match=r"holds pets\.yaml; needed are train_ids/train/\*\.png"):
             ask()
-        assert str(caught.value) == sentence
     pets(tmp_path, "ids", [[7]])
     assert dataset.spec.layout.name == "ids"  # it is looked for again until it is found
 
 
-def test_a_split_may_have_more_than_one_right_count() -> None:
+def test_a_split_may_have_more_than_one_right_count():
     context = load("pascal_context")
     assert context.accepted_counts("train") == (4998, 4996)
     assert context.accepted_counts("val") == (5105, 5104)
     assert load("camvid").accepted_counts("val") == (101,)
 
 
-def test_a_root_of_rendered_pictures_says_how_many_it_holds(tree: Dataset) -> None:
-    assert tree.root is not None
-    (tree.root / "rendered.json").write_text(json.dumps({"splits": {"train": 3, "val": 2, "test": 4}}))
-    camvid = load("camvid", tree.root)
-    assert camvid.title == "CamVid (rendered)"
-    assert camvid.splits == {"train": 3, "val": 2, "test": 4}
-    assert camvid.accepted_counts("val") == (2,)
-    assert camvid.class_pixels == {}
-    assert load("camvid").splits["train"] == 367
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"splits": 3}', '{"splits": {"train": "a"}}'])
-def test_a_damaged_note_about_rendered_pictures_is_named(tmp_path: Path, text: str) -> None:
-    (tmp_path / "rendered.json").write_text(text)
-    dataset = load("camvid", tmp_path)  # whose facts can still be asked for
-    with pytest.raises(UserError, match=f"{tmp_path}/rendered.json is damaged: remove it"):
-        dataset.folder()
-    assert missing("camvid", tmp_path).startswith(f"{tmp_path}/rendered.json is damaged")
-
-
-def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
-    classes = [{"name": "a", "color": [0, 0, 0], "labels": [value]} for value in (0, 1)]
-    with pytest.raises(UserError, match="two classes have the same name"):
-        read_spec(edited_yaml(tmp_path, classes=classes, class_pixels=None))
-
-
-def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_yaml_is_refused(tmp_path):
     path = tmp_path / "camvid.yaml"
     path.write_text("name: [camvid")
     with pytest.raises(UserError, match=r"camvid\.yaml cannot be read as YAML"):
@@ -287,48 +245,39 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
 # finding data sets and roots
 
 
-def test_names_are_those_of_the_yaml_files() -> None:
-    assert {"camvid", "scenes"} <= set(names())
-
-
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(
         UserError, match=r"unknown data set 'camvit': did you mean camvid\? allowed are .*camvid, .*scenes"
     ):
         load("camvit")
 
 
-def test_the_given_root_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_given_root_wins_over_the_environment(monkeypatch):
     monkeypatch.setenv("CAMVID_ROOT", "/from/environment")
     assert resolve_root("camvid", Path("/given")) == Path("/given")
     assert resolve_root("camvid") == Path("/from/environment")
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_without_a_root_the_sentence_says_the_three_ways(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def test_without_a_root_the_sentence_says_the_three_ways(monkeypatch, value):
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
     if value is not None:
         monkeypatch.setenv("CAMVID_ROOT", value)
-    sentence = (
-        "the data set camvid has no root: pass --root DIR, set roots.camvid in the experiment, or set CAMVID_ROOT"
-    )
     for ask in (lambda: resolve_root("camvid"), lambda: load("camvid").samples("test")):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UserError, match=r"no root: pass --root DIR, set roots\.camvid .* or set CAMVID_ROOT"):
             ask()
-        assert str(caught.value) == sentence
 
 
-def test_a_missing_root_is_named(tmp_path: Path) -> None:
+def test_a_missing_root_is_named(tmp_path):
     with pytest.raises(
         UserError, match=f"the root {tmp_path}/nowhere of the data set camvid is no folder: pass --root"
     ):
         load("camvid", tmp_path / "nowhere").samples("test")
 
 
-def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch, tmp_path):
     monkeypatch.delenv("SCENES_ROOT", raising=False)
     spec = load("scenes").spec
-    assert spec.generator is not None
     root = resolve_root("scenes", results=tmp_path)
     assert root.parent == tmp_path / "data"
     assert root.name.startswith("scenes-")
@@ -342,50 +291,25 @@ def test_a_rendered_sets_root_changes_with_its_settings(monkeypatch: pytest.Monk
         assert resolve_root("scenes", results=tmp_path) != root
 
 
-class FakeScenes(ModuleType):
-    """Stands for the renderer: `write` records its calls and makes the folder, with a file in it."""
-
-    def __init__(self) -> None:
-        super().__init__("harness.datasets.scenes")
-        self.calls: list[tuple[object, ...]] = []
-
-    def write(self, root: Path, *rest: object) -> None:
-        self.calls.append((root, *rest))
-        root.mkdir(parents=True)
-        (root / "train.txt").touch()
-
-
-def test_a_rendered_set_is_rendered_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake = FakeScenes()
-    monkeypatch.setitem(sys.modules, "harness.datasets.scenes", fake)
-    scenes = load("scenes", tmp_path / "data" / "scenes")
-    prepare(scenes)
-    prepare(scenes)
-    generator = scenes.spec.generator
-    assert generator is not None
-    assert fake.calls == [(scenes.root, generator.seed, scenes.splits, generator.height, generator.width)]
-
-
-def test_a_small_rendered_set_can_be_read_and_verified(tmp_path: Path) -> None:
+def test_a_small_rendered_set_can_be_read_and_verified(tmp_path):
     spec = load("scenes").spec.model_copy(update={"splits": {"train": 2, "val": 1, "test": 1}})
     scenes = Dataset(spec, tmp_path / "scenes")
     prepare(scenes)
     report = verify(scenes, tmp_path / "verify.json")
-    assert spec.generator is not None
     size = f"{spec.generator.width}x{spec.generator.height}"
-    assert {split: found["sizes"] for split, found in report["splits"].items()} == {
-        "train": {size: 2},
-        "val": {size: 1},
-        "test": {size: 1},
-    }
+    found = {split: each["sizes"] for split, each in report["splits"].items()}
+    assert found == {"train": {size: 2}, "val": {size: 1}, "test": {size: 1}}
+    before = {path: path.stat().st_mtime_ns for path in scenes.folder().rglob("*")}
+    prepare(scenes)  # it is rendered once
+    assert {path: path.stat().st_mtime_ns for path in scenes.folder().rglob("*")} == before
 
 
-def test_nothing_is_rendered_for_a_downloaded_set(tmp_path: Path) -> None:
+def test_nothing_is_rendered_for_a_downloaded_set(tmp_path):
     prepare(load("camvid", tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_importing_the_package_loads_no_heavy_library() -> None:
+def test_importing_the_package_loads_no_heavy_library():
     code = (
         "import sys, harness.datasets; harness.datasets.load('camvid'); "
         "print(sorted({'torch', 'cv2', 'PIL', 'mmseg', 'mmcv', 'pandas', 'scipy'} & set(sys.modules)))"
@@ -397,20 +321,18 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 # reading
 
 
-def test_read_gives_rgb_and_train_ids_with_void_ignored(tree: Dataset) -> None:
+def test_read_gives_rgb_and_train_ids_with_void_ignored(tree):
     sample = tree.samples("test")[0]
     image, label = tree.read(sample)
     stored = cv2.imread(str(sample.label_path), cv2.IMREAD_UNCHANGED)
     bgr = cv2.imread(str(sample.image_path), cv2.IMREAD_COLOR)
-    assert stored is not None
-    assert bgr is not None
     assert 11 in stored
     assert (image.dtype, image.shape, label.dtype) == (np.uint8, (10, 12, 3), np.uint8)
     assert np.array_equal(image, bgr[..., ::-1])
     assert np.array_equal(label, np.where(stored == 11, 255, stored))
 
 
-def test_label_values_of_one_class_are_merged(tree: Dataset) -> None:
+def test_label_values_of_one_class_are_merged(tree):
     classes = list(tree.spec.classes)
     merged = [classes[0].model_copy(update={"labels": (0, 5)}), *classes[1:5], *classes[6:]]
     sample = tree.samples("test")[0]
@@ -420,7 +342,7 @@ def test_label_values_of_one_class_are_merged(tree: Dataset) -> None:
     assert np.array_equal(after, np.where(before == 5, 0, moved))
 
 
-def test_a_label_value_outside_the_table_is_named(tree: Dataset) -> None:
+def test_a_label_value_outside_the_table_is_named(tree):
     sample = tree.samples("test")[0]
     label = np.zeros((10, 12), np.uint8)
     label[3, 4] = 77
@@ -429,7 +351,7 @@ def test_a_label_value_outside_the_table_is_named(tree: Dataset) -> None:
         tree.read(sample)
 
 
-def test_a_label_of_another_size_is_named_with_both_sizes(tree: Dataset) -> None:
+def test_a_label_of_another_size_is_named_with_both_sizes(tree):
     sample = tree.samples("test")[0]
     cv2.imwrite(str(sample.label_path), np.zeros((12, 10), np.uint8))
     message = rf"{sample.label_path} is 10x12 \(width x height\), but its image is 12x10$"
@@ -437,7 +359,7 @@ def test_a_label_of_another_size_is_named_with_both_sizes(tree: Dataset) -> None
         tree.read(sample)
 
 
-def test_a_wrong_list_stops_samples_with_its_first_line(tree: Dataset) -> None:
+def test_a_wrong_list_stops_samples_with_its_first_line(tree):
     sample = tree.samples("test")[1]
     sample.image_path.unlink()
     sample.label_path.unlink()
@@ -446,39 +368,37 @@ def test_a_wrong_list_stops_samples_with_its_first_line(tree: Dataset) -> None:
         tree.samples("test")
 
 
-def test_an_empty_list_stops_samples(tree: Dataset) -> None:
-    assert tree.root is not None
+def test_an_empty_list_stops_samples(tree):
     (tree.root / "val.txt").write_text("\n")
     with pytest.raises(UserError, match=rf"CamVid in {tree.root}: the list of the split val names no image"):
         tree.samples("val")
 
 
-def test_an_unknown_split_is_refused_with_the_nearest(tree: Dataset) -> None:
+def test_an_unknown_split_is_refused_with_the_nearest(tree):
     with pytest.raises(UserError, match=r"unknown split of camvid 'tset': did you mean test\?"):
         tree.samples("tset")
 
 
 @pytest.mark.parametrize(("name", "cluster"), [("Seq05VD_f00000", "Seq05VD"), ("0016E5_07959", "0016E5")])
-def test_camvids_cluster_is_the_video(name: str, cluster: str) -> None:
+def test_camvids_cluster_is_the_video(name, cluster):
     assert load("camvid").cluster(name) == cluster
 
 
-def test_without_a_rule_every_image_is_its_own_cluster(tree: Dataset) -> None:
+def test_without_a_rule_every_image_is_its_own_cluster(tree):
     assert with_spec(tree, clusters=None).cluster("Seq05VD_f00000") == "Seq05VD_f00000"
 
 
 @pytest.mark.parametrize(
     ("values", "text"), [([0, 1, 2, 255], "0..2, 255"), ([7], "7"), ([0, 2, 4, 5], "0, 2, 4..5"), ([], "")]
 )
-def test_ranges_are_short(values: list[int], text: str) -> None:
+def test_ranges_are_short(values, text):
     assert ranges(values) == text
 
 
 # the fingerprint
 
 
-def test_the_fingerprint_is_that_of_every_copy(tree: Dataset, tmp_path: Path) -> None:
-    assert tree.root is not None
+def test_the_fingerprint_is_that_of_every_copy(tree, tmp_path):
     copy = shutil.copytree(tree.root, tmp_path / "copy")
     for path in copy.rglob("*.*"):
         os.utime(path, (1, 1))
@@ -488,37 +408,35 @@ def test_the_fingerprint_is_that_of_every_copy(tree: Dataset, tmp_path: Path) ->
     assert with_spec(tree, title="another title").fingerprint() == tree.fingerprint()
 
 
-def one_label_pixel(tree: Dataset, sample: Sample) -> Dataset:
+def one_label_pixel(tree, sample):
     label = cv2.imread(str(sample.label_path), cv2.IMREAD_UNCHANGED)
-    assert label is not None
     label[0, 0] = (label[0, 0] + 1) % 12
     cv2.imwrite(str(sample.label_path), label)
     return tree
 
 
-def image_size(tree: Dataset, sample: Sample) -> Dataset:
+def image_size(tree, sample):
     with sample.image_path.open("ab") as file:
         file.write(b"\0")
     return tree
 
 
-def meaning(tree: Dataset, sample: Sample) -> Dataset:
+def meaning(tree, sample):
     return with_spec(tree, classes=tree.spec.classes[:10], ignored_labels=(10, 11))
 
 
-def shorter_list(tree: Dataset, sample: Sample) -> Dataset:
-    assert tree.root is not None
+def shorter_list(tree, sample):
     (tree.root / "test.txt").write_text(f"{sample.image_path} {sample.label_path}\n")
     return tree
 
 
 @pytest.mark.parametrize("change", [one_label_pixel, image_size, meaning, shorter_list])
-def test_the_fingerprint_changes_with(tree: Dataset, change: Callable[[Dataset, Sample], Dataset]) -> None:
+def test_the_fingerprint_changes_with(tree, change):
     before = tree.fingerprint()
     assert change(tree, tree.samples("test")[0]).fingerprint() != before
 
 
-def test_splits_have_fingerprints_of_their_own(tree: Dataset) -> None:
+def test_splits_have_fingerprints_of_their_own(tree):
     train, test = tree.fingerprint(["train"]), tree.fingerprint(["test"])
     image_size(tree, tree.samples("test")[0])
     assert tree.fingerprint(["train"]) == train
@@ -528,7 +446,7 @@ def test_splits_have_fingerprints_of_their_own(tree: Dataset) -> None:
 # the real data
 
 
-def test_real_camvid_has_its_counts_and_class_table(camvid_root: Path) -> None:
+def test_real_camvid_has_its_counts_and_class_table(camvid_root):
     camvid = load("camvid", camvid_root)
     assert {split: len(camvid.samples(split)) for split in camvid.splits} == camvid.splits
     assert {camvid.cluster(sample.id) for sample in camvid.samples("test")} == {"0001TP", "Seq05VD"}
@@ -537,7 +455,7 @@ def test_real_camvid_has_its_counts_and_class_table(camvid_root: Path) -> None:
     assert {split: list(counts) for split, counts in camvid.class_pixels.items()} == known["pixels"]
 
 
-def test_real_camvid_is_found_through_the_original_lists(camvid_root: Path, tmp_path: Path) -> None:
+def test_real_camvid_is_found_through_the_original_lists(camvid_root, tmp_path):
     for folder in ("test", "testannot"):
         (tmp_path / folder).symlink_to(camvid_root / folder)
     lines = (camvid_root / "test.txt").read_text().replace(".jpg", ".png").splitlines()
@@ -547,7 +465,7 @@ def test_real_camvid_is_found_through_the_original_lists(camvid_root: Path, tmp_
     assert ids == [sample.id for sample in load("camvid", camvid_root).samples("test")]
 
 
-def test_a_real_camvid_image_is_rgb_of_480x360(camvid_root: Path) -> None:
+def test_a_real_camvid_image_is_rgb_of_480x360(camvid_root):
     camvid = load("camvid", camvid_root)
     sample = camvid.samples("test")[100]  # by day: the sky is bluer than it is red
     image, label = camvid.read(sample)

@@ -1,20 +1,21 @@
-"""Every layout of every data set, written by layout_writer and read by the ordinary readers."""
+"""Every layout of every data set, written by layout_writer and read by the ordinary readers.
+
+A layout's spoilt files are test_verify's and test_images'.
+"""
 
 import csv
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import layout_writer
 import numpy as np
 import pytest
 from PIL import Image
 
 from harness import datasets
-from harness.datasets import layout_writer
+from harness.datasets.as_is import AS_IS
 from harness.datasets.dataset import Dataset
-from harness.datasets.declared import RENDERED
-from harness.datasets.readers import Sample
 from harness.datasets.scenes import render
 from harness.datasets.spec import Spec
 from harness.datasets.verify import verify
@@ -132,7 +133,7 @@ def write_values(root: Path, spec: Spec, values: list[int]) -> Dataset:
 
 
 @pytest.mark.parametrize(("name", "spec"), LAYOUTS)
-def test_every_label_value_is_read_as_the_class_table_says(name: str, spec: Spec, tmp_path: Path) -> None:
+def test_every_label_value_is_read_as_the_class_table_says(name: str, spec: Spec, tmp_path: Path):
     expected = expected_train_ids(name, spec.layout.name)
     dataset = write_values(tmp_path / "root", spec, list(expected))
     assert dataset.spec.layout == spec.layout
@@ -145,7 +146,7 @@ def test_every_label_value_is_read_as_the_class_table_says(name: str, spec: Spec
 
 
 @pytest.mark.parametrize(("name", "spec"), LAYOUTS)
-def test_every_other_value_is_refused(name: str, spec: Spec, tmp_path: Path) -> None:
+def test_every_other_value_is_refused(name: str, spec: Spec, tmp_path: Path):
     expected = expected_train_ids(name, spec.layout.name)
     largest = {"ids": 255, "mat": 65535, "colors": 0xFFFFFF}[spec.layout.encoding]
     candidates = [*range(256), 460, 65535, 0x404041, 0xFFFFFF]
@@ -162,17 +163,17 @@ def test_every_other_value_is_refused(name: str, spec: Spec, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_names_and_colours_are_those_of_the_class_table(name: str) -> None:
+def test_names_and_colours_are_those_of_the_class_table(name: str):
     dataset = datasets.load(name)
     assert list(zip(dataset.classes, dataset.colors, strict=True)) == expected_classes(name)
 
 
-def test_ade20ks_pixel_shares_are_those_of_the_class_table() -> None:
+def test_ade20ks_pixel_shares_are_those_of_the_class_table():
     shares = [entry.pixel_share for entry in datasets.load("ade20k").specs[0].classes]
     assert shares == [float(row["pixel_ratio"]) for row in rows("ade20k150")]
 
 
-def test_the_two_orders_of_pascal_context_differ_and_have_the_same_classes() -> None:
+def test_the_two_orders_of_pascal_context_differ_and_have_the_same_classes():
     alphabetical, voc = datasets.load("pascal_context"), datasets.load("pascal_context_voc_order")
     assert alphabetical.classes == voc.classes
     order = [entry.name for entry in sorted(voc.specs[0].classes, key=lambda entry: entry.labels)]
@@ -190,9 +191,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("name", "spec"), ALL_LAYOUTS)
-def test_rendered_scenes_are_verified_in_every_layout(
-    name: str, spec: Spec, trees: dict[str, Path], tmp_path: Path
-) -> None:
+def test_rendered_scenes_are_verified_in_every_layout(name: str, spec: Spec, trees: dict[str, Path], tmp_path: Path):
     dataset = datasets.load(name, trees[key_of(name, spec)])
     assert dataset.spec == spec
     report = verify(dataset, tmp_path / "verify.json")
@@ -202,7 +201,7 @@ def test_rendered_scenes_are_verified_in_every_layout(
     }
 
 
-def test_a_few_images_hold_many_classes(trees: dict[str, Path]) -> None:
+def test_a_few_images_hold_many_classes(trees: dict[str, Path]):
     dataset = datasets.load("ade20k", trees["ade20k"])
     for index, sample in enumerate(dataset.samples("train")):
         _, scene = render(0, "train", index, 24, 32)
@@ -210,7 +209,7 @@ def test_a_few_images_hold_many_classes(trees: dict[str, Path]) -> None:
         assert set(np.unique(dataset.read_label(sample)).tolist()) == expected
 
 
-def test_a_tree_has_the_true_names(trees: dict[str, Path]) -> None:
+def test_a_tree_has_the_true_names(trees: dict[str, Path]):
     some = {
         "cityscapes/original": "leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit.png",
         "cityscapes/train_ids": "gtFine/val/aachen/aachen_001001_000019_gtFine_labelTrainIds.png",
@@ -229,40 +228,16 @@ def test_a_tree_has_the_true_names(trees: dict[str, Path]) -> None:
     assert (trees["camvid"] / "val.txt").read_text().startswith("/SegNet/CamVid/val/0006R0_f01001.png /SegNet")
 
 
-def test_writing_twice_changes_nothing_and_nothing_else_is_overwritten(tmp_path: Path) -> None:
-    spec = datasets.load("ade20k").specs[0]
-    counts = {"train": 1, "val": 1}
-    root = layout_writer.write_scenes(tmp_path / "ade", spec, counts, (16, 16))
-    times = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    layout_writer.write_scenes(root, spec, counts, (16, 16))
-    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == times
-    (root / RENDERED).unlink()  # now it could be somebody's data
-    with pytest.raises(UserError, match=f"{root} is not empty: rendered pictures must not mix with anything"):
-        layout_writer.write_scenes(root, spec, counts, (16, 16))
-
-
-def test_a_tree_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = datasets.load("coco_stuff10k").specs[-1]
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("scipy.io.savemat", full)
-    with pytest.raises(OSError, match="No space left"):
-        layout_writer.write_scenes(tmp_path / "coco", spec, {"train": 1, "test": 1}, (16, 16))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_archives_folder_is_a_root_too(trees: dict[str, Path]) -> None:
+def test_the_archives_folder_is_a_root_too(trees: dict[str, Path]):
     outer = trees["pascal_context/original"]
     inner = outer / "VOCdevkit" / "VOC2010"
-    (inner / RENDERED).write_text((outer / RENDERED).read_text())
+    (inner / AS_IS).write_text((outer / AS_IS).read_text())
     from_outer, from_inner = datasets.load("pascal_context", outer), datasets.load("pascal_context", inner)
     assert from_outer.samples("val") == from_inner.samples("val")
     assert from_outer.fingerprint() == from_inner.fingerprint()
 
 
-def test_clusters_are_cities_and_videos(trees: dict[str, Path]) -> None:
+def test_clusters_are_cities_and_videos(trees: dict[str, Path]):
     def clusters(name: str, key: str) -> set[str]:
         dataset = datasets.load(name, trees[key])
         return {dataset.cluster(sample.id) for split in dataset.splits for sample in dataset.samples(split)}
@@ -272,7 +247,7 @@ def test_clusters_are_cities_and_videos(trees: dict[str, Path]) -> None:
     assert clusters("camvid_full", "camvid_full/original") == {"0001TP", "0006R0", "0016E5"}
 
 
-def test_cityscapes_train_ids_come_before_ids(tmp_path: Path) -> None:
+def test_cityscapes_train_ids_come_before_ids(tmp_path: Path):
     train_ids, original, *_ = datasets.load("cityscapes").specs
     root = write_values(tmp_path / "root", original, [7, 8, 0]).folder()
     assert datasets.load("cityscapes", root).spec.layout.name == "original"
@@ -287,88 +262,12 @@ def test_cityscapes_train_ids_come_before_ids(tmp_path: Path) -> None:
     assert dataset.read_label(dataset.samples("val")[0]).tolist() == [[0, 1, 255]] * 3
 
 
-def test_real_camvids_frames_are_split_as_camvids_full_resolution(camvid_root: Path) -> None:
+def test_real_camvids_frames_are_split_as_camvids_full_resolution(camvid_root: Path):
     layout = datasets.load("camvid_full").specs[0].layout
     for split in ("train", "val", "test"):
         for sample in datasets.load("camvid", camvid_root).samples(split):
             belongs = [other for other, runs in layout.ids.items() if any(a <= sample.id <= b for a, b in runs)]
             assert belongs == [split]
-
-
-# bad input
-
-
-def spoil(path: Path, how: str) -> str:
-    """Spoil a label or image, and say how the sentence about it goes on."""
-    content = path.read_bytes()
-    if how == "empty":
-        path.write_bytes(b"")
-        return r"is empty \(0 bytes\)"
-    if how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-        return "cannot be read as a MATLAB file" if path.suffix == ".mat" else "is cut short"
-    assert how == "16 bits"
-    cv2.imwrite(str(path), np.zeros((24, 32), np.uint16))
-    return "is a 16-bit greyscale PNG, but labels must be 8-bit"
-
-
-CASES = [
-    ("ade20k", "ade20k", "image", "truncated"),
-    ("ade20k", "ade20k", "image", "empty"),
-    ("ade20k", "ade20k", "label", "truncated"),
-    ("ade20k", "ade20k", "label", "16 bits"),
-    ("cityscapes", "cityscapes/original", "image", "truncated"),
-    ("cityscapes", "cityscapes/original", "label", "empty"),
-    ("camvid_full", "camvid_full/original", "label", "truncated"),
-    ("camvid_full", "camvid_full/original", "label", "16 bits"),
-    ("coco_stuff10k", "coco_stuff10k/original", "label", "truncated"),
-    ("coco_stuff10k", "coco_stuff10k/original", "label", "empty"),
-]
-
-
-@pytest.mark.parametrize(("name", "key", "which", "how"), CASES)
-def test_a_spoilt_file_is_named(name: str, key: str, which: str, how: str, tmp_path: Path) -> None:
-    spec = next(spec for spec in datasets.load(name).specs if key_of(name, spec) == key)
-    root = layout_writer.write_scenes(tmp_path / "root", spec, {"train": 1, "val": 1, "test": 1}, (24, 32))
-    dataset = datasets.load(name, root)
-    sample = dataset.samples(dataset.evaluation_split)[0]
-    path = sample.image_path if which == "image" else sample.label_path
-    reason = spoil(path, how)
-    with pytest.raises(UserError, match=f"^{path} {reason}") as caught:
-        dataset.read(sample)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "key"), [("camvid_full", "camvid_full/original"), ("coco_stuff10k", "coco_stuff10k/original")]
-)
-def test_an_image_of_another_size_than_its_label_is_named(
-    name: str, key: str, trees: dict[str, Path], tmp_path: Path
-) -> None:
-    dataset = datasets.load(name, trees[key])
-    sample = dataset.samples("train")[0]
-    other = tmp_path / sample.image_path.name
-    Image.new("RGB", (24, 32)).save(other)
-    with pytest.raises(UserError, match=rf"{sample.label_path} is 32x24 \(width x height\), but its image is 24x32"):
-        dataset.read(Sample(other, sample.label_path, sample.id))
-
-
-def test_a_list_that_names_a_missing_file_is_named(tmp_path: Path) -> None:
-    spec = datasets.load("coco_stuff10k").specs[-1]
-    root = layout_writer.write_scenes(tmp_path / "root", spec, {"train": 1, "test": 1}, (16, 16))
-    dataset = datasets.load("coco_stuff10k", root)
-    sample = dataset.samples("test")[0]
-    sample.label_path.unlink()
-    sentence = f"imageLists/test.txt line 1 names {sample.id}, but there is no label annotations/{sample.id}.mat"
-    with pytest.raises(UserError, match=sentence):
-        dataset.samples("test")
-
-
-def test_a_split_without_images_is_named(tmp_path: Path) -> None:
-    spec = datasets.load("ade20k").specs[0]
-    root = layout_writer.write_scenes(tmp_path / "root", spec, {"train": 1, "val": 0}, (16, 16))
-    with pytest.raises(UserError, match=r"there is no image images/validation/\*\.jpg: the split is empty"):
-        datasets.load("ade20k", root).samples("val")
 
 
 # real pictures
@@ -382,7 +281,7 @@ def ade20k_samples(repository: Path) -> Path:
     return root
 
 
-def test_three_real_ade20k_pairs_are_read(ade20k_samples: Path) -> None:
+def test_three_real_ade20k_pairs_are_read(ade20k_samples: Path):
     dataset = datasets.load("ade20k", ade20k_samples)
     samples = dataset.samples("val")
     assert [sample.id for sample in samples] == [f"ADE_val_{number:08}" for number in (1, 2, 3)]
@@ -401,48 +300,17 @@ def test_three_real_ade20k_pairs_are_read(ade20k_samples: Path) -> None:
 # training
 
 
-@pytest.fixture
-def train_on(repository: Path, tmp_path: Path) -> Iterator[Callable[[str, Path], dict[str, str]]]:
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("name", "spec"), ALL_LAYOUTS)
+def test_a_method_trains_on_every_layout(name, spec, experiment_file, tmp_path):
     from harness.compute.machine import Machine
     from harness.training.train import train
 
-    experiment = Experiment.load(repository / "config" / "layouts.yaml")
-
-    def run(name: str, root: Path) -> dict[str, str]:
-        machine, status = Machine("cpu", threads=1), {}
-        for arm in experiment.arms:
-            of_arm = experiment.run(name, "hrnet_tiny", arm, 0)
-            record = train(experiment, of_arm, tmp_path / "results", machine, root=root, restart=True)
-            assert record["iterations"] == 20
-            status[arm] = record["status"]
-        return status
-
-    yield run
-
-
-def test_the_experiment_covers_every_data_set_but_the_rendered_one(repository: Path, trees: dict[str, Path]) -> None:
-    experiment = Experiment.load(repository / "config" / "layouts.yaml")
-    assert set(experiment.arms) == {"cross_entropy", "contextrast"}
-    assert experiment.schedule.iterations == 20
-    assert experiment.datasets == list(SETS)
-    keys = {name: root.relative_to("results/data/layouts").as_posix() for name, root in experiment.roots.items()}
-    assert list(keys) == experiment.datasets
-    assert set(keys.values()) <= set(trees)
-    assert all(key.split("/")[0] == name for name, key in keys.items())
-
-
-@pytest.mark.slow
-def test_both_methods_train_on_coco_stuff_from_mat_files(
-    train_on: Callable[[str, Path], dict[str, str]], tmp_path: Path
-) -> None:
-    root = layout_writer.write_scenes(tmp_path / "coco", datasets.load("coco_stuff10k").specs[-1])
-    assert train_on("coco_stuff10k", root) == {"cross_entropy": "done", "contextrast": "done"}
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize(("name", "spec"), ALL_LAYOUTS)
-def test_both_methods_train_on_every_layout(
-    name: str, spec: Spec, train_on: Callable[[str, Path], dict[str, str]], tmp_path: Path
-) -> None:
     root = layout_writer.write_scenes(tmp_path / "root", spec)
-    assert train_on(name, root) == {"cross_entropy": "done", "contextrast": "done"}
+    schedule = {"iterations": 20, "batch": 2, "crop": [32, 32], "learning_rate": 0.01}
+    experiment = Experiment.load(
+        experiment_file(arms={"contextrast": {}}, baseline="contextrast", datasets=[name], schedule=schedule)
+    )
+    run = experiment.run(name, "hrnet_tiny", "contextrast", 0)
+    record = train(experiment, run, tmp_path / "results", Machine("cpu", threads=1), root=root)
+    assert (record["status"], record["iterations"]) == ("done", 20)

@@ -1,10 +1,10 @@
 import json
 from pathlib import Path
 
+import layout_writer
 import pytest
 
 from harness import datasets
-from harness.datasets import layout_writer
 from harness.datasets.overview import overview, whereabouts
 from harness.datasets.verify import verify
 

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import layout_writer
 import numpy as np
 import pytest
 
 from harness import datasets
-from harness.datasets import layout_writer
+from harness.datasets.as_is import AS_IS
 from harness.datasets.dataset import Dataset
-from harness.datasets.declared import RENDERED
 from harness.datasets.overview import overview, whereabouts
 from harness.datasets.verify import verify
 from harness.errors import UserError
@@ -26,7 +26,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def written(name: str, layout: str, folder: str = "root") -> Path:
         spec = next(spec for spec in datasets.load(name).specs if spec.layout.name == layout)
         root = layout_writer.write_scenes(tmp_path / folder, spec, COUNTS, (8, 16))
-        (root / RENDERED).unlink()
+        (root / AS_IS).unlink()
         return root
 
     return written

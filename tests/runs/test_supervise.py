@@ -49,8 +49,9 @@ class Training:
 
 @pytest.fixture
 def training(repository, experiment_file, tmp_path):
+    from layout_writer import write_scenes
+
     from harness import datasets
-    from harness.datasets.layout_writer import write_scenes
 
     root = tmp_path / "camvid"
     write_scenes(root, datasets.load("camvid").specs[0])

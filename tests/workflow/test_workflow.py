@@ -95,8 +95,9 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
 def test_a_missing_data_set_is_a_hole_until_it_arrives_and_no_hole_when_it_leaves_again(
     repository, experiment_file, tmp_path, monkeypatch
 ):
+    from layout_writer import write_scenes
+
     from harness import datasets
-    from harness.datasets.layout_writer import write_scenes
 
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
     schedule = {"iterations": 2, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
