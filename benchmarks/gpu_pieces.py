@@ -188,8 +188,8 @@ class Bench:
         run = experiment.run(dataset.name, experiment.models[0], BASELINE, 0)
         folder = Path(self._work_folder.name)
         record = train(experiment, run, folder, self.machine, root=dataset.folder(), weights="none", restart=True)
-        if record["status"] != "done":
-            raise RuntimeError(f"the training ended as {record['status']}: {record['reason']}")
+        if record.status != "done":
+            raise RuntimeError(f"the training ended as {record.status}: {record.reason}")
         curve = np.genfromtxt(run.folder(folder) / "curve.csv", delimiter=",", names=True)
         middle = len(curve) // 2  # before, readers start, libraries search and steps are captured
         spent = float(curve["seconds"][-1] - curve["seconds"][middle])

@@ -41,24 +41,17 @@ def load_records(folder: str | Path = "results") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from harness.compute.walking import files_below
-    from harness.runs.record import is_set_aside, read_json
+    from harness.runs.record import Record, records_below
 
     rows = []
-    for path in sorted(path for path in files_below(Path(folder)) if path.name == "record.json"):
-        if is_set_aside(path):
-            continue
-        record = read_json(path)
-        run = {
-            **record["key"],
-            "method": record.get("method"),
-            **{key: record.get(key) for key in ("status", "reason", "iterations", "seconds", "gpu_hours")},
-            "commit": (record.get("provenance") or {}).get("commit"),
-            "path": str(path),
-        }
+    for path in records_below(Path(folder)):
+        record = Record.load(path)
+        shown = ("method", "status", "reason", "iterations", "seconds", "gpu_hours")
+        run = record.key.key() | {name: getattr(record, name) for name in shown}
+        run |= {"commit": record.provenance and record.provenance.commit, "path": str(path)}
         scores = [
             {"protocol": protocol, "metric": metric, "score": score}
-            for protocol, of_protocol in (record.get("scores") or {}).items()
+            for protocol, of_protocol in record.scores.items()
             for metric, score in of_protocol.items()
         ]
         rows += [run | score for score in scores or [{"protocol": None, "metric": None, "score": None}]]

@@ -5,23 +5,21 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, StringConstraints, ValidationError
 
 from harness import datasets
-from harness.compute.walking import files_below
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.categories import category_scores
 from harness.evaluation.counts import REGION, Counts
 from harness.evaluation.objects import SIZES
-from harness.experiment.run import Run
 from harness.runs.external_arms import EXTERNAL
-from harness.runs.record import Status, fingerprint, is_set_aside, read_json, refuse_changed_files
-from harness.statistics.scores import Absent, groups, score
+from harness.runs.health import MEANING
+from harness.runs.record import RECORD, Provenance, Record, fingerprint, records_below
+from harness.statistics.scores import groups, score
 
 # What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
@@ -30,66 +28,13 @@ IGNORED = ("training.json", "checkpoints", "predictions", "submissions", "export
 LATER = {"fwiou", "mean_dice", "category_miou", "dice", "category_iou"}
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-Scores = dict[str, dict[str, float | None]]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Key(_Part):
-    experiment: str
-    dataset: str
-    model: str
-    arm: str
-    seed: NonNegativeInt
-
-
-class _Provenance(_Part):
-    commit: Commit | None
-    dirty: bool | None
-    packages: dict[str, str | None]
-    device: dict[str, Any]
-    data_fingerprint: Sha256 | None
-    initial_weights_sha256: Sha256 | None
-
-
-class _Mark(_Part):
-    mark: Literal["did not learn its objective", "collapsed", "terms drown cross entropy"]
-    value: float
-    threshold: float
-
-
-class _Record(_Part):
-    """What record.json must hold; keys that came later are allowed."""
-
-    key: _Key
-    method: str
-    options: dict[str, Any]
-    status: Status
-    reason: str | None
-    iterations: NonNegativeInt | None
-    weights_hash: Sha256 | None
-    settings: dict[str, Any]
-    fingerprint: Sha256
-    provenance: _Provenance
-    started: str
-    seconds: Annotated[float, Field(ge=0)] | None
-    absent: Absent
-    split: str | None
-    scores: Scores
-    per_class: dict[str, dict[str, dict[str, float | None]]]
-    health: list[_Mark] = []
-
 
 def check_records(folder: Path) -> dict[Path, list[str]]:
     """The problems of every run below `folder` (or of `folder` itself), {run's folder: problems}, in order of path.
 
     Raises UserError if there is no record.json.
     """
-    found = sorted(path.parent for path in files_below(folder) if path.name == "record.json" and not is_set_aside(path))
+    found = [path.parent for path in records_below(folder)]
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
     return {each: check_record(each) for each in found}
@@ -103,17 +48,15 @@ def check_record(folder: Path) -> list[str]:
     """
     folder = Path(folder)
     try:
-        content = read_json(folder / "record.json")
-        record = _Record.model_validate(content)
+        record = Record.load(folder / RECORD)
     except UserError as error:
         return [str(error)]
-    except ValidationError as error:
-        return [f"record.json: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
     problems = [*_key_problems(folder, record), *_settings_problems(record), *_file_problems(folder, record)]
-    if remark := content.get("data_remark"):
-        problems.append(f"data_remark: its data are not the published set ({remark})")
+    if record.data_remark:
+        problems.append(f"data_remark: its data are not the published set ({record.data_remark})")
+    problems += [f"health: {mark.mark!r} is no known mark" for mark in record.health if mark.mark not in MEANING]
     try:
-        refuse_changed_files(folder, content)
+        record.refuse_changed_files(folder)
     except UserError as error:
         problems.append(str(error))
     if record.status != "done":
@@ -135,16 +78,14 @@ def check_record(folder: Path) -> list[str]:
     ]
 
 
-def _key_problems(folder: Path, record: _Record) -> list[str]:
-    key = record.key
-    run = Run(key.experiment, key.dataset, key.model, key.arm, key.seed)
-    parts = run.folder(Path()).parts[-5:]
+def _key_problems(folder: Path, record: Record) -> list[str]:
+    parts = record.key.folder(Path()).parts[-5:]
     there = folder.resolve().parts[-5:]
     return [] if there == parts else [f"the folder ends in {'/'.join(there)}, but its key says {'/'.join(parts)}"]
 
 
-def _settings_problems(record: _Record) -> list[str]:
-    problems = []
+def _settings_problems(record: Record) -> list[str]:
+    problems, made = [], record.provenance or Provenance()
     if fingerprint(record.settings) != record.fingerprint:
         problems.append("fingerprint is not that of settings: one of them was changed")
     said = {
@@ -152,8 +93,8 @@ def _settings_problems(record: _Record) -> list[str]:
         "seed": record.key.seed,
         "method": record.method,
         "options": record.options,
-        "data": record.provenance.data_fingerprint,
-        "initial_weights": record.provenance.initial_weights_sha256,
+        "data": made.data_fingerprint,
+        "initial_weights": made.initial_weights_sha256,
     }
     for name, value in said.items():
         if name in record.settings and record.settings[name] != value:
@@ -163,14 +104,14 @@ def _settings_problems(record: _Record) -> list[str]:
         if record.iterations != asked:
             problems.append(f"iterations is {record.iterations}, but its schedule asks for {asked}")
         problems += [] if record.weights_hash else ["weights_hash is missing"]
-    if record.provenance.commit is None or record.provenance.dirty is None:
+    if made.commit is None or made.dirty is None:
         problems.append("provenance.commit is unknown: train it again from a checkout of this project's repository")
-    elif record.provenance.dirty:
+    elif made.dirty:
         problems.append("provenance.dirty: its code had changes that were not committed, so the commit is not what ran")
     return problems
 
 
-def _file_problems(folder: Path, record: _Record) -> list[str]:
+def _file_problems(folder: Path, record: Record) -> list[str]:
     """Files that are missing, strange, or not whole; counts and curve are looked at more closely elsewhere."""
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(IGNORED)
     needed = {"record.json"}
@@ -194,7 +135,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _data_problems(record: _Record, counts: Counts, dataset: Dataset) -> list[str]:
+def _data_problems(record: Record, counts: Counts, dataset: Dataset) -> list[str]:
     """Are these the images and classes of the data set, and is its ground truth the published one?"""
     split = record.split or ""
     if split not in dataset.splits:
@@ -246,7 +187,7 @@ def _confusions(path: Path) -> dict[str, NDArray[Any]] | None:
         return None
 
 
-def _confusion_problems(path: Path, counts: Counts, record: _Record) -> list[str]:
+def _confusion_problems(path: Path, counts: Counts, record: Record) -> list[str]:
     matrices = _confusions(path)
     if matrices is None:
         return [f"{path.name} is not a whole file: evaluate the run again"]
@@ -269,9 +210,7 @@ def _confusion_problems(path: Path, counts: Counts, record: _Record) -> list[str
     return problems
 
 
-def _score_problems(
-    record: _Record, counts: Counts, dataset: Dataset, confusions: dict[str, NDArray[Any]]
-) -> list[str]:
+def _score_problems(record: Record, counts: Counts, dataset: Dataset, confusions: dict[str, NDArray[Any]]) -> list[str]:
     """Every score and class score, computed again from the counts."""
     if record.scores.keys() != counts.tables.keys():
         return [f"scores are for {', '.join(record.scores) or 'no protocol'}, counts for {', '.join(counts.tables)}"]
@@ -315,7 +254,7 @@ def _thirds(
     return found
 
 
-def _curve_problems(path: Path, record: _Record) -> list[str]:
+def _curve_problems(path: Path, record: Record) -> list[str]:
     if record.method == EXTERNAL or not path.is_file():
         return []
     try:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.compute.machine import Machine
-from harness.compute.walking import files_below
 from harness.errors import UserError
 from harness.experiment.run import Run
-from harness.experiment.schema import ARM_KEYS, Experiment, discovery
+from harness.experiment.schema import ARM_KEYS, Experiment
 from harness.runs.external_arms import EXTERNAL
-from harness.runs.record import differences, is_set_aside, read_json
+from harness.runs.record import RECORD, Provenance, Record, differences, records_below
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,17 +89,14 @@ def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
     "name" and "model": of the processor}; a key that none of them agrees in does not count. Raises UserError if there
     is no run.
     """
-    found = {
-        path.parent: read_json(path)
-        for path in sorted(files_below(folder))
-        if path.name == "record.json" and not is_set_aside(path)
-    }
-    done = {run: record for run, record in found.items() if record["status"] == "done" and record["seconds"]}
+    found = {path.parent: Record.load(path) for path in records_below(folder)}
+    done = {run: one for run, one in found.items() if one.status == "done" and one.seconds and one.provenance}
     if not done:
         raise UserError(f"there is no record of a trained run in or below {folder}: give a run's folder")
-    for key, wanted in device.items():
-        done = {run: one for run, one in done.items() if one["provenance"]["device"].get(key) == wanted} or done
-    return {run: record["seconds"] for run, record in done.items()}
+    for name, wanted in device.items():
+        alike = {run: one for run, one in done.items() if getattr(one.device, name, None) == wanted}
+        done = alike or done
+    return {run: record.seconds or 0.0 for run, record in done.items()}
 
 
 def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protocols: list[str]) -> Comparison:
@@ -112,25 +108,25 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
     from harness.training.train import train
 
     record = _record_of_training(folder)
-    chosen = protocols or list(record["scores"])
-    if lacking := [name for name in chosen if name not in record["scores"]]:
+    chosen = protocols or list(record.scores)
+    if lacking := [name for name in chosen if name not in record.scores]:
         raise UserError(
-            f"{folder} was not evaluated by {', '.join(lacking)}: give --protocol {' or '.join(record['scores'])}"
+            f"{folder} was not evaluated by {', '.join(lacking)}: give --protocol {' or '.join(record.scores)}"
         )
     experiment, run = experiment_of(record, chosen)
     training = train(experiment, run, results, machine, root=root)
     again = evaluate(run.folder(results), machine, root=root, protocols=chosen)
-    if again["status"] != "done":
-        raise UserError(f"{run.folder(results)} ended as {again['status']}: {again['reason']}")
+    if again.status != "done":
+        raise UserError(f"{run.folder(results)} ended as {again.status}: {again.reason}")
     return Comparison(
         record=folder,
         scores={name: (_miou(record, name), _miou(again, name)) for name in chosen},
         differs=[
-            *_differing_settings(record, training["settings"]),
-            *_differing_machine(record, training["provenance"]),
+            *_differing_settings(record, training.settings),
+            *_differing_machine(record, training.provenance),
         ],
-        same_bits=again["weights_hash"] == record["weights_hash"]
-        and all(again["scores"][name]["miou"] == record["scores"][name]["miou"] for name in chosen),
+        same_bits=again.weights_hash == record.weights_hash
+        and all(again.score(name) == record.score(name) for name in chosen),
     )
 
 
@@ -148,7 +144,7 @@ def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations:
     from harness.training.trainer import Trainer
 
     record = _record_of_training(folder)
-    experiment, run = experiment_of(record, list(record["scores"]))
+    experiment, run = experiment_of(record, list(record.scores))
     settings = experiment.settings(run)
     schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
     if iterations % schedule.log_every or iterations > schedule.iterations:
@@ -175,26 +171,29 @@ def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations:
         names=names,
         other=_first_difference(then[names], now[names]),
         distance=float((now["loss"] / then["loss"] - 1).abs().max()),
-        differs=[*_differing_settings(record, settings), *_differing_machine(record, provenance(str(device)))],
+        differs=[
+            *_differing_settings(record, settings),
+            *_differing_machine(record, Provenance(**provenance(str(device)))),
+        ],
     )
 
 
-def experiment_of(record: dict[str, Any], protocols: list[str]) -> tuple[Experiment, Run]:
+def experiment_of(record: Record, protocols: list[str]) -> tuple[Experiment, Run]:
     """An experiment with a record's run alone, and that run. Raises UserError if this version does not know them."""
-    key, settings = record["key"], record["settings"]
-    arm = {name: settings[name] for name in ARM_KEYS if name in settings} | record["options"]
+    key, settings = record.key, record.settings
+    arm = {name: settings[name] for name in ARM_KEYS if name in settings} | record.options
     content = {
         "name": NAME,
-        "arms": {key["arm"]: arm},
-        "baseline": key["arm"],
-        "datasets": [key["dataset"]],
-        "models": [key["model"]],
-        "seeds": [key["seed"]],
+        "arms": {key.arm: arm},
+        "baseline": key.arm,
+        "datasets": [key.dataset],
+        "models": [key.model],
+        "seeds": [key.seed],
         "schedule": settings["schedule"],
         "protocols": protocols,
-        "absent": record["absent"],
+        "absent": record.absent,
     }
-    experiment = Experiment.of(content, f"the record of {key['arm']}, seed {key['seed']}")
+    experiment = Experiment.of(content, f"the record of {key.arm}, seed {key.seed}")
     return experiment, experiment.runs()[0]
 
 
@@ -220,9 +219,9 @@ def describe(found: Comparison | Beginning) -> str:
     return "\n  ".join([str(found.record), *shown, "pass" if found.passed else "fail"])
 
 
-def _miou(record: dict[str, Any], protocol: str) -> float:
-    score = record["scores"][protocol]["miou"]
-    return math.nan if score is None else float(score)
+def _miou(record: Record, protocol: str) -> float:
+    score = record.score(protocol)
+    return math.nan if score is None else score
 
 
 def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:
@@ -234,27 +233,26 @@ def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:
     return f"{name} at iteration {iteration}: {now.loc[iteration, name]}, in the record {then.loc[iteration, name]}"
 
 
-def _record_of_training(folder: Path) -> dict[str, Any]:
-    record = read_json(folder / "record.json")
-    if record["method"] == EXTERNAL or record["status"] != "done":
+def _record_of_training(folder: Path) -> Record:
+    record = Record.load(folder / RECORD)
+    if record.method == EXTERNAL or record.status != "done":
         raise UserError(f"{folder} holds no run that was trained to its end here: there is nothing to make again")
     return record
 
 
-def _differing_settings(record: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+def _differing_settings(record: Record, settings: dict[str, Any]) -> list[str]:
     """Settings that both know and that are not the same; a later version may know more, or have renamed options."""
-    theirs = record["settings"] | {
-        "options": discovery.current_names(record["settings"]["method"], record["settings"]["options"])
-    }
+    theirs = record.settings | {"options": record.current_options}
     both = theirs.keys() & settings.keys()
     return differences({key: settings[key] for key in both}, {key: theirs[key] for key in both})
 
 
-def _differing_machine(record: dict[str, Any], origin: dict[str, Any]) -> list[str]:
-    theirs = record["provenance"]
-    names = ("python", "packages", "device")
-    found = differences({name: origin[name] for name in names}, {name: theirs[name] for name in names})
-    if origin["device"]["type"] == "cuda":
+def _differing_machine(record: Record, now: Provenance | None) -> list[str]:
+    then, now = record.provenance or Provenance(), now or Provenance()
+    names = {"python", "packages", "device"}
+    ours, theirs = (made.model_dump(include=names, exclude_none=True) for made in (now, then))
+    found = differences(ours, theirs)
+    if now.device and now.device.type == "cuda":
         found.append(
             "the order in which a GPU adds, another at every call unless both are trained with --deterministic"
         )

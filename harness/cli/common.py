@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from harness.cli.verbs import Ordered
 from harness.compute.torchrun import is_main
 from harness.errors import RunFailed, UserError
 from harness.experiment.run import Run
+
+if TYPE_CHECKING:
+    from harness.runs.record import Record
 
 app = typer.Typer(
     cls=Ordered,
@@ -77,15 +80,15 @@ def percent(score: float | None) -> str:
     return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"
 
 
-def finish(record: dict[str, Any], folder: Path, keep_going: bool) -> None:
-    """Say how a run ended that was not done: as a failure, or with `keep_going` as a line.
+def finish(record: "Record", folder: Path, keep_going: bool) -> None:
+    """Report a run that is not done: as a failure, or with `keep_going` in a line.
 
-    The main one of several processes says it; the others end with its exit status.
+    Under torchrun the main process reports; the others leave with its exit status.
     """
-    if record["status"] != "done":
+    if record.status != "done":
         if not is_main():
             raise SystemExit(0 if keep_going else 1)
-        message = f"{folder} ended as {record['status']}: {record['reason']}"
+        message = f"{folder} ended as {record.status}: {record.reason}"
         if not keep_going:
             raise RunFailed(message)
         print(message, file=sys.stderr)

@@ -4,7 +4,7 @@ import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ from harness.cli.verbs import verb
 from harness.compute.torchrun import is_main, number
 from harness.config import read_size
 from harness.errors import RunFailed, UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.runs.record import Record
 
 
 @verb(app, "train")
@@ -98,7 +101,9 @@ def train(
                 raise
             from harness.runs.failures import skip
 
-            record = skip(experiment, run, results, str(error)) if is_main() else {"status": "skipped"}
+            if not is_main():
+                raise SystemExit(0) from None
+            record = skip(experiment, run, results, str(error))
         else:
             # torch is imported when all of the above is right.
             from harness.compute.machine import Machine
@@ -116,8 +121,8 @@ def train(
 
 def _evaluated(
     experiment: Any, run: Any, results: Path, threads: int | None, device: str, keep_going: bool
-) -> dict[str, Any] | None:
-    """Evaluate what was trained, unless that has been done, and say what came of it; returns the record if it was."""
+) -> "Record | None":
+    """Evaluate a trained run if that is left to do, and print its scores; returns the record if it was evaluated."""
     from harness.compute.machine import Machine
     from harness.evaluation.evaluate import evaluate as evaluate_run
     from harness.runs.state import Missing, read_record, work_left
@@ -128,7 +133,7 @@ def _evaluated(
         record = evaluate_run(run.folder(results), machine, **options, absent=experiment.absent, keep_going=keep_going)
     found = read_record(experiment, run, results)
     if not isinstance(found, Missing):
-        scores = ", ".join(f"{name} {percent(scores['miou'])}" for name, scores in found["scores"].items())
+        scores = ", ".join(f"{name} {percent(found.score(name))}" for name in found.scores)
         print(f"{run}: mIoU {scores}", file=sys.stderr)
     if keep_going:  # one of many
         from harness.runs.watching import progress_of
@@ -189,9 +194,9 @@ def evaluate(
     record = evaluate_run(folder, machine, **options, keep_going=keep_going)
     if is_main():
         if as_json:
-            typer.echo(json.dumps(record["scores"], indent=1))
-        for name, scores in record["scores"].items():
-            print(f"{folder} {name}: mIoU {percent(scores['miou'])}", file=sys.stderr)
+            typer.echo(json.dumps(record.scores, indent=1))
+        for name in record.scores:
+            print(f"{folder} {name}: mIoU {percent(record.score(name))}", file=sys.stderr)
     finish(record, folder, keep_going)
 
 
@@ -250,15 +255,15 @@ def reproduce(
     from harness.compute import devices
     from harness.compute.machine import Machine
     from harness.compute.provenance import processor
-    from harness.runs.record import read_json
+    from harness.runs.record import RECORD, Record
 
     gpu = device.startswith("cuda") or (device == "auto" and devices.visible())
     here = {"type": "cuda"} if gpu else {"type": "cpu"} | processor()
     missed = []
     for chosen in trained(folder, here) if iterations else [shortest(folder, here)]:
-        record = read_json(chosen / "record.json")
-        where = datasets.resolve_root(record["key"]["dataset"], root, results)
-        machine = Machine(device, threads=threads or record["provenance"]["device"]["threads"], cache="ram")
+        record = Record.load(chosen / RECORD)
+        where = datasets.resolve_root(record.key.dataset, root, results)
+        machine = Machine(device, threads=threads or (record.device.threads if record.device else None), cache="ram")
         found = (
             begin(chosen, results, where, machine, iterations)
             if iterations

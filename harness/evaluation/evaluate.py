@@ -1,7 +1,8 @@
 """Evaluates a trained run: predictions -> counts -> scores -> record.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from harness.errors import UserError
 from harness.evaluation.counts import Counts
 from harness.evaluation.pipeline import Counting, counting, predicted
 from harness.evaluation.record import Counted, keep_and_count, map_path, save_counts, scores_of
+from harness.experiment.schema import Schedule
 from harness.models.inference import Size, Window
 from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.runs.ending import Ending
-from harness.runs.failures import now, without_scores
-from harness.runs.health import as_record, health_of
+from harness.runs.failures import not_evaluated
+from harness.runs.health import health_of
 from harness.runs.locking import Lock, hold, remove_leftovers
-from harness.runs.record import file_hash, inference_weights, read_json, write_json
+from harness.runs.record import RECORD, TRAINING, Record, file_hash, inference_weights, now
 from harness.training import distributed
 
 Tables = dict[str, np.ndarray]
@@ -40,19 +42,19 @@ def evaluate(
     protocols: Sequence[str] = (),
     absent: str | None = None,
     keep_going: bool = False,
-) -> dict[str, Any]:
-    """Evaluate the trained run in `folder` on its data set's evaluation split and return what record.json holds.
+) -> Record:
+    """Evaluate the trained run in `folder` on its data set's evaluation split and return its record.
 
-    Started by torchrun on several processes, each predicts its share of the images, and the main one writes the record.
-    Writes counts.npz, confusion.npz, the label maps of the first protocol under predictions/ and, last, record.json.
-    A run that was not trained to its end, or whose evaluation fails, gets a record with its status and no scores.
+    Under torchrun each process predicts its share of the images and the main one writes the record. Writes counts.npz,
+    confusion.npz, the label maps of the first protocol under predictions/ and, last, record.json. A run that was not
+    trained to its end, or whose evaluation fails, gets a record with its status and no scores.
 
-    With `keep_going`, as one run of many: data that is missing is a result too ("skipped"), and if another process
-    works on this run already, its end is waited for. Raises UserError for other mistakes.
+    With `keep_going`, as one run of many, missing data is a result too ("skipped"), and if another process works on
+    this run, its end is waited for. Raises UserError for other mistakes.
     """
     with distributed.joined():
         if not folder.is_dir():
-            read_json(folder / "training.json")  # refuses, with the sentence for it
+            Record.load(folder / TRAINING)  # raises: it is missing
         with distributed.on_main(hold(folder, "evaluate", keep_going)) as lock:
             return _evaluate(folder, machine, root, list(protocols), absent, keep_going, lock)
 
@@ -65,36 +67,36 @@ def _evaluate(
     absent: str | None,
     keep_going: bool,
     lock: Lock | None,
-) -> dict[str, Any]:
+) -> Record:
     """As `evaluate`, where the main process holds the folder's `lock`."""
-    training = distributed.from_main(lambda: _training(folder))
-    record = without_scores(training, absent or training["absent"])
+    training = distributed.record_from_main(lambda: _training(folder))
+    record = not_evaluated(training, absent)
 
     def write(end: Ending | None) -> None:
         nonlocal record
-        record |= (end.as_record() if end else {}) | {"evaluated": now()}
+        record = record.but(**(asdict(end) if end else {}), evaluated=now())
         if is_main():
-            write_json(folder / "record.json", record)
+            record.save(folder / RECORD)
 
-    if training["status"] != "done":
+    if training.status != "done":
         write(None)
         return record
     with distributed.ending_together(write, missing_data=keep_going, status=0 if keep_going else 1) as end:
-        chosen = protocols or training["protocols"]
-        record |= _evaluated(folder, training, machine, root, chosen, record["absent"], lock)
+        chosen = protocols or training.protocols or ["whole"]
+        record = record.but(**_evaluated(folder, training, machine, root, chosen, record.absent, lock))
     write(end)
     return record
 
 
-def _training(folder: Path) -> dict[str, Any]:
-    """What training.json of a run's folder holds, the folder cleared of leftovers."""
+def _training(folder: Path) -> Record:
+    """The record of a run's training; leftovers are removed from its folder."""
     remove_leftovers(folder)
-    return read_json(folder / "training.json")
+    return Record.load(folder / TRAINING)
 
 
 def _evaluated(
     folder: Path,
-    training: dict[str, Any],
+    training: Record,
     machine: Machine,
     root: Path | None,
     protocols: list[str],
@@ -104,22 +106,24 @@ def _evaluated(
     """What an evaluation adds to the record of a run that is done."""
     device = machine.use()
     distributed.start(device)
-    dataset = datasets.load(training["key"]["dataset"], root or Path(training["root"]))
+    dataset = open_dataset(training, root)
     with counting(device) as counters:
-        network = load_network(folder, training["key"]["model"], len(dataset.classes), device)
-        if state_hash(network.inference_state()) != training["weights_hash"]:
+        network = load_network(folder, training.key.model, len(dataset.classes), device)
+        if state_hash(network.inference_state()) != training.weights_hash:
             raise UserError(
                 f"the weights in {folder} are not those of its training.json: remove them and run the training again"
             )
-        schedule = training["settings"]["schedule"]
-        window, fit = window_of(schedule), fit_of(schedule)
+        window, fit = window_of(training.schedule), training.schedule.fit
         counts, confusions = measure(network, dataset, protocols, folder, counters, window=window, fit=fit, lock=lock)
     files = distributed.from_main(lambda: _saved(folder, counts, confusions))
-    found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files}
-    found["health"] = as_record(health_of(folder, training))
-    if dataset.remark:  # not the published set: a part of it, another size, or rendered
-        found["data_remark"] = dataset.remark
-    return found | scores_of(counts, absent, training["class_pixels"], confusions, dataset.categories)
+    found: dict[str, Any] = {"split": dataset.evaluation_split, "files": files, "data_remark": dataset.remark or None}
+    found["health"] = health_of(folder, training)
+    return found | scores_of(counts, absent, training.class_pixels, confusions, dataset.categories)
+
+
+def open_dataset(training: Record, root: Path | None) -> Dataset:
+    """The data set of a run that was trained here; `root`: default where its training found it."""
+    return datasets.load(training.key.dataset, root or Path(training.root or ""))
 
 
 def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:
@@ -149,16 +153,9 @@ def ready(network: Segmenter, device: torch.device) -> Segmenter:
     return network.eval()
 
 
-def window_of(schedule: Mapping[str, Any]) -> Window:
-    """The window of the protocol `slide` in a run's schedule: its own, or the crop."""
-    size, stride = schedule.get("slide_window") or schedule["crop"], schedule.get("slide_stride")
-    return Window.of((size[0], size[1]), (stride[0], stride[1]) if stride else None)
-
-
-def fit_of(schedule: Mapping[str, Any]) -> Size | None:
-    """The box that images are scaled into, in training and, as in mmsegmentation, in tests alike; None: as they are."""
-    box = schedule.get("fit")
-    return (box[0], box[1]) if box else None
+def window_of(schedule: Schedule) -> Window:
+    """The window of the protocol `slide` in a schedule: its own, or the crop."""
+    return Window.of(schedule.slide_window or schedule.crop, schedule.slide_stride)
 
 
 def measure(
@@ -176,8 +173,8 @@ def measure(
 
     Images are read, predicted and counted at the same time (`pipeline`). Label maps of the first protocol are written
     to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
-    Each of several processes takes every so manieth image; all return the counts of all images. The run's `lock` is
-    told of the images of each protocol.
+    Rank r predicts images r, r + world_size, ...; every rank returns the counts of all images. Progress is noted in the
+    run's `lock`.
     """
     samples = dataset.samples(dataset.evaluation_split)
     own = range(distributed.rank(), len(samples), distributed.number())

@@ -14,7 +14,7 @@ from harness.config import size_name
 from harness.errors import UserError, unknown
 from harness.evaluation.evaluate import load_network
 from harness.models.segmenter import Segmenter, state_hash
-from harness.runs.record import read_json
+from harness.runs.record import TRAINING, Record
 
 SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt"}
 
@@ -31,22 +31,22 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
     """
     if kind not in SUFFIXES:
         raise unknown("format", kind, SUFFIXES)
-    training = read_json(folder / "training.json")
-    if training["status"] != "done":
-        raise UserError(f"{folder} ended as {training['status']}: only a run that was trained to its end is exported")
-    key, classes = training["key"], datasets.load(training["key"]["dataset"]).classes
-    network = load_network(folder, key["model"], len(classes), torch.device("cpu"))
+    training = Record.load(folder / TRAINING)
+    if training.status != "done":
+        raise UserError(f"{folder} ended as {training.status}: only a run that was trained to its end is exported")
+    key, classes = training.key, datasets.load(training.key.dataset).classes
+    network = load_network(folder, key.model, len(classes), torch.device("cpu"))
     state = {name: tensor.contiguous() for name, tensor in network.inference_state().items()}
-    if state_hash(state) != training["weights_hash"]:
+    if state_hash(state) != training.weights_hash:
         raise UserError(f"the weights in {folder} are not those of its training.json: train it again with --restart")
     out = out or folder / "export" / f"inference{SUFFIXES[kind]}"
     about: dict[str, Any] = {
         "format": kind,
-        "key": key,
-        "model": key["model"],
-        "model_spec": training["settings"]["model_spec"],
+        "key": key.key(),
+        "model": key.model,
+        "model_spec": training.settings["model_spec"],
         "classes": list(classes),
-        "weights_hash": training["weights_hash"],
+        "weights_hash": training.weights_hash,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
         "align_corners": network.align_corners,
@@ -54,9 +54,9 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
     if kind == "safetensors":
         about["input"] = "RGB, 0 to 255, from which mean is subtracted and which std then divides"
         with atomic.replacing(out) as path:
-            save_file(state, path, metadata={"model": key["model"], "weights_hash": training["weights_hash"]})
+            save_file(state, path, metadata={"model": key.model, "weights_hash": state_hash(state)})
     else:
-        height, width = size or training["settings"]["schedule"]["crop"]
+        height, width = size or training.schedule.crop
         about["size"] = size_name((height, width))
         about["input"] = f"float32 [1, 3, {height}, {width}], RGB, 0 to 255; normalised inside"
         traced = trace(network, height, width)

@@ -28,7 +28,8 @@ from harness.evaluation.encodings import ENCODINGS, Encoding, LabelTable, read_p
 from harness.evaluation.record import Counted, count_pair, map_path, save_counts, scores_of, write_map
 from harness.experiment.run import Run
 from harness.experiment.schema import Absent, Protocol
-from harness.runs.external_arms import claim, now, settings_of, write_record
+from harness.runs.external_arms import claim, settings_of, write_record
+from harness.runs.record import now
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from harness.evaluation.counts import Counts
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.runs.health import Mark, health_of
-from harness.runs.record import refuse_changed_files
+from harness.runs.record import InitialWeights, Record
 from harness.runs.state import Missing, describe_left_out, read_record
 from harness.statistics.scores import groups as frequency_groups
 
@@ -102,12 +101,12 @@ def _counts(
     record = read_record(experiment, run, results)
     if isinstance(record, Missing):
         return record
-    data = record.get("provenance", {}).get("data_fingerprint")
+    data = record.provenance.data_fingerprint if record.provenance else None
     group.data = group.data or data
     if data not in (None, group.data):
         return Missing("other data", "its data fingerprint is not that of the group's first run")
     try:
-        refuse_changed_files(run.folder(results), record)
+        record.refuse_changed_files(run.folder(results))
         counts = Counts.load(run.folder(results) / "counts.npz", wanted)
     except UserError as error:
         return Missing("unreadable", str(error))
@@ -117,30 +116,30 @@ def _counts(
     return counts
 
 
-def _origin(record: dict[str, Any]) -> Origin | None:
+def _origin(record: Record) -> Origin | None:
     """None where the training was elsewhere, or the record does not say."""
-    made, source = record.get("provenance", {}), record.get("settings", {}).get("method_source")
-    device, torch_version = made.get("device") or {}, (made.get("packages") or {}).get("torch")
-    name = device.get("name") or device.get("type")
-    if not (name and torch_version and source):
+    made, source = record.provenance, record.settings.get("method_source")
+    if not (made and source and (machine := made.describe_device())):
         return None
     return Origin(
-        machine=f"{name} with torch {torch_version}",
+        machine=machine,
         source=source,
-        commit=(made.get("commit") or "unknown")[:7],
-        weights=left_open(record.get("initial_weights")),
-        data=str(record.get("data_remark") or ""),
+        commit=(made.commit or "unknown")[:7],
+        weights=left_open(record.initial_weights),
+        data=record.data_remark or "",
     )
 
 
-def left_open(weights: dict[str, Any] | None) -> str:
+def left_open(weights: InitialWeights | None) -> str:
     """What a file of initial weights did not fill and what of it was not used, "" if all fitted or there was none."""
     parts = []
-    for key, words in (("unfilled", "at random in spite of it"), ("unused", "not used of it")):
-        names = (weights or {}).get(key) or []
+    for names, words in (
+        (weights.unfilled if weights else [], "at random in spite of it"),
+        (weights.unused if weights else [], "not used of it"),
+    ):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         parts += [f"{words}: {', '.join(names[:3])}{more}"] if names else []
-    return f"{weights['file']} ({'; '.join(parts)})" if weights and parts else ""
+    return f"{weights.file} ({'; '.join(parts)})" if weights and parts else ""
 
 
 def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:

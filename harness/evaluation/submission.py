@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from harness import datasets
 from harness.compute.machine import Machine
 from harness.compute.progress import track
 from harness.compute.walking import files_below
@@ -18,11 +17,11 @@ from harness.datasets.jpeg_damage import inspectors
 from harness.datasets.readers import IMAGE_SUFFIXES, FolderLayout
 from harness.errors import UserError, unknown
 from harness.evaluation.encodings import raw_values
-from harness.evaluation.evaluate import fit_of, load_network, window_of
+from harness.evaluation.evaluate import load_network, open_dataset, window_of
 from harness.evaluation.pipeline import counting, predicted
 from harness.evaluation.record import write_map
 from harness.experiment.schema import FOLDER_NAME, Protocol
-from harness.runs.record import read_json
+from harness.runs.record import TRAINING, Record
 
 Format = Literal["train_ids", "cityscapes", "ade20k"]
 
@@ -53,20 +52,18 @@ def write_predictions(
             raise unknown(kind, given, allowed)
     if not FOLDER_NAME.fullmatch(split):
         raise UserError(f"--split {split!r} names a folder: use letters, digits, '_', '-', '.' and '+' only")
-    training = read_json(folder / "training.json")
-    if training["status"] != "done":
-        raise UserError(f"{folder} ended as {training['status']}: only a run that is done can predict")
-    key = training["key"]
-    dataset = datasets.load(key["dataset"], root or Path(training["root"]))
+    training = Record.load(folder / TRAINING)
+    if training.status != "done":
+        raise UserError(f"{folder} ended as {training.status}: only a run that is done can predict")
+    dataset = open_dataset(training, root)
     stored = stored_values(dataset, form)
     out = out or folder / "submissions" / f"{split}-{form}-{protocol}"
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: remove it, or pass another folder as --out")
     paths = _images(dataset, split, images)
     device = machine.use()
-    network = load_network(folder, key["model"], dataset.num_classes, device)
-    schedule = training["settings"]["schedule"]
-    window, fit = window_of(schedule), fit_of(schedule)
+    network = load_network(folder, training.key.model, dataset.num_classes, device)
+    window, fit = window_of(training.schedule), training.schedule.fit
 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))

@@ -23,5 +23,10 @@ class Run:
         """The `key` of record.json."""
         return asdict(self)
 
+    @property
+    def full_name(self) -> str:
+        """The run with its experiment."""
+        return f"{self.experiment}/{self}"
+
     def __str__(self) -> str:
         return f"{self.dataset}/{self.model}/{self.arm}/seed{self.seed}"

@@ -3,15 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from harness.compute import atomic
 from harness.errors import UserError
-from harness.experiment.run import Run
-from harness.experiment.schema import Schedule, discovery
+from harness.experiment.schema import discovery
 from harness.reporting.markup import escape_markdown, markdown_table, points
 from harness.runs.external_arms import EXTERNAL
-from harness.runs.record import is_set_aside, read_json
+from harness.runs.record import Record, records_below
 from harness.statistics.repeats import Repeats
 from harness.statistics.repeats import repeats as measure
 
@@ -29,8 +27,8 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     shared = [run for run in ours if run in theirs]
     if not shared:
         raise UserError(f"{first} and {second} share no run that was evaluated by {protocol}: give two results folders")
-    scores = {run: tuple(records[run]["scores"][protocol]["miou"] for records in (ours, theirs)) for run in shared}
-    places = {run: _place(ours[run]) for run in shared}
+    scores = {run: (_miou(ours[run], protocol), _miou(theirs[run], protocol)) for run in shared}
+    places = {run: (ours[run].key.dataset, ours[run].key.model, ours[run].key.arm) for run in shared}
     arms = {place: [scores[run] for run in shared if places[run] == place] for place in places.values()}
     found = measure({str(place): pairs for place, pairs in arms.items()})
     rows = [
@@ -44,7 +42,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     ]
     names = [_machines(records[run] for run in shared) for records in (ours, theirs)]
     sources = sum(
-        len({records[run]["settings"].get("method_source") for records in (ours, theirs)}) > 1 for run in shared
+        ours[run].settings.get("method_source") != theirs[run].settings.get("method_source") for run in shared
     )
     text = markdown_table(
         f"The same runs on two machines: mIoU, {protocol}",
@@ -77,37 +75,35 @@ def _notes(found: Repeats, first: str, second: str, sources: int) -> list[str]:
     return notes
 
 
-def _records(results: Path, protocol: str) -> dict[str, dict[str, Any]]:
+def _records(results: Path, protocol: str) -> dict[str, Record]:
     """The records with a score by `protocol`, in the order of their paths, by all that was set of their runs."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in (each for each in sorted((results / "runs").rglob("record.json")) if not is_set_aside(each)):
-        record = read_json(path)
-        if record["method"] == EXTERNAL:
-            continue
-        if protocol in (record.get("scores") or {}) and record["scores"][protocol].get("miou") is not None:
+    found: dict[str, Record] = {}
+    for record in map(Record.load, records_below(results / "runs")):
+        if record.method != EXTERNAL and record.score(protocol) is not None:
             found.setdefault(_identity(record), record)
     return found
 
 
-def _identity(record: dict[str, Any]) -> str:
-    """All that was set, as JSON; what a record is too old to know has its default."""
-    settings = record["settings"]
+def _miou(record: Record, protocol: str) -> float:
+    score = record.score(protocol)
+    assert score is not None  # as `_records` saw
+    return score
+
+
+def _identity(record: Record) -> str:
+    """All that was set, as JSON, with today's default for what the record is too old to have."""
+    settings = record.settings
     known = {name: settings.get(name) for name in ("dataset", "model", "method", "seed", "starts_at", "ends_at")}
     known |= {name: settings.get(name) for name in ("data", "initial_weights")}
     known["options"] = discovery.options(settings["method"], settings["options"])
-    known["schedule"] = Schedule.model_validate(settings["schedule"]).model_dump(mode="json")
+    known["schedule"] = record.schedule.model_dump(mode="json")
     return json.dumps(known, sort_keys=True)
 
 
-def _place(record: dict[str, Any]) -> Place:
-    key = Run(**record["key"])
-    return key.dataset, key.model, key.arm
-
-
-def _machines(records: Iterable[dict[str, Any]]) -> str:
+def _machines(records: Iterable[Record]) -> str:
     """The devices that runs were trained on, with torch's version, each once."""
-    made = [record["provenance"] for record in records]
-    return ", ".join(dict.fromkeys(f"{one['device']['name']} with torch {one['packages']['torch']}" for one in made))
+    made = (record.provenance.describe_device() if record.provenance else "" for record in records)
+    return ", ".join(dict.fromkeys(machine or "unknown" for machine in made))
 
 
 def _shown(place: Place, places: Iterable[Place]) -> list[str]:

@@ -50,8 +50,8 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
             found = read_record(experiment, run, results)
             if isinstance(found, Missing):
                 missing.append(found)
-            elif protocol in found["scores"] and found["scores"][protocol]["miou"] is not None:
-                scores.append(found["scores"][protocol]["miou"])
+            elif (score := found.score(protocol)) is not None:
+                scores.append(score)
                 health.append(health_of(run.folder(results), found))
         mean = fmean(scores) if scores else None
         of_baseline = mean if arm == experiment.baseline else of_baseline

@@ -1,7 +1,7 @@
-"""Runs that are set aside: what a run's folder held when it had to be trained with other settings.
+"""Runs that are set aside when the same folder is trained with other settings.
 
-They lie beside the run as `seed0.stale-<hash of their settings>`, are read by nothing but a training that asks for
-exactly their settings again, and stay until `python -m harness stale --remove`.
+They are kept beside the run as `seed0.stale-<hash of their settings>`. Nothing reads them but a training that asks for
+exactly their settings again. `python -m harness stale --remove` deletes them.
 """
 
 import shutil
@@ -12,13 +12,13 @@ from typing import Any
 from harness.runs.locking import NAME as LOCK
 from harness.runs.record import STALE_MARK as MARK
 from harness.runs.record import fingerprint
-from harness.runs.state import settings_in, trained_files
+from harness.runs.state import finished, settings_in
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move what a run's folder holds, but for its lock, into a folder beside it; returns that, None if it was empty.
+    """Move what a run's folder holds, except its lock, into a folder beside it, and return that; None if it was empty.
 
-    For who holds the folder's lock.
+    The caller holds the folder's lock.
     """
     held = [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
     if not held:
@@ -34,14 +34,14 @@ def set_aside(folder: Path) -> Path | None:
 
 
 def restore(folder: Path, settings: dict[str, Any]) -> Path | None:
-    """Move a finished run that was set aside back, if it is whole, has exactly these settings, and `folder` is empty.
+    """Move a finished run with exactly these settings back into its folder, and return where it was.
 
-    Returns the folder that it was in, None without such a run. For who holds the folder's lock.
+    None if there is no such run, or if `folder` holds more than its lock, which the caller holds.
     """
     if any(path.name != LOCK for path in folder.iterdir()):
         return None
     for place in sorted(folder.parent.glob(f"{folder.name}{MARK}*")):
-        if all(path.exists() for path in trained_files(place)) and settings_in(place) == settings:
+        if settings_in(place) == settings and finished(place):
             for path in place.iterdir():
                 path.rename(folder / path.name)
             place.rmdir()

@@ -52,10 +52,6 @@ class Ending:
     reason: str | None = None
     log_tail: list[str] = field(default_factory=list)
 
-    def as_record(self) -> dict[str, Any]:
-        """The keys of training.json and record.json."""
-        return {"status": self.status, "reason": self.reason, "log_tail": self.log_tail}
-
 
 @contextmanager
 def ending(missing_data: bool = False) -> Iterator[Ending]:

@@ -1,16 +1,15 @@
 """An arm whose predictions were made elsewhere: its key, its folder and its record."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, cast
 
 from harness import models
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError, unknown
 from harness.experiment.run import Run
-from harness.experiment.schema import FOLDER_NAME, Arm, Experiment
-from harness.runs.record import fingerprint, is_set_aside, read_json, refuse_other_settings, write_json
+from harness.experiment.schema import FOLDER_NAME, Absent, Arm, Experiment
+from harness.runs.record import RECORD, Provenance, Record, is_set_aside, now, refuse_other_settings
 
 EXTERNAL = "external"  # the method of such an arm, and its experiment and model where it stands beside no runs
 
@@ -104,8 +103,8 @@ def claim(folder: Path, settings: dict[str, Any], restart: bool) -> None:
         raise UserError(f"{folder} is a link: remove it yourself, or choose another name for --arm")
     if restart and folder.exists():
         rmtree(folder)
-    if (folder / "record.json").exists():
-        refuse_other_settings(folder, settings, read_json(folder / "record.json").get("settings", {}))
+    if (folder / RECORD).exists():
+        refuse_other_settings(folder, settings, Record.load(folder / RECORD).settings)
 
 
 def write_record(
@@ -118,48 +117,36 @@ def write_record(
     source: str,
     started: str,
 ) -> None:
-    """Write record.json of an external arm: the keys of a trained run's, None for what is not known here.
+    """Write record.json of an external arm; what is not known of its training stays None.
 
     `found` is `scores` and `per_class` by protocol; `source` the name of the predictions' folder.
     """
     origin = {"folder": source, "format": settings["format"], "sha256": settings["predictions"]}
-    record = {
-        "key": run.key(),
-        "method": EXTERNAL,
-        "options": {},
-        "status": "done",
-        "reason": None,
-        "iterations": None,
-        "weights_hash": None,
-        "settings": settings,
-        "fingerprint": fingerprint(settings),
-        "provenance": _provenance(dataset, settings["split"]) | {"predictions": origin},
-        "started": started,
-        "seconds": None,
-        "absent": absent,
-        "split": settings["split"],
-        "scores": found["scores"],
-        "per_class": found["per_class"],
-        "evaluated": now(),
-    }
-    if dataset.remark:
-        record["data_remark"] = dataset.remark
-    write_json(folder / "record.json", record)
-
-
-def now() -> str:
-    """The time as records write it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    split = settings["split"]
+    Record(
+        key=run,
+        method=EXTERNAL,
+        status="done",
+        settings=settings,
+        provenance=Provenance(**_provenance(dataset, split) | {"predictions": origin}),
+        started=started,
+        absent=cast(Absent, absent),
+        split=split,
+        scores=found["scores"],
+        per_class=found["per_class"],
+        evaluated=now(),
+        data_remark=dataset.remark or None,
+    ).save(folder / RECORD)
 
 
 def _arm(record: Path) -> str:
     return record.parent.parent.name
 
 
-def _method(record: Path) -> Any:
-    """What a record names as its method; "" if there is no record or a damaged one."""
+def _method(record: Path) -> str:
+    """The method that a record names; "" if there is no record or a damaged one."""
     try:
-        return read_json(record).get("method")
+        return Record.load(record).method
     except UserError:
         return ""
 

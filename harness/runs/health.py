@@ -7,13 +7,12 @@ half), so that neither the start nor a single batch decides. Never imports torch
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError
-from harness.runs.record import read_json
+from harness.runs.record import RECORD, Mark, Record
 
 NOT_LEARNT, COLLAPSED, DROWNS = "did not learn its objective", "collapsed", "terms drown cross entropy"
 COLLAPSED_FROM = 0.9  # mean cosine of pixels of different classes: nearly one direction for all
@@ -32,15 +31,6 @@ OF_NETWORK = ("loss", "cross_entropy", "auxiliary")  # columns of curve.csv that
 LAST_LOSS = "gradient_norm"  # before it stand losses and terms, behind it diagnostics
 
 Curve = Mapping[str, Sequence[float]]  # curve.csv by column, NaN where a field is empty
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A fault of a run: which, the figure at the end and what it was held against."""
-
-    mark: str
-    value: float
-    threshold: float
 
 
 def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
@@ -74,28 +64,20 @@ def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
     return found
 
 
-def health_of(folder: Path, record: Mapping[str, Any] | None = None) -> list[Mark]:
+def health_of(folder: Path, record: Record | None = None) -> list[Mark]:
     """The marks of a run in its `folder`, from its curve by today's thresholds, or else those of its record.
 
     `record`, if it is known already, also says the weight of the method's loss. Empty without a curve and a record.
     """
     if record is None:
-        try:
-            record = read_json(folder / "record.json")
-        except UserError:
-            record = {}
+        with suppress(UserError):
+            record = Record.load(folder / RECORD)
     try:
         curve = read_curve(folder / "curve.csv")
     except (OSError, ValueError):
-        return [Mark(**each) for each in record.get("health", ())]
-    options = record.get("options") or {}
-    weight = options.get("weight", options.get("alpha"))
+        return record.health if record else []
+    weight = record.current_options.get("weight") if record else None
     return marks_of_curve(curve, weight if isinstance(weight, int | float) else None)
-
-
-def as_record(marks: Iterable[Mark]) -> list[dict[str, Any]]:
-    """The `health` of record.json."""
-    return [asdict(mark) for mark in marks]
 
 
 def marks_of(runs: Sequence[Sequence[Mark]]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, inf, prod
+from math import ceil, prod
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from harness.config import read_size, size_name
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment, Schedule
-from harness.runs.record import is_set_aside, read_json
+from harness.runs.record import RECORD, TRAINING, Device, Record, is_set_aside
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.csv"
@@ -199,7 +199,7 @@ def times(results: Path) -> Times:
     return measured_times(trained_records(results), results)
 
 
-def measured_times(trained: Iterable[dict[str, Any]], results: Path | None = None) -> Times:
+def measured_times(trained: Iterable[Record], results: Path | None = None) -> Times:
     """Seconds an iteration of the `trained_records`, and of the steps that were measured on GPUs in `results`.
 
     Odd ones are left out, and so are steps on labels of equally frequent classes, which give some methods far more to
@@ -207,25 +207,21 @@ def measured_times(trained: Iterable[dict[str, Any]], results: Path | None = Non
     """
     times: Times = defaultdict(lambda: defaultdict(list))
     for record in trained:
-        with suppress(KeyError, TypeError, IndexError, AttributeError, ArithmeticError):
-            schedule, device = record["settings"]["schedule"], record["provenance"]["device"]
-            key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
-            seconds = float(record["seconds"] / record["iterations"])
-            if 0 < seconds < inf:
-                pace = Pace(device["type"] == "cuda", seconds, str(device["name"]), int(device.get("sharers", 1)))
-                times[key][record["method"]].append(pace)
-    for record in _measured_records(results, "training") if results else []:
+        if (device := _device(record)) and record.seconds and record.iterations:
+            pace = Pace(device.type == "cuda", record.seconds / record.iterations, device.name, device.sharers)
+            times[_key_of_run(record)][record.method].append(pace)
+    for measured in _measured_records(results, "training") if results else []:
         with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
-            if record["provenance"]["device"]["type"] == "cuda" and "labels" in record:
-                for method, arm in record["arms"].items():
+            if measured["provenance"]["device"]["type"] == "cuda" and "labels" in measured:
+                for method, arm in measured["arms"].items():
                     seconds = median(each for turn in arm["nanoseconds"] for each in turn) / 1e9
-                    times[_key_of(record["setting"])][method].append(Pace(True, seconds, str(record["machine"])))
-    for record in _measured_records(results, "gpu") if results else []:
+                    times[_key_of(measured["setting"])][method].append(Pace(True, seconds, str(measured["machine"])))
+    for measured in _measured_records(results, "gpu") if results else []:
         with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
-            for name, piece in record["pieces"].items() if record["provenance"]["device"]["type"] == "cuda" else ():
+            for name, piece in measured["pieces"].items() if measured["provenance"]["device"]["type"] == "cuda" else ():
                 if name.startswith("method/") and "measured" in piece:
                     for method, ms in piece["measured"]["ms"].items():
-                        pace = Pace(True, ms / 1000, str(record["machine"]))
+                        pace = Pace(True, ms / 1000, str(measured["machine"]))
                         times[_key_of(piece["measured"]["setting"])][method].append(pace)
     return times
 
@@ -239,15 +235,27 @@ def _measured_records(results: Path, kind: str) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def _device(record: Record) -> Device | None:
+    """What a run was trained on; None where the record does not say, or has no schedule of this version."""
+    with suppress(UserError):
+        return record.device if record.schedule else None
+    return None
+
+
+def _key_of_run(record: Record) -> Key:
+    schedule = record.schedule
+    return record.key.model, size_name(schedule.crop), schedule.batch, schedule.precision
+
+
 def _key_of(setting: dict[str, Any]) -> Key:
     return setting["model"], size_name(setting["size"]), setting["batch"], setting["precision"]
 
 
-def trained_records(results: Path) -> list[dict[str, Any]]:
+def trained_records(results: Path) -> list[Record]:
     """The records of every run under `results`/runs that was trained to its end."""
     folders = [path for path in sorted((Path(results) / "runs").glob("*/*/*/*/seed*")) if not is_set_aside(path)]
-    found = [_read(folder / "training.json") or _read(folder / "record.json") for folder in folders]
-    return [record for record in found if record and record.get("status") == "done"]
+    found = [_read(folder / TRAINING) or _read(folder / RECORD) for folder in folders]
+    return [record for record in found if record and record.status == "done"]
 
 
 def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
@@ -317,28 +325,27 @@ class _Costs:
 class _Measured:
     """What measurements of the training cost (`results`/cost/training) say of memory and power, and runs of power."""
 
-    def __init__(self, results: Path, trained: Iterable[dict[str, Any]]) -> None:
+    def __init__(self, results: Path, trained: Iterable[Record]) -> None:
         self._peaks: dict[tuple[Key, str], int] = {}
         self._processors: set[str] = set()  # that runs were trained on without a GPU
         watts: dict[str, list[float]] = defaultdict(list)
         for record in trained:
-            with suppress(KeyError, TypeError, AttributeError):
-                schedule = record["settings"]["schedule"]
-                key = (record["key"]["model"], size_name(schedule["crop"]), schedule["batch"], schedule["precision"])
-                whole = record.get("micro_batch", schedule["batch"]) == schedule["batch"]
-                if whole and (peak := record["provenance"].get("gpu_bytes")):
-                    self._peaks[key, record["method"]] = max(int(peak), self._peaks.get((key, record["method"]), 0))
-            with suppress(KeyError, TypeError, AttributeError, ZeroDivisionError):
-                device = record["provenance"]["device"]
-                if device["type"] != "cuda":
-                    self._processors.add(str(device["name"]))
-                used = record["energy"]["gpu" if device["type"] == "cuda" else "processor"]
-                watts[str(device["name"])].append(used["joules"] / used["seconds"])
-        for record in _measured_records(results, "training"):
+            if (device := _device(record)) is None or record.provenance is None:
+                continue
+            whole = record.micro_batch in (None, record.schedule.batch)
+            if whole and (peak := record.provenance.gpu_bytes):
+                place = _key_of_run(record), record.method
+                self._peaks[place] = max(peak, self._peaks.get(place, 0))
+            if device.type != "cuda":
+                self._processors.add(device.name)
+            used = record.energy.get("gpu" if device.type == "cuda" else "processor")
+            if used and used.seconds:
+                watts[device.name].append(used.joules / used.seconds)
+        for measured in _measured_records(results, "training"):
             try:
-                machine, key = str(record["machine"]), _key_of(record["setting"])
-                peaks = {(key, method): int(arm["peak_bytes"]) for method, arm in record["arms"].items()}
-                joules, seconds = record["energy_joules"].get("gpu"), record.get("energy_seconds")
+                machine, key = str(measured["machine"]), _key_of(measured["setting"])
+                peaks = {(key, method): int(arm["peak_bytes"]) for method, arm in measured["arms"].items()}
+                joules, seconds = measured["energy_joules"].get("gpu"), measured.get("energy_seconds")
                 power = joules / seconds if joules and seconds else None
             except (ValueError, KeyError, TypeError, IndexError, AttributeError):
                 continue  # another version's: nothing to learn from
@@ -378,8 +385,8 @@ def _moments(schedule: Schedule) -> int:
     return 2 if schedule.optimizer == "adamw" else int(schedule.momentum > 0)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Record | None:
     try:
-        return read_json(path)
+        return Record.load(path)
     except UserError:
         return None

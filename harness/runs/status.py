@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness import datasets
 from harness.compute.progress import duration
@@ -14,7 +13,7 @@ from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.runs.health import Mark, health_of
 from harness.runs.locking import hold, holder, seconds_left
-from harness.runs.record import read_json
+from harness.runs.record import RECORD, TRAINING, Record
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 # What `--retry` takes, and the statuses that it means. A diverged run would diverge again unless something changed.
@@ -95,9 +94,9 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
         folder = row.run.folder(results)
         try:
             with hold(folder, "retry"):
-                if not _is_done(folder / "training.json"):
-                    (folder / "training.json").unlink(missing_ok=True)
-                (folder / "record.json").unlink(missing_ok=True)
+                if not _is_done(folder / TRAINING):
+                    (folder / TRAINING).unlink(missing_ok=True)
+                (folder / RECORD).unlink(missing_ok=True)
         except UserError:  # a process has just begun to work on it: it is being retried
             continue
         again.append(row)
@@ -118,7 +117,7 @@ def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
     folder = run.folder(results)
     if who := holder(folder):
         found = StatusRow(**run.key(), status="running", reason=f"{who['work']}, process {who['pid']} on {who['host']}")
-        found = replace(found, marks=_marks(health_of(folder, _options_of(experiment, run))))
+        found = replace(found, marks=_marks(health_of(folder)))
         return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
     record = read_record(experiment, run, results)
     if not isinstance(record, Missing):
@@ -135,21 +134,16 @@ def _marks(found: Iterable[Mark]) -> tuple[str, ...]:
     return tuple(each.mark for each in found)
 
 
-def _options_of(experiment: Experiment, run: Run) -> dict[str, Any]:
-    """What a record says of the method's options, of a run that has none yet."""
-    return {"options": experiment.settings(run)["options"]}
-
-
 def _is_done(training: Path) -> bool:
     try:
-        return bool(read_json(training).get("status") == "done")
+        return Record.load(training).status == "done"
     except UserError:
         return False
 
 
 def _log_tail(folder: Path) -> tuple[str, ...]:
     """The last lines of the log of a run that failed, from the newest file that has them."""
-    for name in ("record.json", "training.json"):
+    for name in (RECORD, TRAINING):
         with suppress(UserError):
-            return tuple(read_json(folder / name).get("log_tail", ()))
+            return tuple(Record.load(folder / name).log_tail)
     return ()

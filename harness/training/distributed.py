@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stderr, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -27,8 +27,10 @@ from harness.compute import torchrun
 from harness.compute.torchrun import is_main
 from harness.errors import UserError
 from harness.runs.ending import Ending, ending
+from harness.runs.record import Record
 
 T = TypeVar("T")
+R = TypeVar("R", Record, Record | None)
 
 FOREVER = timedelta(days=365)  # for what may wait for another run's end
 PATIENCE = 10.0  # seconds that a process gets to notice by itself that another one failed
@@ -122,6 +124,17 @@ def from_main(call: Callable[[], T]) -> T:
     return said["value"]  # type: ignore[no-any-return]
 
 
+def record_from_main(call: Callable[[], R]) -> R:
+    """As `from_main`, for a call that returns a record, or None."""
+
+    def as_json() -> str | None:
+        record = call()
+        return record.model_dump_json() if record else None
+
+    text = from_main(as_json)
+    return Record.model_validate_json(text) if text else None  # type: ignore[return-value]
+
+
 @contextmanager
 def on_main(context: AbstractContextManager[T]) -> Iterator[T | None]:
     """Enter the context on the main process alone, and nowhere else before it is entered there."""
@@ -210,7 +223,7 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
                 if not _word_of_failure(store, seconds=2):
                     raise LostProcess("another process of this run ended, by a kill perhaps") from None
         if end.status != "done":
-            store.compare_set(FAILURE, "", json.dumps(end.as_record()))
+            store.compare_set(FAILURE, "", json.dumps(asdict(end)))
     except (UserError, OSError):
         store.compare_set(FAILURE, "", json.dumps(None))
         raise

@@ -1,7 +1,7 @@
 """Trains one run: from its settings to weights, curve, diagnostics and training.json."""
 
 import sys
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from harness.experiment.schema import Experiment
 from harness.models.segmenter import state_hash
 from harness.runs.aside import restore, set_aside
 from harness.runs.ending import Ending
-from harness.runs.failures import write_skipped
+from harness.runs.failures import untrained, write_skipped
 from harness.runs.locking import hold, remove_leftovers
-from harness.runs.record import FINISHED, fingerprint, inference_weights, read_json, write_json
-from harness.runs.state import SETTINGS, in_words, settings_in, trained_files
+from harness.runs.record import RECORD, TRAINING, Record, inference_weights, now, write_json
+from harness.runs.state import SETTINGS, finished, in_words, settings_in
 from harness.training import checkpoint, distributed
 from harness.training.board import require_tensorboard
 from harness.training.borrowing import borrow
@@ -46,8 +46,8 @@ def train(
     timeout: float | None = None,
     keep_going: bool = False,
     tensorboard: bool = False,
-) -> dict[str, Any]:
-    """Train `run` to its end, continuing where it was, and return what training.json holds.
+) -> Record:
+    """Train `run` to its end, continuing where it was, and return its record, which training.json holds.
 
     Started by torchrun on several processes, it is one run on all of them, whose main process writes; the others return
     the same record, but for times and for what is each process's own.
@@ -76,18 +76,15 @@ def train(
         distributed.start(device)
         dataset = datasets.load(run.dataset, root)
         verified = distributed.from_main(lambda: _verified(experiment, run, dataset, results, keep_going))
-        if "skipped" in verified:
-            return dict(verified["skipped"])
+        if (reason := verified.get("skipped")) is not None:
+            return distributed.record_from_main(lambda: write_skipped(experiment, run, folder, reason))
         settings["data"] = verified["fingerprint"]
         trainer = distributed.main_first(
             lambda: Trainer(settings, len(dataset.classes), device, weights, machine.graphs)
         )
         settings["initial_weights"] = trainer.network.initial_weights_sha256
-        finished = distributed.from_main(lambda: _begun(folder, settings, restart))
-        if finished is not None:
-            return finished
-        if not restart and (borrowed := distributed.from_main(lambda: borrow(experiment, run, results, settings))):
-            return borrowed
+        if made := distributed.record_from_main(lambda: _made_before(experiment, run, results, settings, restart)):
+            return made
         cache = results / "cache"
         job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer)
         job.timeout, job.tensorboard = timeout, tensorboard
@@ -98,7 +95,7 @@ def train(
 def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path, keep_going: bool) -> dict[str, Any]:
     """The verify.json of the data set, which is rendered if it is a generated one.
 
-    With `keep_going`, where data is missing or wrong, {"skipped": the record of the run that is not made}.
+    With `keep_going`, where data is missing or wrong, {"skipped": why}.
     """
     schedule = experiment.schedule_of(run.dataset, run.model)
     if schedule.batch % distributed.number():
@@ -112,21 +109,26 @@ def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path,
     except UserError as error:
         if not keep_going:
             raise
-        return {"skipped": write_skipped(experiment, run, run.folder(results), str(error))}
+        return {"skipped": str(error)}
 
 
-def _begun(folder: Path, settings: dict[str, Any], restart: bool) -> dict[str, Any] | None:
-    """Make a run's folder one of these settings; returns the record of a training that is over, else None.
+def _made_before(
+    experiment: Experiment, run: Run, results: Path, settings: dict[str, Any], restart: bool
+) -> Record | None:
+    """The record of a training with these settings that is over, here or in another experiment; else None.
 
-    What was made with other settings, or all with `restart`, is set aside. A run that was set aside and has these
-    settings is taken back.
+    What the run's folder holds of other settings, or at all with `restart`, is set aside; a run that was set aside and
+    has these settings is moved back.
     """
+    folder = run.folder(results)
     remove_leftovers(folder)
     if (why := _why_not_continued(folder, settings, restart)) and (place := set_aside(folder)):
         print(f"{why}: what {folder} held is kept as {place.name}", file=sys.stderr, flush=True)
     if not restart and (place := restore(folder, settings)):
         print(f"these settings were trained before: {folder} is {place.name} again", file=sys.stderr, flush=True)
-    return _finished(folder)
+    if (found := finished(folder)) is not None or restart:
+        return found
+    return borrow(experiment, run, results, settings)
 
 
 def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:
@@ -139,7 +141,7 @@ def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> st
     if changed := in_words(asked, made, asked["method"]):
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         return f"trained with other settings, {', '.join(changed[:3])}{more}"
-    if not (folder / "training.json").exists() and not (folder / "checkpoints").exists() and not _begins(folder):
+    if not (folder / TRAINING).exists() and not (folder / "checkpoints").exists() and not _begins(folder):
         return "a record without the run"
     # What the network made of pixels before training is seen at its start alone.
     return "" if (folder / EMBEDDINGS).exists() or _begins(folder) else f"{EMBEDDINGS} is gone"
@@ -158,43 +160,39 @@ def _settings_of(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], keep_going: bool) -> dict[str, Any]:
-    started, origin = datetime.now(UTC).isoformat(timespec="seconds"), provenance(str(job.device))
+def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], keep_going: bool) -> Record:
+    started, origin = now(), provenance(str(job.device))
     settings, dataset = job.settings, job.dataset
     loaded = job.trainer.network.initial_weights
 
-    def record_of(end: Ending, weights_hash: str | None) -> dict[str, Any]:
-        return {
-            "key": run.key(),
-            "method": settings["method"],
-            "options": settings["options"],
-            **end.as_record(),
-            "iterations": job.done,
-            "processes": distributed.number(),
-            "micro_batch": job.trainer.micro_batch,
-            "weights_hash": weights_hash,
-            "initial_weights": loaded.as_record() if loaded else None,
-            "protocols": list(experiment.protocols),
-            "absent": experiment.absent,
-            "root": str(dataset.folder().resolve()),
-            "class_pixels": list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
-            "settings": settings,
-            "fingerprint": fingerprint(settings),
-            "provenance": origin
+    def record_of(end: Ending, weights_hash: str | None) -> Record:
+        return untrained(
+            experiment,
+            run,
+            **asdict(end),
+            iterations=job.done,
+            processes=distributed.number(),
+            micro_batch=job.trainer.micro_batch,
+            weights_hash=weights_hash,
+            initial_weights=loaded.as_record() if loaded else None,
+            root=str(dataset.folder().resolve()),
+            class_pixels=list(verified["splits"][dataset.train_split]["class_pixels"].values())[:-1],
+            settings=settings,
+            provenance=origin
             | {"data_fingerprint": settings["data"], "initial_weights_sha256": settings["initial_weights"]}
             | {"deterministic": job.machine.deterministic, "undetermined": sorted(job.machine.undetermined)}
             | (_on_the_gpu(job) if job.device.type == "cuda" else {}),
-            "started": started,
-            "seconds": round(job.seconds, 1),
-            "gpu_hours": gpu_hours(job.seconds, job.device),
-            "energy": job.energy,
-        }
+            started=started,
+            seconds=round(job.seconds, 1),
+            gpu_hours=gpu_hours(job.seconds, job.device),
+            energy=job.energy,
+        )
 
     def give_up(end: Ending) -> None:
-        write_json(job.folder / "training.json", record_of(end, None))
+        record_of(end, None).save(job.folder / TRAINING)
 
     if is_main():
-        (job.folder / "record.json").unlink(missing_ok=True)  # of an earlier try
+        (job.folder / RECORD).unlink(missing_ok=True)  # of an earlier try
         write_json(job.folder / SETTINGS, {"key": run.key(), "settings": settings})
     with distributed.ending_together(give_up, status=0 if keep_going else 1) as end:
         job.finish()
@@ -204,8 +202,8 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
     if is_main():
         if job.history.rows:
             job.history.write(job.folder)
-        write_json(job.folder / "training.json", record)
-        if record["status"] == "done":
+        record.save(job.folder / TRAINING)
+        if record.status == "done":
             (job.folder / SETTINGS).unlink(missing_ok=True)
     return record
 
@@ -221,16 +219,6 @@ def _on_the_gpu(job: Job) -> dict[str, Any]:
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
     }
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """What training.json holds of a training that would end the same way again; None without it or its files."""
-    if not (folder / "training.json").exists():
-        return None
-    found = read_json(folder / "training.json")
-    if found["status"] == "done" and not all(path.exists() for path in trained_files(folder)):
-        return None
-    return found if found["status"] in FINISHED else None
 
 
 def _export(trainer: Trainer, folder: Path) -> str:

@@ -20,7 +20,7 @@ from harness import datasets
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts
 from harness.evaluation.objects import SIZES
 from harness.experiment.schema import Experiment
-from harness.runs.record import write_json
+from harness.runs.record import Record
 
 IMAGES = 200
 RECORDS = 300
@@ -58,7 +58,8 @@ def write_records(experiment, results):
         confusion = luck.integers(1, 10**6, (len(classes), len(classes)))
         np.savez_compressed(folder / "confusion.npz", **dict.fromkeys(experiment.protocols, confusion))
         write_curve(folder / "curve.csv", luck)
-        write_json(folder / "record.json", {"status": "done", "settings": experiment.settings(run)})
+        record = Record(key=run, method="", status="done", settings=experiment.settings(run))
+        record.save(folder / "record.json")
         written.append(folder / "counts.npz")
     return written
 

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from run_files import edit
 
 from harness import datasets
 from harness.checks import reproduce
@@ -8,8 +9,9 @@ from harness.checks.reproduce import Beginning, Comparison, begin, describe, sho
 from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
+from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
-from harness.runs.record import read_json, write_json
+from harness.runs.record import Provenance, Record
 from harness.training.train import train
 
 MACHINE = Machine("cpu", threads=1)
@@ -67,28 +69,23 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
         folders[arm] = run.folder(tmp_path)
 
     for arm, seconds in (("cross_entropy", 9.0), ("late", 4.0)):
-        record = read_json(folders[arm] / "record.json")
-        write_json(folders[arm] / "record.json", record | {"seconds": seconds})
-    record = read_json(folders["late"] / "record.json")
-    device = record["provenance"]["device"]
+        edit(folders[arm] / "record.json", seconds=seconds)
+    record = Record.load(folders["late"] / "record.json")
+    made = record.provenance.model_dump()
+    device = made["device"]
     here, gpu = {"type": "cpu", "name": device["name"]}, {"type": "cuda"}
     assert shortest(tmp_path, here) == shortest(tmp_path, gpu) == folders["late"]
     for other in (gpu, {"name": "another processor"}):
-        write_json(
-            folders["late"] / "record.json",
-            record | {"provenance": record["provenance"] | {"device": device | other}},
-        )
+        edit(folders["late"] / "record.json", provenance=made | {"device": device | other})
         assert shortest(tmp_path, here) == folders["cross_entropy"]  # of those that were trained on such a device
         assert shortest(tmp_path, device | other) == folders["late"]
     assert list(trained(tmp_path, here | {"name": "a third one"})) == list(folders.values())
     assert list(trained(tmp_path, here | {"model": "of no record"})) == [folders["cross_entropy"]]
-    write_json(folders["late"] / "record.json", record)
+    record.save(folders["late"] / "record.json")
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, [])
     assert (found.differs, found.same_bits, found.passed) == ([], True, True)
 
-    record = read_json(folders["late"] / "record.json")
-    other = record["provenance"] | {"python": "3.9.1"}
-    write_json(folders["late"] / "record.json", record | {"weights_hash": "0" * 64, "provenance": other})
+    edit(folders["late"] / "record.json", weights_hash="0" * 64, provenance=made | {"python": "3.9.1"})
     found = reproduce.reproduce(folders["late"], tmp_path / "again", root, MACHINE, ["whole"])  # not trained again
     assert (found.same_bits, found.passed) == (False, True)
     assert len(found.differs) == 1 and "3.9.1" in found.differs[0]
@@ -113,11 +110,12 @@ def test_a_run_is_made_again_from_its_record_alone(experiment_file, tiny_data, t
 
 
 def test_on_a_gpu_the_same_bits_are_not_due():
-    settings = {"python": "3.12.3", "packages": {"torch": "2.11.0"}, "device": {"type": "cuda", "name": "H100"}}
-    [said] = reproduce._differing_machine({"provenance": settings}, settings)
+    known = {"key": Run("e", "d", "m", "a", 0), "method": "cross_entropy", "status": "done", "settings": {}}
+    made = Provenance(python="3.12.3", packages={"torch": "2.11.0"}, device={"type": "cuda", "name": "H100"})
+    [said] = reproduce._differing_machine(Record(**known, provenance=made), made)
     assert "the order in which a GPU adds" in said
-    settings |= {"device": {"type": "cpu", "name": "EPYC"}}
-    assert reproduce._differing_machine({"provenance": settings}, settings) == []
+    made = Provenance(python="3.12.3", device={"type": "cpu", "name": "EPYC"})
+    assert reproduce._differing_machine(Record(**known, provenance=made), made) == []
 
 
 FORMER = {  # {method: {option in the committed records: its name now}}, written down by hand
@@ -133,9 +131,9 @@ FORMER["pixel_contrast_synthetic"] = FORMER["pixel_contrast"]
 def test_every_committed_record_can_be_made_again_whatever_its_options_were_called(repository):
     found = 0
     for path in sorted((repository / "results" / "reference").rglob("record.json")):
-        record = read_json(path)
-        former, options = FORMER.get(record["method"], {}), record["settings"]["options"]
-        experiment, run = reproduce.experiment_of(record, list(record["scores"]))
+        record = Record.load(path)
+        former, options = FORMER.get(record.method, {}), record.settings["options"]
+        experiment, run = reproduce.experiment_of(record, list(record.scores))
         settings = experiment.settings(run)
         for name, value in options.items():
             assert settings["options"][former.get(name, name)] == value

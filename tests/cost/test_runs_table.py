@@ -1,10 +1,12 @@
 import csv
+from dataclasses import replace
 
 import pytest
+from run_files import edit
 
 from harness.experiment.run import Run
 from harness.reporting.costs.runs import write_runs_table
-from harness.runs.record import read_json, write_json
+from harness.runs.record import write_json
 
 
 @pytest.fixture
@@ -14,8 +16,9 @@ def trained(tmp_path):
     def write(arm, seed, seconds, kind="cpu", **energy):
         run = Run("trial", "camvid", "lite0_fpn", arm, seed)
         device = {"type": kind, "name": {"cpu": "A processor", "cuda": "A GPU"}[kind], "threads": 2}
-        content = {"key": run.key(), "status": "done", "iterations": 10, "seconds": seconds, "energy": energy}
-        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": {"device": device}})
+        content = {"key": run.key(), "method": "cross_entropy", "settings": {}, "status": "done", "iterations": 10}
+        content |= {"seconds": seconds, "energy": energy, "provenance": {"device": device}}
+        write_json(run.folder(tmp_path) / "training.json", content)
 
     return write
 
@@ -50,7 +53,7 @@ def test_energy_of_a_part_of_a_run_is_no_sum(trained, tmp_path):
     trained("plain", 0, 1000, processor=counted(3.6e6, 1000))
     trained("plain", 1, 1000, processor=counted(3.6e6, 400))
     rows, lines = read(write_runs_table("trial", tmp_path))
-    assert rows["plain", "1"]["processor_counted_seconds"] == "400"
+    assert rows["plain", "1"]["processor_counted_seconds"] == "400.0"
     assert lines[0][-1] == ""
     trained("plain", 1, 1000, processor=counted(1.8e6, 1000))
     assert read(write_runs_table("trial", tmp_path))[1][0][-1] == "1.5"
@@ -59,10 +62,10 @@ def test_energy_of_a_part_of_a_run_is_no_sum(trained, tmp_path):
 def test_a_run_says_its_gpu_hours_itself_and_a_skipped_one_is_left_out(trained, tmp_path):
     trained("plain", 0, 3600, "cuda")
     run = Run("trial", "camvid", "lite0_fpn", "plain", 0)
-    content = read_json(run.folder(tmp_path) / "training.json")
-    write_json(run.folder(tmp_path) / "training.json", content | {"gpu_hours": 4.0})  # of four GPUs
-    skipped = {"key": run.key() | {"seed": 1}, "status": "skipped", "provenance": {}, "seconds": 0.0}
-    write_json(Run("trial", "camvid", "lite0_fpn", "plain", 1).folder(tmp_path) / "training.json", skipped)
+    record = edit(run.folder(tmp_path) / "training.json", gpu_hours=4.0)  # of four GPUs
+    other = replace(run, seed=1)
+    skipped = record.but(key=other, status="skipped", provenance=None, seconds=0.0)
+    skipped.save(other.folder(tmp_path) / "training.json")
     rows, lines = read(write_runs_table("trial", tmp_path))
     assert list(rows) == [("plain", "0")] and rows["plain", "0"]["gpu_hours"] == "4.0"
     assert lines == [["lite0\\_fpn, camvid, plain", "A GPU", "1", "4", "", "", ""]]

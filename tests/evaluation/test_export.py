@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from run_files import make_record
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -33,8 +34,7 @@ def trained(experiment_file, tiny_data, tmp_path):
         path = inference_weights(folder)
         path.parent.mkdir(parents=True)
         save_file(state, path)
-        content = {"key": run.key(), "status": "done", "settings": settings, "weights_hash": state_hash(state)}
-        write_json(folder / "training.json", content)
+        make_record(experiment, run, weights_hash=state_hash(state)).save(folder / "training.json")
         return folder, trainer.network.eval()
 
     return train

@@ -7,6 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from run_files import make_record
 
 from harness import cli, datasets
 from harness.comparison import cells
@@ -179,8 +180,7 @@ def test_a_record_that_was_handed_in_without_weights_is_refused_even_with_restar
         run.folder(tmp_path).mkdir(parents=True, exist_ok=True)
         (run.folder(tmp_path) / name).write_text("")
         if name == "record.json":
-            settings = experiment.settings(run)
-            write_json(run.folder(tmp_path) / name, {"method": "contextrast", "settings": settings, "status": "done"})
+            make_record(experiment, run).save(run.folder(tmp_path) / name)
     before = {path.name: path.read_bytes() for path in run.folder(tmp_path).iterdir()}
     for restart in (False, True):
         with pytest.raises(UserError, match=r"contextrast/seed0 holds a trained run") as refusal:

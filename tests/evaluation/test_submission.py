@@ -8,7 +8,8 @@ from harness import datasets
 from harness.compute.machine import Machine
 from harness.datasets.images import read_label
 from harness.errors import UserError
-from harness.runs.record import write_json
+from harness.experiment.run import Run
+from harness.runs.record import Record
 
 CITYSCAPES_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]  # of labels.py
 SIZE = (32, 48)
@@ -51,9 +52,9 @@ def make_run(tmp_path):
 
     def make(dataset, root, status="done", weights=True, **schedule):
         folder = tmp_path / "run"
-        training = {"key": {"dataset": dataset, "model": "hrnet_tiny"}, "status": status, "root": str(root)}
-        training |= {"protocols": ["whole"], "absent": "skip", "class_pixels": None}
-        training |= {"settings": {"schedule": {"crop": [24, 36]} | schedule}, "weights_hash": None}
+        settings = {"schedule": {"iterations": 1, "batch": 1, "crop": [24, 36], "learning_rate": 0.1} | schedule}
+        known = {"key": Run("e", dataset, "hrnet_tiny", "a", 0), "method": "cross_entropy", "settings": settings}
+        training = Record(**known, status=status, root=str(root), protocols=["whole"])
         if weights:
             import torch
             from safetensors.torch import save_file
@@ -68,8 +69,8 @@ def make_run(tmp_path):
             inference_weights(folder).parent.mkdir(parents=True)
             state = {name: each.contiguous() for name, each in network.inference_state().items()}
             save_file(state, inference_weights(folder))
-            training["weights_hash"] = state_hash(state)
-        write_json(folder / "training.json", training)
+            training = training.but(weights_hash=state_hash(state))
+        training.save(folder / "training.json")
         return folder
 
     return make

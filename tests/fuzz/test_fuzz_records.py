@@ -33,10 +33,16 @@ def runs(experiment_file, tmp_path):
         tables = {name: random.integers(1, 99, (3, 2, 3)) for name in TABLES}
         counts = Counts(["a", "b", "c"], classes, {"whole": tables})
         save_counts(folder, counts, {"whole": np.ones((2, 2), np.int64)})
-        provenance = {"device": {"type": "cpu", "name": "CPU", "threads": 1}, "data_fingerprint": "d"}
+        provenance = {"device": {"type": "cpu", "name": "CPU", "threads": 1}, "data_fingerprint": "d" * 64}
         settings = experiment.settings(run) | {"data": "d", "initial_weights": None}
         training = {"key": run.key(), "method": settings["method"], "options": settings["options"], "status": "done"}
-        training |= {"reason": None, "iterations": 10, "weights_hash": "h", "settings": settings, "fingerprint": "f"}
+        training |= {
+            "reason": None,
+            "iterations": 10,
+            "weights_hash": "0" * 64,
+            "settings": settings,
+            "fingerprint": "f" * 64,
+        }
         training |= {"provenance": provenance, "started": "2026-01-01T00:00:00+00:00", "seconds": 5.0}
         of_training = {"protocols": ["whole"], "absent": "skip", "root": str(tmp_path), "class_pixels": [5, 5]}
         write_json(folder / "training.json", training | of_training)

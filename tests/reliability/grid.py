@@ -12,7 +12,7 @@ from pathlib import Path
 import jobs
 
 from harness.experiment.schema import Experiment
-from harness.runs.record import read_json
+from harness.runs.record import Record
 
 AT_A_TIME = 2
 
@@ -69,9 +69,9 @@ def run_grid(processes, given, results, kill_every=None, kills=1_000_000):
         killer.kill()
     outcome.seconds = time.monotonic() - began
     for run in runs:
-        record = read_json(run.folder(results) / "record.json")
-        outcome.hashes[str(run)] = record["weights_hash"], record["scores"]
-        outcome.statuses[record["status"]] += 1
+        record = Record.load(run.folder(results) / "record.json")
+        outcome.hashes[str(run)] = record.weights_hash, record.scores
+        outcome.statuses[record.status] += 1
     return outcome
 
 

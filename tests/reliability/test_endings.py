@@ -21,7 +21,7 @@ from harness.experiment.schema import Experiment
 from harness.models.segmenter import state_hash
 from harness.runs.ending import Terminated, TimedOut, ending
 from harness.runs.locking import hold
-from harness.runs.record import inference_weights, read_json, refuse_changed_files, write_json
+from harness.runs.record import Record, inference_weights, read_json, write_json
 from harness.runs.status import describe, retry, status_rows
 from harness.training import checkpoint
 from harness.training.train import train
@@ -117,10 +117,10 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batc
     experiment = Experiment.load(experiment_file(datasets=["tiny"], schedule=schedule))
     seen = small_memory(monkeypatch, fits=2)
     record, folder = fit(experiment, tmp_path)
-    assert (record["status"], record["micro_batch"], record["settings"]["schedule"]["batch"]) == ("done", 2, 4)
+    assert (record.status, record.micro_batch, record.settings["schedule"]["batch"]) == ("done", 2, 4)
     assert seen == [4] + 4 * [2, 2]
     assert "trying 2, the batch stays 4" in capsys.readouterr().err
-    assert read_json(folder / "training.json")["micro_batch"] == 2
+    assert Record.load(folder / "training.json").micro_batch == 2
     # An interrupted run goes on with what fitted, and ends in the same bits.
     again = tmp_path / "again"
     with monkeypatch.context() as patch:
@@ -128,15 +128,15 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batc
         with pytest.raises(KeyboardInterrupt):
             fit(experiment, again)
     seen.clear()
-    assert fit(experiment, again)[0]["weights_hash"] == record["weights_hash"]
+    assert fit(experiment, again)[0].weights_hash == record.weights_hash
     assert seen == 2 * [2, 2]
 
 
 def test_a_micro_batch_that_batch_norm_refuses_is_out_of_memory(experiment, tmp_path, monkeypatch):
     small_memory(monkeypatch, fits=1)  # the coarsest maps of a crop of 32 pixels have one value a channel
     record, _ = fit(experiment, tmp_path)
-    assert (record["status"], record["micro_batch"]) == ("out_of_memory", 1)
-    assert "batch norm has one value" in record["reason"]
+    assert (record.status, record.micro_batch) == ("out_of_memory", 1)
+    assert "batch norm has one value" in record.reason
 
 
 def test_a_run_that_fits_with_no_micro_batch_is_out_of_memory(experiment, tmp_path, monkeypatch):
@@ -145,8 +145,8 @@ def test_a_run_that_fits_with_no_micro_batch_is_out_of_memory(experiment, tmp_pa
 
     monkeypatch.setattr(Trainer, "_backward", never)
     record, _ = fit(experiment, tmp_path)
-    assert (record["status"], record["reason"]) == ("out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB")
-    assert any("trying 1" in line for line in record["log_tail"])
+    assert (record.status, record.reason) == ("out_of_memory", "CUDA out of memory. Tried to allocate 2 GiB")
+    assert any("trying 1" in line for line in record.log_tail)
     assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "out_of_memory"
 
 
@@ -175,11 +175,11 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(experiment, mon
 def test_a_run_that_takes_too_long_is_a_timeout_and_goes_on_from_there(experiment, tmp_path):
     whole = fit(experiment, tmp_path / "whole")[0]
     record, _ = fit(experiment, tmp_path / "late", timeout=1e-9)
-    assert (record["status"], record["iterations"]) == ("timeout", 1)
-    assert "not at its end" in record["reason"]
-    while record["status"] == "timeout":
+    assert (record.status, record.iterations) == ("timeout", 1)
+    assert "not at its end" in record.reason
+    while record.status == "timeout":
         record, _ = fit(experiment, tmp_path / "late", timeout=1e-9)
-    assert (record["status"], record["weights_hash"]) == ("done", whole["weights_hash"])
+    assert (record.status, record.weights_hash) == ("done", whole.weights_hash)
 
 
 def test_missing_data_is_a_mistake_of_one_run_and_a_record_of_one_of_many(experiment, tiny_data, tmp_path):
@@ -187,23 +187,23 @@ def test_missing_data_is_a_mistake_of_one_run_and_a_record_of_one_of_many(experi
     with pytest.raises(UserError, match="train"):
         fit(experiment, tmp_path)
     record, folder = fit(experiment, tmp_path, keep_going=True)
-    assert record["status"] == "skipped"
-    assert "train" in record["reason"]
-    assert evaluate(folder, CPU)["status"] == "skipped"
+    assert record.status == "skipped"
+    assert "train" in record.reason
+    assert evaluate(folder, CPU).status == "skipped"
     row = rows_by_arm(experiment, tmp_path)["cross_entropy"]
-    assert (row.status, row.reason) == ("skipped", " ".join(record["reason"].split()))
+    assert (row.status, row.reason) == ("skipped", " ".join(record.reason.split()))
     # Snakemake verifies again when verify.json is gone.
     report = datasets.report_path("tiny", tmp_path)
     assert json.loads(report.read_text())["status"] == "failed"
     assert retry(tmp_path, [row]) == [row]
     assert not report.exists()
     shutil.move(tiny_data / "elsewhere", tiny_data / "train")
-    assert fit(experiment, tmp_path)[0]["status"] == "done"
+    assert fit(experiment, tmp_path)[0].status == "done"
     # A finished run is not lost when its data goes.
     shutil.move(tiny_data / "train", tiny_data / "elsewhere")
     with pytest.raises(UserError, match="train"):
         fit(experiment, tmp_path, keep_going=True)
-    assert read_json(folder / "training.json")["status"] == "done"
+    assert Record.load(folder / "training.json").status == "done"
 
 
 def test_an_evaluation_that_fails_is_a_record_and_retry_runs_it_again(experiment, tiny_data, tmp_path, monkeypatch):
@@ -211,26 +211,26 @@ def test_an_evaluation_that_fails_is_a_record_and_retry_runs_it_again(experiment
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "predicted", lambda *_: 1 / 0)
         record = evaluate(folder, CPU)
-    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: division by zero")
-    assert record["scores"] == {}
-    assert record["log_tail"][-1] == "ZeroDivisionError: division by zero"
+    assert (record.status, record.reason) == ("failed", "ZeroDivisionError: division by zero")
+    assert record.scores == {}
+    assert record.log_tail[-1] == "ZeroDivisionError: division by zero"
     rows = status_rows(tmp_path, [experiment])
     assert [(row.arm, row.status) for row in rows] == [("cross_entropy", "failed"), ("contextrast", "not run")]
-    assert rows[0].log_tail[-1] == record["log_tail"][-1]
+    assert rows[0].log_tail[-1] == record.log_tail[-1]
     assert "failed: ZeroDivisionError" in describe(rows)
     assert [row.arm for row in retry(tmp_path, rows)] == ["cross_entropy"]
     assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "not evaluated"
     assert (folder / "training.json").exists()
-    assert evaluate(folder, CPU)["status"] == "done"
+    assert evaluate(folder, CPU).status == "done"
     assert rows_by_arm(experiment, tmp_path)["cross_entropy"].status == "done"
 
     # What a record was made with is what is read later.
-    record = read_json(folder / "record.json")
-    refuse_changed_files(folder, record)
+    record = Record.load(folder / "record.json")
+    record.refuse_changed_files(folder)
     with (folder / "counts.npz").open("ab") as file:
         file.write(b"0")
     with pytest.raises(UserError, match=r"counts\.npz is not the file"):
-        refuse_changed_files(folder, record)
+        record.refuse_changed_files(folder)
 
 
 def test_a_failed_training_is_listed_with_its_log_and_retried(experiment, tmp_path, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_folder_of_another_schema_version_and_a_changed_record_are_refused(exp
     with pytest.raises(UserError, match="another schema than 1"):
         evaluate(folder, CPU)
     write_json(path, content)
-    assert evaluate(folder, CPU)["status"] == "done"
+    assert evaluate(folder, CPU).status == "done"
     path.write_text('{"schema": 2}')
     fit(experiment, tmp_path)  # trains anew, and keeps what it cannot read
     (kept,) = folder.parent.glob("seed0.stale-*")
@@ -339,7 +339,7 @@ def test_nothing_is_written_below_a_data_root(experiment, tiny_data, tmp_path):
 
     before = state()
     _, folder = fit(experiment, tmp_path / "out")
-    assert evaluate(folder, CPU)["status"] == "done"
+    assert evaluate(folder, CPU).status == "done"
     assert state() == before
 
 
@@ -394,7 +394,7 @@ def test_training_on_a_disk_that_fills_up_goes_on_when_there_is_room(experiment,
     finally:
         subprocess.run(["umount", str(small)], check=True)
     assert kept is None or kept["iteration"] in (4, 8)
-    assert record["weights_hash"] == fit(experiment, tmp_path / "roomy")[0]["weights_hash"]
+    assert record.weights_hash == fit(experiment, tmp_path / "roomy")[0].weights_hash
 
 
 def test_sigterm_leaves_by_the_command_line_with_status_143_and_a_checkpoint(

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from run_files import make_record
 
 from harness import datasets
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, count_image, stack
 from harness.experiment.schema import Experiment
-from harness.runs.record import write_json
 from harness.statistics.scores import score
 
 CLASSES = ("Sky", "Road", "Sign_Symbol", "Never")  # "Never" is in no image
@@ -123,25 +123,13 @@ def _write_run(
     luck = np.random.default_rng([seed, len(arm), sum(map(ord, arm + model + dataset))])
     if curve:
         _write_curve(folder / "curve.csv", arm, luck, iterations=50 if status == "done" else 30)
-    record = {
-        "key": run.key(),
-        "method": experiment.arms[arm].method,
-        "options": experiment.arms[arm].options,
-        "status": status,
-        "reason": reason,
-        "iterations": 50,
-        "absent": experiment.absent,
-        "settings": experiment.settings(run),
-        "scores": {},
-        "per_class": {},
-    }
+    known: dict[str, Any] = {"status": status, "reason": reason, "absent": experiment.absent, "scores": {}}
+    known |= {"per_class": {}, "initial_weights": initial_weights}
     if device:
-        packages = {"torch": "2.13.0"}
-        record["provenance"] = {"commit": "c0ffee" * 7, "packages": packages, "device": {"type": "cpu", "name": device}}
+        known["provenance"] = {"commit": "c0ffee1" * 6, "packages": {"torch": "2.13.0"}}
+        known["provenance"]["device"] = {"type": "cpu", "name": device}
     if source is not None:
-        record["settings"]["method_source"] = source
-    if initial_weights is not None:
-        record["initial_weights"] = initial_weights
+        known["settings"] = {"method_source": source}
     own_skill = skill + luck.normal(0, 0.01)
     tables = {
         protocol: {
@@ -154,8 +142,8 @@ def _write_run(
     if status == "done":
         counts.save(folder / "counts.npz")
         for protocol, of_protocol in tables.items():
-            record["scores"][protocol], record["per_class"][protocol] = score(of_protocol, classes, experiment.absent)
-    write_json(folder / "record.json", record)
+            known["scores"][protocol], known["per_class"][protocol] = score(of_protocol, classes, experiment.absent)
+    make_record(experiment, run, **known).save(folder / "record.json")
     return counts
 
 

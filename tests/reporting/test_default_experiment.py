@@ -24,8 +24,8 @@ def test_the_report_shows_every_method(repository, tiny_data, tmp_path):
     for run in experiment.runs():
         train(experiment, run, tmp_path, machine, root=tiny_data)
         record = evaluate(run.folder(tmp_path), machine)
-        assert record["status"] == "done", record["reason"]
-        miou[run.arm] = record["scores"]["whole"]["miou"]
+        assert record.status == "done", record.reason
+        miou[run.arm] = record.scores["whole"]["miou"]
     measured = measure(experiment, tmp_path)
     write_tables(experiment, tmp_path)
     write_examples(experiment, tmp_path)

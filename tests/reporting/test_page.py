@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from run_files import edit
 
 from harness.comparison import Cell, cells
 from harness.datasets.pictures import painted
@@ -25,7 +26,6 @@ from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, number
 from harness.reporting.page.gallery import gallery
 from harness.reporting.page.leaderboard import answer, title
-from harness.runs.record import write_json
 from harness.statistics.interval import Gain
 from harness.statistics.scores import miou, miou_of
 
@@ -215,11 +215,8 @@ def test_commit_and_data_of_a_run_are_told(make_experiment, write_run, tmp_path)
     experiment = make_experiment(seeds=[0])
     write_run(experiment, tmp_path, "plain", 0)
     path = experiment.run("scenes", "lite0_fpn", "plain", 0).folder(tmp_path) / "record.json"
-    record = json.loads(path.read_text())
-    for key in ("schema", "record_hash"):
-        record.pop(key, None)
-    record["provenance"] = {"commit": "c" * 40, "dirty": True, "data_fingerprint": "d" * 64, "device": {"name": "CPU"}}
-    write_json(path, record)
+    known = {"commit": "c" * 40, "dirty": True, "data_fingerprint": "d" * 64}
+    edit(path, provenance=known | {"device": {"type": "cpu", "name": "CPU"}})
     text = write_page(experiment, tmp_path).read_text(encoding="utf-8")
     facts = json.loads(re.search(r'id="runs">(.*?)</script>', text, re.S)[1])["scenes/lite0_fpn/plain/seed0"]
     assert facts["commit"] == "c" * 40 + " with changes that are in no commit"

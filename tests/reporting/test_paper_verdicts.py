@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from run_files import make_record
 from scipy import stats
 
 from harness.evaluation.counts import Counts
@@ -13,7 +14,6 @@ from harness.reporting import verdicts
 from harness.reporting.claims import ablation_claims, claims, measure
 from harness.reporting.published import FOLDER, ablations, figures, training_settings
 from harness.reporting.tables import write_tables
-from harness.runs.record import write_json
 from harness.statistics.interval import Gain, critical, gains
 
 PIXELS = 10_000  # a hundredth of a point each
@@ -69,8 +69,7 @@ def write_record(experiment, results, dataset, model, arm, seed, miou, status="d
         counts = {protocol: dict.fromkeys(tables, table) for protocol in experiment.protocols}
         Counts([f"a_{number:03d}" for number in range(20)], ("only",), counts).save(folder / "counts.npz")
     reason = None if status == "done" else "loss is not finite at iteration 7"
-    record = {"key": run.key(), "settings": experiment.settings(run), "status": status, "reason": reason}
-    write_json(folder / "record.json", record)
+    make_record(experiment, run, status, reason=reason).save(folder / "record.json")
 
 
 def write_records(experiment, results):

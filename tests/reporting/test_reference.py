@@ -13,7 +13,7 @@ from browser import CHROMIUM, browsing
 from harness.experiment.schema import Experiment
 from harness.reporting.repeats import write_repeats
 from harness.reporting.tables import write_tables
-from harness.runs.record import read_json
+from harness.runs.record import Record
 from harness.statistics.scores import score
 
 REPOSITORY = Path(__file__).parents[2]
@@ -140,14 +140,14 @@ def test_the_reference_records_scores_follow_from_their_counts():
     folders = [path.parent for path in REFERENCE.rglob("record.json")]
     assert folders
     for folder in folders:
-        record, counts = read_json(folder / "record.json"), Counts.load(folder / "counts.npz")
+        record, counts = Record.load(folder / "record.json"), Counts.load(folder / "counts.npz")
         for protocol, tables in counts.tables.items():
-            scores, per_class = score(tables, counts.classes, record["absent"])
-            stored = record["scores"][protocol]
+            scores, per_class = score(tables, counts.classes, record.absent)
+            stored = record.scores[protocol]
             # Metrics that came after a record are not in it.
             shared = stored.keys() & scores.keys()
             assert {"miou", "pixel_accuracy", "boundary_miou@3px"} <= shared
             assert {name: scores[name] for name in shared} == {name: stored[name] for name in shared}
-            of_classes = record["per_class"][protocol]
+            of_classes = record.per_class[protocol]
             assert {name: per_class[name] for name in of_classes} == of_classes
-        assert record["provenance"]["dirty"] is False
+        assert record.provenance.dirty is False

@@ -35,7 +35,8 @@ def record(tmp_path):
             "settings": {"dataset": "d", "model": "m", "method": method, "seed": seed, "method_source": "abc"}
             | {"options": options or {}, "schedule": SCHEDULE}
             | (settings or {}),
-            "provenance": {"device": {"name": device}, "packages": {"torch": "2.13.0"}},
+            "status": "done",
+            "provenance": {"device": {"type": "cpu", "name": device}, "packages": {"torch": "2.13.0"}},
         }
         folder.mkdir(parents=True)
         write_json(folder / "record.json", content)

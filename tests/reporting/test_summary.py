@@ -1,11 +1,12 @@
 """The last screen: what came out, where it is, what to type next; and whether a report is of today's records."""
 
 import pytest
+from run_files import make_record
 
 from harness.experiment.schema import Experiment
 from harness.reporting import made_from
 from harness.reporting.summary import summary
-from harness.runs.record import write_json
+from harness.runs.record import Mark
 
 
 @pytest.fixture
@@ -15,9 +16,8 @@ def experiment(experiment_file):
 
 def leave(experiment, results, arm, seed, miou=None, **more):
     run = experiment.run("scenes", "hrnet_tiny", arm, seed)
-    record = {"key": run.key(), "status": "done", "reason": None, "settings": experiment.settings(run)}
-    record |= {"scores": {} if miou is None else {"whole": {"miou": miou}}} | more
-    write_json(run.folder(results) / "record.json", record)
+    scores = {} if miou is None else {"whole": {"miou": miou}}
+    make_record(experiment, run, scores=scores, **more).save(run.folder(results) / "record.json")
 
 
 def lines(experiment, results):
@@ -37,7 +37,7 @@ def test_it_shows_means_gains_and_what_is_missing(experiment, tmp_path):
 
 
 def test_an_arm_that_is_ill_is_called_so(experiment, tmp_path):
-    collapsed = {"mark": "collapsed", "value": 0.95, "threshold": 0.9}
+    collapsed = Mark("collapsed", 0.95, 0.9)
     leave(experiment, tmp_path, "contextrast", 0, 43.5, health=[collapsed])
     leave(experiment, tmp_path, "contextrast", 1, 43.5, health=[])
     assert lines(experiment, tmp_path)[3].endswith("2 of 2  collapsed (1 of 2 runs)")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from run_files import make_record
 
 from harness.compute import devices
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
 from harness.runs import budget, sharing
 from harness.runs.budget import Budget, multi_process_service, pieces, places, read_budget
-from harness.runs.record import read_json, write_json
+from harness.runs.record import Record
 from harness.runs.state import work_left
 
 # What takes the place of `python -m harness`: a training of STEPS steps that heeds SIGTERM, and leaves a record.
@@ -25,7 +26,8 @@ FAKE = """
     import os, signal, sys, time
     from pathlib import Path
     from harness.runs.locking import hold
-    from harness.runs.record import write_json
+    from harness.experiment.run import Run
+    from harness.runs.record import Record
     arguments = sys.argv[1:]
     if arguments[0] == "verify":
         sys.exit()
@@ -44,8 +46,9 @@ FAKE = """
         for step in range(steps):
             time.sleep(pause)
             lock.tell(step + 1, steps)
-        record = {"status": "done", "settings": {}, "provenance": {}, "scores": {"whole": {}}}
-        write_json(folder / "record.json", record)
+        run = Run(experiment, told["--dataset"], told["--model"], told["--arm"], int(told["--seed"]))
+        record = Record(key=run, method=run.arm, status="done", settings={}, scores={"whole": {}})
+        record.save(folder / "record.json")
 """
 
 
@@ -170,12 +173,10 @@ def test_of_known_pace_only_what_ends_or_reaches_a_checkpoint_is_begun(config, t
 def test_paces_are_those_of_records_on_this_kind_of_device_until_there_are_some(config, tmp_path):
     experiment = Experiment.load(config)
     run = experiment.runs()[0]
-    schedule = experiment.settings(run)["schedule"]
-    record = {"key": run.key(), "method": "cross_entropy", "status": "done", "settings": {"schedule": schedule}}
     for seed, (kind, seconds) in enumerate((("cpu", 30.0), ("cuda", 5.0))):
         path = run.folder(tmp_path).with_name(f"seed{90 + seed}") / "record.json"
-        device = {"provenance": {"device": {"type": kind, "name": kind}}}
-        write_json(path, record | device | {"seconds": seconds, "iterations": 10})
+        made = {"device": {"type": kind, "name": kind}}
+        make_record(experiment, run, method="cross_entropy", provenance=made, seconds=seconds, iterations=10).save(path)
     for on_gpu, pace in ((False, 3.0), (True, 0.5)):
         work = Budget(pieces([config]), tmp_path, on_gpu=on_gpu)
         assert {work._pace(piece) for piece in work.pieces} == {pace}  # of other methods the slowest that is known
@@ -302,5 +303,5 @@ def test_a_call_that_is_ended_keeps_checkpoints_and_the_next_one_goes_on_there(
     ended = subprocess.run([*command, str(moved)], cwd=repository, env=env, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert work_left(Experiment.load(config), run, moved) == ""
-    assert read_json(run.folder(moved) / "record.json")["iterations"] == 60
+    assert Record.load(run.folder(moved) / "record.json").iterations == 60
     assert len((run.folder(moved) / "curve.csv").read_text().splitlines()) == 61

@@ -5,20 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from harness.experiment.run import Run
 from harness.runs.health import (
     COLLAPSED,
     DROWNS,
     MEANING,
     NOT_LEARNT,
     Mark,
-    as_record,
     health_of,
     marks_of,
     marks_of_curve,
     read_curve,
 )
+from harness.runs.record import Record
 
 ROWS = 20
+KNOWN = {"key": Run("e", "d", "m", "a", 0), "method": "contextrast", "status": "done", "settings": {}}
 
 
 def curve(**columns):
@@ -119,7 +121,7 @@ def test_the_marks_of_an_arm_say_how_many_runs_have_them():
 def test_without_a_curve_a_record_is_believed_and_a_damaged_curve_says_nothing(tmp_path):
     mark = Mark(DROWNS, 2.0, 1.0)
     assert health_of(tmp_path) == []
-    assert health_of(tmp_path, {"health": as_record([mark])}) == [mark]
+    assert health_of(tmp_path, Record(**KNOWN, health=[mark])) == [mark]
     (tmp_path / "curve.csv").write_text("iteration,loss\n1,many\n")
     assert health_of(tmp_path) == []
     (tmp_path / "curve.csv").write_text("iteration,loss\n1,\n2,0.5\n")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_files import leave_files
+from run_files import edit, leave_files, make_record
 
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
@@ -22,7 +22,7 @@ from harness.runs.planning import (
     time_limit,
     trained_records,
 )
-from harness.runs.record import read_json, write_json
+from harness.runs.record import Record
 
 GPU, CPU = {"type": "cuda", "name": "GPU"}, {"type": "cpu", "name": "CPU"}
 COSTS = """model,method,dataset,size,inference_parameters,training_parameters,gmacs
@@ -47,11 +47,8 @@ def costs(tmp_path):
 
 def record(experiment, run, name, results, *, seconds=100.0, device=GPU, status="done", energy=None, **settings):
     """Write training.json or record.json of a run as training and evaluation do."""
-    made = experiment.settings(run) | settings | {"data": "x", "initial_weights": None}
-    content = {"key": run.key(), "method": made["method"], "options": made["options"], "status": status}
-    content |= {"reason": None, "iterations": made["schedule"]["iterations"], "settings": made, "seconds": seconds}
-    content |= {"energy": energy or {}, "provenance": {"device": device}}
-    write_json(run.folder(results) / f"{name}.json", content)
+    known = {"seconds": seconds, "energy": energy or {}, "provenance": {"device": device}}
+    make_record(experiment, run, status, settings, **known).save(run.folder(results) / f"{name}.json")
     leave_files(run.folder(results))
 
 
@@ -148,7 +145,10 @@ def test_a_gpus_time_counts_before_a_cpus_and_the_median_of_several(experiment, 
 def test_records_without_a_time_to_learn_from_are_passed_over(experiment, tmp_path):
     """An arm whose predictions were made elsewhere has no schedule; a failed run's time says nothing."""
     external, failed = experiment.runs()[:2]
-    write_json(external.folder(tmp_path) / "record.json", {"status": "done", "settings": {"method": "external"}})
+    settings = {"method": "external"}
+    Record(key=external, method="external", status="done", settings=settings).save(
+        external.folder(tmp_path) / "record.json"
+    )
     record(experiment, failed, "training", tmp_path, status="failed")
     assert measured_times(trained_records(tmp_path)) == {}
 
@@ -216,11 +216,9 @@ def test_measured_memory_and_power_replace_the_estimates(experiment, costs, tmp_
 
 def test_a_runs_own_memory_goes_before_what_was_measured_of_its_setting(experiment, costs, tmp_path):
     first, second = experiment.runs()[:2]
-    provenance = {"device": GPU, "gpu_bytes": 700}
     for run, peak in ((first, 700), (second, 600)):
         record(experiment, run, "training", tmp_path)
-        content = read_json(run.folder(tmp_path) / "training.json")
-        write_json(run.folder(tmp_path) / "training.json", content | {"provenance": provenance | {"gpu_bytes": peak}})
+        edit(run.folder(tmp_path) / "training.json", provenance={"device": GPU, "gpu_bytes": peak})
     folder = tmp_path / "cost" / "training" / "gpu"
     folder.mkdir(parents=True)
     setting = {"model": "hrnet_tiny", "size": [32, 32], "batch": 2, "precision": "float32"}

@@ -10,7 +10,7 @@ import pytest
 
 from harness.experiment.run import Run
 from harness.runs.locking import holder
-from harness.runs.record import read_json
+from harness.runs.record import Record
 
 pytestmark = pytest.mark.slow
 
@@ -67,13 +67,13 @@ def test_a_killed_training_leaves_a_record_that_says_by_what_where_and_what_to_d
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 0  # --keep-going: the rest of the grid goes on
     for name in ("training.json", "record.json"):
-        record = read_json(training.folder / name)
-        assert record["status"] == "failed"
-        for words in (by.name, f"at iteration {record['iterations']} of 100000", why, "status --retry failed"):
-            assert words in record["reason"]
-        assert record["iterations"] >= 4
-    assert record["reason"] in said
-    assert record["log_tail"] == said.splitlines()[: len(record["log_tail"])][-20:]
+        record = Record.load(training.folder / name)
+        assert record.status == "failed"
+        for words in (by.name, f"at iteration {record.iterations} of 100000", why, "status --retry failed"):
+            assert words in record.reason
+        assert record.iterations >= 4
+    assert record.reason in said
+    assert record.log_tail == said.splitlines()[: len(record.log_tail)][-20:]
 
 
 @pytest.mark.parametrize("everyone", [False, True], ids=["the parent", "the process group"])
@@ -82,7 +82,7 @@ def test_sigterm_ends_it_at_a_checkpoint_without_a_record(training, everyone):
     if not everyone:  # by hand the same command continues what was killed
         os.kill(training.worker(), signal.SIGKILL)
         process.communicate(timeout=30)
-        assert read_json(training.folder / "training.json")["status"] == "failed"
+        assert Record.load(training.folder / "training.json").status == "failed"
         process = training.start()
         assert not list(training.folder.parent.glob("*.stale-*"))
     os.killpg(process.pid, signal.SIGTERM) if everyone else process.terminate()

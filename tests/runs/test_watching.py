@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from run_files import leave_files
+from run_files import leave_files, make_record
 
 from harness.experiment.schema import Experiment
 from harness.runs import locking, planning, watching
 from harness.runs.locking import hold, holder, seconds_left
-from harness.runs.record import write_json
 from harness.runs.status import StatusRow, describe, status_rows
 
 WATCH = (
@@ -41,12 +40,10 @@ def experiment(config):
 def finish(experiment, results, arm, status="done", seconds=30.0, **more):
     """Write what a training and an evaluation leave of a run."""
     run = experiment.run("scenes", "hrnet_tiny", arm, 0)
-    settings = experiment.settings(run)
-    record = {"key": run.key(), "method": settings["method"], "status": status, "reason": None, "settings": settings}
-    record |= {"iterations": 10, "seconds": seconds, "provenance": {"device": {"type": "cpu", "name": "CPU"}}}
-    record |= more
+    provenance = {"device": {"type": "cpu", "name": "CPU"}}
     for name in ("training.json", "record.json"):
-        write_json(run.folder(results) / name, record)
+        record = make_record(experiment, run, status, seconds=seconds, provenance=provenance, **more)
+        record.save(run.folder(results) / name)
     leave_files(run.folder(results))
 
 

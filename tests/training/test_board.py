@@ -110,7 +110,7 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, reposit
 def test_training_ends_in_the_same_bits_and_the_curve_is_in_the_events(experiment, stand_in, tmp_path):
     plain, folder = fit(experiment, tmp_path / "plain")
     record, watched = fit(experiment, tmp_path / "board", tensorboard=True)
-    assert record["weights_hash"] == plain["weights_hash"]
+    assert record.weights_hash == plain.weights_hash
     curve = curve_of(folder).drop(columns="seconds")
     pd.testing.assert_frame_equal(curve_of(watched).drop(columns="seconds"), curve, check_exact=True)
     assert not list(folder.glob("tensorboard*"))
@@ -193,7 +193,7 @@ def test_without_memory_for_pictures_the_run_goes_on(experiment, stand_in, tmp_p
 
     monkeypatch.setattr(board, "predict", full)
     record, _ = fit(experiment, tmp_path, tensorboard=True)
-    assert (record["status"], record["micro_batch"]) == ("done", 2)
+    assert (record.status, record.micro_batch) == ("done", 2)
     assert capsys.readouterr().err.count("no memory for TensorBoard's pictures") == 1
     assert stand_in[0].scalars and not stand_in[0].images
 
@@ -227,7 +227,7 @@ def test_tensorboard_itself_reads_every_step_once_after_a_kill(experiment, tmp_p
     whole, reference = fit(experiment, tmp_path / "whole")
     interrupted(experiment, tmp_path / "killed", monkeypatch, at=7, tensorboard=True)
     record, folder = fit(experiment, tmp_path / "killed", tensorboard=True)
-    assert record["weights_hash"] == whole["weights_hash"]
+    assert record.weights_hash == whole.weights_hash
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     told = {event.step: event.value for event in events.Scalars("losses/loss")}

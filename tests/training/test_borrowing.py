@@ -4,7 +4,7 @@ from harness import datasets
 from harness.compute.machine import Machine
 from harness.evaluation.evaluate import evaluate
 from harness.experiment.schema import Experiment
-from harness.runs.record import read_json
+from harness.runs.record import Record
 from harness.training.train import train
 from harness.training.trainer import Trainer
 
@@ -32,18 +32,18 @@ def fit(experiment_file, tiny_data, tmp_path, monkeypatch):
 
 def test_a_run_of_another_experiment_with_the_same_settings_is_not_trained_again(fit, tmp_path):
     first, trained, steps = fit("main")
-    assert steps == trained["iterations"] > 0
+    assert steps == trained.iterations > 0
     second, borrowed, steps = fit("ablation", "protocols=[ms_flip]", "absent=zero")
     assert steps == 0
-    assert borrowed["borrowed_from"] == "main/tiny/hrnet_tiny/cross_entropy/seed0"
-    assert (borrowed["key"], borrowed["protocols"], borrowed["absent"]) == (second.key(), ["ms_flip"], "zero")
+    assert borrowed.borrowed_from == "main/tiny/hrnet_tiny/cross_entropy/seed0"
+    assert (borrowed.key, borrowed.protocols, borrowed.absent) == (second, ["ms_flip"], "zero")
     same = ("weights_hash", "settings", "fingerprint", "provenance", "iterations", "status", "seconds")
-    assert {name: borrowed[name] for name in same} == {name: trained[name] for name in same}
+    assert all(getattr(borrowed, name) == getattr(trained, name) for name in same)
     for name in ("curve.csv", "diagnostics.npz", "checkpoints/inference.safetensors"):
         assert (second.folder(tmp_path) / name).read_bytes() == (first.folder(tmp_path) / name).read_bytes()
-    assert read_json(second.folder(tmp_path) / "training.json") == {"schema": 1, **borrowed}
+    assert Record.load(second.folder(tmp_path) / "training.json") == borrowed
     record = evaluate(second.folder(tmp_path), Machine("cpu", threads=1), protocols=["whole"])
-    assert record["borrowed_from"] == borrowed["borrowed_from"]
+    assert record.borrowed_from == borrowed.borrowed_from
 
 
 def test_what_differs_is_trained(fit, tmp_path):

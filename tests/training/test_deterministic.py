@@ -50,6 +50,6 @@ def test_on_a_cpu_it_changes_no_bit_and_stands_in_the_record(experiment_file, ti
         machine = Machine("cpu", threads=1, deterministic=deterministic)
         root = datasets.resolve_root("tiny")
         records.append(train(experiment, run, tmp_path / str(deterministic), machine, root=root))
-    assert records[0]["weights_hash"] == records[1]["weights_hash"]
-    assert [record["provenance"]["deterministic"] for record in records] == [False, True]
-    assert records[1]["provenance"]["undetermined"] == []
+    assert records[0].weights_hash == records[1].weights_hash
+    assert [record.provenance.deterministic for record in records] == [False, True]
+    assert records[1].provenance.undetermined == []

@@ -17,7 +17,7 @@ from harness.compute.machine import Machine
 from harness.evaluation.evaluate import evaluate
 from harness.experiment.schema import Experiment
 from harness.runs.locking import holder
-from harness.runs.record import read_json
+from harness.runs.record import Record
 from harness.training import checkpoint
 from harness.training.health import MEASURED
 from harness.training.samples import slots_of
@@ -122,7 +122,7 @@ def ended(given):
     def train_two(happening, on, at=3, **more):
         codes = group.run(2, group.train, given | more, happening, at, on)
         path = folder_of(given) / "training.json"
-        return codes, read_json(path) if path.exists() else None
+        return codes, Record.load(path) if path.exists() else None
 
     return train_two
 
@@ -135,33 +135,33 @@ def said_by(given, rank):
 def test_a_process_without_memory_ends_all_with_one_record(given, ended, on):
     codes, record = ended(group.out_of_memory, on)
     assert codes == [1, 1]
-    assert (record["status"], record["processes"], record["micro_batch"]) == ("out_of_memory", 2, 2)
-    assert record["reason"].startswith(f"process {on} of 2 with 2 images at a time")
-    assert "Tried to allocate 2 GiB" in record["reason"]
+    assert (record.status, record.processes, record.micro_batch) == ("out_of_memory", 2, 2)
+    assert record.reason.startswith(f"process {on} of 2 with 2 images at a time")
+    assert "Tried to allocate 2 GiB" in record.reason
     assert "out_of_memory: process" not in said_by(given, 1)
 
 
 def test_a_failing_process_ends_all_with_its_reason_and_its_log_and_the_same_command_goes_on(given, ended):
     codes, record = ended(group.a_defect, 1, at=6, keep_going=True)
     assert codes == [0, 0]
-    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
-    assert record["log_tail"][-1] == "ZeroDivisionError: a defect of the method"
+    assert (record.status, record.reason) == ("failed", "ZeroDivisionError: a defect of the method")
+    assert record.log_tail[-1] == "ZeroDivisionError: a defect of the method"
     codes, record = ended(None, None)
-    assert (codes, record["status"], record["iterations"]) == ([0, 0], "done", 8)
+    assert (codes, record.status, record.iterations) == ([0, 0], "done", 8)
     assert said_by(given, 1) == ""
 
 
 def test_a_main_process_that_hears_of_nothing_writes_the_record_all_the_same(given, ended):
     codes, record = ended(group.a_defect_where_the_main_process_hangs, None)
     assert codes == [1, 1]
-    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
+    assert (record.status, record.reason) == ("failed", "ZeroDivisionError: a defect of the method")
 
 
 def test_a_loss_that_is_not_finite_on_one_process_ends_all_as_diverged(ended):
     codes, record = ended(group.not_finite, 1, at=2)
     assert codes == [1, 1]
-    assert record["reason"] == "loss or gradient is not finite at iteration 2"
-    assert record["status"] == "diverged"
+    assert record.reason == "loss or gradient is not finite at iteration 2"
+    assert record.status == "diverged"
 
 
 def test_a_mistake_that_one_process_meets_is_said_once_and_is_no_record(given, ended):
@@ -173,17 +173,17 @@ def test_a_mistake_that_one_process_meets_is_said_once_and_is_no_record(given, e
 def test_the_time_of_one_process_ends_all(given, ended):
     codes, record = ended(None, None, timeout=1e-9)
     assert codes == [1, 1]
-    assert (record["status"], record["iterations"]) == ("timeout", 1)
+    assert (record.status, record.iterations) == ("timeout", 1)
 
 
 def test_sigterm_at_one_process_is_a_checkpoint_of_all_and_the_run_ends_in_the_same_bits(given, ended, tmp_path):
     _, whole = ended(None, None, results=str(tmp_path / "whole"))
-    whole = read_json(folder_of(given | {"results": str(tmp_path / "whole")}) / "training.json")
+    whole = Record.load(folder_of(given | {"results": str(tmp_path / "whole")}) / "training.json")
     codes, record = ended(group.sigterm, 1, at=4)
     assert (codes, record) == ([143, 143], None)
     assert checkpoint.load_newest(folder_of(given) / "checkpoints")["iteration"] == 5
     codes, record = ended(None, None)
-    assert (codes, record["weights_hash"]) == ([0, 0], whole["weights_hash"])
+    assert (codes, record.weights_hash) == ([0, 0], whole.weights_hash)
     curves = [
         pd.read_csv(folder_of(given | {"results": str(tmp_path / name)}) / "curve.csv") for name in ("out", "whole")
     ]
@@ -193,8 +193,8 @@ def test_sigterm_at_one_process_is_a_checkpoint_of_all_and_the_run_ends_in_the_s
 def test_a_killed_process_ends_the_others(given, ended):
     codes, record = ended(group.sigkill, 1)
     assert codes == [1, -signal.SIGKILL]
-    assert record["status"] == "failed"
-    assert "another process of this run ended" in record["reason"]
+    assert record.status == "failed"
+    assert "another process of this run ended" in record.reason
 
 
 def test_a_batch_that_the_processes_cannot_share_is_a_mistake_and_leaves_nothing(given):
@@ -215,7 +215,7 @@ def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(gi
             path.unlink()
         arguments = (str(folder), str(datasets.FOLDER), ["whole", "ms_flip"])
         assert group.run(number, group.evaluate, *arguments) == [0] * number
-        assert read_json(folder / "record.json") | {"evaluated": ""} == {"schema": 1, **alone, "evaluated": ""}
+        assert Record.load(folder / "record.json").but(evaluated="") == alone.but(evaluated="")
         assert all(path.read_bytes() == content for path, content in files.items())
 
 
@@ -239,15 +239,15 @@ def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(repositor
         time.sleep(0.01)
     os.kill(holder(folder)["pid"], signal.SIGKILL)
     assert process.wait() != 0
-    failed = read_json(folder / "training.json")
-    assert (failed["status"], failed["weights_hash"]) == ("failed", None)
-    assert "SIGKILL" in failed["reason"]
-    assert 0 < failed["iterations"] <= SCHEDULE["iterations"]
+    failed = Record.load(folder / "training.json")
+    assert (failed.status, failed.weights_hash) == ("failed", None)
+    assert "SIGKILL" in failed.reason
+    assert 0 < failed.iterations <= SCHEDULE["iterations"]
     done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    records = [read_json(path / "training.json") for path in (folder, Path(str(folder).replace("killed", "whole")))]
-    assert records[0]["weights_hash"] == records[1]["weights_hash"]
-    assert records[0]["fingerprint"] == records[1]["fingerprint"]
-    assert records[0]["processes"] == 2
+    records = [Record.load(path / "training.json") for path in (folder, Path(str(folder).replace("killed", "whole")))]
+    assert records[0].weights_hash == records[1].weights_hash
+    assert records[0].fingerprint == records[1].fingerprint
+    assert records[0].processes == 2
     progress = [line for line in done.stderr.splitlines() if line.startswith("train scenes")]
     assert len(progress) == 1  # of the main process alone

@@ -114,7 +114,7 @@ def test_a_run_ends_in_the_same_bits_without_it(experiment, tmp_path, monkeypatc
             monkeypatch.setattr(loop, "note_embeddings", lambda *_: None)
         machine = Machine("cpu", threads=1)
         record = train(experiment, run, tmp_path / name, machine, root=datasets.resolve_root("tiny"))
-        hashes.append(record["weights_hash"])
+        hashes.append(record.weights_hash)
         assert (run.folder(tmp_path / name) / NAME).exists() == (name == "with")
     assert hashes[0] == hashes[1]
     found = read(run.folder(tmp_path / "with"))

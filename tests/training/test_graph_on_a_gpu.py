@@ -165,8 +165,8 @@ def test_a_whole_training_is_replayed_from_samples_made_on_the_gpu(
     for name, plain in (("gpu", False), ("cpu", True)):
         machine = Machine("cuda", gpu_samples=not plain, graphs=not plain, workers=0 if plain else None)
         record = train(experiment, run, tmp_path / name, machine, root=datasets.resolve_root("tiny"))
-        assert record["status"] == "done", record
-        how = record["provenance"]
-        assert (how["samples"], how["cuda_graph"]) == (name, not plain)
+        assert record.status == "done", record
+        how = record.provenance
+        assert (how.samples, how.cuda_graph) == (name, not plain)
         losses[name] = pd.read_csv(run.folder(tmp_path / name) / "curve.csv").loss
     assert losses["gpu"].to_numpy() == pytest.approx(losses["cpu"].to_numpy(), rel=0.02)

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,7 @@ from harness.errors import UserError
 from harness.evaluation.evaluate import evaluate
 from harness.experiment.schema import Experiment
 from harness.runs import state
-from harness.runs.record import inference_weights, read_json
+from harness.runs.record import Record, inference_weights
 from harness.training import checkpoint
 from harness.training.train import train
 from harness.training.trainer import Trainer
@@ -48,7 +46,7 @@ def interrupt(monkeypatch, at):
 def test_an_interrupted_run_ends_in_the_same_bits_with_any_number_of_workers(experiment, tmp_path, monkeypatch):
     run = run_of(experiment)
     whole = fit(experiment, run, tmp_path / "whole", Machine("cpu", threads=1))
-    assert whole["status"] == "done"
+    assert whole.status == "done"
     for workers, at in ((0, 6), (1, 9), (2, 5)):
         results = tmp_path / f"workers{workers}"
         resume = interrupt(monkeypatch, at)
@@ -57,7 +55,7 @@ def test_an_interrupted_run_ends_in_the_same_bits_with_any_number_of_workers(exp
         resume()
         assert not (run.folder(results) / "training.json").exists()
         continued = fit(experiment, run, results, Machine("cpu", workers=workers, threads=1))
-        assert continued["weights_hash"] == whole["weights_hash"]
+        assert continued.weights_hash == whole.weights_hash
         curves = [pd.read_csv(run.folder(folder) / "curve.csv") for folder in (tmp_path / "whole", results)]
         pd.testing.assert_frame_equal(*[curve.drop(columns="seconds") for curve in curves], check_exact=True)
         # What pixels looked like before training is that of then, not of the weights it was continued with.
@@ -82,18 +80,18 @@ def test_a_finished_run_is_not_trained_again_and_one_of_other_settings_is_set_as
 ):
     run, machine = run_of(experiment), Machine("cpu", threads=1)
     first = fit(experiment, run, tmp_path, machine)
-    assert fit(experiment, run, tmp_path, machine) == {"schema": 1, **first}
+    assert fit(experiment, run, tmp_path, machine) == first
     other = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.learning_rate=0.05"])
     second = fit(other, run, tmp_path, machine)
-    assert second["weights_hash"] != first["weights_hash"]
+    assert second.weights_hash != first.weights_hash
     assert "schedule.learning_rate (0.1 there, 0.05 asked)" in capsys.readouterr().err
     (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
-    assert read_json(kept / "training.json") == {"schema": 1, **first}
+    assert Record.load(kept / "training.json") == first
     # The first settings again: what was trained with them comes back, and nothing is trained.
     monkeypatch.setattr(Trainer, "step", None)
-    assert fit(experiment, run, tmp_path, machine) == {"schema": 1, **first}
+    assert fit(experiment, run, tmp_path, machine) == first
     (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
-    assert read_json(kept / "training.json") == {"schema": 1, **second}
+    assert Record.load(kept / "training.json") == second
 
 
 def test_a_checkpoint_of_other_settings_is_set_aside(experiment, experiment_file, tmp_path, monkeypatch):
@@ -106,7 +104,7 @@ def test_a_checkpoint_of_other_settings_is_set_aside(experiment, experiment_file
     assert state.read_record(experiment, run, tmp_path) == state.Missing("unfinished")
     found = state.read_record(other, run, tmp_path)
     assert found == state.Missing("stale", "schedule.iterations (10 there, 12 asked)")
-    assert fit(other, run, tmp_path, machine)["iterations"] == 12
+    assert fit(other, run, tmp_path, machine).iterations == 12
     (kept,) = run.folder(tmp_path).parent.glob("seed0.stale-*")
     assert checkpoint.load_newest(kept / "checkpoints")["iteration"] == 4
 
@@ -123,14 +121,14 @@ def test_a_run_that_diverges_leaves_a_record_that_says_where(experiment, experim
     monkeypatch.setattr(Trainer, "step", poisoned)
     run = run_of(experiment)
     record = fit(experiment, run, tmp_path, Machine("cpu", threads=1))
-    assert (record["status"], record["weights_hash"]) == ("diverged", None)
-    assert record["reason"] == "loss or gradient is not finite at iteration 3"
+    assert (record.status, record.weights_hash) == ("diverged", None)
+    assert record.reason == "loss or gradient is not finite at iteration 3"
     # What was saved last is from before.
     state = checkpoint.load_newest(run.folder(tmp_path) / "checkpoints")
     assert state is None or state["iteration"] <= 3
     evaluated = evaluate(run.folder(tmp_path), Machine("cpu"))
-    assert (evaluated["status"], evaluated["scores"]) == ("diverged", {})
-    assert read_json(run.folder(tmp_path) / "record.json")["status"] == "diverged"
+    assert (evaluated.status, evaluated.scores) == ("diverged", {})
+    assert Record.load(run.folder(tmp_path) / "record.json").status == "diverged"
 
 
 def test_an_exception_in_training_is_a_failed_run_with_its_reason(experiment, tmp_path, monkeypatch, capsys):
@@ -139,7 +137,7 @@ def test_an_exception_in_training_is_a_failed_run_with_its_reason(experiment, tm
 
     monkeypatch.setattr(Trainer, "step", broken)
     record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
-    assert (record["status"], record["reason"]) == ("failed", "ZeroDivisionError: a defect of the method")
+    assert (record.status, record.reason) == ("failed", "ZeroDivisionError: a defect of the method")
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -151,7 +149,7 @@ def test_an_arm_that_starts_later_trains_like_cross_entropy_until_then_and_its_m
     curves = {}
     for arm in ("cross_entropy", "late"):
         run = run_of(experiment, arm)
-        assert fit(experiment, run, tmp_path, Machine("cpu", threads=1))["status"] == "done"
+        assert fit(experiment, run, tmp_path, Machine("cpu", threads=1)).status == "done"
         curves[arm] = pd.read_csv(run.folder(tmp_path) / "curve.csv").set_index("iteration")
     # Of ten iterations the first five are before the start; a row holds two.
     term = curves["late"]["pixel_contrast"]
@@ -165,7 +163,7 @@ def test_a_run_whose_term_never_counted_is_failed(experiment_file, tiny_data, tm
     arms = {"cross_entropy": {}, "contextrast": {"weight": 0}}
     experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
     record = fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))
-    assert (record["status"], record["reason"]) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
+    assert (record.status, record.reason) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
 
 
 def test_options_that_only_the_built_method_refuses_are_the_users_mistake(
@@ -194,10 +192,10 @@ def test_evaluation_writes_counts_predictions_and_a_record_that_agree(experiment
     trained = fit(experiment, run, tmp_path, Machine("cpu", threads=1))
     folder = run.folder(tmp_path)
     record = evaluate(folder, Machine("cpu", threads=1), protocols=["whole", "ms_flip"])
-    written = json.loads((folder / "record.json").read_text())
-    assert written == {"schema": 1, **record, "record_hash": written["record_hash"]}
+    assert Record.load(folder / "record.json") == record
+    assert record.root is None  # a path of this machine
     for key in ("key", "method", "options", "status", "iterations", "weights_hash", "provenance", "seconds"):
-        assert record[key] == trained[key]
+        assert getattr(record, key) == getattr(trained, key)
 
     # Nothing of the method or of an auxiliary head is left.
     names = set(load_file(inference_weights(folder)))
@@ -216,9 +214,9 @@ def test_evaluation_writes_counts_predictions_and_a_record_that_agree(experiment
         assert set(stored.files) == {"whole", "ms_flip"}
     diagonal = np.diag(confusion)
     iou = 100 * diagonal / (confusion.sum(0) + confusion.sum(1) - diagonal)
-    assert record["scores"]["whole"]["miou"] == pytest.approx(iou.mean(), rel=1e-12)
-    assert record["per_class"]["whole"]["iou"]["Sky"] == pytest.approx(iou[0], rel=1e-12)
-    assert {"boundary_miou@3px", "boundary_miou@0.02", "trimap_miou@3px"} <= record["scores"]["ms_flip"].keys()
+    assert record.scores["whole"]["miou"] == pytest.approx(iou.mean(), rel=1e-12)
+    assert record.per_class["whole"]["iou"]["Sky"] == pytest.approx(iou[0], rel=1e-12)
+    assert {"boundary_miou@3px", "boundary_miou@0.02", "trimap_miou@3px"} <= record.scores["ms_flip"].keys()
 
 
 def test_a_record_says_what_of_the_initial_weights_did_not_fit(experiment, tmp_path):
@@ -227,16 +225,16 @@ def test_a_record_says_what_of_the_initial_weights_did_not_fit(experiment, tmp_p
     fit(experiment, run, tmp_path, Machine("cpu", threads=1), weights=str(tmp_path / "other_classes.pth"))
     record = evaluate(run.folder(tmp_path), Machine("cpu", threads=1))
     head = ["decode_head.conv_seg.weight", "decode_head.conv_seg.bias"]
-    assert record["initial_weights"] == {"file": "other_classes.pth", "unused": head, "unfilled": head}
+    assert record.initial_weights.model_dump() == {"file": "other_classes.pth", "unused": head, "unfilled": head}
 
 
 def test_bfloat16_autocast_trains(experiment_file, tiny_data, tmp_path):
     experiment = Experiment.load(experiment_file(datasets=["tiny"]), ["schedule.precision=bfloat16"])
-    assert fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1))["status"] == "done"
+    assert fit(experiment, run_of(experiment), tmp_path, Machine("cpu", threads=1)).status == "done"
 
 
 def test_adamw_with_class_weights_trains(experiment_file, tiny_data, tmp_path):
     overrides = ["schedule.optimizer=adamw", "schedule.learning_rate=0.001", "schedule.class_weights=[1,2,3]"]
     experiment = Experiment.load(experiment_file(datasets=["tiny"]), overrides)
     record = fit(experiment, run_of(experiment, "cross_entropy"), tmp_path, Machine("cpu", threads=1, cache="ram"))
-    assert record["status"] == "done"
+    assert record.status == "done"

@@ -45,16 +45,16 @@ def counted(monkeypatch, tmp_path):
 
 def test_a_continued_run_holds_the_energy_of_all_its_parts(fit, counted):
     begun = fit(timeout=0)
-    assert (begun["status"], begun["iterations"]) == ("timeout", 1)
-    assert begun["energy"]["processor"]["joules"] == 1.0
+    assert (begun.status, begun.iterations) == ("timeout", 1)
+    assert begun.energy["processor"].joules == 1.0
     record = fit()
-    used = record["energy"]["processor"]
-    assert used["joules"] == record["iterations"] == 10
-    assert used["seconds"] == pytest.approx(record["seconds"], abs=0.5)
-    assert record["energy"].keys() == {"processor"} and record["gpu_hours"] is None
-    assert evaluate(fit.folder, Machine("cpu", threads=1))["energy"] == record["energy"]
+    used = record.energy["processor"]
+    assert used.joules == record.iterations == 10
+    assert used.seconds == pytest.approx(record.seconds, abs=0.5)
+    assert record.energy.keys() == {"processor"} and record.gpu_hours is None
+    assert evaluate(fit.folder, Machine("cpu", threads=1)).energy == record.energy
 
 
 def test_where_nothing_is_counted_there_is_no_energy(fit, monkeypatch, tmp_path):
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
-    assert fit(timeout=0)["energy"] == {}
+    assert fit(timeout=0).energy == {}

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.evaluation.groups import display_name
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.tables import csv_text
-from harness.runs.record import is_set_aside, read_json
+from harness.runs.record import TRAINING, Record, is_set_aside
 
 COLUMNS = (
     *("dataset", "model", "arm", "seed", "status", "iterations", "seconds", "device", "threads"),
@@ -39,35 +39,33 @@ def write_runs_table(experiment: str, results: Path) -> Path | None:
 
 
 def run_rows(experiment: str, results: Path) -> list[Row]:
-    """A row of `COLUMNS` for every trained run, whatever its status, in order of its folder; odd ones are left out.
+    """A row of `COLUMNS` for every trained run, whatever its status, in order of its folder; damaged ones are skipped.
 
     A run has gpu_hours or thread_hours (threads times hours), never both. counted_seconds: of its `seconds` those whose
     energy was counted, fewer than all if it went on elsewhere. What was not counted is None, never 0.
     """
     rows = []
-    for path in sorted((Path(results) / "runs" / experiment).glob("*/*/*/*/training.json")):
+    for path in sorted((Path(results) / "runs" / experiment).glob(f"*/*/*/*/{TRAINING}")):
         if is_set_aside(path):
             continue
-        with suppress(UserError, KeyError, TypeError, AttributeError):  # damaged or another version's
-            training = read_json(path)
-            if training["status"] != "skipped":
-                rows.append(_row(training))
+        with suppress(UserError):  # a damaged file
+            rows += [row] if (row := _row(Record.load(path))) else []
     return rows
 
 
-def _row(training: dict[str, Any]) -> Row:
-    device, hours = training["provenance"]["device"], training["seconds"] / 3600
-    gpu = device["type"] == "cuda"
-    energy = training.get("energy", {})  # absent, as gpu_hours, before it was counted
-    row = {name: training["key"][name] for name in ("dataset", "model", "arm", "seed")}
-    row |= {name: training[name] for name in ("status", "iterations", "seconds")}
-    row |= {"device": device["name"], "threads": device["threads"]}
-    row["gpu_hours"] = training.get("gpu_hours", hours if gpu else None)
-    row["thread_hours"] = None if gpu else hours * device["threads"]
+def _row(training: Record) -> Row | None:
+    device = training.device
+    if device is None or training.seconds is None:  # nothing was trained
+        return None
+    gpu, hours = device.type == "cuda", training.seconds / 3600
+    row: Row = {name: getattr(training.key, name) for name in ("dataset", "model", "arm", "seed")}
+    row |= {name: getattr(training, name) for name in ("status", "iterations", "seconds", "gpu_hours")}
+    row |= {"device": device.name, "threads": device.threads}
+    row["thread_hours"] = None if gpu or device.threads is None else hours * device.threads
     for part in PARTS:
-        counted = energy.get(part, {})
-        row |= {f"{part}_joules": counted.get("joules"), f"{part}_counted_seconds": counted.get("seconds")}
-        row[f"{part}_counted_by"] = counted.get("source")
+        counted = training.energy.get(part)
+        row |= {f"{part}_joules": counted and counted.joules, f"{part}_counted_seconds": counted and counted.seconds}
+        row[f"{part}_counted_by"] = counted and counted.source
     return row
 
 

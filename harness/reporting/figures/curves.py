@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
-from harness.runs.record import read_json
+from harness.runs.record import RECORD, Record
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _vectors(folder: Path, rows: int) -> dict[str, NDArray[np.float64]]:
 
 def _diverged(folder: Path) -> bool:
     try:
-        return bool(read_json(folder / "record.json").get("status") == "diverged")
+        return Record.load(folder / RECORD).status == "diverged"
     except UserError:  # no record yet, or a damaged one
         return False
 

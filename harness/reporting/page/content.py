@@ -20,7 +20,7 @@ from harness.reporting.measured import Measured
 from harness.reporting.names import arm_name, baseline_name
 from harness.reporting.page.graphics import Download
 from harness.runs.health import health_of
-from harness.runs.record import read_json
+from harness.runs.record import RECORD, Provenance, Record
 from harness.runs.state import Missing, read_record
 from harness.statistics.scores import mean_defined
 from harness.statistics.settings import MeanGain
@@ -131,24 +131,23 @@ def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]
     if isinstance(record, Missing):
         facts |= {"status": record.status, "reason": record.reason}
         try:
-            record = read_json(run.folder(results) / "record.json")
+            record = Record.load(run.folder(results) / RECORD)
         except UserError:
             return facts
-    made = record.get("provenance") or {}
-    device = made.get("device") or {}
-    commit = str(made.get("commit") or "unknown")
+    made = record.provenance or Provenance()
+    device = made.device
     return facts | {
-        "status": facts.get("status", str(record.get("status"))),
-        "reason": facts.get("reason") or str(record.get("reason") or ""),
+        "status": facts.get("status", record.status),
+        "reason": facts.get("reason") or record.reason or "",
         "seed": str(run.seed),
-        "commit": commit + (" with changes that are in no commit" if made.get("dirty") else ""),
-        "data fingerprint": str(made.get("data_fingerprint") or "unknown"),
-        "weights": str(record.get("weights_hash") or "unknown"),
-        "iterations": str(record.get("iterations") or ""),
-        "device": str(device.get("name") or device.get("type") or "unknown"),
-        "packages": ", ".join(f"{name} {version}" for name, version in (made.get("packages") or {}).items()),
-        "started": str(record.get("started") or ""),
-        "seconds": str(record.get("seconds") or ""),
+        "commit": (made.commit or "unknown") + (" with changes that are in no commit" if made.dirty else ""),
+        "data fingerprint": made.data_fingerprint or "unknown",
+        "weights": record.weights_hash or "unknown",
+        "iterations": str(record.iterations or ""),
+        "device": (device and (device.name or device.type)) or "unknown",
+        "packages": ", ".join(f"{name} {version}" for name, version in made.packages.items()),
+        "started": record.started or "",
+        "seconds": str(record.seconds or ""),
         "health": ", ".join(mark.mark for mark in health_of(run.folder(results), record)),
     }
 
