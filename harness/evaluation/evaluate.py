@@ -21,8 +21,8 @@ from harness.evaluation.counts import Counts
 from harness.evaluation.pipeline import Counting, counting, predicted
 from harness.evaluation.record import Counted, keep_and_count, map_path, save_counts, scores_of
 from harness.experiment.schema import Schedule
+from harness.models.checkpoints import check_finite
 from harness.models.inference import Size, Window
-from harness.models.integrity import check_finite
 from harness.models.segmenter import Segmenter, state_hash
 from harness.runs.ending import Ending
 from harness.runs.failures import not_evaluated

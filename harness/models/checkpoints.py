@@ -1,7 +1,8 @@
-"""Reads checkpoints of other programs as plain tensors by name. Nothing in a file is executed."""
+"""Reads checkpoints of other programs as plain tensors by name, without running anything that a file holds."""
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import keras_mobilenet
-from harness.models.integrity import check_file, check_finite
+from harness.models import HASH_IN_NAME
 
 # Where programs keep a network in a checkpoint, in order of preference: its own weights before a moving average.
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "ema_state_dict")
@@ -25,30 +25,28 @@ ARRAYS = (
     "numpy.dtype",
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 )
-# What mmengine's own checkpoints hold beside tensors, text and numbers: logs of the training losses.
+# mmengine's checkpoints also hold logs of the training losses.
 LOGS = ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr", *ARRAYS)
+SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file under the file's own names, its sha256, and who wrote it, where detectron2's files say."""
+    """The tensors of a file under the file's own names, and its sha256."""
 
     state: dict[str, Tensor]
     sha256: str
-    author: str = ""
 
 
 def read(path: Path) -> Checkpoint:
     """Read the state dict in a torch file, a safetensors file, or a pickle of numpy arrays as detectron2 writes.
 
-    The state dict is bare or under one of `CONTAINERS`; an .h5 file is Keras' (`keras_mobilenet`). Raises UserError if
-    the file is damaged, is not the one that its name says, or holds anything but tensors, arrays, text and numbers.
+    The state dict is bare or under one of `CONTAINERS`. Raises UserError if the file is damaged, is not the one that
+    its name says, or holds anything but tensors, arrays, text and numbers.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    check_file(path, digest)
-    if path.suffix == ".h5":
-        return Checkpoint(keras_mobilenet.read(path, digest), digest)
+    _check_file(path, digest)
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -63,9 +61,8 @@ def read(path: Path) -> Checkpoint:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a damaged file makes a reader raise
+    except Exception as error:  # a damaged file can make a reader raise anything
         raise UserError(f"{path} cannot be read as plain tensors: {_reason(error)}") from None
-    author = str(content.get("__author__", "")) if isinstance(content, dict) else ""
     state = _tensors(content)
     for key in CONTAINERS:
         if not state and isinstance(content, dict):
@@ -73,7 +70,7 @@ def read(path: Path) -> Checkpoint:
     if not state:
         raise UserError(f"{path} holds no state dict: pass a file with a network's tensors by name")
     check_finite(path, state)
-    return Checkpoint(state, digest, author)
+    return Checkpoint(state, digest)
 
 
 def unwrapped(names: Collection[str], own: Collection[str]) -> dict[str, str]:
@@ -87,19 +84,62 @@ def unwrapped(names: Collection[str], own: Collection[str]) -> dict[str, str]:
     return found
 
 
+def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise UserError if a tensor holds NaN or infinity: such a network predicts class 0 everywhere."""
+    wrong = [name for name, tensor in state.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise UserError(
+            f"{path} holds NaN or infinity in {', '.join(wrong[:SHOWN])}{more}: its training diverged, or the file is "
+            "damaged"
+        )
+
+
+def _check_file(path: Path, sha256: str) -> None:
+    """Raise UserError if the file is text, damaged, or not the one that its name says.
+
+    A torch file is a zip archive, whose checksums torch does not compare. Publishers put the first digits of the
+    sha256 into the name, as in fcn_hr48_...-a989b146.pth.
+    """
+    with path.open("rb") as file:
+        start = file.read(200)
+    again = "download it again"
+    if not start:
+        raise UserError(f"{path} is empty (0 bytes): {again}")
+    try:
+        text = start.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if all(letter.isprintable() or letter in "\r\n\t" for letter in text):
+        raise UserError(f"{path} is text, not a checkpoint ({text.strip().splitlines()[0][:60]!r}): {again}")
+    mark = HASH_IN_NAME.search(path.name)
+    if mark and not sha256.startswith(mark[1]):
+        raise UserError(
+            f"{path} is not the file that its name says: its sha256 begins with {sha256[: len(mark[1])]}, not "
+            f"{mark[1]}; {again}, or rename a file of your own"
+        )
+    if start.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise UserError(f"{path} is damaged or cut short ({error}): {again}") from None
+        if damaged:
+            raise UserError(f"{path} is damaged (the checksum of its part {damaged} is wrong): {again}")
+
+
 def _tensors(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         return {}
-    numeric = {k: torch.from_numpy(v) if _is_numeric(v) else v for k, v in content.items()}
+    numeric = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" else value
+        for name, value in content.items()
+    }
     return {str(name): value for name, value in numeric.items() if isinstance(value, Tensor)}
 
 
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-
-
 class _Log:
-    """Stands in for a log in a checkpoint: takes whatever it is given and keeps nothing."""
+    """Stands in for a log in a checkpoint: accepts anything and keeps nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -109,7 +149,7 @@ class _Log:
 
 
 class _ArrayUnpickler(Unpickler):
-    """Knows numpy's arrays and nothing else; detectron2's oldest files were written by Python 2."""
+    """Knows numpy's arrays and nothing else; Python 2 wrote detectron2's oldest files."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="latin1")
@@ -123,7 +163,7 @@ class _ArrayUnpickler(Unpickler):
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in our words: torch's are a page, with advice that would run the file's code."""
+    """Why a file cannot be read, in place of torch's page of text, which tells the user to run the file's code."""
     if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
         return f"it holds {foreign[1]}, which would have to be run; save the state dict alone and pass that file"
     return "it is damaged, or no file of torch, safetensors or detectron2; download it again, or pass another"

@@ -1,7 +1,6 @@
-"""Names of other programs' checkpoints turned into those of mmsegmentation's backbones.
+"""Converts the authors' checkpoints of Swin and SegFormer to mmsegmentation's names.
 
-Each `Dialect` is converted exactly: the network gives the same features as the program that wrote the file
-(tests/models/test_conversion.py).
+The converted network gives the same features as the authors' code (tests/models/test_conversion.py).
 """
 
 import re
@@ -18,15 +17,14 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 class Dialect:
     """How a program names a backbone.
 
-    mark: a name that its files have; target: a name that the network has if it can take them; rules: regular
-    expressions from one to the other; dropped: the names that have no place in the network and need none.
+    mark: a name in its files; target: a name in a network that can take them; rules: regular expressions from one to
+    the other; dropped: names in the file that the network does not need.
     """
 
     mark: str
     target: str
     rules: tuple[Rule, ...]
     dropped: str
-    author: str | None = None  # that the file must name
 
 
 def _before(match: re.Match[str], part: str) -> str:
@@ -62,31 +60,12 @@ MIT = Dialect(  # SegFormer's encoder (Xie et al., NeurIPS 2021), the authors' f
     ),
     dropped=r"head\..*",
 )
-# torchvision's ResNets as detectron2 renames them. Its other ResNets expect BGR images or stride in other places, and
-# do not say so in their files.
-DETECTRON2 = Dialect(
-    mark="res2.0.conv1.weight",
-    target="layer1.0.conv1.weight",
-    rules=(
-        (r"^stem\.conv1\.norm\.", "bn1."),
-        (r"^stem\.", ""),
-        (r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}."),
-        (r"\.conv(\d)\.norm\.", r".bn\1."),
-        (r"\.shortcut\.norm\.", ".downsample.1."),
-        (r"\.shortcut\.", ".downsample.0."),
-    ),
-    dropped=r"(fc|linear|stem\.fc)\..*",
-    author="torchvision",
-)
-DIALECTS = (SWIN, MIT, DETECTRON2)
+DIALECTS = (SWIN, MIT)
 
 
-def dialect_of(names: Mapping[str, object], target: Mapping[str, object], author: str = "") -> Dialect | None:
-    """The dialect of a file's `names` that a backbone with the names `target` can take, None if there is none."""
-    for dialect in DIALECTS:
-        if dialect.mark in names and dialect.target in target and dialect.author in (None, author):
-            return dialect
-    return None
+def dialect_of(names: Mapping[str, object], target: Mapping[str, object]) -> Dialect | None:
+    """The dialect of a file's `names` that a backbone with the names `target` can take, or None."""
+    return next((each for each in DIALECTS if each.mark in names and each.target in target), None)
 
 
 def convert(dialect: Dialect, state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
@@ -110,7 +89,7 @@ def convert(dialect: Dialect, state: Mapping[str, Tensor]) -> dict[str, tuple[Te
 
 
 def _unfold_order(tensor: Tensor) -> Tensor:
-    """The last axis of Swin's patch merging, [..., 4 C], from its own order of inputs to that of `torch.nn.Unfold`.
+    """The last axis of Swin's patch merging, [..., 4 C], reordered as `torch.nn.Unfold` orders it.
 
     Swin concatenates the pixels (0, 0), (1, 0), (0, 1), (1, 1) of each 2x2 block, C channels at a time; unfolding
     takes one channel at a time and its pixels in reading order.

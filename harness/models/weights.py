@@ -1,10 +1,14 @@
-"""Initial weights: find the file, check that it is the file its name says, and fill the whole backbone from it."""
+"""Initial weights: finds the file, checks that it is whole, and fills the whole backbone from it."""
 
 import importlib.util
 import logging
+import os
 import re
+import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -13,16 +17,16 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import DETECTRON2, ModelSpec
+from harness.models import DETECTRON2, HASH_IN_NAME, ModelSpec
 from harness.models.checkpoints import read, unwrapped
 from harness.models.configuration import full_address, initial_weights
 from harness.models.conversion import convert, dialect_of
-from harness.models.download import cache_folder, download
 
 if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
 
 NAMES_SHOWN = 8
+PATIENCE = 30.0  # seconds without a byte before a download fails
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +36,7 @@ class InitialWeights:
 
     path: Path
     sha256: str
-    unused: tuple[str, ...]  # in the file, under the file's names, beside what the model's YAML expects there
+    unused: tuple[str, ...]  # names in the file, beyond those that the model's YAML expects there
     unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole network), left at random
 
     def as_record(self) -> dict[str, Any]:
@@ -41,9 +45,9 @@ class InitialWeights:
 
 
 def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
-    """The weights file that `build(..., weights)` asks for, downloaded if need be, or None for a random start.
+    """The weights file for `build(..., weights)`, downloaded if necessary; None for a random start.
 
-    Raises UserError if it cannot be had, saying how to bring it.
+    Raises UserError if it cannot be had, with how to get it.
     """
     source = spec.weights
     if weights == "none" or (weights == "auto" and not source.given):
@@ -66,22 +70,18 @@ def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
 def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
     """Copy the tensors of the file at `path` into `model`, by name and shape.
 
-    The file covers the whole network under the network's own names, or its backbone alone. Names of programs that
-    `conversion` knows are converted. Names that fit nowhere are logged, apart from those that the model's YAML expects
-    (`weights.without`).
+    The file covers the whole network under its own names, or the backbone alone. Names of programs that `conversion`
+    knows are converted. Names without a counterpart are logged, unless the YAML's `weights.without` expects them.
 
-    Raises UserError if the file is not one of plain tensors, or leaves a learned tensor of the backbone empty that the
-    YAML does not list (`weights.missing`): a random stem under pretrained layers is no pretrained backbone.
+    Raises UserError if the file holds anything but plain tensors, or leaves a learned tensor of the backbone at random
+    that the YAML's `weights.missing` does not list: a random stem under pretrained layers is not pretrained.
     """
     checkpoint = read(path)
-    target = model.state_dict()
-    backbone, root = model.backbone_prefix, model.root
-    own = {
-        name.removeprefix(each).split(".")[0] for name in target for each in (root, backbone) if name.startswith(each)
-    }
+    target, backbone, root = model.state_dict(), model.backbone_prefix, model.root
+    own = {name.removeprefix(p).split(".")[0] for name in target for p in (root, backbone) if name.startswith(p)}
     names = unwrapped(checkpoint.state, own)
     state = {name: checkpoint.state[original] for name, original in names.items()}
-    placed, dropped = _placed(state, model, spec, checkpoint.author)
+    placed, dropped = _placed(state, model, spec)
     found = {
         name: tensor for name, (tensor, _) in placed.items() if name in target and target[name].shape == tensor.shape
     }
@@ -96,19 +96,18 @@ def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
     ]
     whole = any(not name.startswith(backbone) for name in placed)
     parts = {name.removeprefix(root).split(".")[0] for name in placed}
-    # Whole numbers are not learned: counters of batches, which files of before torch 0.4.1 lack, and fixed indices.
+    # Integers are not learned: batch counters, which files from before torch 0.4.1 lack, and fixed indices.
+    learned = [name for name, tensor in target.items() if tensor.is_floating_point()]
     unfilled = [
         name
-        for name, tensor in target.items()
+        for name in learned
         if name not in found
-        and tensor.is_floating_point()
         and (name.startswith(backbone) or (whole and name.removeprefix(root).split(".")[0] in parts))
     ]
-    learned = [n for n, tensor in target.items() if n.startswith(backbone) and tensor.is_floating_point()]
+    learned = [name for name in learned if name.startswith(backbone)]
     known = re.compile("|".join(spec.weights.missing) or "(?!)")
     empty = [name.removeprefix(backbone) for name in learned if name not in found]
-    missing = [name for name in empty if not known.fullmatch(name)]
-    if missing:
+    if missing := [name for name in empty if not known.fullmatch(name)]:
         raise UserError(
             f"{path} leaves {len(missing)} of the {len(learned)} tensors of the backbone of model {spec.name} at "
             f"random ({_shown(missing)}): {_reason(state, placed, target, backbone)}; {_remedy(spec)}"
@@ -120,11 +119,11 @@ def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
 
 
 def load_segmentation_checkpoint(network: "Segmenter", path: Path) -> InitialWeights:
-    """Load a trained network under the network's own names (mmsegmentation: `backbone.*`, `decode_head.*` ...).
+    """Load a trained network under its own names (mmsegmentation: `backbone.*`, `decode_head.*` ...).
 
-    Its tensors must be the network's, no more and no less (a deeper network's would fill a shallower one); auxiliary
-    heads are passed over, other names are logged. Raises UserError, naming tensors, if they are not, or if there is no
-    such file of plain tensors.
+    Its tensors must be exactly the network's: a deeper network's would fill a shallower one. Auxiliary heads are
+    skipped, other names logged. Raises UserError that names tensors if they differ, or if there is no such file of
+    plain tensors.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: pass --checkpoint with a file's path")
@@ -137,16 +136,22 @@ def load_segmentation_checkpoint(network: "Segmenter", path: Path) -> InitialWei
         if name.split(".")[0] in parts - {"auxiliary_head"}
     }
     unused = tuple(original for name, original in names.items() if network.root + name not in ours)
-    # Files of before torch 0.4.1 lack the counters of batches.
+    # Files from before torch 0.4.1 lack batch counters.
     counters = {k: v for k, v in network.inference_state().items() if k.endswith("num_batches_tracked")}
     try:
         network.load_inference_state(counters | ours)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    left = [name for name in unused if not name.startswith("auxiliary_head.")]
-    if left:
+    if left := [name for name in unused if not name.startswith("auxiliary_head.")]:
         log.warning("%s: not used: %s", path.name, _shown(left))
     return InitialWeights(path, checkpoint.sha256, unused, ())
+
+
+def cache_folder() -> Path:
+    """$CONTEXTRAST_BENCH_CACHE, else contextrast-bench in $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("CONTEXTRAST_BENCH_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contextrast-bench"
 
 
 def _address(spec: ModelSpec) -> str:
@@ -160,19 +165,26 @@ def _address(spec: ModelSpec) -> str:
 
 
 def _from_url(model: str, url: str) -> Path:
-    """The cached file of `url`: ours, or one that torch or mmengine downloaded before; downloaded if there is none."""
+    """The file of `url` in our cache or torch's, downloaded into ours if it is in neither."""
     name = Path(urlparse(url).path).name
     path = cache_folder() / name
     for cached in (path, Path(torch.hub.get_dir()) / "checkpoints" / name):
         if cached.is_file():
             return cached
+    mark, timeout = HASH_IN_NAME.search(name), socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
     try:
-        download(url, path)
-    except ConnectionError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"downloading {url}", file=sys.stderr, flush=True)
+        torch.hub.download_url_to_file(url, str(path), mark[1] if mark else None, progress=sys.stderr.isatty())
+    except (OSError, HTTPException, RuntimeError) as error:  # a RuntimeError for another hash than the name's
+        why = str(error).removeprefix("<urlopen error ").removesuffix(">")
         raise UserError(
-            f"model {model} starts from {url}, which could not be downloaded ({error}): put that file at {path}, "
-            f"pass --weights with a file's path, or pass --weights none to start from random values"
+            f"model {model} starts from {url}, which could not be downloaded ({why}): put that file at {path}, "
+            f"pass --weights with a file's path, or pass --weights none for a random start"
         ) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
     return path
 
 
@@ -187,9 +199,9 @@ def _inside_package(model: str, package: str, file: str) -> Path:
 
 
 def _placed(
-    state: Mapping[str, Tensor], model: "Segmenter", spec: ModelSpec, author: str
+    state: Mapping[str, Tensor], model: "Segmenter", spec: ModelSpec
 ) -> tuple[dict[str, tuple[Tensor, tuple[str, ...]]], str]:
-    """{name in the model: (tensor, names in `state`)} before shapes are compared, and the names that need no place."""
+    """{name in the model: (tensor, names in `state`)} before shapes are compared; a pattern of expected leftovers."""
     backbone, inside = model.backbone_prefix, model.backbone_prefix.removeprefix(model.root)
     parts = {name: name.removeprefix(inside) for name in state if name.startswith(inside)}
     placed: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
@@ -198,12 +210,12 @@ def _placed(
     elif spec.source == DETECTRON2:
         from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
-        parts = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))  # Caffe2's names; others stay
+        parts = dict(zip(state, convert_basic_c2_names(list(state)), strict=True))  # only Caffe2's names change
     else:
         parts = {name: _renamed(name, spec.weights.rename) for name in state}
     own = {name.removeprefix(backbone): None for name in model.state_dict() if name.startswith(backbone)}
     full_names = {short: name for name, short in parts.items()}
-    dialect = dialect_of(full_names, own, author)
+    dialect = dialect_of(full_names, own)
     if dialect is None:
         return placed | {backbone + short: (state[name], (name,)) for short, name in full_names.items()}, ""
     converted = convert(dialect, {short: state[name] for short, name in full_names.items()})
@@ -219,23 +231,18 @@ def _renamed(name: str, rules: dict[str, str]) -> str:
 
 
 def _reason(state: Mapping[str, Tensor], placed: Mapping[str, Any], target: Mapping[str, Tensor], backbone: str) -> str:
-    """What a file is that does not fill the backbone, in a few words."""
-    names = " ".join(state)
-    if re.search(r"\bres2_0_branch2a_w\b", names):
-        return "it holds a Caffe2 network of detectron2's, for BGR images, which source: detectron2 builds"
-    if re.search(r"\bres2\.0\.conv1\.weight\b", names):
-        return "it is detectron2's and does not say if it expects RGB or BGR images, which source: detectron2 does"
-    stem = target.get(f"{backbone}stem.0.weight")
-    first, third = state.get("conv1.weight"), state.get("conv3.weight")
-    if stem is not None and first is not None and third is not None:
-        theirs = "-".join(str(state[f"conv{place}.weight"].shape[0]) for place in (1, 2, 3))
+    """Why a file does not fill the backbone."""
+    if any(re.match(r"(backbone\.bottom_up\.)?res2[._]0[._]", name) for name in state):
+        return "it is detectron2's, which source: detectron2 builds"
+    stem, first = target.get(f"{backbone}stem.0.weight"), state.get("conv1.weight")
+    if stem is not None and first is not None:
+        theirs = "-".join(
+            str(state[name].shape[0]) for name in ("conv1.weight", "conv2.weight", "conv3.weight") if name in state
+        )
         ours = "-".join(str(target[f"{backbone}stem.{place}.weight"].shape[0]) for place in (0, 3, 6))
-        return f"its ResNet starts with three convolutions of {theirs} channels, and this backbone with {ours}"
-    if stem is not None and first is not None and first.shape[-1] == 7:
-        return "its ResNet starts with one 7x7 convolution, and this backbone (ResNetV1c) with three 3x3 ones"
+        return f"its ResNet starts with convolutions of {theirs} channels, and this backbone (ResNetV1c) with {ours}"
     known = [name for name in placed if name in target and name.startswith(backbone)]
-    other = [name for name in known if target[name].shape != placed[name][0].shape]
-    if other:
+    if other := [name for name in known if target[name].shape != placed[name][0].shape]:
         sizes = ["x".join(map(str, shape)) for shape in (placed[other[0]][0].shape, target[other[0]].shape)]
         return f"{len(other)} of its tensors have another shape, such as {other[0]} ({sizes[0]} there, {sizes[1]} here)"
     return "it has no tensors of these names" if known else "none of its names is this backbone's"
@@ -245,9 +252,8 @@ def _remedy(spec: ModelSpec) -> str:
     if spec.weights.configuration or spec.weights.url:
         address = _address(spec)
         return f"pass {Path(urlparse(address).path).name} ({address}), or --weights none for a random start"
-    if spec.weights.package:
-        return "pass --weights auto for the file of this backbone, or --weights none for a random start"
-    return "pass a file of this very backbone, or --weights none for a random start"
+    file = "--weights auto" if spec.weights.package else "a file of this very backbone"
+    return f"pass {file}, or --weights none for a random start"
 
 
 def _shown(names: list[str]) -> str:

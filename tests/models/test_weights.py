@@ -90,10 +90,6 @@ def test_one_empty_tensor_of_the_backbone_is_refused_however_small(tmp_path, tin
         assert from_spec(spec, 5, tmp_path / "nearly.pth").initial_weights.unfilled == (f"backbone.{empty}",)
 
 
-def test_what_the_yaml_expects_to_be_missing_is_no_part_of_a_runs_settings():
-    assert "missing" not in tiny_from(missing=["conv1.weight"]).model_dump()["weights"]
-
-
 def test_weights_of_another_network_are_refused(tmp_path, tiny_state):
     torch.save(tiny_state, tmp_path / "hrnet.pth")
     with pytest.raises(UserError, match=r"backbone of model lite0_fpn.*none of its names"):
@@ -149,7 +145,7 @@ def caches(tmp_path, monkeypatch):
     """Empty caches, ours and torch's, and addresses that lead nowhere."""
     monkeypatch.setenv("CONTEXTRAST_BENCH_CACHE", str(tmp_path / "ours"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("harness.models.download.urlopen", no_network)
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
     return tmp_path
 
 
@@ -161,24 +157,17 @@ def no_network(*_: object, **__: object) -> None:
     ("model", "file"),
     [
         ("hrnet_w48", "hrnetv2_w48-d2186c55.pth"),
-        ("hrnet_w18_small", "hrnetv2_w18_small-b5a04e21.pth"),
-        ("deeplabv3_r101", "resnet101_v1c-e67eebb6.pth"),
-        ("ocrnet_hrnet_w48", "hrnetv2_w48-d2186c55.pth"),
-        ("mobilenet_v2_d8", "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af.pth"),
         ("upernet_swin_t", "swin_tiny_patch4_window7_224_20220317-1cdeb081.pth"),
         ("segformer_b0", "mit_b0_20220624-7e0fe6dd.pth"),
-        ("segformer_b1", "mit_b1_20220624-02e5a6a1.pth"),
     ],
 )
 def test_without_a_network_one_sentence_says_how_to_bring_the_file(caches, model, file):
     with pytest.raises(UserError) as caught:
         build(model, 19)
     message = str(caught.value)
-    assert f"model {model} starts from https://" in message
-    assert f"/{file}, which could not be downloaded (Name or service not known)" in message
-    assert f"put that file at {caches / 'ours' / file}, pass --weights with a file's path" in message
-    assert "--weights none" in message
     assert "\n" not in message
+    for words in (f"/{file}, which could not", "Name or service", str(caches / "ours" / file), "--weights none"):
+        assert words in message
 
 
 @pytest.mark.parametrize("folder", ["ours", "torch/hub/checkpoints"])
@@ -294,8 +283,8 @@ def resnet_spec(kind):
 @pytest.mark.parametrize(
     ("file", "words", "empty"),
     [
-        (TORCHVISION, "one 7x7 convolution", 15),  # three convolutions with four numbers of batch norm each
-        (OPENSEG, "of 64-64-128 channels.*this backbone with 32-32-64", 16),  # and layer1.0.conv1
+        (TORCHVISION, "of 64 channels.*with 32-32-64", 15),  # three convolutions with four numbers of batch norm each
+        (OPENSEG, "of 64-64-128 channels.*with 32-32-64", 16),  # and layer1.0.conv1
     ],
 )
 def test_a_resnet_with_another_stem_is_refused_with_the_right_file(tmp_path, file, words, empty):
@@ -325,44 +314,12 @@ def test_mocos_file_gives_its_query_encoder(tmp_path):
     assert not any("encoder_q" in name for name in network.initial_weights.unused)
 
 
-RENAMED = {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5", "downsample.0": "shortcut"}
-RENAMED |= {"downsample.1": "shortcut.norm", "bn1": "conv1.norm", "bn2": "conv2.norm"}
-
-
-def in_detectron2s_names(shapes):
-    """As its tools/convert-torchvision-to-d2.py names torchvision's tensors."""
-    renamed = {}
-    for name, shape in shapes.items():
-        name = name if name.startswith("layer") else f"stem.{name}"
-        for old, new in RENAMED.items():
-            name = name.replace(old, new)
-        renamed[name] = shape
-    return renamed
-
-
-def pickled(path, shapes, **about):
-    arrays = {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
-    path.write_bytes(pickle.dumps({"model": arrays, "matching_heuristics": True, **about}))
-    return path
-
-
-def test_detectron2s_pickle_of_torchvisions_resnet_is_converted(tmp_path):
-    path = pickled(tmp_path / "R-18.pkl", in_detectron2s_names(TORCHVISION), __author__="torchvision")
-    network = from_spec(resnet_spec("ResNet"), 5, path)
-    assert (network.initial_weights.unused, network.initial_weights.unfilled) == ((), ())
-    assert all((t == 0.5).all() for t in network.backbone.state_dict().values() if t.is_floating_point())
-
-
-@pytest.mark.parametrize(
-    ("shapes", "words"),
-    [
-        (in_detectron2s_names(TORCHVISION), "RGB or BGR"),  # which its own training does not write down
-        ({"conv1_w": (64, 3, 7, 7), "res2_0_branch2a_w": (64, 64, 1, 1)}, "Caffe2"),
-    ],
-)
-def test_detectron2s_other_files_are_refused_with_the_reason(tmp_path, shapes, words):
-    with pytest.raises(UserError, match=words):
-        from_spec(resnet_spec("ResNet"), 5, pickled(tmp_path / "model_final.pkl", shapes))
+@pytest.mark.parametrize("name", ["res2.0.conv1.weight", "res2_0_branch2a_w"])  # detectron2's and Caffe2's
+def test_detectron2s_files_are_refused_with_the_reason(tmp_path, name):
+    arrays = {name: np.full((64, 64, 1, 1), 0.5, np.float32)}
+    (tmp_path / "R-18.pkl").write_bytes(pickle.dumps({"model": arrays, "matching_heuristics": True}))
+    with pytest.raises(UserError, match="source: detectron2"):
+        from_spec(resnet_spec("ResNet"), 5, tmp_path / "R-18.pkl")
 
 
 def test_hrnets_own_file_fills_the_backbone(tmp_path, tiny_state):
