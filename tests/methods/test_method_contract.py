@@ -18,7 +18,7 @@ FOLDER = Path(discovery.FOLDER)
 CHANNELS, STRIDES = (6, 8, 10, 12), (4, 8, 16, 32)
 
 
-def features(batch=2, height=64, width=96, channels=CHANNELS):
+def features(batch=2, height=32, width=64, channels=CHANNELS):
     maps = zip(channels, STRIDES, strict=False)
     return [torch.randn(batch, c, height // s, width // s, requires_grad=True) for c, s in maps]
 
@@ -31,7 +31,7 @@ def logits_for(labels, num_classes, right=0.5):
     return logits.scatter_add(1, grid.clamp(max=num_classes - 1)[:, None], 100.0 * hit[:, None]).requires_grad_()
 
 
-def blocks(num_classes, batch=2, height=64, width=96):
+def blocks(num_classes, batch=2, height=32, width=64):
     coarse = torch.randint(0, num_classes, (batch, height // 8, width // 8))
     labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
     labels[torch.rand(labels.shape) < 0.05] = 255
@@ -65,7 +65,7 @@ def case(name):
         return features(), logits_for(torch.full_like(labels, 4), classes, right=2.0), labels, classes
     elif name == "many_classes":
         classes = 150
-        labels = torch.arange(64 * 96).view(64, 96).remainder(150).expand(2, 64, 96).clone()
+        labels = torch.arange(32 * 64).view(32, 64).remainder(150).expand(2, 32, 64).clone()
     elif name == "batch_of_one":
         labels = blocks(classes, batch=1)
         return features(1), logits_for(labels, classes), labels, classes
@@ -220,7 +220,7 @@ def test_method_knows_its_classes_and_ignore_index(name):
     assert (method.channels, method.num_classes, method.ignore_index) == (CHANNELS, 7, 250)
     maps, _, labels, _ = case("ordinary")
     labels = torch.where(labels == 255, 250, labels)
-    logits = torch.randn(2, 7, 16, 24, requires_grad=True)
+    logits = torch.randn(2, 7, 8, 16, requires_grad=True)
     check_terms(method, method(maps, logits, labels, 0), maps, logits)
 
 
@@ -240,7 +240,7 @@ def operations(name, batch, present, num_classes=24):
     """Operations of one loss over vertical stripes of `present` classes, all misclassified."""
     labels = (torch.arange(96) // 4 % present).expand(batch, 64, 96)
     method = build(name, num_classes)
-    embeddings = [z.detach() for z in method.embed(features(batch))]
+    embeddings = [z.detach() for z in method.embed(features(batch, 64, 96))]
     logits = 100.0 * torch.nn.functional.one_hot((labels[:, ::4, ::4] + 1) % present, num_classes).movedim(-1, 1)
     with Operations() as counted:
         method.loss(embeddings, logits, labels, 0)
@@ -490,12 +490,13 @@ CHANCES = [
 @pytest.mark.parametrize(("name", "options", "stated", "reached"), CHANCES)
 def test_chance_is_what_embeddings_that_know_nothing_give(name, options, stated, reached):
     """With all embeddings alike each term that states its chance level has that value, whatever the labels."""
+    size = 64, 96  # enough pixels for a mean
     for make in (torch.ones_like, torch.randn_like):
         torch.manual_seed(0)
-        method, labels = discovery.load(name)(CHANNELS, 5, **options), blocks(5)
+        method, labels = discovery.load(name)(CHANNELS, 5, **options), blocks(5, 2, *size)
         logits = logits_for(labels, 5)
         for _ in range(3):  # a memory is empty at first
-            terms = method.loss([make(z).requires_grad_() for z in method.embed(features())], logits, labels, 0)
+            terms = method.loss([make(z).requires_grad_() for z in method.embed(features(2, *size))], logits, labels, 0)
         chances = {key.removeprefix("chance/"): value for key, value in method.diagnostics.items() if "chance/" in key}
         assert chances.keys() == stated
         for term, chance in chances.items():
