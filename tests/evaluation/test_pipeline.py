@@ -201,7 +201,9 @@ ENDLESS = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.exhaustive), signal.SIGINT]
+)
 def test_processes_that_count_end_with_the_one_that_started_them(sent, tmp_path):
     script = tmp_path / "endless.py"
     script.write_text(textwrap.dedent(ENDLESS))

@@ -222,14 +222,20 @@ def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(gi
 SCHEDULE = {"iterations": 6, "batch": 4, "crop": [64, 64], "learning_rate": 0.1, "log_every": 1, "checkpoint_every": 2}
 
 
-def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(repository, experiment_file, tmp_path):
+def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(
+    repository, experiment_file, scenes_root, tmp_path
+):
     experiment = experiment_file(arms={"cross_entropy": {}, "contextrast": {}}, schedule=SCHEDULE)
-    root = tmp_path / "scenes"
-    whole = {"experiment": str(experiment), "root": str(root), "arm": "contextrast", "results": str(tmp_path / "whole")}
+    whole = {
+        "experiment": str(experiment),
+        "root": str(scenes_root),
+        "arm": "contextrast",
+        "results": str(tmp_path / "whole"),
+    }
     assert group.run(2, group.train, whole) == [0, 0]
 
     chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", "--config", str(experiment)]
-    where = ["--root", str(root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
+    where = ["--root", str(scenes_root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "harness", "train", *chosen, *where]
     folder = tmp_path / "killed" / "runs/tiny/scenes/hrnet_tiny/contextrast/seed0"
