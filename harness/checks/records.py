@@ -1,4 +1,4 @@
-"""Checks runs that others hand in: does a record say what its counts say, and is it whole? docs/submit-results.md."""
+"""The problems of runs that are handed in: is a record whole, and does it say what its counts say?"""
 
 import csv
 import math
@@ -21,19 +21,14 @@ from harness.runs.health import MEANING
 from harness.runs.record import RECORD, Provenance, Record, fingerprint, records_below
 from harness.statistics.scores import groups, score
 
-# What is read of a run. Weights, predictions, what was made from them, and locks stay at home and are not looked at.
+# Files of a run that is handed in, and files that may lie beside them and are not read.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 IGNORED = ("training.json", "checkpoints", "predictions", "submissions", "export", "tensorboard")
-# Metrics that came later: a record may lack them, and is judged by them if it has them.
-LATER = {"fwiou", "mean_dice", "category_miou", "dice", "category_iou"}
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 
 
 def check_records(folder: Path) -> dict[Path, list[str]]:
-    """The problems of every run below `folder` (or of `folder` itself), {run's folder: problems}, in order of path.
-
-    Raises UserError if there is no record.json.
-    """
+    """{run's folder: its problems} for every run in or below `folder`, sorted. Raises UserError if there is none."""
     found = [path.parent for path in records_below(folder)]
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
@@ -41,10 +36,10 @@ def check_records(folder: Path) -> dict[Path, list[str]]:
 
 
 def check_record(folder: Path) -> list[str]:
-    """What is wrong with the run in `folder`, one sentence each; nothing if it can be handed in.
+    """The problems of the run in `folder`, one sentence each; empty if it can be handed in.
 
-    Schema and hashes of record.json, its key against the folder, its settings against their fingerprint, the set of
-    files, counts against the data set, confusion against counts, and every score against the counts it is made from.
+    Checks the record's types and hashes, its key against the folder, its settings against their fingerprint, the set
+    of files, counts against the data set, confusion against counts, and every score that it claims against the counts.
     """
     folder = Path(folder)
     try:
@@ -112,7 +107,7 @@ def _settings_problems(record: Record) -> list[str]:
 
 
 def _file_problems(folder: Path, record: Record) -> list[str]:
-    """Files that are missing, strange, or not whole; counts and curve are looked at more closely elsewhere."""
+    """Files that are missing, unknown, or damaged."""
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - set(IGNORED)
     needed = {"record.json"}
     if record.status == "done":
@@ -177,7 +172,7 @@ def _count_problems(counts: Counts) -> list[str]:
 
 
 def _confusions(path: Path) -> dict[str, NDArray[Any]] | None:
-    """{protocol: matrix} in the file; {} if it is missing, which is said elsewhere, and None if it is damaged."""
+    """{protocol: matrix} in the file; {} if it is missing (see `_file_problems`), None if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -211,7 +206,7 @@ def _confusion_problems(path: Path, counts: Counts, record: Record) -> list[str]
 
 
 def _score_problems(record: Record, counts: Counts, dataset: Dataset, confusions: dict[str, NDArray[Any]]) -> list[str]:
-    """Every score and class score, computed again from the counts."""
+    """Scores that are not those of the counts. Metrics that the record lacks or this version does not know pass."""
     if record.scores.keys() != counts.tables.keys():
         return [f"scores are for {', '.join(record.scores) or 'no protocol'}, counts for {', '.join(counts.tables)}"]
     problems = []
@@ -225,16 +220,18 @@ def _score_problems(record: Record, counts: Counts, dataset: Dataset, confusions
             mean, of_categories = category_scores(matrix, tables[REGION], dataset.categories, record.absent)
             again, per_class = again | mean, per_class | of_categories
         stored = record.scores[protocol]
-        known = stored.keys() | (again.keys() - LATER)
-        wrong = sorted(name for name in known if not _same(again, stored, name))
         problems += [
-            f"scores.{protocol}.{name} is {stored.get(name)}, but the counts give {again.get(name)}" for name in wrong
+            f"scores.{protocol}.{name} is {stored[name]}, but the counts give {again[name]}"
+            for name in sorted(stored.keys() & again.keys())
+            if not _same(again[name], stored[name])
         ]
         classes = record.per_class.get(protocol, {})
-        for metric in sorted((per_class.keys() - LATER) | classes.keys()):
-            ours, theirs = per_class.get(metric, {}), classes.get(metric, {})
-            if any(not _same(ours, theirs, name) for name in ours.keys() | theirs.keys()):
-                problems.append(f"per_class.{protocol}.{metric} is not what the counts give")
+        problems += [
+            f"per_class.{protocol}.{metric} is not what the counts give"
+            for metric in sorted(classes.keys() & per_class.keys())
+            if classes[metric].keys() != per_class[metric].keys()
+            or any(not _same(value, classes[metric][name]) for name, value in per_class[metric].items())
+        ]
     return problems
 
 
@@ -272,8 +269,5 @@ def _truth(table: NDArray[Any]) -> NDArray[Any]:
     return table[..., 0] + table[..., 2]
 
 
-def _same(ours: dict[str, float | None], theirs: dict[str, float | None], name: str) -> bool:
-    if name not in ours or name not in theirs:
-        return False
-    one, other = ours[name], theirs[name]
+def _same(one: float | None, other: float | None) -> bool:
     return one == other if one is None or other is None else math.isclose(one, other, rel_tol=0, abs_tol=TOLERANCE)

@@ -1,7 +1,7 @@
-"""Figures in documents: blocks that a command fills from files, so that no number is copied by hand.
+"""Blocks of documents that a command fills, so that nothing is copied by hand.
 
-A block stands between `<!-- begin FILE -->` and `<!-- end -->`, each on a line of its own; FILE is relative to the
-document's folder.
+A block stands between `<!-- begin FILE -->` and `<!-- end -->`, each on its own line. FILE is relative to the
+document's folder, or the name of a generated block (`GENERATED`).
 """
 
 import re
@@ -10,17 +10,29 @@ from pathlib import Path
 from harness.compute import atomic
 from harness.errors import UserError
 
+
+def _record_keys() -> str:
+    from harness.runs.record import describe_keys
+
+    lines = [f"| `{name}` | {kind} | {meaning} |" for name, kind, meaning in describe_keys()]
+    return "\n".join(["| key | type | meaning |", "| :-- | :-- | :-- |", *lines])
+
+
+GENERATED = {"record-keys": _record_keys}
 _BLOCK = re.compile(r"(?ms)^<!-- begin (?P<file>\S+) -->\n.*?^<!-- end -->$")
 
 
 def filled(document: Path) -> str:
-    """The text of `document` with every block holding what its file holds. Raises UserError for a missing file."""
+    """The text of `document` with its blocks filled. Raises UserError for a missing file."""
 
     def block(match: re.Match[str]) -> str:
         source = document.parent / match["file"]
-        if not source.is_file():
+        if match["file"] in GENERATED:
+            content = GENERATED[match["file"]]()
+        elif source.is_file():
+            content = source.read_text(encoding="utf-8").strip()
+        else:
             raise UserError(f"{document}: the block's file {match['file']} does not exist: make it or remove the block")
-        content = source.read_text(encoding="utf-8").strip()
         return f"<!-- begin {match['file']} -->\n\n{content}\n\n<!-- end -->"
 
     return _BLOCK.sub(block, document.read_text(encoding="utf-8"))

@@ -57,6 +57,10 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
 
+def _key(meaning: str, default: Any = ..., **more: Any) -> Any:
+    return Field(default, description=meaning, **more)
+
+
 class InitialWeights(Part):
     """The file that the network started from, and the tensors that did not fit."""
 
@@ -78,16 +82,16 @@ class Device(Part):
 class Provenance(Part):
     """The code, packages, machine and data that a run was made with."""
 
-    commit: Commit | None = None
-    dirty: bool | None = None
-    python: str | None = None
-    packages: dict[str, str | None] = {}
-    device: Device | None = None
-    data_fingerprint: Sha256 | None = None
-    initial_weights_sha256: Sha256 | None = None
-    deterministic: bool = False
-    undetermined: list[str] = []
-    gpu_bytes: NonNegativeInt | None = None
+    commit: Commit | None = _key("of this project's code; null where git does not answer", None)
+    dirty: bool | None = _key("whether that code was changed after the commit", None)
+    python: str | None = _key("version", None)
+    packages: dict[str, str | None] = _key("versions of those that matter", {})
+    device: Device | None = _key("type (cpu or cuda), name, model, threads, sharers: runs on the GPU at a time", None)
+    data_fingerprint: Sha256 | None = _key("over all files of the data set", None)
+    initial_weights_sha256: Sha256 | None = _key("of the file that the network started from", None)
+    deterministic: bool = _key("whether it was trained with `--deterministic`", False)
+    undetermined: list[str] = _key("operations that torch has no deterministic algorithm for", [])
+    gpu_bytes: NonNegativeInt | None = _key("the most GPU memory that torch held", None)
 
     def describe_device(self) -> str:
         """The device and torch's version, "" where the record does not name both."""
@@ -102,10 +106,6 @@ class Energy(Part):
     joules: NonNegativeFloat
     seconds: NonNegativeFloat
     source: str = ""
-
-
-def _key(meaning: str, default: Any = ..., **more: Any) -> Any:
-    return Field(default, description=meaning, **more)
 
 
 def _rare(meaning: str) -> Any:
@@ -221,6 +221,30 @@ def problems(error: ValidationError) -> list[str]:
 def now() -> str:
     """The time as records hold it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def describe_keys(part: type[Part] = Record, prefix: str = "") -> list[tuple[str, str, str]]:
+    """Name, type and meaning of every key of a record, those of its provenance as provenance.NAME."""
+    schema = part.model_json_schema()
+    found = []
+    for name, key in schema["properties"].items():
+        if "description" in key and name not in PRIVATE:
+            found.append((f"{prefix}{name}", _type_in_words(key), key["description"]))
+        if name == "provenance":
+            found += describe_keys(Provenance, "provenance.")
+    return found
+
+
+def _type_in_words(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(map(_type_in_words, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("pattern", "").endswith("{64}$"):
+        return "sha256"
+    if schema.get("type") == "array":
+        return f"list of {_type_in_words(schema['items'])}s"
+    return schema.get("type", "object")
 
 
 def records_below(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_readmes_blocks_hold_what_their_files_hold(repository):
-    for name in ("README.md", "results/reference/README.md", "docs/metrics.md", "docs/diagnosis.md"):
+    documents = ["README.md", "results/reference/README.md"]
+    for name in (*documents, "docs/metrics.md", "docs/diagnosis.md", "docs/submit-results.md"):
         document = repository / name
         assert filled(document) == document.read_text(), f"run: python -m harness refresh {document.name}"
