@@ -276,12 +276,12 @@ def test_the_page_says_which_methods_an_experiment_leaves_out(repository):
         assert f"all methods of `smoke.yaml` but {' and '.join(f'`{each}`' for each in names)}" in row
 
 
-def test_the_single_run_of_the_readme_is_one_of_the_small_setting(repository):
-    part = (repository / "README.md").read_text().partition("## Your data")[2].partition("\n## ")[0]
+def test_the_single_run_of_the_faq_is_one_of_the_small_setting(repository):
+    part = (repository / "docs/faq.md").read_text()
     train = next(line for line in part.splitlines() if "harness train" in line).split()
     evaluate = next(line for line in part.splitlines() if "harness evaluate" in line).split()
     given = dict(itertools.pairwise(train))
-    assert f"make run EXPERIMENT={given['--config']}" in part  # that of the lines above, which needs no GPU
+    assert f"make run EXPERIMENT={given['--config']}" in (repository / "README.md").read_text()  # it needs no GPU
     experiment = Experiment.load(repository / given["--config"])
     run = experiment.run(given["--dataset"], given["--model"], given["--arm"], int(given["--seed"]))
     assert evaluate[-1] == str(run.folder(Path("results")))

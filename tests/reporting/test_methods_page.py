@@ -26,6 +26,15 @@ def test_every_method_has_a_line_with_its_cost_and_its_paper():
     assert f"| 0.38 M | {extra_memory(Contextrast)[0]:.2f} GiB |" in lines["contextrast"]
 
 
+def test_the_readme_links_every_loss(repository):
+    row = next(line for line in (repository / "README.md").read_text().splitlines() if line.startswith("| losses"))
+    for name in set(discovery.names()) - {"cross_entropy"}:
+        about = discovery.about(name)
+        linked = f"[{about.title}]({about.url})" if about.url else about.title
+        assert f"{linked} ({about.published})" in row
+    assert row.count(";") == len(discovery.names()) - 2
+
+
 @pytest.mark.parametrize(("kind", "stated"), [(Contextrast, 1), (PixelContrast, 2), (object, None)])
 def test_the_extra_memory_is_read_from_the_docstring(kind, stated):
     found = extra_memory(kind)

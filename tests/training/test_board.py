@@ -102,7 +102,7 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, reposit
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     install = f"pip install {extras['tensorboard'][0]}"
     assert error.rstrip().endswith(install)
-    assert install in (repository / "README.md").read_text()
+    assert install in (repository / "docs/faq.md").read_text()
     assert not (results / "runs").exists()
 
 
