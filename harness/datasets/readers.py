@@ -1,4 +1,4 @@
-"""Layouts: how a data set's files lie on disk. Each is shared by all data sets that are stored alike."""
+"""Layouts: how the files of a data set lie on disk."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ LARGEST_VALUE = {"ids": 255, "colors": 0xFFFFFF, "mat": 65535}
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image. `id` is the image's file name without what all of them end with, unique in the data set."""
+    """A labelled image. `id` is the varying part of the image's file name, unique in the data set."""
 
     image_path: Path
     label_path: Path
@@ -29,8 +29,7 @@ class Sample:
 class Listing:
     """What a layout found for a split: `samples` in order, and `problems`, one sentence each.
 
-    absent: those of the problems that say that an image, a label or both are not there. They are none where the owner
-    means what is there (declared.py).
+    absent: the problems about missing images and labels, which a root with an as_is.json may have.
     """
 
     samples: list[Sample]
@@ -39,15 +38,12 @@ class Listing:
 
 
 class _Layout(BaseModel):
-    """What all layouts say.
+    """Keys of all layouts.
 
-    name: what this layout is called where it is reported, if there are others.
-    inside: the folder that the archive unpacks to; the root may be this folder, or any that leads to it.
-    below: a folder of the layout that may be named as the root too: all then lies in the folder above it.
-    remark: what to know about data in this layout, which `verify` says.
-    encoding: what label files are: "ids" (PNG of 8-bit values), "colors" (RGB PNG) or "mat" (MATLAB file whose `field`
-        is the label map).
-    values: which of the label values are stored, where classes list several.
+    name: of this layout, if there are others. inside: the folder in the archive; the root may be this folder or any
+    above it. below: a folder of the layout that may be given as the root too. remark: a warning that `verify` prints.
+    encoding: of label files: "ids" (PNG of 8-bit values), "colors" (RGB PNG) or "mat" (MATLAB file with the label map
+    in `field`). values: the name of the label values stored here, where classes list several.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -75,22 +71,21 @@ class _Layout(BaseModel):
 
 
 class ListLayout(_Layout):
-    """One text file a split, with a line "image label" for every sample (CamVid as SegNet distributes it).
+    """One text file per split, with a line "image label" for every sample (CamVid as SegNet distributes it).
 
-    Lists that were written on another machine are taken: of an absolute path, or of one that does not exist under the
-    root, the last two parts count (/SegNet/CamVid/train/NAME.png is train/NAME.png). An image may have another suffix
-    than the list says (.png, .jpg or .jpeg), since converted copies are common.
+    Of a path that does not exist under the root, the last two parts count: /SegNet/CamVid/train/NAME.png is
+    train/NAME.png. An image may have another suffix than the list says, since converted copies are common.
     """
 
     kind: Literal["list"]
     lists: str = "{split}.txt"
 
     def found(self, root: Path, splits: Iterable[str]) -> bool:
-        """Whether the list of one of the splits is there."""
+        """Whether the list of any split is there."""
         return any((self.base(root) / self.lists.format(split=split)).is_file() for split in splits)
 
     def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
-        """How many labels of `splits` (with the number of each) there are, as far as the lists say."""
+        """How many of the labels of `splits` (with the number of each) are there, by their lists."""
         return sum(splits[split] for split in splits if self.found(root, [split]))
 
     def parts(self, split: str) -> list[str]:
@@ -100,42 +95,33 @@ class ListLayout(_Layout):
     def scan(self, root: Path, split: str) -> Listing:
         """Read the split's list. Raises UserError if it is missing or cannot be read."""
         base, name = self.base(root), self.lists.format(split=split)
-        samples: list[Sample] = []
-        problems: list[str] = []
-        absent: set[str] = set()
-        lines_of: dict[str, int] = {}
-        for number, fields in _lines(base / name):
-            if len(fields) != 2:
-                problems.append(f'{name} line {number} has {len(fields)} words, but "image label" has 2')
+        found = _Found(name)
+        for number, words in _lines(base / name):
+            if len(words) != 2:
+                found.problems.append(f'{name} line {number} has {len(words)} words, but "image label" has 2')
                 continue
-            image = _listed_file(base, fields[0], IMAGE_SUFFIXES)
-            label = _listed_file(base, fields[1], ())
-            for kind, path, listed in (("image", image, fields[0]), ("label", label, fields[1])):
+            image, label = _listed_file(base, words[0], IMAGE_SUFFIXES), _listed_file(base, words[1], ())
+            for kind, path, listed in (("image", image, words[0]), ("label", label, words[1])):
                 if path is None:
-                    absent.add(missing := f"{name} line {number} names the {kind} {listed}, which does not exist")
-                    problems.append(missing)
+                    found.miss(f"{name} line {number} names the {kind} {listed}, which does not exist")
             if image is None or label is None:
                 continue
-            first = lines_of.setdefault(image.stem, number)
-            if first != number:
-                problems.append(f"{name} names {image.stem} twice, in the lines {first} and {number}")
-            elif not label.stem.startswith(image.stem):
-                problems.append(f"{name} line {number} pairs {image.name} with another image's label, {label.name}")
+            if not label.stem.startswith(image.stem):
+                pair = f"{image.name} with another image's label, {label.name}"
+                found.problems.append(f"{name} line {number} pairs {pair}")
             else:
-                samples.append(Sample(image, label, image.stem))
-        return Listing(samples, problems, frozenset(absent))
+                found.add(number, Sample(image, label, image.stem))
+        return found.listing()
 
 
 class FolderLayout(_Layout):
-    """Images and labels in folders, paired by their ids (Cityscapes, PASCAL-Context, COCO-Stuff, ADE20K, CamVid).
+    """Images and labels in folders, paired by their ids.
 
-    images, labels: patterns such as "leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png". {split} is the split's folder,
-        {folder} any one folder, the same for image and label, {id} the sample's id. An image may have another suffix
-        than its pattern (.png, .jpg or .jpeg), since converted copies are common.
-    lists: pattern of text files with one id a line that say what a split holds; without them it holds what there is.
-    split_names: what splits are called on disk, where this is not their name.
-    ids: where all splits share a folder and there are no lists, the runs of ids that make up a split: first and last
-        id in alphabetical order.
+    images, labels: patterns such as "leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png"; {folder} is any one folder,
+        the same for image and label. An image may have another suffix (.png, .jpg or .jpeg).
+    lists: pattern of text files with one id per line; without them a split holds what is there.
+    split_names: folders of splits, if they are not the splits' names.
+    ids: first and last id of each run of ids in a split, where all splits share a folder without lists.
     """
 
     kind: Literal["folders"]
@@ -155,7 +141,7 @@ class FolderLayout(_Layout):
         return self
 
     def found(self, root: Path, splits: Iterable[str]) -> bool:
-        """Whether an image and a label of one of the splits are there and, if the layout has lists, its list."""
+        """Whether an image, a label and, if the layout has lists, the list of any split are there."""
         base = self.base(root)
         for split in splits:
             listed = self.lists is None or (base / self._of(self.lists, split)).is_file()
@@ -166,15 +152,12 @@ class FolderLayout(_Layout):
         return False
 
     def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
-        """How many labels of `splits` (with the number of each) there are, at most these numbers."""
+        """How many of the labels of `splits` (with the number of each) are there."""
         base = self.base(root)
         return sum(min(sum(1 for _ in files(base, self._of(self.labels, split))), splits[split]) for split in splits)
 
     def parts(self, split: str) -> list[str]:
-        """Patterns of the files that a split needs, relative to `base`: image, label and, if there are lists, its list.
-
-        A star stands for the id and for any one folder.
-        """
+        """Patterns below `base` of the images, labels and list of a split; stars stand for {id} and {folder}."""
         lists = [self.lists] if self.lists else []
         return [_stars(self._of(pattern, split)) for pattern in (self.images, self.labels, *lists)]
 
@@ -185,34 +168,27 @@ class FolderLayout(_Layout):
 
     def _listed(self, base: Path, split: str, lists: str) -> Listing:
         name = self._of(lists, split)
-        samples: list[Sample] = []
-        problems: list[str] = []
-        absent: set[str] = set()
-        lines_of: dict[str, int] = {}
+        found = _Found(name)
         for number, words in _lines(base / name):
             key = words[0]
             if len(words) != 1 or "/" in key:
-                problems.append(f"{name} line {number} holds {' '.join(words)!r}, but must hold one id")
+                found.problems.append(f"{name} line {number} holds {' '.join(words)!r}, but must hold one id")
                 continue
             paths = [self._of(pattern, split).replace("{id}", key) for pattern in (self.images, self.labels)]
             image, label = _existing(base / paths[0], IMAGE_SUFFIXES), _existing(base / paths[1], ())
             for kind, path, wanted in zip(("image", "label"), (image, label), paths, strict=True):
                 if path is None:
-                    absent.add(missing := f"{name} line {number} names {key}, but there is no {kind} {wanted}")
-                    problems.append(missing)
-            first = lines_of.setdefault(key, number)
-            if first != number:
-                problems.append(f"{name} names {key} twice, in the lines {first} and {number}")
-            elif image and label:
-                samples.append(Sample(image, label, key))
-        if not lines_of and not problems:
-            problems.append(f"{name} names no image: the split is empty")
-        return Listing(samples, problems, frozenset(absent))
+                    found.miss(f"{name} line {number} names {key}, but there is no {kind} {wanted}")
+            if image and label:
+                found.add(number, Sample(image, label, key))
+        if not found.samples and not found.problems:
+            found.problems.append(f"{name} names no image: the split is empty")
+        return found.listing()
 
     def _paired(self, base: Path, split: str) -> Listing:
         labels = self._matching(base, self.labels, split, ())
         images = self._matching(base, self.images, split, IMAGE_SUFFIXES)
-        label_paths = set(labels.values())  # in one folder, a_label.png is the label of a.png and no image
+        label_paths = set(labels.values())  # in one folder, a_label.png is the label of a.png, not an image
         images = {key: path for key, path in images.items() if path not in label_paths}
         for kind, found, pattern in (("image", images, self.images), ("label", labels, self.labels)):
             if not found:
@@ -236,7 +212,7 @@ class FolderLayout(_Layout):
     def _matching(
         self, base: Path, pattern: str, split: str, other_suffixes: tuple[str, ...]
     ) -> dict[tuple[str, str], Path]:
-        """The files of a split that match a pattern, by folder and id; if there are none, those of another suffix."""
+        """The files of a split that match a pattern, or else the pattern with another suffix, by folder and id."""
         of_split = PurePosixPath(self._of(pattern, split))
         for suffix in (of_split.suffix, *other_suffixes):
             name = str(of_split.with_suffix(suffix))
@@ -259,8 +235,31 @@ class FolderLayout(_Layout):
         return not self.ids or any(first <= key <= last for first, last in self.ids.get(split, ()))
 
 
+class _Found:
+    """What was found in the list `name`."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.samples, self.problems, self.absent = name, list[Sample](), list[str](), set[str]()
+        self._lines: dict[str, int] = {}
+
+    def miss(self, problem: str) -> None:
+        """Add a problem about a missing file."""
+        self.absent.add(problem)
+        self.problems.append(problem)
+
+    def add(self, number: int, sample: Sample) -> None:
+        """Add the sample in a line, unless an earlier line names it."""
+        if (first := self._lines.setdefault(sample.id, number)) == number:
+            self.samples.append(sample)
+        else:
+            self.problems.append(f"{self.name} names {sample.id} twice, in the lines {first} and {number}")
+
+    def listing(self) -> Listing:
+        return Listing(self.samples, self.problems, frozenset(self.absent))
+
+
 def _is_companion(folder: str, key: str, images: Mapping[tuple[str, str], Path]) -> bool:
-    """Whether a file is no label but lies beside one: a_instanceTrainIds.png beside a.png, where a is an image."""
+    """Whether a file lies beside a label but is none: a_instanceTrainIds.png beside a.png, where a is an image."""
     ends = (place for place, letter in enumerate(key) if letter == "_")
     return any((folder, key[:end]) in images for end in ends)
 
@@ -285,7 +284,7 @@ def _below(base: Path, path: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The words of every line that is not blank, with the line's number from 1."""
+    """Number (from 1) and words of every line that is not blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -179,7 +179,7 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> st
     lines.append(f"wall time, {gpus} at a time: {_time(whole['wall_hours'])}{estimated}")
     if any(row.kwh is not None for row in rows if row.status in TO_TRAIN):  # of a processor nothing is known
         lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
-    memory, disk = (_amount(whole[key] / 1e6, "MB", "GB") for key in ("gpu_bytes", "disk_bytes"))
+    memory, disk = (_bytes(rows, key, whole[key]) for key in ("gpu_bytes", "disk_bytes"))
     lines.append(f"memory of a GPU, for the run that needs most: {memory}")
     lines += [sharing] if sharing else []
     lines += [f"disk, without label maps and methods' memories: {disk}", ""]
@@ -192,6 +192,16 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> st
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines += ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
     return "\n".join(lines)
+
+
+def _bytes(rows: Sequence[PlannedRun], key: str, known: int) -> str:
+    """An amount of `summary`, or that it is unknown because the runs' models are in no cost table."""
+    missing = [getattr(row, key) is None for row in rows if row.status in TO_TRAIN]
+    if not any(missing):
+        return _amount(known / 1e6, "MB", "GB")
+    if all(missing):
+        return "unknown (the model is in no cost table)"
+    return f"{_amount(known / 1e6, 'MB', 'GB')} or more (some of the models are in no cost table)"
 
 
 def times(results: Path) -> Times:

@@ -19,11 +19,6 @@ def test_an_image_is_read_as_rgb(tmp_path: Path) -> None:
     assert np.array_equal(image, expected)
 
 
-def test_a_jpeg_has_its_colours_in_rgb_order(tmp_path: Path) -> None:
-    Image.new("RGB", (16, 16), (200, 20, 90)).save(tmp_path / "a.jpg", quality=100)
-    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - (200, 20, 90)).max() <= 3
-
-
 def test_a_greyscale_image_gets_three_equal_channels(tmp_path: Path) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "a.png")
@@ -62,17 +57,6 @@ def test_a_palette_label_holds_its_indices_and_not_its_colours(tmp_path: Path, c
     label = read_label(tmp_path / "label.png")
     assert label.dtype == np.uint8
     assert np.array_equal(label, indices)
-
-
-def test_a_damaged_palette_label_is_refused(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    Image.fromarray(noise).convert("P").save(tmp_path / "label.png")
-    content = bytearray((tmp_path / "label.png").read_bytes())
-    data = content.index(b"IDAT") + 4
-    content[data + 20 : data + 40] = bytes(20)
-    (tmp_path / "label.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"label\.png is damaged"):
-        read_label(tmp_path / "label.png")
 
 
 def test_a_colour_label_is_read_as_packed_rgb(tmp_path: Path) -> None:
@@ -182,22 +166,6 @@ def test_two_markers_without_a_header_between_are_damaged(tmp_path: Path) -> Non
     for read in (read_image, read_label):
         with pytest.raises(UserError, match=r"a\.png is damaged \(it has no header"):
             read(tmp_path / "a.png")
-
-
-def test_bytes_behind_the_end_marker_do_no_harm(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.png")
-    with (tmp_path / "a.png").open("ab") as file:
-        file.write(b"\0" * 16)
-    assert (read_image(tmp_path / "a.png") == (1, 2, 3)).all()
-
-
-def test_an_altered_byte_in_a_label_is_noticed(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 12, (16, 16), dtype=np.uint8)).save(tmp_path / "a.png")
-    content = bytearray((tmp_path / "a.png").read_bytes())
-    content[len(content) // 2] ^= 4
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.png is damaged \(the checksum"):
-        read_label(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("read", [read_image, read_label])

@@ -280,24 +280,6 @@ def test_a_wrong_line_of_ids_is_a_problem(tmp_path: Path, text: str, problem: st
     assert LISTED.scan(tmp_path, "val").problems[0] == problem
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(text=st.text() | st.lists(st.sampled_from(["/", ".", "..", "a", "x" * 300, "\n", " ", "\0"])).map("".join))
-def test_any_list_of_ids_gives_samples_or_problems(tmp_path: Path, text: str) -> None:
-    touch(tmp_path, "image/a.jpg", "label/a.mat", "sets/val.txt")
-    (tmp_path / "sets/val.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
-    try:
-        listing = LISTED.scan(tmp_path, "val")
-    except UserError as error:
-        assert "val.txt cannot be read" in str(error)
-    else:
-        assert listing.samples or listing.problems
-
-
-def test_a_missing_list_of_ids_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"the list {tmp_path}/sets/val.txt does not exist"):
-        LISTED.scan(tmp_path, "val")
-
-
 # is a layout there?
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness import models
 from harness.errors import UserError
-from harness.models import build, load_spec, names
+from harness.models import build, load_spec
 
 TAPS = {  # channels and strides, from the papers
     "deeplabv3_r101": ((256, 512, 1024, 2048), (4, 8, 8, 8)),
@@ -32,10 +32,6 @@ SMALL = ("hrnet_tiny", "lite0_fpn", "lite0_fpn_scratch")
 @pytest.fixture(scope="module")
 def segmenters():
     return {name: build(name, 5, weights="none") for name in SMALL}
-
-
-def test_the_papers_networks_and_the_small_ones_are_there():
-    assert set(TAPS) <= set(names())
 
 
 @pytest.mark.parametrize("name", TAPS)
@@ -130,10 +126,6 @@ def test_taps_have_their_channels_and_strides_at_any_size(segmenters, height, wi
     assert segmenter.strides == [4, 8, 16, 32]
     assert logits.shape == (1, 5, *sizes[0])
     assert auxiliary == []
-
-
-def test_the_tiny_model_has_about_300_thousand_parameters(segmenters):
-    assert 0.2e6 < sum(p.numel() for p in segmenters["hrnet_tiny"].parameters()) < 0.4e6
 
 
 @pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn"])

@@ -72,18 +72,6 @@ def test_the_random_start_is_mmsegmentations(hrnet_w48):
     assert conv.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
 
 
-def test_pad_value_is_the_mean_colour_in_whole_numbers(hrnet_w48):
-    assert hrnet_w48.pad_value == (124, 116, 104)
-
-
-def test_uint8_and_float_images_give_the_same_features():
-    segmenter = build("hrnet_tiny", 5).eval()
-    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    with torch.no_grad():
-        for a, b in zip(segmenter.features(images), segmenter.features(images.float()), strict=True):
-            assert a.equal(b)
-
-
 def test_normalization_takes_red_first():
     segmenter = losses_only()
     segmenter.mean.copy_(torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1))

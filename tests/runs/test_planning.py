@@ -161,6 +161,7 @@ def test_estimates_follow_from_the_multiply_adds(experiment_file, costs, tmp_pat
     missing = plan(experiment, tmp_path, tmp_path / "none.csv")[0]
     assert (missing.hours, missing.hours_from, missing.disk_bytes) == (None, "", None)
     assert "unknown length" in describe([missing])
+    assert "memory of a GPU, for the run that needs most: unknown" in describe([missing])
 
 
 def test_the_disk_holds_weights_and_checkpoints_with_the_optimisers_moments(experiment_file, costs, tmp_path):
