@@ -85,12 +85,23 @@ def files(folder: Path) -> set[str]:
 @pytest.mark.slow
 def test_the_reference_figures_are_made_again_from_their_records(reports):
     committed, made = (report / "figures" for report in reports)
-    # Without label maps examples.png only says so; the drawings are the page's, and not committed.
-    assert files(committed) == {name for name in files(made) if not name.endswith(".svg")} - {"examples.png"}
     for path in committed.glob("*.png"):
         theirs, ours = (cv2.imread(str(folder / path.name)).astype(int) for folder in (committed, made))
         assert theirs.shape == ours.shape, path.name
         assert np.abs(theirs - ours).max() <= 8, path.name  # of 255: a coordinate's last digit moves no pixel
+
+
+def test_committed_figures_are_small_and_a_document_shows_each():
+    documents = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REFERENCE.glob("*.md")]
+    texts = "".join(path.read_text() for path in documents)
+    listed = subprocess.run(
+        ["git", "ls-files", "results/reference"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    figures = [path for path in map(Path, listed.stdout.splitlines()) if "figures" in path.parts]
+    assert figures
+    for path in figures:
+        assert path.relative_to("results/reference").as_posix() in texts, path
+        assert (REPOSITORY / path).stat().st_size < 2**20, path
 
 
 @pytest.mark.slow
