@@ -98,6 +98,8 @@ class Cell:
                 notes.append("the baseline has no run")
             elif self.gain.low is None:
                 notes.append(self.no_interval)
+        kept = ", ".join(str(seed) for seed, origin in sorted(self.origins.items()) if origin.kept)
+        notes += [f"seed {kept} by an earlier version of the method's code, kept"] if kept else []
         alike: dict[str, list[str]] = {}
         for seed, missing in self.missing.items():
             alike.setdefault(str(missing), []).append(str(seed))

@@ -170,10 +170,29 @@ def summary(
 def stale(
     results: ResultsOption = DEFAULT_RESULTS,
     remove: Annotated[bool, typer.Option("--remove", help="Delete them.")] = False,
+    keep: Annotated[
+        list[Path],
+        typer.Option(
+            "--keep",
+            parser=experiment_path,
+            metavar="EXPERIMENT",
+            help="Keep its runs that only a change of a method's code made stale; tables say so. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """List the runs that were set aside when their method or settings changed."""
+    """List the runs that were set aside when their method or settings changed, or keep stale ones."""
     from harness.runs import aside
 
+    if keep:
+        from harness.experiment.schema import Experiment
+
+        for path in keep:
+            found = aside.keep(Experiment.load(path, overrides), results)
+            for run, changed in found.items():
+                typer.echo(f"{run}: {'not kept: ' + '; '.join(changed) if changed else 'kept'}")
+            typer.echo(f"{sum(not changed for changed in found.values())} of {len(found)} stale runs of {path} kept")
+        return
     folders = aside.folders_set_aside(results)
     for folder in folders:
         typer.echo(f"{folder}  {aside.size(folder) / 1e6:,.1f} MB")

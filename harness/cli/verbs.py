@@ -42,7 +42,7 @@ VERBS: dict[str, dict[str, list[str]]] = {
         "export": [f"export {RUN}"],
         "site": ["site"],
         "refresh": ["refresh README.md"],
-        "stale": ["stale", "stale --remove"],
+        "stale": ["stale", "stale --remove", "stale --keep camvid"],
     },
 }
 

@@ -33,6 +33,7 @@ class Origin:
     commit: str
     weights: str = ""  # what of its initial weights did not fit
     data: str = ""  # what its data are, if not the published set
+    kept: bool = False  # whether an earlier version of its method's code made it, and the user kept it
 
 
 @dataclass
@@ -127,6 +128,7 @@ def _origin(record: Record) -> Origin | None:
         commit=(made.commit or "unknown")[:7],
         weights=left_open(record.initial_weights),
         data=record.data_remark or "",
+        kept=record.kept_for_source is not None,
     )
 
 

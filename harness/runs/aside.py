@@ -1,7 +1,7 @@
-"""Runs that are set aside when the same folder is trained with other settings.
+"""Runs that an edit made stale: set aside when they are trained again, or kept on the user's word.
 
-They are kept beside the run as `seed0.stale-<hash of their settings>`. Nothing reads them but a training that asks for
-exactly their settings again. `python -m harness stale --remove` deletes them.
+A run that is set aside lies beside the new one as `seed0.stale-<hash of its settings>`. Only a training that asks for
+exactly its settings again reads it.
 """
 
 import shutil
@@ -9,10 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from harness.experiment.run import Run
+from harness.experiment.schema import Experiment
 from harness.runs.locking import NAME as LOCK
+from harness.runs.locking import hold
+from harness.runs.record import RECORD, TRAINING, Record, fingerprint
 from harness.runs.record import STALE_MARK as MARK
-from harness.runs.record import fingerprint
-from harness.runs.state import finished, settings_in
+from harness.runs.state import Missing, changed_settings, finished, read_record, settings_in
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -41,12 +44,37 @@ def restore(folder: Path, settings: dict[str, Any]) -> Path | None:
     if any(path.name != LOCK for path in folder.iterdir()):
         return None
     for place in sorted(folder.parent.glob(f"{folder.name}{MARK}*")):
-        if settings_in(place) == settings and finished(place):
+        if settings_in(place, settings.get("method_source")) == settings and finished(place):
             for path in place.iterdir():
                 path.rename(folder / path.name)
             place.rmdir()
             return place
     return None
+
+
+def keep(experiment: Experiment, results: Path) -> dict[Run, list[str]]:
+    """Let the finished runs count that only a change of their method's code made stale; their records say so.
+
+    Returns for each stale run the changes for which it could not be kept, none if it was. The next change of the code
+    makes a kept run stale again.
+    """
+    found = {}
+    for run in experiment.runs():
+        folder = run.folder(results)
+        state = read_record(experiment, run, results)
+        if not isinstance(state, Missing) or state.status != "stale":
+            continue
+        with hold(folder, "keep"):
+            paths = [folder / name for name in (TRAINING, RECORD) if (folder / name).exists()]
+            source = experiment.settings(run)["method_source"]
+            kept = [Record.load(path).but(kept_for_source=source) for path in paths]
+            changed = [each for record in kept for each in changed_settings(experiment, run, record, folder)]
+            if not kept or any(record.status != "done" for record in kept):
+                changed = ["it is not done"]
+            for path, record in zip(paths, kept, strict=True) if not changed else ():
+                record.save(path)
+            found[run] = list(dict.fromkeys(changed))
+    return found
 
 
 def folders_set_aside(results: Path, experiment: str | None = None) -> list[Path]:

@@ -135,6 +135,7 @@ class Record(Part):
     gpu_hours: NonNegativeFloat | None = _key("GPU hours of training; null on a CPU", None)
     energy: dict[str, Energy] = _key("joules of `gpu` and `processor`, where the machine counts them", {})
     borrowed_from: str | None = _rare("the run of another experiment that this one was copied from")
+    kept_for_source: Sha256 | None = _rare("source of the method that the run was kept for, though other code made it")
     absent: Absent = _key("how classes that are absent enter means", "skip")
     split: str | None = _key("the split that was evaluated", None)
     scores: dict[str, Scores] = _key("by protocol and metric, in percent; null: undefined", {})
@@ -201,6 +202,11 @@ class Record(Part):
             return discovery.current_names(self.method, options)
         except UserError:
             return dict(options)
+
+    def settings_for(self, source: str | None) -> dict[str, Any]:
+        """The settings, as those of a method with this source if the run was kept for it (`runs.aside.keep`)."""
+        kept = source is not None and source == self.kept_for_source
+        return self.settings | {"method_source": source} if kept else self.settings
 
     def score(self, protocol: str, metric: str = "miou") -> float | None:
         """A score in percent; None where it is undefined or missing."""

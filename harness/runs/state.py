@@ -50,15 +50,15 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> Record | Mis
         found = Record.load(folder / name)
     except UserError as error:
         return Missing("unreadable", str(error))
-    if found.status != "skipped" and (changed := changed_settings(experiment, run, found.settings, folder)):
+    if found.status != "skipped" and (changed := changed_settings(experiment, run, found, folder)):
         return Missing("stale", ", ".join(changed))
     if found.status != "done":
         return Missing(found.status, " ".join((found.reason or "").split()))
     return Missing("not evaluated") if name == TRAINING else found
 
 
-def changed_settings(experiment: Experiment, run: Run, made: dict[str, Any], folder: Path) -> list[str]:
-    """The settings in which what a folder holds differs from what the experiment asks for, in words.
+def changed_settings(experiment: Experiment, run: Run, found: Record | dict[str, Any], folder: Path) -> list[str]:
+    """The settings in which what a folder holds, a record or settings, differs from what the experiment asks for.
 
     Only keys that both have are compared, options by their current names, so records outlive a new key. The method's
     source and the model's description count only for runs that were trained here: a record that came without weights
@@ -67,6 +67,7 @@ def changed_settings(experiment: Experiment, run: Run, made: dict[str, Any], fol
     if experiment.arms[run.arm].method == EXTERNAL:
         return []
     asked = experiment.settings(run)
+    made = found.settings_for(asked["method_source"]) if isinstance(found, Record) else found
     compared = ["method", "options", "schedule"]
     if is_local(folder):
         compared += ["method_source", "model_spec", "seed", "starts_at", "ends_at"]
@@ -152,8 +153,11 @@ def _is_evaluated(folder: Path, protocol: str) -> bool:
     return all((folder / name).exists() for name in EVALUATION_FILES) and maps.is_dir() and any(maps.iterdir())
 
 
-def settings_in(folder: Path) -> dict[str, Any] | None:
-    """The settings that a run's folder was trained with, {} if the file is damaged; None if nothing was trained."""
+def settings_in(folder: Path, source: str | None = None) -> dict[str, Any] | None:
+    """The settings that a run's folder was trained with, {} if the file is damaged; None if nothing was trained.
+
+    With the `source` of the method's code now, of a run that was kept for it, they are settings of that code.
+    """
     for name in (TRAINING, SETTINGS, RECORD):
         if not (folder / name).exists():
             continue
@@ -164,7 +168,7 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
         except UserError:
             return {}
         if found.provenance is not None:  # a skipped run's is None
-            return found.settings
+            return found.settings_for(source)
     return None
 
 

@@ -133,7 +133,7 @@ def _made_before(
 
 def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:
     """Why a training cannot go on from what its folder holds, in words; "" if it can, or if there is nothing."""
-    made = _settings_of(folder)
+    made = _settings_of(folder, asked["method_source"])
     if made is None:
         return ""
     if restart:
@@ -152,9 +152,9 @@ def _begins(folder: Path) -> bool:
     return (folder / SETTINGS).exists() and not (folder / "checkpoints").exists()
 
 
-def _settings_of(folder: Path) -> dict[str, Any] | None:
+def _settings_of(folder: Path, source: str) -> dict[str, Any] | None:
     """The settings of what training left in a run's folder, None if it left nothing."""
-    found = settings_in(folder)
+    found = settings_in(folder, source)
     if found is None and (state := checkpoint.load_newest(folder / "checkpoints")) is not None:
         found = dict(state["settings"])
     return found

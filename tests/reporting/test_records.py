@@ -248,3 +248,12 @@ def test_tables_need_no_plotting_library_and_nothing_in_reporting_needs_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_a_run_of_earlier_code_that_was_kept_says_so_in_the_table(make_experiment, write_all, tmp_path):
+    experiment = make_experiment(seeds=[0, 1], baseline_seeds=2)
+    write_all(experiment, tmp_path, device="CPU")
+    edit_record(experiment, tmp_path, "rival_one", 1, kept_for_source="1" * 64)
+    notes = {key[-1]: cell.note for key, cell in all_cells(experiment, tmp_path).items()}
+    assert "seed 1 by an earlier version of the method's code, kept" in notes.pop("rival_one")
+    assert not any("earlier" in note for note in notes.values())
