@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.experiment.schema import Schedule, discovery
 from harness.models.segmenter import Segmenter, total_weight
 from harness.training import distributed
-from harness.training.health import embedding_health, gradient_health
+from harness.training.health import EncoderGradients, embedding_health
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
@@ -132,22 +132,20 @@ class Trainer:
         if share is not None:
             terms = {name: (term * share[0]).to(term.dtype) for name, term in terms.items()}
             own = {name: term * share[1] for name, term in own.items()}
-        noted = self._diagnostics(features, labels, terms, own) if self.method.observing else {}
         terms |= own
         loss = torch.stack([_at_least_float32(term) for term in terms.values()]).sum()
-        loss.backward()
-        return {"loss": loss.detach(), **terms}, noted
-
-    def _diagnostics(
-        self, features: list[Tensor], labels: Tensor, terms: dict[str, Tensor], own: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The method's diagnostics, and what its embeddings and its terms do (`training.health`)."""
-        found = self.method.diagnostics | embedding_health(self.method.embeddings, labels)
+        if not self.method.observing:
+            loss.backward()
+            return {"loss": loss.detach(), **terms}, {}
+        noted = self.method.diagnostics | embedding_health(self.method.embeddings, labels)
         self.method.embeddings = []
-        beside = self.method.cross_entropy_weight == 1  # in the place of cross entropy, terms drown nothing
-        if self._counts and beside and all(feature.requires_grad for feature in features):
-            found |= gradient_health(features, terms, own)
-        return found
+        # A method that takes the place of cross entropy has nothing to be compared with.
+        compared = bool(own) and self._counts and self.method.cross_entropy_weight == 1
+        gradients = None
+        if compared and all(feature.requires_grad for feature in features):
+            gradients = EncoderGradients(features, own)
+        loss.backward()
+        return {"loss": loss.detach(), **terms}, noted | (gradients.health() if gradients else {})
 
     def _accumulate(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As `_backward`, a micro-batch at a time, the gradients added up.
