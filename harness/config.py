@@ -1,7 +1,9 @@
 """What files of settings have in common: strict YAML, the base class of their models, and pairs of numbers."""
 
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
@@ -26,6 +28,21 @@ def _ascending(given: tuple[float, float]) -> tuple[float, float]:
 Listed = StrictType(False)  # on a tuple: it may be given as a list, as in YAML; its items are checked all the same
 Size = Annotated[tuple[PositiveInt, PositiveInt], Listed]  # height, width in pixels
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], Listed, AfterValidator(_ascending)]  # low, high
+
+
+def named_files(kind: str, folder: Path, variable: str) -> dict[str, Path]:
+    """{name: its YAML file} in `folder`, then in the folders that the environment variable names (os.pathsep between).
+
+    Raises UserError, with the `kind` of thing, for a folder that does not exist, or two files of one name.
+    """
+    found: dict[str, Path] = {}
+    for each in [folder, *(Path(given) for given in os.environ.get(variable, "").split(os.pathsep) if given)]:
+        if not each.is_dir():
+            raise UserError(f"there is no folder {each}: correct ${variable}")
+        for path in sorted(each.glob("*.yaml")):
+            if found.setdefault(path.stem, path) != path:
+                raise UserError(f"{found[path.stem]} and {path} are both the {kind} {path.stem}: rename one of them")
+    return found
 
 
 def size_name(size: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Data sets: one YAML each in this folder."""
+"""Data sets: one YAML each, in this folder or in one of your own (docs/new-dataset.md)."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from harness.config import named_files
 from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
 from harness.datasets.spec import IGNORE_INDEX, Spec, read_specs
@@ -26,17 +27,18 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
+FOLDERS_VARIABLE = "CONTEXTRAST_BENCH_DATASETS"  # your own folders, separated by os.pathsep
 
 
 def names() -> list[str]:
-    """The names of all data sets: the YAML files in this folder."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The names of all data sets, sorted. Raises UserError if two files have one name."""
+    return sorted(_files())
 
 
 def load(name: str, root: Path | None = None) -> Dataset:
-    """The data set `name` under `root`; its facts can be asked for without a root.
+    """The data set `name` under `root`; its facts are there without a root, and no file of the data is read.
 
-    Raises UserError for an unknown name (the nearest match is named) or a wrong YAML. No file of the data is touched.
+    Raises UserError for an unknown name or a wrong YAML.
     """
     return Dataset(_specs(name), root)
 
@@ -44,8 +46,7 @@ def load(name: str, root: Path | None = None) -> Dataset:
 def resolve_root(name: str, given: Path | None = None, results: Path = Path("results")) -> Path:
     """The root of data set `name`: `given` (from --root or the experiment), else the set's environment variable.
 
-    A rendered set needs neither: it lies in `results/data`, in a folder named by what it is rendered from.
-    Raises UserError if nothing names a root.
+    A rendered set lies in `results/data`, in a folder named by its settings. Raises UserError if nothing names a root.
     """
     spec = _specs(name)[0]
     if given is not None:
@@ -60,7 +61,7 @@ def resolve_root(name: str, given: Path | None = None, results: Path = Path("res
 def missing(name: str, given: Path | None = None, results: Path = Path("results")) -> str:
     """Why the files of data set `name` are not there, in a sentence; "" if they are, or can be rendered.
 
-    given, results: as of `resolve_root`. Whether the files are in order is `verify`'s to say.
+    given, results: as for `resolve_root`. `verify` checks the files themselves.
     """
     try:
         dataset = load(name, resolve_root(name, given, results))
@@ -75,11 +76,9 @@ def missing(name: str, given: Path | None = None, results: Path = Path("results"
 
 
 def prepare(dataset: Dataset, *, convert: bool = False, workers: int | None = None) -> dict[str, Any] | None:
-    """Do once what a data set needs before it is read.
+    """Render a generated set whose root does not exist yet; with `convert`, convert MATLAB labels to PNG.
 
-    A generated set is rendered if its root does not exist yet. Two processes may do so at once: the root is complete or
-    absent, and the folder of the first one stays. With `convert`, labels in MATLAB files are converted to PNG
-    (`preparation.convert`, in `workers` processes), whose report is returned. Nothing to do otherwise.
+    Two processes may render at once: the first to finish wins. Returns the report of `preparation.convert`, if any.
     """
     generator, root = dataset.spec.generator, dataset.root
     if generator is not None and root is not None and not (root.is_dir() and any(root.iterdir())):
@@ -99,7 +98,7 @@ def report_path(name: str, results: Path = Path("results")) -> Path:
 
 
 def is_verified(name: str, results: Path = Path("results")) -> bool:
-    """Whether the last check of data set `name` found all in order, wherever its files were."""
+    """Whether the last `verify` of data set `name` found no problem, wherever its files were."""
     try:
         return bool(json.loads(report_path(name, results).read_text(encoding="utf-8"))["status"] == "ok")
     except (OSError, ValueError, KeyError, TypeError):
@@ -107,17 +106,22 @@ def is_verified(name: str, results: Path = Path("results")) -> bool:
 
 
 def description_fingerprint(name: str) -> str:
-    """sha256 of what data set `name` is described and, if it is generated, rendered by."""
+    """sha256 of the description of data set `name` and, if it is generated, of the renderer."""
     specs = _specs(name)
     described = "".join(spec.model_dump_json() for spec in specs)
     rendered = _generator_fingerprint(specs[0]) if specs[0].generator else ""
     return hashlib.sha256((described + rendered).encode()).hexdigest()
 
 
+def _files() -> dict[str, Path]:
+    return named_files("data set", FOLDER, FOLDERS_VARIABLE)
+
+
 def _specs(name: str) -> tuple[Spec, ...]:
-    if name not in names():
-        raise unknown("data set", name, names())
-    return read_specs(FOLDER / f"{name}.yaml")
+    files = _files()
+    if name not in files:
+        raise unknown("data set", name, files)
+    return read_specs(files[name])
 
 
 def _generator_fingerprint(spec: Spec) -> str:

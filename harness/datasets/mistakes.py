@@ -9,7 +9,7 @@ import numpy as np
 from harness.datasets import images
 from harness.datasets.dataset import Dataset
 from harness.datasets.readers import Sample
-from harness.datasets.spec import Spec, read_specs
+from harness.datasets.spec import Spec
 from harness.errors import UserError
 
 LOOKS = 200  # label files, evenly spread, whose values are compared
@@ -185,7 +185,7 @@ def _orders(dataset: Dataset) -> dict[str, dict[int, str]]:
     specs = {
         name: spec
         for name in datasets.names()
-        for spec in read_specs(datasets.FOLDER / f"{name}.yaml")[::-1]
+        for spec in datasets.load(name).specs[::-1]
         if files(spec) == files(dataset.spec) and [c.name for c in spec.classes] == list(dataset.classes)
     }
     return {name: {v: c.name for c in spec.classes for v in c.labels} for name, spec in specs.items()}

@@ -193,7 +193,8 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is None:
         return content
-    base_path = path.with_name(f"{base}.yaml")
+    beside, here = path.with_name(f"{base}.yaml"), Path(__file__).with_name(f"{base}.yaml")
+    base_path = beside if beside.is_file() else here
     if not base_path.is_file() or base_path in (*below, path):
         raise UserError(f"{path}: base: {base!r} is no other data set's name")
     inherited = _content(base_path, (*below, path))

@@ -1,47 +1,17 @@
-"""The models: one YAML file each, in this folder or in one of your own (docs/new-model.md).
+"""Models: one YAML each, in this folder or in one of your own (docs/new-model.md explains the keys).
 
-    source:                         where the network comes from: mmsegmentation (the default), detectron2, or
-                                    MODULE:FUNCTION, a function of yours that returns it
-    config: hrnet/fcn_hr18s_...py   mmsegmentation: a configuration inside mmseg/.mim/configs; detectron2: one of its
-                                    model zoo, or a file beside the YAML
-    overrides: {...}                merged into it (mmengine's rules: `_delete_: true` replaces a dict)
-    imports: [MODULE, ...]          modules to import first, which register backbones, heads ...
-    arguments: {...}                of FUNCTION, beside `num_classes`
-    input: {mean: ..., std: ...}    of FUNCTION's network, RGB on 0 to 255; default: ImageNet's
-    backbone: encoder               the child of FUNCTION's network that initial weights fill; default: backbone, and
-                                    the whole network if it has no such child
-    taps:                           the feature maps that methods see, fine to coarse
-      at: backbone                  the backbone's outputs (the default), or `fpn`: those of the feature pyramid in
-                                    mmsegmentation's UPerNet head or in detectron2's backbone
-      maps: [1, 2, 3, 4]            which of the maps of FUNCTION's network; default: all
-      channels: [48, 96, 192, 384]
-      strides: [4, 8, 16, 32]
-    smallest_image: 29              height and width in pixels that an image must have; any, if left out
-    pools_to_one: true              a part sees one value an image, whose batch norm needs two images or more
-    base: NAME                      start from another model's file, whose keys those given here replace
-    weights:                        what `weights="auto"` loads; left out for a network from scratch
-      configuration: true           the file that the configuration itself starts its backbone from, or
-      package, file                 a file inside an installed Python package, or
-      url                           a file to download; open-mmlab://NAME is one that mmengine knows
-      rename: {pattern: template}   regular expressions that turn the file's names into the backbone's
-      without: [pattern, ...]       names of the file that are known to have no place here (a classifier)
-      missing: [pattern, ...]       names of the backbone that the file is known to lack; they start at random
-    published:                      what mmsegmentation reports for its own trained networks; see `Published`
-      - {dataset: ..., protocol: ..., miou: ..., tolerance: ..., checkpoint: ...}
-
-torch and the frameworks are imported by `build` alone, so listing and checking models is quick. A run's settings hold
-`ModelSpec.model_dump()`: `published`, `smallest_image` and `pools_to_one` are no part of it, and keys that came later
-only where a file uses them.
+Only `build` imports torch and the frameworks, so listing models is fast. A run's settings hold
+`ModelSpec.model_dump()`: without the fields marked `exclude`, which do not change a run, and with fields that were
+added later only where a YAML uses them.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from harness.config import read_yaml
+from harness.config import named_files, read_yaml
 from harness.errors import YAML_FAULTS, UserError, unknown
 from harness.models.code import code_of
 
@@ -49,10 +19,10 @@ if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
 
 FOLDER = Path(__file__).parent
-FOLDERS_VARIABLE = "CONTEXTRAST_BENCH_MODELS"  # folders of your own, with os.pathsep between them
+FOLDERS_VARIABLE = "CONTEXTRAST_BENCH_MODELS"  # your own folders, separated by os.pathsep
 MMSEGMENTATION, DETECTRON2 = "mmsegmentation", "detectron2"
 MODULE_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-# The publisher's mark in a weights file's name: the first digits of its sha256, as in fcn_hr48_...-a989b146.pth.
+# Publishers put the first digits of the sha256 into a file's name: fcn_hr48_...-a989b146.pth.
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -61,7 +31,11 @@ class _Strict(BaseModel):
 
 
 class Taps(_Strict):
-    """Where the maps that methods see are taken, their channels and strides (input pixels a cell), fine to coarse."""
+    """The feature maps that methods see, fine to coarse.
+
+    at: the backbone's outputs, or those of the feature pyramid ("fpn") in mmsegmentation's UPerNet head or detectron2's
+    backbone. maps: which maps of a function's network; default all. strides: input pixels per cell.
+    """
 
     at: Literal["backbone", "fpn"] = Field(default="backbone", exclude_if=lambda at: at == "backbone")
     maps: tuple[int, ...] | None = Field(default=None, exclude_if=lambda maps: maps is None)
@@ -70,7 +44,13 @@ class Taps(_Strict):
 
 
 class WeightsSource(_Strict):
-    """Where the initial weights of a model's backbone come from; none of the sources: from scratch."""
+    """Where initial weights of the backbone come from; without a source, training starts from scratch.
+
+    configuration: the file that the configuration names. package, file: in an installed Python package. url: a
+    download; open-mmlab://NAME is known to mmengine. rename: regular expressions from the file's names to the
+    backbone's. without: names in the file without a place here (a classifier). missing: names of the backbone that the
+    file lacks.
+    """
 
     configuration: bool = Field(default=False, exclude_if=lambda given: not given)
     package: str | None = None
@@ -78,11 +58,11 @@ class WeightsSource(_Strict):
     url: str | None = None
     rename: dict[str, str] = Field(default_factory=dict)
     without: tuple[str, ...] = ()
-    missing: tuple[str, ...] = Field(default=(), exclude=True)  # it changes what is refused, not what is loaded
+    missing: tuple[str, ...] = Field(default=(), exclude=True)  # changes what is refused, not what is loaded
 
     @property
     def given(self) -> bool:
-        """Whether there is a file to start from."""
+        """Whether there is a source."""
         return bool(self.configuration or self.package or self.url)
 
     @model_validator(mode="after")
@@ -95,12 +75,11 @@ class WeightsSource(_Strict):
 
 
 class Published(_Strict):
-    """A figure that mmsegmentation publishes for a network that it trained: a known answer for our evaluator.
+    """mmsegmentation's published mIoU of a `checkpoint` (its metafile.yaml): a known answer for our evaluator.
 
-    `miou` is in percent, `tolerance` in points of it. The figure holds for the file `checkpoint` alone. `window` and
-    `stride` (height, width) are those of the protocol `slide`; `fit` (long and short side) is the box that the test
-    image was scaled into first, where it was. Source: the package's metafile.yaml files. mmsegmentation averages the
-    scales 0.5 to 1.75 and `ms_flip` those from 0.75 to 2.0, so there the tolerance is a wide one.
+    miou, tolerance: percent, points. window, stride: (height, width) for the protocol `slide`. fit: the box (long and
+    short side) that test images were scaled into. mmsegmentation averages scales 0.5 to 1.75 and `ms_flip` 0.75 to 2.0,
+    so the tolerance is wide there.
     """
 
     dataset: str
@@ -121,20 +100,27 @@ class Published(_Strict):
         return self
 
     def is_for(self, sha256: str) -> bool:
-        """Whether the file with this sha256 is the one that the figure was measured with."""
+        """Whether the score belongs to the file with this sha256."""
         mark = HASH_IN_NAME.search(self.checkpoint)
         return mark is not None and sha256.startswith(mark[1])
 
 
 class Input(_Strict):
-    """What the network of a function is given: RGB on 0 to 255, minus `mean`, divided by `std`. Default: ImageNet's."""
+    """Normalization of a function's network: RGB on 0 to 255, minus `mean`, divided by `std`; default ImageNet's."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
 
 
 class ModelSpec(_Strict):
-    """What a model's YAML file says; `folder` is where it lies, `code` {module beside it: sha256 of its code}."""
+    """A model's YAML.
+
+    source: mmsegmentation, detectron2, or MODULE:FUNCTION that returns the network. config: a configuration of the
+    framework; overrides: merged into it (mmengine's `_delete_: true` replaces a dict). imports: modules to import
+    first. arguments, input, backbone: of MODULE:FUNCTION. smallest_image: side in pixels. pools_to_one: a batch norm
+    sees one value per image, so a batch needs two. code: {module beside the YAML: sha256 of its code}; folder: the
+    YAML's.
+    """
 
     name: str
     source: str = Field(default=MMSEGMENTATION, exclude_if=lambda source: source == MMSEGMENTATION)
@@ -170,12 +156,12 @@ class ModelSpec(_Strict):
 
 
 def names() -> list[str]:
-    """The names of all models, sorted. Raises UserError if two files have one name."""
+    """The names of all models, sorted. Raises UserError if two files have the same name."""
     return sorted(_files())
 
 
 def load_spec(name: str) -> ModelSpec:
-    """Read the YAML file of model `name`. Raises UserError for an unknown model or a file that says something else."""
+    """Read the YAML of model `name`. Raises UserError for an unknown model or a wrong file."""
     path = _files().get(name, Path(name))
     try:
         spec = ModelSpec(name=name, folder=path.parent, **_content(name))
@@ -190,16 +176,7 @@ def load_spec(name: str) -> ModelSpec:
 
 
 def _files() -> dict[str, Path]:
-    """{model: its YAML file}: in this folder, then in those that $CONTEXTRAST_BENCH_MODELS names."""
-    found: dict[str, Path] = {}
-    own = [Path(each) for each in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if each]
-    for folder in [FOLDER, *own]:
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}: correct ${FOLDERS_VARIABLE}")
-        for path in sorted(folder.glob("*.yaml")):
-            if found.setdefault(path.stem, path) != path:
-                raise UserError(f"{found[path.stem]} and {path} are both the model {path.stem}: rename one of them")
-    return found
+    return named_files("model", FOLDER, FOLDERS_VARIABLE)
 
 
 def _content(name: str) -> dict[str, Any]:
@@ -212,20 +189,17 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def published(model: str, dataset: str, sha256: str | None = None) -> list[Published]:
-    """The published figures of `model` on `dataset`; with `sha256`, those of that checkpoint alone. Often none."""
+    """The published scores of `model` on `dataset`, with `sha256` those of that checkpoint; often none."""
     facts = [fact for fact in load_spec(model).published if fact.dataset == dataset]
     return facts if sha256 is None else [fact for fact in facts if fact.is_for(sha256)]
 
 
 def build(name: str, num_classes: int, weights: str | Path = "auto") -> "Segmenter":
-    """Build model `name` for `num_classes` classes, on the CPU, in training mode.
+    """Model `name` for `num_classes` classes, on the CPU, in training mode.
 
-    `weights`: "auto" loads what the model's file names (and downloads it if need be); "none" leaves every parameter at
-    its random start; a path or an address (open-mmlab://NAME, https://...) loads that file, a checkpoint of the whole
-    model or of its backbone. Random starts draw from torch's global generator.
-
-    Raises UserError for an unknown model, for weights that cannot be had or read, and for a file that leaves a learned
-    tensor of the backbone empty.
+    weights: "auto" (what the YAML names, downloaded if necessary), "none" (random, from torch's global generator), or a
+    path or address (open-mmlab://NAME, https://...) of a checkpoint of the whole model or of its backbone.
+    Raises UserError for an unknown model, and for weights that cannot be had, read, or fill the whole backbone.
     """
     spec = load_spec(name)
     from harness.models.segmenter import from_spec

@@ -1,4 +1,4 @@
-"""Python modules beside a model's YAML file: the hash of their code, read without running them, and their import."""
+"""Python modules beside a model's YAML: the hash of their code, without running it, and their import."""
 
 import ast
 import importlib
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 def code_of(spec: "ModelSpec") -> dict[str, str]:
-    """{module: sha256 of its code} of the modules that build `spec`'s network and lie in its folder.
+    """{module: sha256 of its code} of the modules in `spec`'s folder that build its network, imports included.
 
-    Modules that these import from the same folder count too; installed ones do not. Raises UserError for a file with a
-    syntax error.
+    Raises UserError for a syntax error.
     """
     if ":" not in spec.source and not spec.imports:
         return {}
@@ -41,16 +40,13 @@ def code_of(spec: "ModelSpec") -> dict[str, str]:
 
 
 def import_modules(spec: "ModelSpec") -> None:
-    """Import what the YAML's `imports` name. Raises UserError for a module that is not there or fails to import."""
+    """Import the YAML's `imports`. Raises UserError for a module that fails to import."""
     for name in spec.imports:
         import_module(spec, name)
 
 
 def import_module(spec: "ModelSpec", name: str) -> ModuleType:
-    """Import `name` from the folder of `spec`'s YAML, or from where Python finds it.
-
-    Raises UserError if it is not there, needs a package that is not, or fails.
-    """
+    """Import `name` from the folder of `spec`'s YAML or the Python path. Raises UserError if that fails."""
     from harness import models
 
     if spec.folder != models.FOLDER and str(spec.folder) not in sys.path:
@@ -58,7 +54,7 @@ def import_module(spec: "ModelSpec", name: str) -> ModuleType:
         importlib.invalidate_caches()
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # whatever a module of the user's does
+    except Exception as error:  # a user's module can raise anything
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"model {spec.name}: module {name} cannot be imported ({said})") from None
     beside = _file(spec.folder, name)
@@ -68,13 +64,13 @@ def import_module(spec: "ModelSpec", name: str) -> ModuleType:
 
 
 def _file(folder: Path, module: str) -> Path | None:
-    """The file of a module below `folder`, None if it is not there."""
+    """The file of a module in `folder`, or None."""
     base = folder.resolve().joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """The names that `tree`, a module of `package`, may import as modules."""
+    """Names that `tree`, a module of `package`, may import as modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

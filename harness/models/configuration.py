@@ -1,4 +1,4 @@
-"""Reads mmsegmentation's configurations: from a model's YAML to what mmsegmentation builds."""
+"""Reads mmsegmentation's configurations."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,10 +28,7 @@ def network_config(spec: ModelSpec, num_classes: int) -> Any:
 
 
 def initial_weights(spec: ModelSpec) -> str:
-    """The address that mmsegmentation's configuration starts its backbone from, mmengine's short names spelt out.
-
-    Raises UserError if it names none.
-    """
+    """The URL of the configuration's initial weights. Raises UserError if it names none."""
     model = _read(spec)
     address = model.get("pretrained") or (model.backbone.get("init_cfg") or {}).get("checkpoint")
     if not address:
@@ -40,9 +37,9 @@ def initial_weights(spec: ModelSpec) -> str:
 
 
 def full_address(address: str) -> str:
-    """A URL as it is, and the URL that open-mmlab://NAME, mmcls://NAME, torchvision://NAME or detectron2://PATH means.
+    """The URL of an address: https://, open-mmlab://NAME, mmcls://NAME, torchvision://NAME or detectron2://PATH.
 
-    Raises UserError for a name that mmengine does not know, or an address of another kind.
+    Raises UserError for an unknown name or kind of address.
     """
     from mmengine.runner.checkpoint import get_external_models, get_mmcls_models, get_torchvision_models
 
@@ -63,7 +60,7 @@ def full_address(address: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what mmsegmentation says at import and build that concerns nothing in use here."""
+    """Silence mmsegmentation's warnings about parts that are not used here."""
     with warnings.catch_warnings():
         for message in (
             "Fail to import ``MultiScaleDeformableAttention``",  # an operation that needs mmcv's compiled half
@@ -96,7 +93,7 @@ def _heads(model: Any) -> list[Any]:
 
 
 def _replace_sync_bn(config: Any) -> None:
-    """Batch norm over one process, since that over several has no path on a CPU; a trainer on GPUs changes it back."""
+    """Plain batch norm: SyncBN does not run on a CPU. The trainer converts it back on several GPUs."""
     if isinstance(config, dict):
         if config.get("type") == "SyncBN":
             config["type"] = "BN"

@@ -1,4 +1,4 @@
-"""Networks of detectron2's configurations: a SemanticSegmentor's backbone and head, under detectron2's names."""
+"""Networks from detectron2's configurations: a SemanticSegmentor's backbone and head, under detectron2's names."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from harness.models.segmenter import Segmenter
 
 
 class BackboneMaps(list[Tensor]):
-    """The maps that methods see, with all that the head takes: the backbone's outputs and the images' size."""
+    """The maps that methods see, and what the head takes: the backbone's outputs and the images' size."""
 
     def __init__(self, tapped: Sequence[Tensor], outputs: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         super().__init__(tapped)
@@ -22,10 +22,10 @@ class BackboneMaps(list[Tensor]):
 
 
 class Detectron2Segmenter(Segmenter):
-    """detectron2's backbone and semantic-segmentation head, trained with the harness' cross entropy.
+    """detectron2's backbone and semantic-segmentation head, trained with our cross entropy.
 
-    Images whose size a feature pyramid can't take are padded as detectron2 pads them: normalized, with zeros at the
-    right and at the bottom. Maps and logits are those of the image again.
+    Images are padded to the pyramid's sizes as in detectron2: after normalization, with zeros at the right and bottom.
+    Maps and logits are cropped to the image.
     """
 
     def __init__(self, network: Any, spec: ModelSpec, num_classes: int, config: Any) -> None:
@@ -41,7 +41,7 @@ class Detectron2Segmenter(Segmenter):
         self.tapped = spec.taps.at
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The outputs of the encoder, or with taps at `fpn` those of its pyramid that the head takes."""
+        """The encoder's outputs or, with taps at `fpn`, those of the pyramid that the head takes."""
         images = self.normalized(images)
         images = images.flip(1) if self.bgr else images
         height, width = images.shape[-2:]
@@ -62,12 +62,12 @@ class Detectron2Segmenter(Segmenter):
         return BackboneMaps(tapped, outputs, (height, width))
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The head's logits on its own grid or, where the images don't fill that grid, at the images' size."""
+        """The head's logits on its grid or, if the images do not fill it, at the images' size."""
         assert isinstance(features, BackboneMaps)
         head = self.sem_seg_head
         if hasattr(head, "layers"):
             logits = head.layers(features.outputs)
-        else:  # its forward pass computes losses in training mode; its layers stay in theirs
+        else:  # in training mode its forward pass computes losses; its layers keep their mode
             head.training = False
             logits, _ = head(features.outputs)
             head.training = self.training
@@ -81,7 +81,7 @@ class Detectron2Segmenter(Segmenter):
 
 
 class _WithoutEncoder:
-    """A feature pyramid whose encoder has run already: its forward pass takes the encoder's outputs."""
+    """A feature pyramid whose forward pass takes the encoder's outputs."""
 
     def __init__(self, pyramid: Any) -> None:
         self._pyramid = pyramid
@@ -94,9 +94,9 @@ class _WithoutEncoder:
 
 
 def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
-    """Build the network of `spec`'s configuration with detectron2's random start, on the CPU.
+    """The network of `spec`'s configuration with detectron2's random start, on the CPU.
 
-    Raises UserError if detectron2 does not import, or for another kind of network than a SemanticSegmentor.
+    Raises UserError if detectron2 does not import, or if the network is not a SemanticSegmentor.
     """
     config = configuration(spec)
     config.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
@@ -114,11 +114,10 @@ def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
 
 
 def configuration(spec: ModelSpec) -> Any:
-    """detectron2's configuration with the YAML's overrides, for one process on the CPU: a CfgNode.
+    """detectron2's CfgNode with the YAML's overrides, for the CPU.
 
-    `config` is a file beside the YAML or one of detectron2's model zoo. The functions add_..._config of modules that
-    the YAML imports add their keys first, as detectron2's projects have them. Raises UserError if there is no such
-    file, or no such key.
+    `config` lies beside the YAML or in detectron2's model zoo. Functions add_..._config of imported modules add their
+    keys first. Raises UserError for an unknown file or key.
     """
     try:
         import detectron2
@@ -144,13 +143,13 @@ def configuration(spec: ModelSpec) -> Any:
         said = " ".join(str(error).split())
         raise UserError(f"model {spec.name}: detectron2 refuses its configuration or overrides: {said}") from None
     config.MODEL.DEVICE = "cpu"
-    config.INPUT.CROP.ENABLED = False  # else ASPP pools with a kernel of the crop's size and takes no other
+    config.INPUT.CROP.ENABLED = False  # otherwise ASPP pools with a kernel of the crop's size
     _replace_sync_bn(config)
     return config
 
 
 def initial_weights(spec: ModelSpec) -> str:
-    """The address that the configuration starts from. Raises UserError if it names none."""
+    """The address of the configuration's initial weights. Raises UserError if it names none."""
     address = str(configuration(spec).MODEL.WEIGHTS)
     if not address:
         raise UserError(f"model {spec.name}: {spec.config} names no initial weights: correct its `weights`")
@@ -162,7 +161,7 @@ def _encoder(backbone: Any) -> Any:
 
 
 def _replace_sync_bn(config: Any) -> None:
-    """Batch norm over one process, since that over several has no path on a CPU; a trainer on GPUs changes it back."""
+    """Plain batch norm: SyncBN does not run on a CPU. The trainer converts it back on several GPUs."""
     for key, value in config.items():
         if isinstance(value, dict):
             _replace_sync_bn(value)

@@ -1,8 +1,7 @@
 """EfficientNet-Lite0 as an mmsegmentation backbone.
 
-EfficientNet (Tan and Le, ICML 2019) as its authors cut it down for mobile devices in 2020: no squeeze-and-excitation,
-ReLU6 in place of Swish, stem and head not scaled. mmsegmentation has none, and no package carries ImageNet weights of
-the backbones that it has, so this is what can be fine-tuned where there is no network.
+EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation, with ReLU6 for Swish. Its ImageNet weights come in
+a Python package, so it can be fine-tuned without a download; mmsegmentation has no such backbone.
 """
 
 import math
@@ -14,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 STEM_CHANNELS = 32
-# One row a stage: blocks, kernel size, stride of the first block, expansion, output channels.
+# One row per stage: blocks, kernel size, stride of the first block, expansion, output channels.
 LITE0_STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),

@@ -1,4 +1,4 @@
-"""Networks of any Python function: a plain torch module with `features` and `logits`, and nothing of a framework."""
+"""Networks from any Python function: a torch module with the methods `features` and `logits`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from harness.models import Input, ModelSpec
 from harness.models.code import import_module
 from harness.models.segmenter import Segmenter
 
-CHECKED = 64  # pixels a side of the image that a new network is tried with
+CHECKED = 64  # side in pixels of the image that a new network is tried with
 
 
 class TappedMaps(list[Tensor]):
-    """The maps that methods see, with all the maps of the network, which its `logits` takes."""
+    """The maps that methods see, and `every` map of the network, which its `logits` takes."""
 
     def __init__(self, every: Sequence[Tensor], taken: Sequence[int]) -> None:
         super().__init__(every[index] for index in taken)
@@ -25,8 +25,7 @@ class TappedMaps(list[Tensor]):
 class FunctionSegmenter(Segmenter):
     """A network with `features(images) -> maps` and `logits(maps) -> [B, K, h, w]`, under the names `network.*`.
 
-    `images` are RGB [B, 3, H, W], normalized; the network's attribute `align_corners` (default False) says how its
-    logits are resized.
+    images: normalized RGB [B, 3, H, W]. The network's attribute `align_corners` (default False) is used in resizing.
     """
 
     root = "network."
@@ -40,20 +39,19 @@ class FunctionSegmenter(Segmenter):
         self.taken = spec.taps.maps
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The network's maps, or those of them that `taps.maps` names."""
+        """The network's maps, or those in `taps.maps`."""
         every = list(self.network.features(self.normalized(images)))
         return TappedMaps(every, range(len(every)) if self.taken is None else self.taken)
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The network's logits; there are no others."""
+        """The network's logits, and no others."""
         return self.network.logits(features.every if isinstance(features, TappedMaps) else list(features)), []
 
 
 def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
     """Call `spec`'s function and try its network on a small image.
 
-    Raises UserError if the function is not there, fails, or returns something else than a network with the taps that
-    the YAML names.
+    Raises UserError if the function does not exist, fails, or returns a network without the YAML's taps.
     """
     module_name, _, name = spec.source.partition(":")
     where = f"model {spec.name}: {spec.source}"
@@ -74,7 +72,7 @@ def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
 
 
 def _try(segmenter: FunctionSegmenter, where: str) -> None:
-    """Refuse a network whose maps and logits are not as its YAML says."""
+    """Refuse a network whose maps or logits are not the YAML's."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             maps = segmenter.eval().features(torch.zeros(1, 3, CHECKED, CHECKED))

@@ -1,4 +1,4 @@
-"""From an image to a label map, by the protocols that papers report; each gives what mmsegmentation's own gives."""
+"""Label maps by the protocols that papers report, equal to mmsegmentation's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Window:
 
     @classmethod
     def of(cls, size: Size, stride: Size | None = None) -> "Window":
-        """With a stride of two thirds of the window's size, mmsegmentation's usual one, unless one is given."""
+        """The default stride is two thirds of the size, as usual in mmsegmentation."""
         return cls(size, stride or (round(size[0] * 2 / 3), round(size[1] * 2 / 3)))
 
 
@@ -48,22 +48,18 @@ def label_maps(scored: Tensor) -> Tensor:
 def scores(
     network: Segmenter, image: np.ndarray, protocol: str, window: Window | None = None, fit: Size | None = None
 ) -> Tensor:
-    """What a protocol gives for one image, uint8 [H, W, 3] RGB: float32 [1, K, H, W].
+    """Scores of one image, uint8 [H, W, 3] RGB: float32 [1, K, H, W].
 
-    `whole`: the logits. `slide`: the mean of the logits of the windows that cover a pixel; needs `window`. `ms_flip`:
-    the mean softmax over `SCALES` and horizontal flips. With `fit` (long and short side in pixels) the network sees the
-    image scaled to the largest size inside that box. Logits are resized bilinearly, align_corners as the network's, to
-    the size that the network saw and from there to the image's.
+    whole: the logits. slide: the mean logits of the windows over each pixel; needs `window`. ms_flip: the mean softmax
+    over `SCALES` and horizontal flips. fit: the box (long and short side in pixels) that the image is scaled into
+    first. Logits are resized bilinearly to the size that the network saw, then to the image's.
     """
     batches = [to_batch([view], _device(network)) for view in views(image, protocol, fit)]
     return scores_of_views(network, batches, protocol, (image.shape[0], image.shape[1]), window)
 
 
 def views(image: np.ndarray, protocol: str, fit: Size | None = None) -> list[np.ndarray]:
-    """What the network sees of an image by a protocol, flips aside: it at each of `SCALES` for `ms_flip`, else once.
-
-    All uint8 [h, w, 3], the image first scaled into the box `fit` if one is given.
-    """
+    """The network's inputs, uint8 [h, w, 3]: for `ms_flip` the image at each of `SCALES`, without flips, else one."""
     seen = image if fit is None else _scaled(image, fit)
     if protocol != "ms_flip":
         return [seen]
@@ -76,7 +72,7 @@ def to_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     batch = torch.empty(len(images), *images[0].shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.stack(images, out=batch.numpy())
     batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    # The strides of a single image decide which convolutions a CPU takes, and so the last digits: they stay so.
+    # On a CPU, a single image's strides select the convolution and so the last digits: keep them.
     return batch[0][None] if device.type == "cpu" and len(batch) == 1 else batch
 
 
@@ -84,10 +80,9 @@ def to_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
 def scores_of_views(
     network: Segmenter, seen: Sequence[Tensor], protocol: str, size: Size, window: Window | None = None
 ) -> Tensor:
-    """As `scores`, of B images of one `size` whose `views` are `seen`, each uint8 [B, 3, h, w]: float32 [B, K, *size].
+    """`scores` of B images of one `size` whose `views` are `seen`, each uint8 [B, 3, h, w]: float32 [B, K, *size].
 
-    On a GPU an image and its flip go through the network together; on a CPU one after the other, which rounds as a
-    single image does.
+    On a GPU images and their flips are one batch; on a CPU they are not, so that rounding is that of a single image.
     """
     if protocol == "ms_flip":
         return _mean_probabilities(network, seen, size)
@@ -113,7 +108,7 @@ def _mean_probabilities(network: Segmenter, seen: Sequence[Tensor], size: Size) 
 
 
 def _logits_of_both(network: Segmenter, images: Tensor) -> Iterator[Tensor]:
-    """The logits of images, and those of their flips turned back."""
+    """The logits of images, and of their flips, flipped back."""
     if images.device.type == "cuda":
         plain, flipped = _logits(network, torch.cat([images, images.flip(-1)])).chunk(2)
         yield from (plain, flipped.flip(-1))
@@ -123,7 +118,7 @@ def _logits_of_both(network: Segmenter, images: Tensor) -> Iterator[Tensor]:
 
 
 def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
-    """The windows' logits averaged: images [B, 3, H, W] -> [B, K, H, W]. Windows at the far edges are moved inwards."""
+    """Mean logits of the windows: images [B, 3, H, W] -> [B, K, H, W]. Windows at the far edges are moved inwards."""
     height, width = images.shape[-2:]
     tall, wide = min(window.size[0], height), min(window.size[1], width)
     total = torch.zeros(len(images), network.num_classes, height, width, device=images.device)
@@ -137,7 +132,7 @@ def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along a side: every `stride` pixels, the last one where it ends with the image."""
+    """Where windows begin along a side: every `stride` pixels; the last ends with the image."""
     return [min(start, length - window) for start in range(0, length - window + stride, stride)]
 
 
@@ -151,7 +146,7 @@ def _resize(network: Segmenter, logits: Tensor, size: Size | torch.Size) -> Tens
 
 
 def _scaled(image: np.ndarray, box: Size) -> np.ndarray:
-    """`image` at the largest size of its own shape inside `box`, whichever way round the box lies."""
+    """`image` at the largest size inside `box`, in either orientation, with its aspect ratio."""
     height, width = image.shape[:2]
     factor = min(max(box) / max(height, width), min(box) / min(height, width))
     size = (_rounded(width * factor), _rounded(height * factor))
@@ -159,7 +154,7 @@ def _scaled(image: np.ndarray, box: Size) -> np.ndarray:
 
 
 def _rounded(length: float) -> int:
-    """To whole pixels, half a pixel upwards, as mmcv rounds, and never to none."""
+    """Whole pixels, rounded half up as in mmcv, at least one."""
     return max(1, int(length + 0.5))
 
 

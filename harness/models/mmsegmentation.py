@@ -1,4 +1,4 @@
-"""Networks of mmsegmentation's configurations, under mmsegmentation's names, so that its checkpoints load."""
+"""Networks from mmsegmentation's configurations; parameter names are mmsegmentation's, so its checkpoints load."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class MMSegmenter(Segmenter):
         return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The main head's logits; the others are a cascade's heads but the last, then the auxiliary heads."""
+        """The main head's logits; then those of a cascade's earlier heads and of the auxiliary heads."""
         if self.tapped == "fpn":
             outputs = [pyramid_logits(self.decode_head, features)]
             inputs: Sequence[Tensor] = features.stages if isinstance(features, PyramidMaps) else []
@@ -47,7 +47,7 @@ class MMSegmenter(Segmenter):
         return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
 
     def auxiliary_weights(self) -> list[float]:
-        """As the configuration says: 0.4 each, as a rule."""
+        """The configuration's, usually 0.4 each."""
         heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
         return [float(head.loss_decode.loss_weight) for head in heads]
 
@@ -64,7 +64,7 @@ def build(spec: ModelSpec, num_classes: int) -> MMSegmenter:
 
         with DefaultScope.overwrite_default_scope("mmseg"):
             network = MODELS.build(config)
-        with _no_word_of_every_parameter():
+        with _silent_init():
             network.init_weights()
     if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":
         raise UserError(f"model {spec.name}: only a UPerHead has the pyramid of taps at fpn: tap the backbone")
@@ -80,8 +80,8 @@ def _each(heads: Any) -> list[Any]:
 
 
 @contextmanager
-def _no_word_of_every_parameter() -> Iterator[None]:
-    """For mmengine's `init_weights`, which logs two lines a parameter, and mmsegmentation's, which may print one."""
+def _silent_init() -> Iterator[None]:
+    """Silence `init_weights`, which logs two lines per parameter."""
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()

@@ -1,8 +1,6 @@
-"""The feature pyramid inside a UPerNet head, taken apart so that its outputs can be tapped.
+"""mmsegmentation's UPerHead (Xiao et al., ECCV 2018) in two halves, so that its feature pyramid can be tapped.
 
-mmsegmentation's UPerHead (Xiao et al., "Unified Perceptual Parsing", ECCV 2018) goes from the encoder's stages to
-logits in one step. The multi-scale contrast paper (Pissas et al., ECCV 2022) contrasts the pyramid's outputs between
-the two halves, before they are resized and fused; the parameters are the head's own.
+The multi-scale contrast paper (Pissas et al., ECCV 2022) contrasts the pyramid's outputs before they are fused.
 """
 
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from torch import Tensor
 
 
 class PyramidMaps(list[Tensor]):
-    """The pyramid's outputs, with the encoder's `stages` that they were made from, which auxiliary heads decode."""
+    """The pyramid's outputs, and the encoder's `stages`, which auxiliary heads decode."""
 
     def __init__(self, maps: Sequence[Tensor], stages: Sequence[Tensor]) -> None:
         super().__init__(maps)

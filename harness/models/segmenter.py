@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 
 class Segmenter(nn.Module):
-    """A network whose features methods see. `mmsegmentation`, `detectron2` and `function` have one subclass each.
+    """A segmentation network with feature maps for methods; a subclass for each source.
 
-    channels, strides: of the tapped maps, fine to coarse. align_corners: how logits are resized.
-    pad_value: the mean color (RGB, 0 to 255) in whole numbers: padding with it is about zero after normalization.
-    initial_weights: what was loaded before training, None for a random start.
-    root, backbone_prefix: how the state dict's names of the network, and of its backbone, begin. The backbone is what
-    initial weights fill and what `head_rate` leaves alone.
+    channels, strides: of the tapped maps, fine to coarse. align_corners: how logits are resized. pad_value: the mean
+    color (RGB, 0 to 255) in whole numbers, about zero after normalization. initial_weights: what was loaded before
+    training. root, backbone_prefix: prefixes of the state dict's names; initial weights fill the backbone, and
+    `head_rate` leaves it alone.
     """
 
     root = ""
@@ -53,7 +52,7 @@ class Segmenter(nn.Module):
 
     @property
     def initial_weights_sha256(self) -> str | None:
-        """sha256 of the file that the weights were loaded from before training; None for a random start."""
+        """sha256 of the initial weights' file; None for a random start."""
         return self.initial_weights.sha256 if self.initial_weights else None
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -61,28 +60,28 @@ class Segmenter(nn.Module):
         raise NotImplementedError
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What `features` gave -> the main head's logits [B, K, h, w] and, in training mode alone, the others'."""
+        """Maps of `features` -> the main head's logits [B, K, h, w] and, in training mode, those of other heads."""
         raise NotImplementedError
 
     def auxiliary_weights(self) -> list[float]:
-        """The weights in the loss of the auxiliary logits that `decode` gives in training mode, in their order."""
+        """Loss weights of the other heads' logits, in the order of `decode`."""
         return []
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images as `features` takes them, with `mean` subtracted and divided by `std`, in the parameters' dtype.
+        """Images of `features`, normalized by `mean` and `std`, in the parameters' dtype.
 
-        Raises UserError for images that are smaller than the network takes (scaled ones of ms_flip, too).
+        Raises UserError for images smaller than the network takes.
         """
         if not torch.jit.is_tracing() and min(images.shape[-2:]) < self.smallest_image:
             height, width = images.shape[-2:]
             raise UserError(
-                f"model {self.name} takes images of {self.smallest_image}x{self.smallest_image} pixels or more, and "
-                f"one is {width}x{height} (width x height) where it goes in: leave it out, or take another model"
+                f"model {self.name} needs images of at least {self.smallest_image}x{self.smallest_image} pixels, and "
+                f"one is {width}x{height} (width x height): leave it out, or use another model"
             )
         return ((images.float() - self.mean.float()) / self.std.float()).to(self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Inference, what is evaluated, timed and exported: images [B, 3, H, W] -> logits [B, K, h, w]."""
+        """Inference: images [B, 3, H, W] -> logits [B, K, h, w]."""
         return self.decode(self.features(images))[0]
 
     def inference_state(self) -> dict[str, Tensor]:
@@ -104,10 +103,10 @@ class Segmenter(nn.Module):
     ) -> dict[str, Tensor]:
         """Cross entropy at the labels' size: {"cross_entropy": scalar} and, with auxiliary heads, "auxiliary".
 
-        labels [B, H, W] int64, 255 ignored. class_weights [K] or None: the weighted mean, as torch's. The auxiliary
-        term is the sum over the heads that `decode` gives beside the main one, each with its `auxiliary_weights`. The
-        mean is over the valid pixels of all processes (mmsegmentation's default divides by all pixels, ignored ones
-        too, which makes the loss of a crop depend on its padding). Without any valid pixel it is 0 with a graph.
+        labels [B, H, W] int64, 255 ignored. class_weights [K] or None: weights of the mean, as in torch. "auxiliary" is
+        the sum over the other heads, weighted by `auxiliary_weights`. The mean is over the valid pixels of all ranks;
+        mmsegmentation divides by all pixels, so a crop's loss depends on its padding there. Without a valid pixel the
+        loss is 0 with a graph.
         """
         summed = self._cross_entropy(logits, labels, class_weights)
         total = total_weight(labels, class_weights).to(summed.dtype)
@@ -124,10 +123,10 @@ class Segmenter(nn.Module):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if logits.is_cuda:
-            # Else the softmax copies them to this layout, and their gradient back, at the labels' size.
+            # Otherwise the softmax copies them to this layout, and their gradient back, at the labels' size.
             logits = logits.contiguous()
         resized = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        # Summed here and not by cross_entropy, whose own sum has no fixed order on a GPU.
+        # cross_entropy's own sum has no fixed order on a GPU.
         return F.cross_entropy(resized, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none").sum()
 
 
@@ -137,7 +136,7 @@ def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -
     from harness.models.code import import_modules
 
     file = weights_files.locate(spec, weights)
-    if spec.source != DETECTRON2:  # which imports them when it reads its configuration
+    if spec.source != DETECTRON2:  # detectron2 imports them with its configuration
         import_modules(spec)
     segmenter: Segmenter
     if spec.source == MMSEGMENTATION:
@@ -175,13 +174,13 @@ def _size(state: dict[str, Tensor], name: str) -> str:
 
 
 def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The divisor of the mean: the weights of all processes' valid pixels, divided by their number; float64."""
+    """The divisor of the mean: the weights of all ranks' valid pixels over world_size; float64."""
     valid = labels != IGNORE_INDEX
     if class_weights is None:
         total = valid.sum().double()
     else:
         total = class_weights.double()[labels.where(valid, 0)].where(valid, 0).sum()
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)  # data parallelism averages gradients, so the processes' mean count is the divisor
+        dist.all_reduce(total)  # data parallelism averages gradients, so divide by the ranks' mean
         total = total / dist.get_world_size()
     return torch.where(total > 0, total, 1)

@@ -176,7 +176,9 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> st
     estimated = ""
     if ESTIMATED in whole["hours"]:
         estimated = " (estimated)" if len(whole["hours"]) == 1 else " (estimated in part)"
-    lines.append(f"wall time, {gpus} at a time: {_time(whole['wall_hours'])}{estimated}")
+    unknown = [row.hours is None for row in rows if row.status in TO_TRAIN]
+    wall = f"{_time(whole['wall_hours'])}{' or more' if any(unknown) else ''}{estimated}"
+    lines.append(f"wall time, {gpus} at a time: {'unknown' if unknown and all(unknown) else wall}")
     if any(row.kwh is not None for row in rows if row.status in TO_TRAIN):  # of a processor nothing is known
         lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
     memory, disk = (_bytes(rows, key, whole[key]) for key in ("gpu_bytes", "disk_bytes"))

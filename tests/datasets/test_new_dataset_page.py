@@ -24,11 +24,11 @@ def blocks(page: str, language: str):
 
 @pytest.fixture
 def farm(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The folder of the data sets, with nothing in it but the page's YAML."""
+    """A folder of the user's own, with nothing in it but the page's YAML."""
     folder = tmp_path / "datasets"
     folder.mkdir()
     (folder / "farm.yaml").write_text(blocks(page, "yaml")[0])
-    monkeypatch.setattr(datasets, "FOLDER", folder)
+    monkeypatch.setenv(datasets.FOLDERS_VARIABLE, str(folder))
     return folder
 
 
