@@ -1,8 +1,10 @@
 """Samples of pixels per (image, class) pair, as many from every pair, without a loop over the pairs."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from methods.class_means import one_hot
 from methods.ranking import rank_within_group
 
 
@@ -23,10 +25,10 @@ def sample_pairs_equally(
     some, drawn at random, go without. The rarest class thus decides how many pixels all others give (Pissas et al.,
     ECCV 2022). V and the budget hold for each image, or with `per_image` false for the whole batch.
     """
-    images = len(labels)
-    valid = labels != ignore_index
-    pair = (torch.arange(images, device=labels.device)[:, None, None] * num_classes + labels)[valid]
-    pixels = torch.bincount(pair, minlength=images * num_classes).view(images if per_image else 1, -1)
+    images, size = len(labels), labels.shape
+    labels = torch.where(labels == ignore_index, num_classes, labels).flatten(1)
+    pixels = one_hot(labels, num_classes, torch.float).sum(1).long()  # exact: there are fewer than 2**24
+    pixels = pixels if per_image else pixels.view(1, -1)
 
     counts = pixels >= min_pixels
     smallest = pixels.masked_fill(~counts, max_views).amin(1).clamp(max=max_views)
@@ -34,5 +36,7 @@ def sample_pairs_equally(
     group = torch.arange(len(pixels), device=labels.device)[:, None].expand_as(pixels)  # pairs that share a budget
     order = rank_within_group(group.flatten(), (~counts).flatten().int())  # the pairs that count come first
     drawn = counts & (order.view_as(pixels) < budget)
-    quota = torch.where(drawn, views[:, None], 0).flatten()
-    return torch.zeros_like(valid).masked_scatter(valid, rank_within_group(pair) < quota[pair])
+    # Ignored pixels are of class K, of which nothing is taken.
+    quota = F.pad(torch.where(drawn, views[:, None], 0).view(images, num_classes), (0, 1)).flatten()
+    pair = (torch.arange(images, device=labels.device)[:, None] * (num_classes + 1) + labels).flatten()
+    return (rank_within_group(pair) < quota[pair]).view(size)

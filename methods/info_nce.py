@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from methods.class_means import one_hot
+
 
 def masked_logsumexp(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
     """Logsumexp over `dim` of the scores where the mask is true; -inf, with no gradient, where nothing is."""
@@ -38,39 +40,38 @@ def supervised_info_nce(
     anchor_labels: Tensor,
     keys: Tensor,
     key_labels: Tensor,
+    num_classes: int,
     temperature: float,
     exclude_self: bool = False,
     missing_positives: str = "skip",
     max_entries: int | None = None,
-    num_classes: int | None = None,
 ) -> Tensor:
     """Mean over the anchors of the mean over each one's positives of -log exp(s+) / (exp(s+) + sum exp(s-)).
 
-    anchors [A, d] and keys [M, d] are unit vectors, labels int [A] and [M], s = anchor . key / temperature. The
+    anchors [A, d] and keys [M, d] are unit vectors, labels int64 [A] and [M], s = anchor . key / temperature. The
     positives of an anchor are the keys of its label, the negatives all other keys. The denominator holds one positive
-    beside the negatives, not the other positives (Wang et al., ICCV 2021, equation 3).
+    beside the negatives, not the other positives (Wang et al., ICCV 2021, equation 3). Anchors and keys with the label
+    num_classes only pad their tensors to a fixed size: they take no part.
 
     exclude_self       the keys are the anchors themselves, and none is its own positive
     missing_positives  anchors without positives are left out of the mean ("skip") or count as 0 ("zero")
-    max_entries        hold so many of the A M similarities at a time, or those of one anchor if they are more; None:
-                       all at once. The result is the same, and the backward pass holds none of them
-    num_classes        anchors and keys labelled so or higher take no part: they fill up to a fixed number; None: all
-                       take part
+    max_entries        compute at most this many of the A M similarities at a time, but at least one anchor's; None: all
+                       at once. The result is the same. No similarity is kept for the backward pass
 
-    An anchor without negatives has loss 0; with nothing to contrast the result is 0, with a graph.
+    An anchor without negatives has loss 0. With nothing to contrast the result is 0, with a graph.
     Raises ValueError for another value of missing_positives.
     """
     if missing_positives not in ("skip", "zero"):
         raise ValueError(f"missing_positives is {missing_positives!r}, but must be 'skip' or 'zero'")
-    rows = len(anchors) if max_entries is None else max_entries // (len(keys) + 1)
-    first = torch.iinfo(torch.int64).max if num_classes is None else num_classes
-    no_anchor, no_key = anchor_labels >= first, key_labels >= first
-    options = (no_anchor, no_key, temperature, exclude_self, missing_positives == "skip", max(rows, 1))
+    if len(anchors) == 0 or len(keys) == 0:
+        return 0 * (anchors.sum() + keys.sum())
+    rows = len(anchors) if max_entries is None else max(1, max_entries // len(keys))
+    options = (num_classes, temperature, exclude_self, missing_positives == "skip", rows)
     return _SupervisedInfoNCE.apply(anchors, keys, anchor_labels, key_labels, *options)
 
 
 class _SupervisedInfoNCE(torch.autograd.Function):
-    """Loss and gradient in one pass over blocks of anchors, so that no block's similarities outlive its turn."""
+    """Loss and gradient in one pass over blocks of anchors: a block's similarities are gone before the next one's."""
 
     @staticmethod
     def forward(
@@ -79,55 +80,53 @@ class _SupervisedInfoNCE(torch.autograd.Function):
         keys: Tensor,
         anchor_labels: Tensor,
         key_labels: Tensor,
-        no_anchor: Tensor,
-        no_key: Tensor,
+        num_classes: int,
         temperature: float,
         exclude_self: bool,
         skip: bool,
         rows: int,
     ) -> Tensor:
-        # One more key, which takes no part: where there are no keys the maximum over them exists all the same.
-        keys, key_labels = torch.cat([keys, keys.new_zeros(1, keys.shape[1])]), F.pad(key_labels, (0, 1))
-        no_key = F.pad(no_key, (0, 1), value=True)
-        anchor_gradient, key_gradient = torch.zeros_like(anchors), torch.zeros_like(keys)
-        total, counted = anchors.new_zeros(()), anchors.new_zeros(())
-        for start in range(0, max(len(anchors), 1), rows):
-            block, labels = anchors[start : start + rows], anchor_labels[start : start + rows]
+        wanted = ctx.needs_input_grad[1]  # a memory's keys are constants
+        anchor_gradient, key_gradient = torch.empty_like(anchors), torch.zeros_like(keys) if wanted else None
+        inside, no_key = anchor_labels < num_classes, key_labels == num_classes
+        keys_of_class = one_hot(key_labels, num_classes, anchors.dtype).sum(0)
+        positives = keys_of_class[anchor_labels.clamp(max=num_classes - 1)] - int(exclude_self)
+        positives = torch.where(inside, positives, 0)
+        total = anchors.new_zeros(())
+        for start in range(0, len(anchors), rows):
+            here = slice(start, start + rows)
+            block, number = anchors[here], positives[here].clamp(min=1)
             scores = (block / temperature) @ keys.T
-            inside = ~no_anchor[start : start + rows]
-            same = labels[:, None] == key_labels
-            left_out = same | no_key
-            same &= inside[:, None] & ~no_key
+            same = anchor_labels[here, None] == key_labels
+            no_negative, no_positive = same | no_key, ~(same & inside[here, None])
             if exclude_self:
-                same.diagonal(start).fill_(False)
-                left_out.diagonal(start).fill_(True)
-            negatives = scores.masked_fill(left_out, -torch.inf)
+                no_negative.diagonal(start).fill_(True)
+                no_positive.diagonal(start).fill_(True)
 
             # The negatives' exponentials, in place, and b, their logsumexp: -inf where there are none.
-            highest = negatives.amax(1).clamp(min=torch.finfo(scores.dtype).min)
-            exponentials = negatives.sub_(highest[:, None]).exp_()
-            sums = exponentials.sum(1)
+            exponentials = scores.masked_fill(no_negative, -torch.inf)
+            highest = exponentials.amax(1).clamp(min=torch.finfo(scores.dtype).min)
+            sums = exponentials.sub_(highest[:, None]).exp_().sum(1)
             b = highest + sums.log()
 
             # A positive's term is -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), precise at both ends.
-            margin = scores.sub_(b[:, None])
-            positives = same.sum(1)
-            number = positives.clamp(min=1)
-            total += (F.logsigmoid(margin).masked_fill_(~same, 0).sum(1) / -number).sum()
-            counted += (positives > 0).sum() if skip else inside.sum()
+            margin = scores.sub_(b[:, None]).masked_fill_(no_positive, torch.inf)
+            total -= (F.logsigmoid(margin).sum(1) / number).sum()
 
             # Its derivative by s is -sigmoid(b - s), by b the opposite, and that of b by a negative's score its share.
-            slope = margin.neg_().sigmoid_().masked_fill_(~same, 0).div_(number[:, None])
+            slope = margin.neg_().sigmoid_().div_(number[:, None])
             gradient = exponentials.mul_((slope.sum(1) / sums.clamp(min=1))[:, None]).sub_(slope)
-            anchor_gradient[start : start + rows] = gradient @ keys
-            key_gradient.addmm_(gradient.T, block)
+            anchor_gradient[here] = gradient @ keys
+            if key_gradient is not None:
+                key_gradient.addmm_(gradient.T, block)
 
-        scale = 1 / (temperature * counted.clamp(min=1))
-        ctx.save_for_backward(anchor_gradient.mul_(scale), key_gradient[:-1].mul_(scale))
-        return total / counted.clamp(min=1)
+        counted = ((positives > 0) if skip else inside).sum().clamp(min=1)
+        scale = 1 / (temperature * counted)
+        ctx.save_for_backward(anchor_gradient.mul_(scale), None if key_gradient is None else key_gradient.mul_(scale))
+        return total / counted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         by_anchors, by_keys = ctx.saved_tensors
-        return gradients[0] * by_anchors, gradients[0] * by_keys, *(None,) * 8
+        return gradients[0] * by_anchors, None if by_keys is None else gradients[0] * by_keys, *(None,) * 7

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.class_means import one_hot
+from methods.fixed_sizes import rows_for
 from methods.ranking import rank_within_group
 
 
@@ -56,11 +57,23 @@ def sample_pairs(
     return (rank_within_group(group) < quota[group]).view_as(prediction)
 
 
-def positions_of(sampled: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Where a mask bool [...] of `most` true elements at most is true: positions in the flat mask, int64 [most].
+def gather_pixels(
+    embedding: Tensor, labels: Tensor, sampled: Tensor, most: int, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """The vectors [N, d] of the sampled pixels and their classes int64 [N]: K in rows that only fill up.
 
-    Also bool [most], false for the last ones, whose position means nothing, where fewer elements are true.
+    embedding [B, d, H, W]; labels int64 and sampled bool [B, H, W], `most` pixels of them at most. On a GPU N is that.
     """
-    number = torch.arange(1, most + 1, device=sampled.device)
-    running = sampled.flatten().cumsum(0)
+    at, exists = positions_of(sampled, rows_for(sampled.sum(), most))
+    pixels = sampled[0].numel()
+    return embedding.flatten(2)[at // pixels, :, at % pixels], torch.where(exists, labels.flatten()[at], num_classes)
+
+
+def positions_of(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The positions int64 [most] in the flat mask bool [...] where it is true, at most `most` elements.
+
+    Also bool [most], false at the end where fewer elements are true: these positions mean nothing.
+    """
+    number = torch.arange(1, most + 1, device=mask.device)
+    running = mask.flatten().cumsum(0)
     return torch.searchsorted(running, number).clamp(max=len(running) - 1), number <= running[-1]

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor
 
-from methods.class_means import image_class_means
+from methods.class_means import image_class_means, one_hot
 from methods.class_queues import MAX_SCORES, Queues
 from methods.contrast_diagnostics import drawn_chance, drawn_diagnostics, label_chance, label_diagnostics
 from methods.heads import chosen_layers, concatenated, norm_relu_head
@@ -20,7 +20,7 @@ from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.options import check_layers
-from methods.pair_sampling import positions_of, sample_pairs
+from methods.pair_sampling import gather_pixels, sample_pairs
 from methods.unit_vectors import unit
 
 OFFICIAL_PIXELS_PER_BATCH = 1024
@@ -133,7 +133,8 @@ class PixelContrast(Method):
         size = (embedding.shape[2], embedding.shape[3])
         labels, prediction = nearest(labels, size), nearest(logits.argmax(1), size)
         sampled = self.sample(labels, prediction)
-        anchors, classes = self.pixels_at(embedding, labels, sampled, self.most_anchors(len(labels), size))
+        most = self.most_anchors(len(labels), size)
+        anchors, classes = gather_pixels(embedding, labels, sampled, most, self.num_classes)
         anchors = unit(anchors)
         self.diagnostics = {}
         loss = self.memory_loss(anchors, classes) if self.options.memory else self.batch_loss(anchors, classes)
@@ -151,13 +152,6 @@ class PixelContrast(Method):
             return min(self.anchors_per_batch, images * pixels)
         return images * min(self.options.anchors_per_image, self.num_classes * self.max_views, pixels)
 
-    def pixels_at(self, embedding: Tensor, labels: Tensor, sampled: Tensor, most: int) -> tuple[Tensor, Tensor]:
-        """The embeddings [most, d] of the sampled pixels and their classes int64 [most], K where fewer are sampled."""
-        at, exists = positions_of(sampled, most)
-        pixels = sampled[0].numel()
-        classes = torch.where(exists, labels.flatten()[at], self.num_classes)
-        return embedding.flatten(2)[at // pixels, :, at % pixels], classes
-
     def sample(self, labels: Tensor, prediction: Tensor) -> Tensor:
         """The anchors: bool [B, h, w]."""
         return sample_pairs(
@@ -173,26 +167,24 @@ class PixelContrast(Method):
 
     def batch_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
         """The loss among the unit anchors [A, d], of classes [A]; those of class K take no part."""
-        contrasted = (anchors, classes, anchors, classes)
+        contrasted = (anchors, classes, anchors, classes, self.num_classes)
         if self.observing:
-            self.diagnostics = label_diagnostics(*contrasted, self.num_classes, exclude_self=True)
+            self.diagnostics = label_diagnostics(*contrasted, exclude_self=True)
             chance = label_chance(classes, classes, self.num_classes, exclude_self=True)
             self.diagnostics["chance/pixel_contrast"] = self.weight * chance
-        return supervised_info_nce(
-            *contrasted, self.options.temperature, exclude_self=True, num_classes=self.num_classes
-        )
+        return supervised_info_nce(*contrasted, self.options.temperature, exclude_self=True)
 
     def memory_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
         """The same against what is drawn from the memory."""
-        keys, key_classes = (torch.cat(parts) for parts in zip(self.regions.rows(), self.pixels.rows(), strict=True))
+        # A copy: the memory changes before the backward pass. The slots of a class lie side by side.
+        slots = zip(self.regions.slots(), self.pixels.slots(), strict=True)
+        keys, stored = (torch.cat(parts, dim=1) for parts in slots)
         keys = keys.to(anchors.dtype)
-        size = max(1, MAX_SCORES // max(1, self.elements_per_anchor(len(keys))))
-        blocks = []
-        for block, own in zip(anchors.split(size), classes.split(size), strict=True):
-            same = own[:, None] == key_classes
-            pairs = (own < self.num_classes)[:, None] & (key_classes < self.num_classes)
-            scores = block @ keys.T / self.options.temperature
-            blocks.append(self.draw(block, keys, scores, pairs & same, pairs & ~same))
+        size = max(1, MAX_SCORES // self.elements_per_anchor(stored.numel()))
+        blocks = [
+            self.draw(block, own, keys, stored)
+            for block, own in zip(anchors.split(size), classes.split(size), strict=True)
+        ]
         contrast = Contrast(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
         if self.observing:
             number = (classes < self.num_classes).sum()
@@ -204,15 +196,30 @@ class PixelContrast(Method):
         """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
         return number
 
-    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor, other: Tensor) -> Contrast:
-        """Semi-hard positives and negatives, from scores [A, M] of anchors [A, d] with keys [M, d] of the memory.
+    def draw(self, anchors: Tensor, classes: Tensor, keys: Tensor, stored: Tensor) -> Contrast:
+        """Semi-hard positives and negatives of anchors [A, d] of classes [A], from the memory.
 
-        same, other: bool [A, M], true where anchor and key have the same class, and another one.
+        keys [K, L, d]; stored bool [K, L], false for a slot that holds nothing. An anchor of class K draws nothing.
         """
-        per_class = self.regions.length + self.pixels.length
-        far, is_far = draw_hardest(-scores, same, self.options.semi_hard, self.options.drawn_positives, per_class)
-        near, is_near = draw_hardest(scores, other, self.options.semi_hard, self.options.drawn_negatives, len(keys))
-        return Contrast(scores.gather(1, far), is_far, scores.gather(1, near), is_near)
+        inside, own = (classes < self.num_classes)[:, None], classes.clamp(max=self.num_classes - 1)
+        scores = (anchors @ keys.flatten(0, 1).T / self.options.temperature).unflatten(1, stored.shape)
+        of_own_class = scores.gather(1, own[:, None, None].expand(-1, 1, stored.shape[1])).squeeze(1)
+        far, number = hardest(-of_own_class, stored[own] & inside, self.options.semi_hard)
+        far, is_positive = draw_some(far, number, self.options.drawn_positives)
+        other = stored & (one_hot(own, self.num_classes, torch.bool).logical_not() & inside)[:, :, None]
+        near, number = hardest(scores.flatten(1), other.flatten(1), self.options.semi_hard)
+        negatives, is_negative = self.negatives(anchors, keys.flatten(0, 1), scores.flatten(1), near, number)
+        return Contrast(of_own_class.gather(1, far), is_positive, negatives, is_negative)
+
+    def negatives(
+        self, anchors: Tensor, keys: Tensor, scores: Tensor, near: Tensor, number: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of drawn negatives, [A, n], and bool [A, n], false where there are fewer.
+
+        anchors [A, d], keys [M, d], scores [A, M]; near and number as from `hardest`.
+        """
+        near, is_near = draw_some(near, number, self.options.drawn_negatives)
+        return scores.gather(1, near), is_near
 
     @torch.no_grad()
     def remember(self, embedding: Tensor, labels: Tensor) -> None:
@@ -227,28 +234,31 @@ class PixelContrast(Method):
             labels, labels, self.num_classes, self.ignore_index, pixels_per_image=budget, max_views=number
         )
         most = len(labels) * min(budget, labels[0].numel())
-        self.pixels.push(*self.pixels_at(vectors, labels, kept, most), self.options.gather_memory)
+        drawn = gather_pixels(vectors, labels, kept, most, self.num_classes)
+        self.pixels.push(*drawn, self.options.gather_memory)
         if self.observing:
             self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
 
 
 @torch.no_grad()
-def draw_hardest(hardness: Tensor, candidates: Tensor, share: float, number: int, most: int) -> tuple[Tensor, Tensor]:
-    """Draws at random from the hardest `share` of each row's candidates, `number` of them at most.
+def hardest(hardness: Tensor, candidates: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The hardest `share` of each row's candidates: columns int64 [A, n], the hardest first, and their number [A, 1].
 
-    hardness [A, M]; candidates bool [A, M], `most` in a row at most. Returns the columns drawn, int64 [A, n], and bool
-    [A, n], false where a row's share holds fewer than n.
+    hardness [A, M]; candidates bool [A, M]. The share is rounded up; columns from the number on mean nothing.
     """
-    pool = share_of(candidates, share)
-    width = math.ceil(share * min(most, hardness.shape[1]))
-    columns = hardness.masked_fill(~candidates, -torch.inf).topk(width, dim=1).indices
-    inside = torch.arange(width, device=columns.device) < pool
-    order = torch.rand(inside.shape, device=inside.device).masked_fill(~inside, -1)
-    drawn = order.topk(min(number, width), dim=1).indices
-    return columns.gather(1, drawn), inside.gather(1, drawn)
-
-
-def share_of(candidates: Tensor, share: float) -> Tensor:
-    """How many the share of each row's candidates are, rounded up: bool [A, M] -> int64 [A, 1]."""
     # The slack undoes rounding: 0.07 * 100 is above 7.
-    return (share * candidates.sum(1, keepdim=True).double() - 1e-9).ceil().long()
+    number = (share * candidates.sum(1, keepdim=True).double() - 1e-9).ceil().long()
+    width = math.ceil(share * hardness.shape[1])
+    return hardness.masked_fill(~candidates, -torch.inf).topk(width, dim=1).indices, number
+
+
+@torch.no_grad()
+def draw_some(columns: Tensor, number: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Up to `most` random ones of the first `number` [A, 1] of each row's columns [A, n]: columns int64 [A, m].
+
+    Also bool [A, m], false where the row has fewer.
+    """
+    inside = torch.arange(columns.shape[1], device=columns.device) < number
+    order = torch.rand(inside.shape, device=inside.device).masked_fill(~inside, -1)
+    drawn = order.topk(min(most, columns.shape[1]), dim=1).indices
+    return columns.gather(1, drawn), inside.gather(1, drawn)

@@ -10,8 +10,7 @@ import torch
 from annotated_types import Ge, Interval
 from torch import Tensor
 
-from methods.info_nce import Contrast
-from methods.pixel_contrast import PixelContrast, share_of
+from methods.pixel_contrast import PixelContrast
 
 
 class PixelContrastSynthetic(PixelContrast):
@@ -59,32 +58,20 @@ class PixelContrastSynthetic(PixelContrast):
 
     def elements_per_anchor(self, number: int) -> int:
         """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
-        return max(number, self.options.pair_mixes * self.options.dim) if number else 0
+        return max(number, self.options.pair_mixes * self.options.dim)
 
-    def draw(self, anchors: Tensor, keys: Tensor, scores: Tensor, same: Tensor, other: Tensor) -> Contrast:
-        """What PixelContrast draws, and the mixtures among the negatives. Arguments as there."""
-        drawn = super().draw(anchors, keys, scores, same, other)
-        if len(keys) == 0:
-            return drawn
-        ranked = (
-            scores.detach().masked_fill(~other, -torch.inf).topk(min(self.options.hardest, len(keys)), dim=1).indices
-        )
-        number = share_of(other, self.options.semi_hard)
-        available = number.clamp(
-            1, self.options.hardest
-        )  # where there is no negative the mask below drops what is mixed
-        mixed = torch.cat(
-            [
-                self.mix_pairs(keys, scores, ranked, available),
-                self.mix_with_anchor(anchors, scores, ranked, available),
-            ],
-            dim=1,
-        )
-        exists = (number > 0).expand(-1, mixed.shape[1])
-        return drawn._replace(
-            negatives=torch.cat([drawn.negatives, mixed], dim=1),
-            is_negative=torch.cat([drawn.is_negative, exists], dim=1),
-        )
+    def negatives(
+        self, anchors: Tensor, keys: Tensor, scores: Tensor, near: Tensor, number: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What PixelContrast draws, and the mixtures. Arguments as there."""
+        drawn, is_drawn = super().negatives(anchors, keys, scores, near, number)
+        available = number.clamp(1, self.options.hardest)  # without negatives the mask drops what is mixed
+        mixed = [
+            self.mix_pairs(keys, scores, near, available),
+            self.mix_with_anchor(anchors, scores, near, available),
+        ]
+        exists = (number > 0).expand(-1, self.options.pair_mixes + self.options.anchor_mixes)
+        return torch.cat([drawn, *mixed], dim=1), torch.cat([is_drawn, exists], dim=1)
 
     def mix_pairs(self, keys: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
         """Scores [A, pair_mixes] of mixtures of two different ones of the first available [A, 1] columns ranked."""
@@ -101,9 +88,7 @@ class PixelContrastSynthetic(PixelContrast):
         shape = (len(ranked), self.options.anchor_mixes)
         n = scores.gather(1, ranked.gather(1, random_below(available, shape)))
         weight = self.options.anchor_share * torch.rand(shape, dtype=scores.dtype, device=scores.device)
-        own = (anchors * anchors.detach()).sum(
-            1, keepdim=True
-        ) / self.options.temperature  # its gradient is the constant's
+        own = (anchors * anchors.detach()).sum(1, keepdim=True) / self.options.temperature
         cosine = self.options.temperature * n.detach()
         length = (weight**2 + (1 - weight) ** 2 + 2 * weight * (1 - weight) * cosine).clamp(min=0).sqrt()
         return torch.lerp(n, own, weight) / not_tiny(length)

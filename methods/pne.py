@@ -14,14 +14,17 @@ from annotated_types import Ge, Gt, MinLen
 from torch import Tensor
 
 from methods.blocks import sum_over_blocks
+from methods.class_means import one_hot
+from methods.fixed_sizes import rows_for
 from methods.heads import chosen_layers, concatenated, norm_relu_head
 from methods.labels import nearest
 from methods.method import Method, full_precision
 from methods.options import check_layers
-from methods.ranking import draw_from_groups
-from methods.unit_vectors import unit
+from methods.pair_sampling import positions_of
+from methods.ranking import Groups
 
 ELEMENTS_AT_A_TIME = 2**24  # of the confusions' vectors: 64 MiB
+MOST_CONFUSIONS = 4096  # that a GPU makes room for; where more are possible, the host waits to read their number
 
 
 class Confusions(NamedTuple):
@@ -30,7 +33,7 @@ class Confusions(NamedTuple):
     anchors: Tensor  # [C, n], misclassified
     positives: Tensor  # [C, n], correctly classified, of the true class
     negatives: Tensor  # [C, n], correctly classified, of the predicted class; the anchors where there are none
-    misclassified: Tensor  # [C], how many pixels the confusion has
+    misclassified: Tensor  # [C], how many pixels the confusion has; 0 for a row that only fills up
 
 
 class PNE(Method):
@@ -99,59 +102,65 @@ class PNE(Method):
         """{"pne": weight * L}. Arguments as in Method.loss."""
         (embedding,) = embeddings
         size = (embedding.shape[2], embedding.shape[3])
-        labels = nearest(labels, size)
-        valid = labels != self.ignore_index
-        scores = F.interpolate(logits.detach().to(embedding.dtype), size, mode="nearest").movedim(1, -1)[valid]
-        image = torch.arange(len(labels), device=labels.device)[:, None, None].expand_as(labels)[valid]
-        confusions = self.confusions(image, labels[valid], scores.argmax(1), len(labels))
+        scores = F.interpolate(logits.detach().to(embedding.dtype), size, mode="nearest")
+        anchors, positives, negatives, pixels = self.confusions(nearest(labels, size), scores.argmax(1))
+        exists = pixels > 0
 
-        vectors = embedding.movedim(1, -1)[valid]
-        fixed, log_weight = unit(vectors.detach()), scores.log_softmax(1).amax(1)
-        anchors = vectors / vectors.detach().norm(dim=1, keepdim=True).clamp_min(1e-12)
+        vectors = embedding.movedim(1, -1).flatten(0, 2)
+        lengths = vectors.detach().norm(dim=1, keepdim=True).clamp_min(1e-12)
+        divided, fixed = vectors / lengths, vectors.detach() / lengths
+        log_weight = scores.log_softmax(1).amax(1).flatten()
 
-        def losses(a: Tensor, p: Tensor, n: Tensor) -> Tensor:
+        def losses(a: Tensor, p: Tensor, n: Tensor, there: Tensor) -> Tensor:
             """[3]: sums of l_a, of the cosines with the positives and of those with the negatives."""
-            rows = anchors.index_select(0, a.flatten()).view(*a.shape, anchors.shape[1])
+            rows = divided.index_select(0, a.flatten()).view(*a.shape, vectors.shape[1])
             positive, negative = rows @ fixed[p].mT, rows @ fixed[n].mT
             attraction = (positive / self.options.temperature + log_weight[p][:, None]).logsumexp(2)
             repulsion = (negative / self.options.temperature).logsumexp(2)
-            return torch.stack([F.softplus(repulsion - attraction).sum(), positive.sum(), negative.sum()])
+            found = F.softplus(repulsion - attraction).sum(1), positive.sum((1, 2)), negative.sum((1, 2))
+            return torch.where(there, torch.stack(found), 0).sum(1)
 
         block = max(ELEMENTS_AT_A_TIME // (self.options.size * vectors.shape[1]), 1)
-        loss, positive, negative = sum_over_blocks(losses, confusions[:3], block)
-        slots = max(confusions.anchors.numel(), 1)
-        pixels = confusions.misclassified.sum()
-        loss = loss / slots * pixels / slots
-        self.diagnostics = {
-            "confusions": pixels.new_tensor(len(confusions.anchors)),
-            "anchors": pixels,
-            "positive_similarity": positive.detach() / (slots * self.options.size),
-            "negative_similarity": negative.detach() / (slots * self.options.size),
-        }
-        if self.observing:  # with all cosines alike, l_a is log(1 + 1 / mean w_p)
-            level = F.softplus(math.log(self.options.size) - log_weight[confusions.positives].logsumexp(1)).sum()
-            chance = self.options.weight * level * self.options.size / slots * pixels / slots
-            self.diagnostics["chance/pne"] = chance
+        loss, positive, negative = sum_over_blocks(losses, (anchors, positives, negatives, exists), block)
+        slots, misclassified = (exists.sum() * self.options.size).clamp(min=1), pixels.sum()
+        loss = loss / slots * misclassified / slots
+        self.diagnostics = {}
+        if self.observing:
+            # With all cosines alike, l_a is log(1 + 1 / mean w_p).
+            level = F.softplus(math.log(self.options.size) - log_weight[positives].logsumexp(1))
+            chance = self.options.weight * torch.where(exists, level, 0).sum() * self.options.size
+            self.diagnostics = {
+                "confusions": exists.sum(),
+                "anchors": misclassified,
+                "positive_similarity": positive.detach() / (slots * self.options.size),
+                "negative_similarity": negative.detach() / (slots * self.options.size),
+                "chance/pne": chance / slots * misclassified / slots,
+            }
         return {"pne": self.options.weight * loss}
 
-    def confusions(self, image: Tensor, labels: Tensor, prediction: Tensor, images: int) -> Confusions:
-        """The confusions that are used, of pixels [N] given by image, label and prediction, each int64 [N]."""
-        true = image * self.num_classes + labels
-        wrong = (prediction != labels).nonzero().squeeze(1)
-        right = (prediction == labels).nonzero().squeeze(1)
-        kinds, confusion, pixels = torch.unique(
-            true[wrong] * self.num_classes + prediction[wrong], return_inverse=True, return_counts=True
-        )
-        of_true = kinds // self.num_classes
-        of_predicted = of_true // self.num_classes * self.num_classes + kinds % self.num_classes
+    def confusions(self, labels: Tensor, prediction: Tensor) -> Confusions:
+        """The confusions that are used, from labels and prediction, int64 [B, h, w]."""
+        images, number, count = len(labels), self.num_classes, self.options.size
+        image = torch.arange(images, device=labels.device)[:, None, None]
+        valid, right = labels != self.ignore_index, prediction == labels
+        true = image * number + labels  # (image, class) pairs
+        of_pair = torch.where(right & valid, true, images * number).flatten()
+        confused = torch.where(~right & valid, true * number + prediction, images * number**2).flatten()
+        correct = Groups.of(of_pair, images * number, shuffle=not self.official)
+        wrong = Groups.of(confused, images * number**2, shuffle=not self.official)
 
-        missed, _ = draw_from_groups(confusion, len(kinds), self.options.size, shuffle=not self.official)
-        correct, number = draw_from_groups(true[right], images * self.num_classes, self.options.size, not self.official)
-        used = (pixels <= self.options.max_pixels) & (number[of_true] > 0)
+        kinds = torch.arange(images * number**2, device=labels.device)
+        of_true = kinds // number
+        used = (wrong.sizes > 0) & (wrong.sizes <= self.options.max_pixels) & (correct.sizes[of_true] > 0)
         if self.official:
-            used &= torch.bincount(true, minlength=images * self.num_classes)[of_predicted] > 0
-        of_true, of_predicted = of_true[used], of_predicted[used]
-        anchors = wrong[missed[used]]
-        alone = (number[of_predicted] == 0)[:, None]
-        negatives = torch.where(alone, anchors, right[correct[of_predicted]])
-        return Confusions(anchors, right[correct[of_true]], negatives, pixels[used])
+            there = one_hot(labels.flatten(1), number, torch.bool).any(1).flatten()
+            used &= there[of_true // number * number + kinds % number]
+        bound = images * min(number * (number - 1), labels[0].numel())
+        kinds, exists = positions_of(used, rows_for(used.sum().clamp(min=1), bound, MOST_CONFUSIONS))
+        of_true = kinds // number
+        of_predicted = of_true // number * number + kinds % number
+
+        wrong, correct_of = wrong.chosen(kinds), correct.draw(count)
+        anchors = wrong.draw(count)
+        negatives = torch.where((correct.sizes[of_predicted] > 0)[:, None], correct_of[of_predicted], anchors)
+        return Confusions(anchors, correct_of[of_true], negatives, torch.where(exists, wrong.sizes, 0))

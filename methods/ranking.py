@@ -1,5 +1,7 @@
 """Ranks inside groups, without a loop over the groups."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -34,23 +36,38 @@ def places_in_group(
     return ranks, sizes
 
 
-def draw_from_groups(groups: Tensor, num_groups: int, number: int, shuffle: bool = True) -> tuple[Tensor, Tensor]:
-    """`number` elements of every group: all of them over and over where it has fewer, the first ones where it has more.
+class Groups(NamedTuple):
+    """The elements of G groups, sorted by group."""
 
-    groups int64 [N]; elements of num_groups or more belong to no group. Returns the elements' positions, int64
-    [num_groups, number], and the sizes of the groups, int64 [num_groups]; where a size is 0 the positions mean nothing.
-    The elements come in random order, which is the same for every round, or with `shuffle` false in their own.
-    """
-    numbers = groups
-    if shuffle:
-        chances = 2**62 // (num_groups + 1)
-        numbers = groups.clamp(max=num_groups) * chances + random_numbers(chances, groups)
-    order = numbers.argsort(stable=True)
-    starts = torch.searchsorted(groups[order], torch.arange(num_groups + 1, device=groups.device))
-    sizes, starts = starts.diff(), starts[:-1]
-    turn = torch.arange(number, device=groups.device) % sizes.clamp(min=1)[:, None]
-    padded = torch.cat([order, order.new_zeros(1)])  # an empty group at the end starts behind the last element
-    return padded[starts[:, None] + turn], sizes
+    order: Tensor  # positions of all elements, int64 [N + 1], those of a group side by side; the last one is padding
+    starts: Tensor  # of each group in `order`, int64 [G]
+    sizes: Tensor  # int64 [G]
+
+    @classmethod
+    def of(cls, groups: Tensor, num_groups: int, shuffle: bool = True) -> "Groups":
+        """From groups int64 [N]; elements of num_groups or more belong to no group.
+
+        Inside a group the elements lie in random order, or if not `shuffle` in their own.
+        """
+        numbers = groups
+        if shuffle:
+            chances = 2**62 // (num_groups + 1)
+            numbers = groups.clamp(max=num_groups) * chances + random_numbers(chances, groups)
+        order = numbers.argsort(stable=True)
+        starts = torch.searchsorted(groups[order], torch.arange(num_groups + 1, device=groups.device))
+        return cls(torch.cat([order, order.new_zeros(1)]), starts[:-1], starts.diff())
+
+    def draw(self, number: int) -> Tensor:
+        """The first `number` elements of every group, int64 [G, number]; where it has fewer, all over and over.
+
+        The positions of an empty group mean nothing.
+        """
+        turn = torch.arange(number, device=self.order.device) % self.sizes.clamp(min=1)[:, None]
+        return self.order[self.starts[:, None] + turn]
+
+    def chosen(self, which: Tensor) -> "Groups":
+        """The groups at the positions int64 [H] alone."""
+        return self._replace(starts=self.starts[which], sizes=self.sizes[which])
 
 
 def random_numbers(chances: int, groups: Tensor) -> Tensor:

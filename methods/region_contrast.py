@@ -94,15 +94,17 @@ class RegionContrast(Method):
             regions = torch.where(regions == self.ignore_index, regions, nearest(logits.argmax(1), size))
         means, classes = image_class_means(embedding, regions, self.num_classes, self.ignore_index)
         centres = unit(means)
-        stored, stored_classes = self.memory.rows()
-        contrasted = (centres, classes, stored.to(centres.dtype), stored_classes)
-        loss = supervised_info_nce(
-            *contrasted, self.options.temperature, max_entries=MAX_SCORES, num_classes=self.num_classes
+        slots, stored = self.memory.slots()
+        stored_classes = torch.where(
+            stored, torch.arange(self.num_classes, device=stored.device)[:, None], self.num_classes
         )
-        self.diagnostics = label_diagnostics(*contrasted, self.num_classes) if self.observing else {}
+        keys = slots.flatten(0, 1).to(centres.dtype), stored_classes.flatten()
+        contrasted = (centres, classes, *keys, self.num_classes)
+        loss = supervised_info_nce(*contrasted, self.options.temperature, max_entries=MAX_SCORES)
+        self.diagnostics = {}
         if self.observing:
-            chance = label_chance(classes, stored_classes, self.num_classes)
-            self.diagnostics["chance/region_contrast"] = self.options.weight * chance
+            chance = self.options.weight * label_chance(classes, keys[1], self.num_classes)
+            self.diagnostics = label_diagnostics(*contrasted) | {"chance/region_contrast": chance}
         self.memory.push(centres, classes, self.options.gather_memory)
         if self.observing:
             self.diagnostics["queue_fill"] = self.memory.fill()

@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_rows import rows
 
 from methods.class_queues import Queues
 
 
 def contents(queues):
     """The first element of every stored vector, by class, sorted."""
-    vectors, classes = queues.rows()
+    vectors, classes = rows(queues)
     return [sorted(vectors[classes == k, 0].tolist()) for k in range(len(queues.filled))]
 
 
@@ -32,7 +33,7 @@ def test_each_class_keeps_the_last_vectors_pushed_under_it(length, pushes):
             number += 1
         assert contents(queues) == [sorted(queue) for queue in expected]
         assert queues.fill().tolist() == pytest.approx([len(queue) / length for queue in expected])
-    vectors, _ = queues.rows()
+    vectors, _ = rows(queues)
     assert vectors[:, 1].equal(-vectors[:, 0])
 
 
@@ -42,7 +43,7 @@ def test_purity_is_one_before_and_after_the_queues_wrap_around():
     for _ in range(12):
         classes = torch.randint(0, 4, (9,))  # class 4 never comes
         queues.push(torch.eye(5)[classes], classes)
-        vectors, stored = queues.rows()
+        vectors, stored = rows(queues)
         assert vectors.argmax(1).equal(stored)
         assert (vectors.sum(1) == 1).all()  # no slot that was never written
     assert queues.filled.tolist() == [7, 7, 7, 7, 0]
@@ -53,7 +54,7 @@ def test_no_graph_is_kept_and_what_is_read_does_not_change_later():
     z = torch.randn(2, 3, requires_grad=True)
     queues.push(2 * z, torch.tensor([0, 1]))
     assert not queues.vectors.requires_grad
-    keys, _ = queues.rows()
+    keys, _ = rows(queues)
     loss = (z @ keys.T).sum()
     queues.push(-z, torch.tensor([0, 1]))
     loss.backward()  # would fail if the stored vectors themselves had been in the graph

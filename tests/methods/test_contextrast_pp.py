@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_rows import rows
 
 from methods import ranking
 from methods.contextrast import Contextrast
@@ -166,7 +167,7 @@ def test_memory_keeps_the_last_anchors_of_each_class():
     for value in (1.0, 2.0, 3.0):
         angle = torch.tensor([math.cos(value), math.sin(value)])
         method.loss([angle.view(1, 2, 1, 1)], torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long), 0)
-    stored, classes = method.memory.rows()
+    stored, classes = rows(method.memory)
     assert classes.tolist() == [0, 0]
     assert sorted(np.arctan2(*stored.T.flip(0).numpy()).tolist()) == pytest.approx([2.0, 3.0], abs=1e-5)
 

@@ -56,7 +56,7 @@ def test_masked_loss_with_all_keys_is_the_loss_by_label():
     labels[0] = 4  # without positives
     scores, same = anchors @ keys.T / 0.1, labels[:, None] == key_labels
     contrast = Contrast(scores.flip(1), same.flip(1), scores, ~same)
-    expected = supervised_info_nce(anchors, labels, keys, key_labels, 0.1)
+    expected = supervised_info_nce(anchors, labels, keys, key_labels, 5, 0.1)
     assert masked_info_nce(contrast).item() == pytest.approx(expected.item(), rel=1e-12)
 
 

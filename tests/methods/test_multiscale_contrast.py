@@ -153,7 +153,7 @@ def test_number_of_pixels_of_an_image_depends_on_that_image_alone():
     counts = {}
     for variant in ("paper", "official"):
         method = MultiscaleContrast([4], CLASSES, dim=DIM, variant=variant)
-        counts[variant] = [len(method.sample(z[part], labels[part]).classes) for part in ([0], [1], [0, 1])]
+        counts[variant] = [len(method.sample([z[part]], labels[part])[0].classes) for part in ([0], [1], [0, 1])]
     assert counts["paper"][2] == counts["paper"][0] + counts["paper"][1]
     assert counts["official"][2] < counts["official"][0] + counts["official"][1]  # the rare class of image 0 decides
 
@@ -162,9 +162,9 @@ def test_budget_bounds_the_pixels_of_a_scale():
     labels = (torch.arange(120) // 40).expand(2, 100, 120)  # three classes of 4,000 pixels
     z = torch.randn(2, 2, 100, 120)
     for variant, expected in (("paper", 2 * 3 * (5000 // 3)), ("official", 2 * 3 * (10000 // 6))):
-        assert len(MultiscaleContrast([4], 3, dim=2, variant=variant).sample(z, labels).classes) == expected
+        assert len(MultiscaleContrast([4], 3, dim=2, variant=variant).sample([z], labels)[0].classes) == expected
     labels = torch.zeros(1, 100, 120, dtype=torch.long)
-    assert len(MultiscaleContrast([4], 3, dim=2).sample(z[:1], labels).classes) == 2500
+    assert len(MultiscaleContrast([4], 3, dim=2).sample([z[:1]], labels)[0].classes) == 2500
 
 
 def test_blocks_of_anchors_change_nothing_but_the_memory(monkeypatch):

@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_rows import rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods import pixel_contrast
-from methods.pixel_contrast import PixelContrast, draw_hardest
+from methods.pixel_contrast import PixelContrast, draw_some, hardest
 
 
 def pairwise_loss(vectors, labels, temperature):
@@ -147,7 +148,7 @@ def memory_case(seed, classes=5):
 
 
 def stored(method):
-    regions, pixels = method.regions.rows(), method.pixels.rows()
+    regions, pixels = rows(method.regions), rows(method.pixels)
     return torch.cat([regions[0], pixels[0]]), regions[1].tolist() + pixels[1].tolist()
 
 
@@ -179,10 +180,10 @@ def test_what_is_stored_is_the_mean_and_random_pixels_of_each_class_in_each_imag
     method.loss([z], logits, labels, 0)
     units = F.normalize(z.detach()).movedim(1, -1)
     means = [F.normalize(units[b][labels[b] == k].mean(0), dim=0) for k in range(3) for b in range(2)]
-    vectors, classes = method.regions.rows()
+    vectors, classes = rows(method.regions)
     torch.testing.assert_close(vectors, torch.stack(means))
     assert classes.tolist() == [0, 0, 1, 1, 2, 2]
-    vectors, classes = method.pixels.rows()
+    vectors, classes = rows(method.pixels)
     for k in range(3):
         own = [units[b][labels[b] == k] for b in range(2)]
         numbers = [(p[:, None] - vectors[classes == k]).norm(dim=-1).lt(1e-12).any(1).sum().item() for p in own]
@@ -196,7 +197,7 @@ def test_every_pixel_of_a_class_is_stored_equally_often():
     torch.manual_seed(0)
     for _ in range(400):
         method.remember(units.T.reshape(1, 3, 3, 4), torch.zeros(1, 3, 4, dtype=torch.long))
-    times = (method.pixels.rows()[0][:, None] - units).norm(dim=-1).lt(1e-5).sum(0)
+    times = (rows(method.pixels)[0][:, None] - units).norm(dim=-1).lt(1e-5).sum(0)
     assert times.sum() == 1600
     assert 95 <= times.min() <= times.max() <= 171  # 133 expected, standard deviation 9.4
 
@@ -262,7 +263,7 @@ def test_keys_are_drawn_from_the_hardest_share_each_equally_often():
     torch.manual_seed(0)
     times = torch.zeros(2, 6)
     for _ in range(400):
-        columns, drawn = draw_hardest(hardness, candidates, 0.6, 2, most=5)  # the hardest 3 of 5, and the 1 of 1
+        columns, drawn = draw_some(*hardest(hardness, candidates, 0.6), 2)  # the hardest 3 of 5, and the 1 of 1
         assert drawn.sum(1).tolist() == [2, 1]
         assert columns[0, 0] != columns[0, 1]
         times.scatter_add_(1, columns, drawn.float())

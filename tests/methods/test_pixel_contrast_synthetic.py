@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_rows import rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods import pixel_contrast
@@ -77,7 +78,7 @@ def closed_form(anchors, constants, labels, keys, key_labels, hardest, pair_mixe
 )
 def test_loss_and_gradient_equal_those_of_explicit_mixtures(mixes, monkeypatch):
     method = build(**mixes)
-    keys, key_labels = (torch.cat(parts) for parts in zip(method.regions.rows(), method.pixels.rows(), strict=True))
+    keys, key_labels = (torch.cat(parts) for parts in zip(rows(method.regions), rows(method.pixels), strict=True))
     z, logits, labels = case(1)
     monkeypatch.setattr(torch, "rand", known_random)
     loss = method.loss([z], logits, labels, 1)["pixel_contrast"]

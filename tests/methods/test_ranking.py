@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.ranking import draw_from_groups, places_in_group, rank_within_group
+from methods.ranking import Groups, places_in_group, rank_within_group
 
 
 @settings(max_examples=200, deadline=None)
@@ -49,8 +49,11 @@ def test_the_generator_decides():
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=30), st.integers(1, 12), st.booleans())  # 6 and 7 are no groups
 def test_draws_from_a_group_are_cut_or_repeat_all_its_elements(groups, number, shuffle):
-    positions, sizes = draw_from_groups(torch.tensor(groups, dtype=torch.long), 6, number, shuffle)
+    made = Groups.of(torch.tensor(groups, dtype=torch.long), 6, shuffle)
+    positions, sizes = made.draw(number), made.sizes
     assert positions.shape == (6, number)
+    some = torch.tensor([5, 0, 5])
+    assert made.chosen(some).draw(number).equal(positions[some])
     for group in range(6):
         members = [i for i, g in enumerate(groups) if g == group]
         assert sizes[group] == len(members)
@@ -66,7 +69,7 @@ def test_draws_from_a_group_are_cut_or_repeat_all_its_elements(groups, number, s
 def test_every_element_of_a_group_is_drawn_equally_often():
     torch.manual_seed(0)
     groups = torch.tensor([1, 0, 1, 1, 1, 2])
-    drawn = torch.stack([draw_from_groups(groups, 3, 2)[0] for _ in range(400)])
+    drawn = torch.stack([Groups.of(groups, 3).draw(2) for _ in range(400)])
     times = torch.bincount(drawn[:, 1].flatten(), minlength=6)
     assert times.tolist()[1] == times.tolist()[5] == 0
     assert all(150 <= times[i] <= 250 for i in (0, 2, 3, 4))  # 200 expected, standard deviation 10

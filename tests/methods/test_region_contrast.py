@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_rows import rows
 
 from methods import region_contrast
 from methods.region_contrast import RegionContrast
@@ -80,7 +81,7 @@ def test_the_memory_keeps_the_last_centres_of_each_class_and_is_pure():
         method.loss([z], logits, labels, seed)
         for k, centre in centres_of(z, grid):
             expected[k] = [*expected[k], centre][-4:]
-        vectors, classes = method.memory.rows()
+        vectors, classes = rows(method.memory)
         assert vectors.argmax(1).equal(classes)
         for k, centres in expected.items():
             own = vectors[classes == k]
