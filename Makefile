@@ -48,7 +48,7 @@ check: .venv/ready
 
 bench: .venv/ready
 	mkdir -p .benchmarks
-	$(PYTEST) tests/benchmarks -m "not exhaustive" --benchmark-enable --benchmark-columns=min,median,rounds \
+	$(PYTEST) benchmarks/cpu -m "not exhaustive" --benchmark-enable --benchmark-columns=min,median,rounds \
 		--benchmark-json=.benchmarks/bench.json -s
 	$(BIN)/python -m benchmarks.cpu_table .benchmarks/bench.json
 

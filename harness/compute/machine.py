@@ -121,10 +121,10 @@ def _processors() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next tensor, where it is the C library; nothing elsewhere.
+    """Have glibc keep freed memory for the next tensor; does nothing with another C library.
 
-    By default it returns the memory of large tensors to the system at once, which clears every page of it again for the
-    next iteration: a tenth of a training step (tests/benchmarks/test_kept_memory_speed.py).
+    By default glibc returns the memory of large tensors to the system at once, which clears every page again for the
+    next iteration: a tenth of a training step.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,4 +1,4 @@
-"""A training step of the harness beside the same step written plainly in torch; run with `--benchmark-enable -s`.
+"""A training step of the harness beside the same step written plainly in torch.
 
 lite0_fpn, batch 4 of 128x256, 19 classes, float32, channels last, cross entropy alone. The plain step normalises,
 predicts, resizes, takes torch's cross entropy, and steps SGD; ours adds what a run needs: seeding, the gradient's norm,
@@ -6,7 +6,6 @@ the test for divergence, the diagnostics. In turns, so the ratio does not hang o
 the network is that of the whole step not spent in forward, cross entropy, backward and optimiser.
 """
 
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -34,8 +33,6 @@ def plain_step(made):
 
 
 def test_training_step(benchmark):
-    if benchmark.disabled:
-        pytest.skip("a measurement: run with --benchmark-enable")
     settings = schedule(BATCH, SIZE, channels_last=True)
     ours, plain = (trainer("lite0_fpn", "cross_entropy", CLASSES, CPU, settings) for _ in range(2))
     images, labels = generated_batch(CLASSES, BATCH, SIZE)

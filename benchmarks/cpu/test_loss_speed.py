@@ -1,4 +1,4 @@
-"""The losses against plain loops over layers, images and classes; run with `--benchmark-enable -s`.
+"""The losses against plain loops over layers, images and classes.
 
 Batch 2, 256 channels, 128x256 at the finest layer, 19 classes, forward and backward. The loops compute the same loss.
 """
@@ -110,13 +110,7 @@ def compare(benchmark, name, vectorised, loops, embeddings):
     print(f"\n{name}: {benchmark.stats.stats.median:.2f} s, loops {loops_seconds:.2f} s, {ratio:.1f} times faster")
 
 
-@pytest.fixture
-def enabled(benchmark):
-    if benchmark.disabled:
-        pytest.skip("run with --benchmark-enable -s")
-
-
-def test_contextrast_with_boundary_aware_negatives(enabled, benchmark):
+def test_contextrast_with_boundary_aware_negatives(benchmark):
     embeddings, logits, labels = inputs(layers=4)
     method = Contextrast([4] * 4, CLASSES)
     compare(
@@ -128,7 +122,7 @@ def test_contextrast_with_boundary_aware_negatives(enabled, benchmark):
     )
 
 
-def test_pixel_contrast(enabled, benchmark):
+def test_pixel_contrast(benchmark):
     embeddings, logits, labels = inputs(layers=1)
     method = PixelContrast([4], CLASSES)
     compare(
@@ -140,7 +134,7 @@ def test_pixel_contrast(enabled, benchmark):
     )
 
 
-def test_contextrast_beside_the_network(enabled, benchmark):
+def test_contextrast_beside_the_network(benchmark):
     """HRNet-W48, one crop of 512x1024: the method with its heads over the network with its cross entropy."""
     from harness import models
 

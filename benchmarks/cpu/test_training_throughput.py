@@ -1,4 +1,4 @@
-"""Iterations a second of a whole training, beside mmengine's Runner with the same network; `--benchmark-enable -s`.
+"""Iterations a second of a whole training, beside mmengine's Runner with the same network.
 
 hrnet_tiny as config/smoke.yaml trains it, where reading and overhead weigh most, and lite0_fpn as
 config/camvid-small.yaml does, but with batches of 4; CamVid where CAMVID_ROOT is set, else the rendered scenes. The
@@ -21,7 +21,6 @@ import time
 from collections import defaultdict
 from functools import wraps
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -43,16 +42,7 @@ DATASET = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread(benchmark):
-    if benchmark.disabled:
-        pytest.skip("a measurement: run with --benchmark-enable")
-    threads = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    yield
-    cv2.setNumThreads(threads[0])
-    torch.set_num_threads(threads[1])
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The three hottest paths beside the least that this machine could need; run with `--benchmark-enable -s`.
+"""The three hottest paths beside the least that this machine could need.
 
 The machine's rates are measured first: FLOPs by a float32 matrix product of 1024x1024, bytes by a copy of 64 MiB (read
 and written). A floor is a path's operations or bytes over that rate: what no implementation on this machine can go
@@ -46,12 +46,6 @@ def bytes_per_second():
     return rate(lambda: a.copy_(b), 2 * 2**26)
 
 
-@pytest.fixture
-def enabled(benchmark):
-    if benchmark.disabled:
-        pytest.skip("a measurement: run with --benchmark-enable")
-
-
 def say(benchmark, amount, per_second, unit):
     floor = amount / per_second
     ours = benchmark.stats.stats.min
@@ -61,14 +55,14 @@ def say(benchmark, amount, per_second, unit):
     print(f"\n{1000 * ours:.1f} ms, floor {1000 * floor:.1f} ms: {ours / floor:.1f} times")
 
 
-def test_training_step_floor(enabled, benchmark, operations_per_second):
+def test_training_step_floor(benchmark, operations_per_second):
     made = trainer("lite0_fpn", "cross_entropy", CLASSES, CPU, schedule(4, (128, 256), channels_last=True))
     images, labels = generated_batch(CLASSES, 4, (128, 256))
     benchmark.pedantic(made.step, (images, labels, 0, LEARNING_RATE), rounds=5, warmup_rounds=2)
     say(benchmark, 3 * flops(made.network.eval(), images.float()), operations_per_second, "FLOPs")
 
 
-def test_contextrast_loss_floor(enabled, benchmark, bytes_per_second):
+def test_contextrast_loss_floor(benchmark, bytes_per_second):
     _, labels = generated_batch(CLASSES, 2, (512, 1024))
     logits = torch.randn(2, CLASSES, 128, 256, generator=torch.Generator().manual_seed(0))
     embeddings = [torch.randn(2, 256, 128 >> i, 256 >> i).requires_grad_() for i in range(4)]
@@ -81,7 +75,7 @@ def test_contextrast_loss_floor(enabled, benchmark, bytes_per_second):
     say(benchmark, 3 * 4 * sum(z.numel() for z in embeddings), bytes_per_second, "bytes")
 
 
-def test_counting_floor(enabled, benchmark, bytes_per_second):
+def test_counting_floor(benchmark, bytes_per_second):
     _, labels = generated_batch(CLASSES, 1, (1024, 2048))
     label = labels[0].numpy().astype(np.uint8)
     benchmark.pedantic(count_image, (np.roll(label, 3, axis=1), label, CLASSES), rounds=10, warmup_rounds=2)

@@ -1,4 +1,4 @@
-"""Peak extra memory of every method, against the figure its docstring states; run with `--benchmark-enable -s`.
+"""Peak extra memory of every method, against the figure its docstring states.
 
 HRNet-W48's four maps at 512x1024, batch 8, 19 classes, float32 on a CPU, memories full: the most bytes that torch's
 allocator holds at a time during the method's forward and backward, over what was there before (the maps, the logits).
@@ -35,8 +35,6 @@ def case(name, options):
 
 @pytest.mark.parametrize(("name", "options"), [case(*each) for each in CASES])
 def test_peak_extra_memory(benchmark, name, options):
-    if benchmark.disabled:
-        pytest.skip("run with --benchmark-enable -s")
     features, logits, labels = inputs()
     kind = discovery.load(name)
     method = kind(CHANNELS, CLASSES, **options)

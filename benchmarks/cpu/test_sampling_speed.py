@@ -1,4 +1,4 @@
-"""The pixel sampler and the distance pass against loops over images and classes; run with `--benchmark-enable -s`.
+"""The pixel sampler and the distance pass against loops over images and classes.
 
 Eight label maps of 128x256, 19 classes in blocks of 16 pixels, a fifth of the pixels misclassified in smooth spots. The
 sampler's loop draws by the same rule, one (image, class) pair at a time; the distance's reference is scipy's exact
@@ -23,8 +23,6 @@ PIXELS_PER_IMAGE, MAX_VIEWS = 512, 100
 @pytest.fixture
 def maps(benchmark):
     """Labels and predictions int64 [B, H, W]."""
-    if benchmark.disabled:
-        pytest.skip("a measurement: run with --benchmark-enable")
     generator = torch.Generator().manual_seed(0)
     blocks = torch.randint(0, CLASSES, (BATCH, HEIGHT // 16, WIDTH // 16), generator=generator)
     labels = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2)

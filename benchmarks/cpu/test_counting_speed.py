@@ -1,7 +1,7 @@
 """Milliseconds per image of all counts on one core, and how much faster they are than bands made class by class.
 
 Ours are all tables: region, boundary and trimap in six widths, objects by size. The reference is region and boundary
-alone, so the ratio flatters it. Run with `--benchmark-enable -s`.
+alone, so the ratio flatters it.
 """
 
 import time
@@ -46,9 +46,7 @@ def count_class_by_class(prediction, label, classes):
 
 @pytest.mark.benchmark(group="all counts of one image")
 @pytest.mark.parametrize(("height", "width", "classes"), SIZES, ids=lambda value: str(value))
-def test_counting_speed(benchmark, request, height, width, classes):
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("a measurement: run with --benchmark-enable")
+def test_counting_speed(benchmark, height, width, classes):
     prediction, label = street(height, width, classes)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

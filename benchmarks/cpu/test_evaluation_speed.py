@@ -1,4 +1,4 @@
-"""Evaluation of a run on this processor beside one image at a time, counted in four threads; `--benchmark-enable -s`.
+"""Evaluation of a run on this processor beside one image at a time, counted in four threads.
 
 hrnet_tiny on 24 images of CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading,
 network and counting together, beside a loop that reads and predicts an image and only counts aside. The counts are the
@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
 import torch
 
 from harness import datasets, models
@@ -27,8 +26,6 @@ IMAGES, TURNS = 24, 5
 
 
 def test_evaluation_speed(benchmark, tmp_path, monkeypatch):
-    if benchmark.disabled:
-        pytest.skip("a measurement: run with --benchmark-enable")
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     dataset = datasets.load(DATASET, datasets.resolve_root(DATASET, None, tmp_path))

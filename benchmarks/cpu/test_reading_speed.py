@@ -1,17 +1,15 @@
 """Training samples a second on one core, beside mmsegmentation's own data set and pipeline on the same files.
 
-Run with `CAMVID_ROOT=... pytest tests/benchmarks/test_reading_speed.py --benchmark-enable -s`. Needed are 1.5 times as
-many with the decoded cache. Time is the processor's, which other work on the machine lengthens little. Both draw the
-same augmentation: random resize, a crop with cat_max_ratio 0.75, flip and photometric distortion, and make tensors;
-ours also pads. For a GPU, which augments, the processor only draws, and sends the decoded images if they do not lie
-there.
+Needs CAMVID_ROOT. The goal with the decoded cache is 1.5 times as many. Time is the processor's, which other programs
+disturb little. Both apply the same augmentation (random resize, a crop with cat_max_ratio 0.75, flip and photometric
+distortion) and make tensors; ours also pads. A GPU augments by itself: there the processor only draws the random
+numbers, and sends the decoded images if they are not on the GPU yet.
 """
 
 import os
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -34,16 +32,6 @@ def camvid():
     return load("camvid", Path(os.environ["CAMVID_ROOT"]))
 
 
-@pytest.fixture
-def one_core():
-    threads = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    yield
-    cv2.setNumThreads(threads[0])
-    torch.set_num_threads(threads[1])
-
-
 def seconds(draw):
     start = time.process_time()
     for index in range(SAMPLES):
@@ -52,9 +40,7 @@ def seconds(draw):
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk", None], ids=["decoded_in_memory", "decoded_on_disk", "from_files"])
-def test_reading_speed(benchmark, request, repository, camvid, one_core, tmp_path, kind):
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("a measurement: run with --benchmark-enable")
+def test_reading_speed(benchmark, repository, camvid, one_core, tmp_path, kind):
     samples = camvid.samples("train")
     reader = open_cache(camvid, samples, kind, tmp_path)
     schedule = Experiment.load(repository / "config" / "camvid.yaml").schedule
@@ -64,9 +50,7 @@ def test_reading_speed(benchmark, request, repository, camvid, one_core, tmp_pat
 
 
 @pytest.mark.parametrize("room", [1e9, 0], ids=["decoded_on_the_gpu", "sent_to_the_gpu"])
-def test_what_the_processor_does_for_a_gpu(benchmark, request, repository, camvid, one_core, tmp_path, room):
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("a measurement: run with --benchmark-enable")
+def test_what_the_processor_does_for_a_gpu(benchmark, repository, camvid, one_core, tmp_path, room):
     samples = camvid.samples("train")
     schedule = Experiment.load(repository / "config" / "camvid.yaml").schedule
     augmentation = Augmentation(schedule.crop, schedule.scale, schedule.flip, schedule.photometric.model_dump())

@@ -1,7 +1,7 @@
 """Seconds of a comparison as large as ADE20K's, and how much faster the bootstrap is than summing drawn images.
 
 10,000 resamples for 2,000 images, 150 classes, 7 arms (the baseline among them) and 3 seeds, with the threads that
-numpy's BLAS takes (`OMP_NUM_THREADS`). Run with `--benchmark-enable -s`.
+numpy's BLAS takes (`OMP_NUM_THREADS`).
 """
 
 import resource
@@ -30,9 +30,7 @@ def megabytes():
 
 
 @pytest.mark.benchmark(group="10,000 resamples, 2,000 images, 150 classes, 7 arms, 3 seeds")
-def test_bootstrap_speed(benchmark, request):
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("a measurement: run with --benchmark-enable")
+def test_bootstrap_speed(benchmark):
     rng = np.random.default_rng(0)
     runs = [{seed: table(rng) for seed in range(SEEDS)} for _ in range(ARMS)]
     arms = {f"arm {index}": tables for index, tables in enumerate(runs)}

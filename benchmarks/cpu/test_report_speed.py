@@ -1,4 +1,4 @@
-"""CPU seconds for the whole report of 300 records, in a process of its own. Run with `--benchmark-enable -s`.
+"""CPU seconds for the whole report of 300 records, in a process of its own.
 
 The records are those of a part of config/paper.yaml at the data sets' real numbers of classes and 200 images each, two
 protocols, every table of counts, with curves of 100 rows and confusion matrices. Tables, figures and the page are made
@@ -10,7 +10,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -75,10 +74,8 @@ sys.exit(status)
 
 
 @pytest.mark.benchmark(group="report of 300 records")
-def test_report_of_300_records(benchmark, request, tmp_path):
-    if not request.config.getoption("benchmark_enable"):
-        pytest.skip("a measurement: run with --benchmark-enable")
-    config = Path(request.config.rootpath) / "config" / "paper.yaml"
+def test_report_of_300_records(benchmark, repository, tmp_path):
+    config = repository / "config" / "paper.yaml"
     written = write_records(Experiment.load(config, SETTINGS), tmp_path)
     start = time.process_time()
     for path in written:
@@ -87,7 +84,7 @@ def test_report_of_300_records(benchmark, request, tmp_path):
     command = [sys.executable, "-c", REPORT, "--config", str(config), "--results", str(tmp_path)]
     command += [part for each in SETTINGS for part in ("--set", each)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    benchmark.pedantic(lambda: subprocess.run(command, check=True, cwd=request.config.rootpath), rounds=1)
+    benchmark.pedantic(lambda: subprocess.run(command, check=True, cwd=repository), rounds=1)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     benchmark.extra_info |= {"records": len(written), "cpu_seconds": seconds, "ratio": seconds / reading}
