@@ -82,10 +82,6 @@ class ActiveBoundary(Method):
         self.official = self.options.variant == "official"
         self.register_buffer("steps", torch.tensor([ROWS, COLUMNS]), persistent=False)
 
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """No embeddings."""
-        return []
-
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{"active_boundary": weight * L, "lovasz_softmax": lovasz_weight * its loss}. Arguments as in Method.loss."""

@@ -9,17 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from methods.class_means import class_means
-from methods.heads import chosen_layers, concatenated
+from methods.heads import ProjectingMethod
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 
 
-class CAR(Method):
+class CAR(ProjectingMethod):
     """Pulls features to the centre of their class, and keeps the centres and features away from other classes' centres.
 
     The paper applies the terms to the features x in front of the classifier, through a linear layer that inference can
@@ -54,7 +54,7 @@ class CAR(Method):
     left_open = "The released code counts absent classes and ignored pixels, and leaves the center-to-pixel term off."
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """The paper's constants."""
 
         former_names: ClassVar[Mapping[str, str]] = {
@@ -72,25 +72,16 @@ class CAR(Method):
         centre_margin: Annotated[float, Ge(0)] = 0.5
         pixel_margin: Annotated[float, Ge(0)] = 0.25  # the same for a pixel and another class's center
         sync_means: bool = True  # centres are means over the pixels of all processes
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
         self.official = self.options.variant == "official"
-        self.layers = chosen_layers(self.options.layers, len(channels))
-        inputs = sum(channels[i] for i in self.layers)
-        self.projection = nn.Conv2d(inputs, min(self.options.dim, inputs), 1)
 
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map x [B, dim, H, W] on the grid of the finest one used."""
-        return [self.projection(concatenated(features, self.layers))]
+    def make_head(self, channels: int, dim: int) -> nn.Module:
+        """A linear projection, to no more channels than there are."""
+        return nn.Conv2d(channels, min(dim, channels), 1)
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

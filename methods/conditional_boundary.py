@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from methods.class_means import class_means
-from methods.heads import chosen_layers, concatenated
+from methods.heads import ProjectingMethod
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 from methods.unit_vectors import unit
 
 
@@ -33,7 +33,7 @@ class Neighborhoods(NamedTuple):
     whole: Tensor  # bool [N], whether the window lies in the map
 
 
-class ConditionalBoundary(Method):
+class ConditionalBoundary(ProjectingMethod):
     """Boundary pixels move to the mean of their neighbors of the same class, and away from those of other classes.
 
     For a pixel i with another class in its window, i's neighbors n, x features, W and b of a linear classifier:
@@ -74,7 +74,7 @@ class ConditionalBoundary(Method):
     left_open = "The paper was not at hand; the released code uses wrongly predicted neighbors too, and drops class 0."
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """Window and weights are the released code's."""
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
@@ -84,12 +84,6 @@ class ConditionalBoundary(Method):
         pair_weight: Annotated[float, Ge(0)] = 1.0  # of the pairs
         center_weight: Annotated[float, Ge(0)] = 2.0  # of the centers
         class_weight: Annotated[float, Ge(0)] = 0.2  # of the classes
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
     steps: Tensor  # [2, n], to the neighbors' rows and columns
@@ -97,17 +91,14 @@ class ConditionalBoundary(Method):
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
         self.official = self.options.variant == "official"
-        self.layers = chosen_layers(self.options.layers, len(channels))
-        width, dim = sum(channels[i] for i in self.layers), self.options.dim
-        self.head = nn.Sequential(nn.Conv2d(width, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
-        self.classifier = nn.Linear(dim, num_classes)
+        self.classifier = nn.Linear(self.options.dim, num_classes)
         reach = range(-self.options.reach, self.options.reach + 1)
         steps = [(row, column) for row in reach for column in reach if (row, column) != (0, 0)]
         self.register_buffer("steps", torch.tensor(steps).T, persistent=False)
 
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map x [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
+    def make_head(self, channels: int, dim: int) -> nn.Module:
+        """A 1x1 convolution, batch norm and ReLU."""
+        return nn.Sequential(nn.Conv2d(channels, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -13,10 +13,6 @@ class CrossEntropy(Method):
     title = "Cross entropy"
     idea = "The network's own cross entropy and nothing else."
 
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """No embeddings."""
-        return []
-
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """No terms."""
         return {}

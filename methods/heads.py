@@ -1,13 +1,16 @@
 """Projection heads: pixel-wise maps from encoder features [B, C, H, W] to raw embeddings [B, dim, H, W].
 
-They are used in training only. They do not normalize their output; losses do where they need it.
+They are used in training only, and do not normalize their output: losses do where they need it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from methods.method import Method
 
 
 def relu_norm_head(channels: int, dim: int) -> nn.Sequential:
@@ -33,13 +36,27 @@ def norm_relu_head(channels: int, dim: int) -> nn.Sequential:
     )
 
 
-def chosen_layers(layers: Sequence[int] | None, number: int) -> tuple[int, ...]:
-    """The option `layers` as indices of `number` encoder maps; None: all of them."""
-    return tuple(range(number) if layers is None else layers)
+class ProjectingMethod(Method):
+    """A method with one embedding: a projection of the chosen encoder maps, upsampled to the finest and concatenated.
 
+    Its options are LayerOptions with `dim`, the channels of the embedding.
+    """
 
-def concatenated(features: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
-    """The chosen encoder maps [B, C_i, H_i, W_i], upsampled to the finest of them: [B, sum of C_i, H, W]."""
-    used = [features[i] for i in layers]
-    size = max((feature.shape[-2:] for feature in used), key=lambda shape: shape.numel())
-    return torch.cat([F.interpolate(feature, size, mode="bilinear", align_corners=True) for feature in used], dim=1)
+    options: Any
+
+    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
+        super().__init__(channels, num_classes, ignore_index, **options)
+        layers = self.options.layers
+        self.layers = tuple(range(len(channels)) if layers is None else layers)
+        self.head = self.make_head(sum(channels[i] for i in self.layers), self.options.dim)
+
+    def make_head(self, channels: int, dim: int) -> nn.Module:
+        """The projection."""
+        return norm_relu_head(channels, dim)
+
+    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
+        used = [features[i] for i in self.layers]
+        size = max((feature.shape[-2:] for feature in used), key=lambda shape: shape.numel())
+        resized = [F.interpolate(feature, size, mode="bilinear", align_corners=True) for feature in used]
+        return [self.head(torch.cat(resized, dim=1))]

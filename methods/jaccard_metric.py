@@ -6,7 +6,7 @@ Losses", MICCAI 2023.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Interval
@@ -58,14 +58,6 @@ class JaccardMetric(Method):
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
     options: Options
-
-    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
-        super().__init__(channels, num_classes, ignore_index, **options)
-        self.cross_entropy_weight = self.options.cross_entropy_weight
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """No embeddings."""
-        return []
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

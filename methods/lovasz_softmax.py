@@ -6,7 +6,7 @@ measure in neural networks", CVPR 2018.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge
@@ -50,14 +50,6 @@ class LovaszSoftmax(Method):
         per_image: bool = False  # the mean over the images of each one's loss; false: that of the mini-batch as one
 
     options: Options
-
-    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
-        super().__init__(channels, num_classes, ignore_index, **options)
-        self.cross_entropy_weight = self.options.cross_entropy_weight
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """No embeddings."""
-        return []
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -37,9 +37,9 @@ class Method(nn.Module, ABC):
     `paper` (its title), `venue`, `year`, `url` (of the paper or its code) and `left_open` (what they leave open): plain
     literals, which `list methods` and docs/methods.md show.
 
-    A method that takes the place of the main head's cross entropy, or part of it, sets `cross_entropy_weight`, its
-    factor while the method's terms count; auxiliary heads keep theirs. `align_corners` is how the network resizes its
-    logits to the labels: whoever trains sets it.
+    A method that replaces the main head's cross entropy, or part of it, sets `cross_entropy_weight`, an attribute or an
+    option: the cross entropy's factor while the method's terms count. Auxiliary heads keep theirs. `align_corners` is
+    how the network resizes its logits to the labels; the trainer sets it.
 
     Raises ValueError, naming the option, for a value of the wrong type or range, or one that the maps do not allow.
     """
@@ -59,7 +59,7 @@ class Method(nn.Module, ABC):
     cross_entropy_weight: float = 1.0
     align_corners: bool = False
 
-    options: Options
+    options: BaseOptions
     observing: bool = True  # whether `loss` computes diagnostics
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
@@ -69,12 +69,13 @@ class Method(nn.Module, ABC):
         self.ignore_index = ignore_index
         self.options = self.Options(**options)
         self.options.check_maps(len(self.channels))
+        self.cross_entropy_weight = getattr(self.options, "cross_entropy_weight", self.cross_entropy_weight)
         self.diagnostics: dict[str, Tensor] = {}
         self.embeddings: list[Tensor] = []
 
-    @abstractmethod
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i], fine to coarse -> raw embeddings [B, d, H_i, W_i]."""
+        """Encoder maps [B, C_i, H_i, W_i], fine to coarse -> raw embeddings [B, d, H_i, W_i]; by default none."""
+        return []
 
     @abstractmethod
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -54,10 +54,6 @@ class OHEM(Method):
     options: Options
     cross_entropy_weight = 0.0
 
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """No embeddings."""
-        return []
-
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{"ohem": L}. Arguments as in Method.loss."""

@@ -35,10 +35,17 @@ class BaseOptions:
         """Raise ValueError if the options do not fit a network that gives this number of feature maps."""
 
 
-def check_layers(layers: Sequence[int] | None, number: int) -> None:
-    """Raise ValueError unless `layers` is None or holds indices of `number` feature maps; negative ones count back."""
-    if layers is not None and any(not -number <= layer < number for layer in layers):
-        raise ValueError(f"layers is {list(layers)}, but must name some of the {number} feature maps")
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(BaseOptions):
+    """The option of methods that use some of the encoder maps."""
+
+    # indices of the encoder maps that are used, from the finest, -1 for the last; null: all
+    layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
+
+    def check_maps(self, number: int) -> None:
+        """Raise ValueError unless `layers` names maps that exist."""
+        if self.layers is not None and any(not -number <= layer < number for layer in self.layers):
+            raise ValueError(f"layers is {list(self.layers)}, but must name some of the {number} feature maps")
 
 
 def check_weights_per_map(name: str, weights: Sequence[float], number: int) -> None:

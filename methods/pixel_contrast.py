@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from methods.class_means import image_class_means, one_hot
 from methods.class_queues import MAX_SCORES, Queues
 from methods.contrast_diagnostics import drawn_chance, drawn_diagnostics, label_chance, label_diagnostics
-from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.heads import ProjectingMethod
 from methods.info_nce import Contrast, masked_info_nce, supervised_info_nce
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 from methods.pair_sampling import gather_pixels, sample_pairs
 from methods.unit_vectors import unit
 
@@ -27,7 +27,7 @@ OFFICIAL_PIXELS_PER_BATCH = 1024
 OFFICIAL_BASE_TEMPERATURE = 0.07
 
 
-class PixelContrast(Method):
+class PixelContrast(ProjectingMethod):
     """Pixels sampled per (image, class) pair are anchors, positives and negatives of each other over the mini-batch.
 
     With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
@@ -63,8 +63,11 @@ class PixelContrast(Method):
     )
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
-        """The paper's constants, except the memories' sizes: a method does not know the number of training images."""
+    class Options(LayerOptions):
+        """The paper's constants, except the memories' sizes: a method does not know the number of training images.
+
+        With HRNet the paper takes all four layers, with DeepLabV3 the last.
+        """
 
         former_names: ClassVar[Mapping[str, str]] = {
             "region_queue": "region_memory_size",
@@ -83,9 +86,6 @@ class PixelContrast(Method):
         max_views: Annotated[int, Ge(1)] | None = None
         # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, or official 100
         min_pixels: Annotated[int, Ge(0)] | None = None
-        # indices of the encoder maps that are used, from the finest; None: all. They are upsampled to the finest of
-        # them and concatenated. The paper takes all four of HRNet's, the last of DeepLabV3's.
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
         memory: bool = False  # contrast with the memory and, as in the released code, not with the mini-batch itself
         region_memory_size: Annotated[int, Ge(1)] = 2000  # region vectors per class; the paper: one per training image
         pixel_memory_size: Annotated[int, Ge(1)] = 2000  # pixels per class; the paper: ten per training image
@@ -104,27 +104,17 @@ class PixelContrast(Method):
                     "variant is 'official', but must be 'paper' with memory: the released memory is defective"
                 )
 
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
-
     options: Options
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
         given, official = self.options, self.options.variant == "official"
-        self.layers = chosen_layers(given.layers, len(channels))
         self.max_views = (7 if given.memory else 100) if given.max_views is None else given.max_views
         self.min_pixels = (100 if official else 0) if given.min_pixels is None else given.min_pixels
         self.weight = given.weight * given.temperature / OFFICIAL_BASE_TEMPERATURE if official else given.weight
         self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), given.dim)
         self.regions = Queues(num_classes, given.region_memory_size if given.memory else 0, given.dim)
         self.pixels = Queues(num_classes, given.pixel_memory_size if given.memory else 0, given.dim)
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

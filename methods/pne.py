@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from methods.blocks import sum_over_blocks
 from methods.class_means import one_hot
 from methods.fixed_sizes import rows_for
-from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.heads import ProjectingMethod
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 from methods.pair_sampling import positions_of
 from methods.ranking import Groups
 
@@ -36,7 +36,7 @@ class Confusions(NamedTuple):
     misclassified: Tensor  # [C], how many pixels the confusion has; 0 for a row that only fills up
 
 
-class PNE(Method):
+class PNE(ProjectingMethod):
     """For each confusion of an image: its pixels a, with correct pixels p of the true and n of the predicted class.
 
         l_a = log( 1 + sum_n exp(cos(a, n) / tau) / sum_p w_p exp(cos(a, p) / tau) ),    L = mean l_a * M / (C size)
@@ -69,7 +69,7 @@ class PNE(Method):
     )
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """The released code's constants."""
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
@@ -78,24 +78,12 @@ class PNE(Method):
         weight: Annotated[float, Ge(0)] = 1.3  # of the loss
         size: Annotated[int, Ge(1)] = 100  # pixels in each set
         max_pixels: Annotated[int, Ge(1)] = 199  # of a confusion that is used
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
         self.official = self.options.variant == "official"
-        self.layers = chosen_layers(self.options.layers, len(channels))
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -10,21 +10,21 @@ from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from methods.class_means import one_hot
-from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.heads import ProjectingMethod
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 from methods.processes import all_sum
 from methods.unit_vectors import unit
 
 ITERATIONS, EPSILON = 3, 0.05  # of the Sinkhorn algorithm, as released
 
 
-class Prototypes(Method):
+class Prototypes(ProjectingMethod):
     """ProtoSeg's two losses as an auxiliary term; its nonparametric classifier is not here, so this is not ProtoSeg.
 
     Every class c has M prototypes p_cm, unit vectors. A pixel i of class c, z its unit embedding, is assigned to one of
@@ -56,7 +56,7 @@ class Prototypes(Method):
     left_open = "The released code has no temperature, and moves prototypes to pixels that are drawn at random."
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """The released constants, but for temperature and distance: the paper's, which was not at hand to check."""
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
@@ -66,12 +66,6 @@ class Prototypes(Method):
         temperature: Annotated[float, Gt(0)] | None = None  # of the contrast; None: 0.1, or official 1
         contrast_weight: Annotated[float, Ge(0)] = 0.01  # of the contrast
         distance_weight: Annotated[float, Ge(0)] | None = None  # of the distance; None: 0.01, or official 0.001
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
     prototypes: Tensor  # [K, M, dim]
@@ -83,15 +77,9 @@ class Prototypes(Method):
         self.temperature = given.temperature or (1.0 if self.official else 0.1)
         default = 0.001 if self.official else 0.01
         self.distance_weight = default if given.distance_weight is None else given.distance_weight
-        self.layers = chosen_layers(given.layers, len(channels))
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), given.dim)
         self.norm = nn.LayerNorm(given.dim)
         start = F.normalize(torch.randn(num_classes, given.prototypes, given.dim), dim=2)
         self.register_buffer("prototypes", start)
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from methods.class_means import image_class_means
 from methods.class_queues import MAX_SCORES, Queues
 from methods.contrast_diagnostics import label_chance, label_diagnostics
-from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.heads import ProjectingMethod
 from methods.info_nce import supervised_info_nce
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 from methods.unit_vectors import unit
 
 
-class RegionContrast(Method):
+class RegionContrast(ProjectingMethod):
     """The centre of each class in each image is an anchor; the memory's centres are its positives and negatives.
 
     A centre is the mean feature of the class in an image, made a unit vector. The loss is InfoNCE, one positive at a
@@ -53,7 +53,7 @@ class RegionContrast(Method):
     )
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """Temperature and weight are the released code's."""
 
         former_names: ClassVar[Mapping[str, str]] = {"queue": "memory_size", "gather_queues": "gather_memory"}
@@ -65,24 +65,12 @@ class RegionContrast(Method):
         centres: Literal["labelled", "predicted"] = "labelled"
         memory_size: Annotated[int, Ge(1)] = 2000  # centres per class; the paper: one per training image
         gather_memory: bool = True  # the memory holds the centres of all processes
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
-        self.layers = chosen_layers(self.options.layers, len(channels))
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
         self.memory = Queues(num_classes, self.options.memory_size, self.options.dim)
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

@@ -5,21 +5,21 @@ Zhao et al., "Contrastive Learning for Label Efficient Semantic Segmentation", I
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt
 from torch import Tensor
 
-from methods.heads import chosen_layers, concatenated, norm_relu_head
+from methods.heads import ProjectingMethod
 from methods.info_nce import masked_logsumexp
 from methods.labels import nearest
-from methods.method import Method, full_precision
-from methods.options import check_layers
+from methods.method import full_precision
+from methods.options import LayerOptions
 
 
-class SupervisedPixelContrast(Method):
+class SupervisedPixelContrast(ProjectingMethod):
     """Every drawn pixel is contrasted with the other drawn pixels of its image, and of a second image.
 
         L = mean over images, over pixels p, and over the pixels q of p's class, p among them, of
@@ -45,7 +45,7 @@ class SupervisedPixelContrast(Method):
     left_open = "The released code is for the first of two stages, on two versions of every image."
 
     @dataclass(frozen=True, kw_only=True)
-    class Options(Method.Options):
+    class Options(LayerOptions):
         """Temperature and channels are the released code's; that the loss is an auxiliary one is a choice made here."""
 
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
@@ -54,24 +54,8 @@ class SupervisedPixelContrast(Method):
         cross_entropy_weight: Annotated[float, Ge(0)] = 1.0  # of the network's own loss
         across: Literal["within_image", "two_images"] = "within_image"  # where the pixels of the same class are from
         pixels_per_image: Annotated[int, Ge(1)] = 1024  # that are drawn
-        # indices of the encoder maps that are used, from the finest; None: all
-        layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
-
-        def check_maps(self, number: int) -> None:
-            """`layers` must name maps that exist."""
-            check_layers(self.layers, number)
 
     options: Options
-
-    def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
-        super().__init__(channels, num_classes, ignore_index, **options)
-        self.cross_entropy_weight = self.options.cross_entropy_weight
-        self.layers = chosen_layers(self.options.layers, len(channels))
-        self.head = norm_relu_head(sum(channels[i] for i in self.layers), self.options.dim)
-
-    def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i] -> one map [B, dim, H, W] on the grid of the finest one used."""
-        return [self.head(concatenated(features, self.layers))]
 
     @full_precision
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:

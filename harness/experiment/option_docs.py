@@ -25,8 +25,8 @@ def documented(name: str) -> dict[str, OptionDoc]:
     hints = get_type_hints(kind, include_extras=True)
     meanings: dict[str, str] = {}
     for parent in reversed(kind.__mro__):
-        if parent.__module__.startswith("methods.") and parent.__name__ == "Options":
-            meanings |= _comments(parent.__module__.removeprefix("methods."))
+        if parent.__module__.startswith("methods."):
+            meanings |= _comments(parent.__module__.removeprefix("methods."), parent.__name__)
     return {
         field.name: OptionDoc(_allowed(hints[field.name]), field.default, meanings.get(field.name, ""))
         for field in fields(kind)
@@ -38,15 +38,15 @@ def _allowed(hint: Any) -> str:
     return f"{described(inner[0])}, or null" if NoneType in get_args(hint) else described(hint)
 
 
-def _comments(name: str) -> dict[str, str]:
-    """The comment of each field of the class `Options` in a method's file: the lines above it, and what follows it."""
+def _comments(name: str, options: str) -> dict[str, str]:
+    """The comment of each field of a class of options in a file of methods/: the lines above it, and beside it."""
     source = discovery.source(name)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     alone = {line for line, text in enumerate(source.splitlines(), 1) if text.lstrip().startswith("#")}
     found = {}
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ClassDef) and node.name == "Options":
+        if isinstance(node, ast.ClassDef) and node.name == options:
             for field in node.body:
                 if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
                     first = field.lineno

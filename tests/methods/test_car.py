@@ -118,11 +118,11 @@ def test_projection_is_linear_over_the_upsampled_maps_and_has_512_channels_at_mo
     method = CAR([3, 5], 4)
     (x,) = method.embed(features)
     fused = torch.cat([F.interpolate(f, (8, 12), mode="bilinear", align_corners=True) for f in features], 1)
-    weight = method.projection.weight[:, :, 0, 0]
-    expected = torch.einsum("oc,bchw->bohw", weight, fused) + method.projection.bias[:, None, None]
+    weight = method.head.weight[:, :, 0, 0]
+    expected = torch.einsum("oc,bchw->bohw", weight, fused) + method.head.bias[:, None, None]
     torch.testing.assert_close(x, expected)
     assert x.shape == (2, 8, 8, 12)
-    assert CAR([48, 96, 192, 384], 19).projection.out_channels == 512
+    assert CAR([48, 96, 192, 384], 19).head.out_channels == 512
     assert CAR([3, 5], 4, layers=[1]).embed(features)[0].shape == (2, 5, 4, 6)
 
 
