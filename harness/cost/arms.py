@@ -1,4 +1,4 @@
-"""The arms of a measurement, each with a network of its own: one in training, and what inference keeps of it."""
+"""The arms of a measurement: a separate network for each, in training or as inference keeps it."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ from harness.models.segmenter import Segmenter
 from harness.training.trainer import Trainer
 from methods.class_queues import Queues
 
-# Of a generated label map. CamVid's 367 training labels have 4 % ignored pixels; of the valid ones the commonest class
-# has 33 % and the rarest 0.3 %, with some ten classes an image. With its 11 classes these maps are much alike.
+# Generated label maps are similar to CamVid's training labels: 4 % ignored pixels, 33 % of the valid ones in the most
+# common of 11 classes, 0.3 % in the rarest, about ten classes per image.
 CELLS, RAREST, IGNORED = 400, 1 / 200, 0.03
 LABELS = f"{CELLS} Voronoi cells an image, the rarest class {RAREST:g} times as frequent as the commonest"
 STEP_SIZE = (64, 128)  # of the one training step whose network is then timed
@@ -37,9 +37,9 @@ def arm_names(baseline: str, methods: Sequence[str] | None) -> list[str]:
 def trainer(
     model: str, method: str, num_classes: int, device: torch.device, schedule: Schedule, graphs: bool = False
 ) -> Trainer:
-    """A network from scratch, the same for every method, with the method at its default options, and full memories.
+    """A trainer with the same network from scratch for every method, default options and full memory banks.
 
-    graphs: as `Trainer` takes it; a captured step keeps the memory that it takes.
+    graphs: of `Trainer`; a captured step keeps its memory.
     """
     settings = {
         "model": model,
@@ -54,25 +54,25 @@ def trainer(
 
 
 def schedule(batch: int, size: tuple[int, int], precision: str = "float32", channels_last: bool = False) -> Schedule:
-    """The training settings of a measured step: SGD with momentum, crops of `size` (height, width)."""
+    """Training settings of a measured step: SGD with momentum, crops of `size` (height, width)."""
     given = {"batch": batch, "crop": size, "precision": precision, "channels_last": channels_last}
     return Schedule.model_validate({"iterations": 10**6, "learning_rate": LEARNING_RATE, "policy": "constant", **given})
 
 
 @torch.no_grad()
 def fill_memories(method: torch.nn.Module) -> None:
-    """Fill the queues of a method with random unit vectors, as they are after the first minutes of training."""
+    """Fill a method's queues with random unit vectors, as they are after some minutes of training."""
     for queues in (part for part in method.modules() if isinstance(part, Queues)):
         queues.vectors.copy_(F.normalize(torch.randn_like(queues.vectors), dim=-1))
         queues.filled.fill_(queues.length)
 
 
 def generated_batch(num_classes: int, batch: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Images uint8 [B, 3, H, W] and labels int64 [B, H, W] with areas and frequencies as in pictures of streets.
+    """Images uint8 [B, 3, H, W] and labels int64 [B, H, W] with areas and class frequencies as in street scenes.
 
-    Labels are Voronoi cells, `CELLS` an image. A class is less frequent than the one before it by a constant factor,
-    the last `RAREST` times as frequent as the first; `IGNORED` of the cells are ignored. What a method has to do hangs
-    on this: how many pixels of a class it takes, the rarest class often says. Images have a color a class, and noise.
+    Labels are `CELLS` Voronoi cells per image. Class frequencies fall by a constant factor, to `RAREST` of the first;
+    a share of `IGNORED` cells is ignored. A method's work depends on this: the rarest class often limits how many
+    pixels it samples. Images have one color per class, and noise.
     """
     numbers = np.random.default_rng(0)
     height, width = size
@@ -96,9 +96,9 @@ def _long_tail(num_classes: int) -> np.ndarray:
 
 
 def inference_network(model: str, method: str, num_classes: int) -> Segmenter:
-    """What inference keeps of a network after one training step with `method`, on the CPU: a network of its own.
+    """A new network on the CPU with the `inference_state` after one training step with `method`.
 
-    It is built anew and given `inference_state` alone; auxiliary heads are gone, as in an export.
+    It has no auxiliary heads, as in an export.
     """
     cpu = torch.device("cpu")
     trained = trainer(model, method, num_classes, cpu, schedule(2, STEP_SIZE))

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and FLOPs of the models with every method, without data, weights or a GPU."""
+"""Parameters, multiply-adds and FLOPs of models and methods, without data, weights or a GPU."""
 
 import copy
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class Network:
-    """Counts of a model alone: what a prediction of one image costs, and the parameters that training adds."""
+    """Counts of a model: the cost of one image's prediction, and the parameters of auxiliary heads."""
 
     inference_parameters: int
     auxiliary_parameters: int
@@ -34,20 +34,20 @@ class Network:
 def cost_rows(
     models: Sequence[str], size: tuple[int, int], dataset: str = "cityscapes", methods: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """One row for every model and method (default: all of `methods/`, with their default options).
+    """One row for each model and method (default: all methods, with default options).
 
-    `size` is (height, width) in pixels of one image, `dataset` says how many classes there are. A row holds:
+    size: (height, width) of one image in pixels. dataset: its classes are counted. A row holds
     model, method, dataset, size ("512x1024")
-    inference_parameters    of the network that is evaluated, timed and exported; the same for every method
-    auxiliary_parameters    of the heads that are trained with it and then dropped, whatever the method
-    method_parameters       of what the method adds to training
+    inference_parameters    of the evaluated network, the same for every method
+    auxiliary_parameters    of heads that are dropped after training, the same for every method
+    method_parameters       that the method adds to training
     training_parameters     the sum of these three
-    gmacs                   1e9 multiply-adds, by mmengine's counter: one for each of convolutions and matrix products,
-                            2 per value of a batch norm, 5 of a layer norm, 4 of a bilinear resize
-    gflops                  1e9 FLOPs, by torch's counter: two per multiply-add of convolutions and matrix products
+    gmacs                   1e9 multiply-adds by mmengine's counter: one per multiply-add of convolutions and matrix
+                            products, 2 per value of a batch norm, 5 of a layer norm, 4 of a bilinear resize
+    gflops                  1e9 FLOPs by torch's counter: two per multiply-add of convolutions and matrix products
 
-    Each model is counted once, forwards, up to the logits on its own grid: methods do not touch the network
-    (tests/cost). Raises UserError for an unknown model, method or data set.
+    Each model is counted once, forward, up to the logits on its grid: methods do not change the network (tests/cost).
+    Raises UserError for an unknown model, method or data set.
     """
     num_classes = len(datasets.load(dataset).classes)
     classes = {name: discovery.load(name) for name in (discovery.names() if methods is None else methods)}
@@ -87,12 +87,12 @@ def count(network: Segmenter, size: tuple[int, int]) -> Network:
 
 
 def parameters(module: nn.Module) -> int:
-    """How many numbers `module` learns; running statistics and memories are none."""
+    """Number of parameters, without buffers such as running statistics and memory banks."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
-    """Multiply-adds of a forward pass by mmengine's complexity counter, which needs real values: seconds on a CPU."""
+    """Multiply-adds of a forward pass by mmengine's counter, which runs it: seconds on a CPU."""
     from mmengine.analysis import FlopAnalyzer
 
     analyzer = FlopAnalyzer(network, (images,)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)

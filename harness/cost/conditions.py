@@ -1,4 +1,4 @@
-"""The machine that something is measured on: how it is named, and how it was before and after."""
+"""The machine of a measurement: its name, and its state before and after."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PROCESSORS = Path("/proc/cpuinfo")
 
 
 def machine_name(device: torch.device) -> str:
-    """In general terms: the GPU's name, or "2 cores of a virtual x86_64 machine with AVX512 and 16 GB"."""
+    """The GPU's name, or a description such as "2 cores of a virtual x86_64 machine with AVX512 and 16 GB"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     virtual = ""
@@ -24,7 +24,7 @@ def machine_name(device: torch.device) -> str:
         flags = re.search(r"(?m)^flags\s*:.*\bhypervisor\b", PROCESSORS.read_text(encoding="utf-8"))
         virtual = "virtual " if flags else ""
     parts = [name] if (name := torch.backends.cpu.get_cpu_capability()) != "DEFAULT" else []
-    with suppress(OSError, ValueError):  # a system without these names
+    with suppress(OSError, ValueError):  # not on every system
         parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GB")
     described = f" with {' and '.join(parts)}" if parts else ""
     return f"{cores()} cores of a {virtual}{platform.machine()} machine{described}"
@@ -42,10 +42,10 @@ def cores() -> int:
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """Clocks, temperature and load now; what the machine does not say is absent.
+    """Current clocks, temperature and load, as far as the machine reports them.
 
-    On a GPU what NVML gives. On every machine the processor's: clock_mhz (the mean over the cores), celsius (the
-    hottest zone) and load, the number of programs that wanted a core in the last minute, this one among them.
+    Of the processor clock_mhz (mean over cores), celsius (hottest zone) and load (programs that wanted a core in the
+    last minute, including this one); of a GPU what NVML reports.
     """
     found: dict[str, Any] = {}
     if clocks := _clocks():
@@ -59,7 +59,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 
 def settings(device: torch.device) -> dict[str, Any]:
-    """The settings of torch that change how fast a network is."""
+    """torch's settings that affect speed."""
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
     found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     if device.type == "cuda":
@@ -78,7 +78,7 @@ def _numbers(pattern: str) -> list[float]:
 
 
 def _clocks() -> list[float]:
-    """MHz of every core; virtual machines lack the files of the first kind."""
+    """MHz of every core; virtual machines only have /proc/cpuinfo."""
     if kilohertz := _numbers("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"):
         return [value / 1000 for value in kilohertz]
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Equal compute: how many iterations of one arm take as long as the training of another, by measured step time."""
+"""Equal compute: how many iterations of one arm take as long as another arm's training, by measured step time."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,9 +24,9 @@ from harness.training.trainer import Trainer
 
 GPU_PLAN = Plan(rounds=12, settle=1, block=5, seconds=2)
 CPU_PLAN = Plan(warmup_iterations=3, warmup_seconds=0, rounds=8, settle=0, block=1)
-BATCHES = 4  # of the training data, gone through again and again
+BATCHES = 4  # of the training data, repeated
 
-Ratios = dict[str, dict[str, float]]  # {arm: {DATASET/MODEL: times as many iterations}}
+Ratios = dict[str, dict[str, float]]  # {arm: {DATASET/MODEL: factor on iterations}}
 
 
 def measure(
@@ -38,14 +38,13 @@ def measure(
     weights: str = "auto",
     plan: Plan | None = None,
 ) -> Ratios:
-    """Time steps of every arm with `compute_of` and of the arm it names, in turns, and return the ratios.
+    """The ratios of step times of every arm with `compute_of` to those of the arm that it names, timed in turns.
 
-    A step is `Trainer.step` in the arm's settings, replayed as a CUDA graph where a run's are, on batches of the
-    training split that are ready, with memories full and without diagnostics, as in nearly all iterations of a run.
-    Reading and augmenting takes both arms the same time and is not in it: the ratio of whole iterations is nearer to 1,
-    which would give the arm a little less. A ratio is the median over the rounds of one arm's mean step over the
-    other's. Writes a record for each pair into `results`/cost/equal_compute. Raises UserError without such an arm, for
-    one whose method counts in a part of the schedule only, and for data that are not there.
+    A step is `Trainer.step` with the arm's settings (a CUDA graph if a run uses one), on ready batches of the training
+    split, with full memory banks and without diagnostics. Reading and augmentation, which take both arms equally long,
+    are not included: the ratio of whole iterations would be closer to 1. A ratio is the median over rounds of the
+    arms' mean steps. Writes a record for each pair into `results`/cost/equal_compute. Raises UserError without such an
+    arm, if a method is active in part of the schedule only, and for missing data.
     """
     wanted = {name: arm.compute_of for name, arm in experiment.arms.items() if arm.compute_of is not None}
     if not wanted:
@@ -83,15 +82,15 @@ def measure(
 
 
 def ratio(timings: Timings, above: str, below: str) -> float:
-    """The median over the rounds of the mean time of `above` over that of `below` in the same round."""
+    """The median over rounds of mean time of `above` / mean time of `below`."""
     means = [timings.nanoseconds[arm].mean(axis=1) for arm in (above, below)]
     return float(np.median(means[0] / means[1]))
 
 
 def fill_in(path: Path, ratios: Ratios) -> None:
-    """Write `compute_ratio` of these arms into the experiment file `path`, where nothing else changes.
+    """Write `compute_ratio` of these arms into the experiment file `path`, and change nothing else.
 
-    Raises UserError for an arm that the file does not write out as a mapping with `compute_of`.
+    Raises UserError for an arm that is no mapping with `compute_of` in the file.
     """
     text = path.read_text(encoding="utf-8")
     document = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -133,7 +132,7 @@ def _step(
     weights: str,
     graphs: bool,
 ) -> Work:
-    """Steps of an arm's training, one a call."""
+    """A function that makes one training step of an arm."""
     data = datasets.load(dataset, root)
     trainer = Trainer(_settings(experiment, dataset, model, arm), len(data.classes), device, weights, graphs)
     fill_memories(trainer.method)

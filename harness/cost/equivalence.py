@@ -1,14 +1,14 @@
-"""Whether two arms take the same time, from their samples in rounds; numpy only."""
+"""Equivalence of two arms' times, from samples in rounds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.90  # two one-sided tests at 5 % each: the whole 90 % interval lies within the margin
+LEVEL = 0.90  # two one-sided tests at 5 %: the 90 % interval must lie within the margin
 MARGIN = 0.02
-DRIFT = 0.05  # a machine that became this much slower or faster is said to have drifted
-FEWEST_ROUNDS = 5  # with fewer not even the smallest and the largest ratio make an interval
+DRIFT = 0.05  # a larger change of the machine's speed is reported as drift
+FEWEST_ROUNDS = 5  # with fewer, the smallest and largest ratio make no 90 % interval
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Ratio:
 
     @property
     def different(self) -> bool:
-        """Whether the whole interval lies outside 1 - MARGIN .. 1 + MARGIN, on one side."""
+        """Whether the whole interval lies on one side of 1 - MARGIN .. 1 + MARGIN."""
         return self.low > 1 + MARGIN or self.high < 1 - MARGIN
 
     @property
     def verdict(self) -> str:
-        """The wording of every table: what was not shown may still be so."""
+        """The words of every table; "not shown" does not mean "not so"."""
         margin = f"{100 * MARGIN:.0f} %"
         if self.equivalent:
             return f"equivalent within {margin}"
@@ -41,12 +41,11 @@ class Ratio:
 
 
 def ratio(arm: np.ndarray, baseline: np.ndarray) -> Ratio:
-    """The median over rounds of (arm's median in the round / baseline's), and its 90 % interval; both [rounds, block].
+    """The median over rounds of (arm's median / baseline's median), with its 90 % interval; inputs [rounds, block].
 
-    Within a round the two are paired, so whatever a round had in common (clocks, other programs) cancels: the ratio of
-    the medians of all samples would keep it. The interval is that of the sign test, from the k-th smallest ratio to
-    the k-th largest: exact for independent rounds whatever their distribution, and a disturbed round moves it by one
-    place only. Raises ValueError unless both have the same `FEWEST_ROUNDS` rounds or more.
+    The two are paired within a round, so common disturbances (clocks, other programs) cancel. The interval is the sign
+    test's, from the k-th smallest to the k-th largest ratio: exact for independent rounds of any distribution, and a
+    disturbed round moves it by one rank only. Raises ValueError unless both have the same `FEWEST_ROUNDS` or more.
     """
     rounds = len(arm)
     if rounds != len(baseline) or rounds < FEWEST_ROUNDS:
@@ -68,10 +67,9 @@ def rank(rounds: int) -> int:
 
 
 def drift(samples: Mapping[str, np.ndarray]) -> float:
-    """How much slower the last third of the rounds was than the first, all arms together: 1 for no change.
+    """Time of the last third of the rounds over that of the first: 1 for no change.
 
-    Of every round the geometric mean over the arms of (the arm's median in the round / its median in all), and of each
-    third the median over its rounds.
+    A round's time is the geometric mean over arms of (median in the round / median of all); a third's is the median.
     """
     speeds = np.mean([np.log(np.median(each, axis=1) / np.median(each)) for each in samples.values()], axis=0)
     third = max(1, len(speeds) // 3)

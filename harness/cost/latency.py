@@ -1,4 +1,4 @@
-"""How long a prediction takes with every method's inference network: metrics.md, section Cost."""
+"""Latency of every method's inference network (metrics.md, section Cost)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -26,22 +26,21 @@ from harness.errors import UserError, unknown
 from harness.models.segmenter import Segmenter
 
 Precision = Literal["float32", "bfloat16"]
-# graph: batches of one image, the kernels recorded once and replayed (CUDA graph), so that the host's launches, which
-# vary far more than kernels do, are not timed. single_stream: batches of one image, as they are called. offline: the
-# largest batch that fits, on a CPU 8.
+# graph: one image, replayed as a CUDA graph, without the host's launches, which vary far more than kernels.
+# single_stream: one image, called normally. offline: the largest batch that fits, on a CPU 8.
 MODES = ("graph", "single_stream", "offline")
 CPU_BATCH = 8  # of the mode offline
 LARGEST_BATCH = 1024
-# Timed of every arm: on a GPU 200 iterations and 10 s at least, replayed 150 and 2 s, on a CPU 30 and 5 s.
+# Every arm gets at least 200 iterations and 10 s on a GPU, 150 and 2 s replayed, 30 and 5 s on a CPU.
 GPU_PLAN = Plan(rounds=20, settle=2, block=10, seconds=10)
-GRAPH_PLAN = Plan(rounds=30, settle=1, block=5, seconds=2)  # replayed kernels vary by a thousandth, not by a tenth
+GRAPH_PLAN = Plan(rounds=30, settle=1, block=5, seconds=2)  # replayed kernels vary by 0.1 %, not 10 %
 CPU_PLAN = Plan(rounds=30, settle=1, block=1, seconds=5)
-CONTROL = " (again)"  # a second network of the baseline: what two equal arms differ by on this machine
+CONTROL = " (again)"  # a second network of the baseline (A/A control)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed; all of it is part of the record's name."""
+    """What is timed, and the record's name."""
 
     model: str
     dataset: str  # whose number of classes
@@ -75,14 +74,13 @@ def measure_latency(
     compiled: bool = False,
     plan: Plan | None = None,
 ) -> list[Path]:
-    """Time every method's inference network and write a record a mode; returns their paths.
+    """Time every method's inference network; returns the paths of the records, one per mode.
 
     size: (height, width) of images and label maps. modes: of `MODES`, default all that the device has. methods: default
-    all. batch: of the mode offline; default: the
-    largest power of two that fits, on a CPU 8. An arm's network is a separate one, what inference keeps after one
-    training step with the method (`inference_network`); the baseline has two. Nothing else should run on the machine.
+    all. batch: of the mode offline; default the largest power of two that fits, on a CPU 8. Each arm has its own
+    `inference_network`; the baseline has two. Nothing else should run on the machine.
 
-    Raises UserError for unknown names, for a GPU that holds no single image and for the mode graph on a CPU.
+    Raises UserError for unknown names, if one image does not fit, and for the mode graph on a CPU.
     """
     for kind, given, allowed in (("mode", modes or (), MODES), ("precision", [precision], get_args(Precision))):
         for name in given:
@@ -111,19 +109,19 @@ def measure_latency(
 
 
 def label_maps(network: Segmenter, images: Tensor) -> Tensor:
-    """What is timed: images uint8 [B, 3, H, W] -> label maps int64 [B, H, W], as the protocol `whole` makes them.
+    """The timed work, protocol `whole`: images uint8 [B, 3, H, W] -> label maps int64 [B, H, W].
 
-    Normalisation, the network, float32 logits resized bilinearly to the images' size, the argmax.
+    Normalization, network, float32 logits resized bilinearly to the images' size, argmax.
     """
     logits = network(images).float()
     return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=network.align_corners).argmax(1)
 
 
 def recorded(work: Work) -> torch.cuda.CUDAGraph:
-    """The kernels of `work` on the current CUDA device, to be replayed on the very tensors that it used.
+    """`work` captured as a CUDA graph, which replays on the same tensors.
 
-    `work` must neither make the host wait nor choose by values. It is run three times first, aside, as torch asks:
-    libraries choose their algorithms then.
+    `work` must not synchronize or branch on values. It runs three times on a side stream first, as torch requires, so
+    that libraries choose their algorithms.
     """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -138,7 +136,7 @@ def recorded(work: Work) -> torch.cuda.CUDAGraph:
 
 
 def _cost(network: Segmenter, size: tuple[int, int]) -> dict[str, Any]:
-    """Of the very network that is timed; `network` is still on the CPU in float32."""
+    """Parameters and GFLOPs of the timed network, which is still on the CPU in float32."""
     return {"parameters": parameters(network), "gflops": flops(network, torch.zeros(1, 3, *size)) / 1e9}
 
 
@@ -187,7 +185,7 @@ def _images(batch: int, size: tuple[int, int], device: torch.device, channels_la
 
 @torch.inference_mode()
 def _offline_batch(networks: dict[str, Segmenter], size: tuple[int, int], device: torch.device) -> int:
-    """On a CPU `CPU_BATCH`; on a GPU the largest power of two, `LARGEST_BATCH` at most, that fits for every arm."""
+    """`CPU_BATCH`, or on a GPU the largest power of two up to `LARGEST_BATCH` that fits for every arm."""
     if device.type != "cuda":
         return CPU_BATCH
     fitting = 0
@@ -208,7 +206,7 @@ def _offline_batch(networks: dict[str, Segmenter], size: tuple[int, int], device
 
 @contextmanager
 def fast_convolutions(device: torch.device) -> Iterator[None]:
-    """On a GPU cuDNN tries its algorithms in the warm-up and keeps the fastest; shapes do not change here."""
+    """On a GPU let cuDNN choose the fastest algorithms during the warm-up; shapes do not change."""
     cudnn = torch.backends.cudnn
     before, cudnn.benchmark = cudnn.benchmark, device.type == "cuda"
     try:
@@ -218,7 +216,7 @@ def fast_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def _compiled_for_each(networks: int) -> AbstractContextManager[None]:
-    """Every network gets code of its own; torch gives up after eight by default and would run the rest uncompiled."""
+    """Let torch compile every network; by default it stops after eight and runs the rest uncompiled."""
     import torch._dynamo
 
     return torch._dynamo.config.patch(recompile_limit=networks + 1, fail_on_recompile_limit_hit=True)

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work holds at a time."""
+"""Peak memory of a piece of work."""
 
 import gc
 from collections.abc import Callable, Iterable
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that torch's allocator holds at a time during `step`, over those held before it.
+    """Peak bytes of torch's allocator during `step`, minus those held before.
 
-    On a CPU from the profiler's events of the allocator, on a GPU from the allocator's own statistics.
+    From the profiler's allocation events on a CPU, and the allocator's statistics on a GPU.
     """
     gc.collect()
     if device.type == "cuda":

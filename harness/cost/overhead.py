@@ -1,4 +1,4 @@
-"""What training with a method costs over the baseline: time of an iteration and peak memory."""
+"""Training cost of methods over the baseline: time per iteration and peak memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -43,14 +43,12 @@ def measure_overhead(
     rounds: int | None = None,
     plan: Plan | None = None,
 ) -> Path:
-    """Time training steps with every method on the same inputs, write a record, and return its path.
+    """Time training steps with every method on the same inputs; returns the record's path.
 
-    size: (height, width) of the crops. methods: default all, with their default options and full memories. rounds:
-    default the plan's. A step is `Trainer.step`, all of it: forward, losses, backward, optimiser. Labels are those of
-    `generated_batch`. The network starts from scratch, so that nearly every pixel is misclassified, and stays so:
-    methods that sample misclassified pixels have all they can take.
-    peak_bytes is the most that torch held at a time in a step: parameters, buffers, the optimiser's state and what
-    the step added. Raises UserError for unknown names.
+    size: (height, width) of the crops. methods: default all, with default options and full memory banks. rounds:
+    default the plan's. A step is `Trainer.step`: forward, losses, backward, optimizer. Labels are `generated_batch`'s.
+    The network is untrained, so nearly every pixel is misclassified: the most work for methods that sample these.
+    peak_bytes: parameters, buffers, optimizer state and what the step adds. Raises UserError for unknown names.
     """
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
@@ -93,7 +91,7 @@ def measure_overhead(
 
 
 class _Steps:
-    """Steps of one trainer, numbered, so that every arm draws the same random numbers in its n-th."""
+    """Numbered steps of a trainer, so that every arm draws the same random numbers in its n-th step."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.iteration = trainer, 0
@@ -104,7 +102,7 @@ class _Steps:
 
 
 def _state(trainer: Trainer) -> Iterator[Tensor]:
-    """What stays from step to step, gradients aside."""
+    """Tensors that persist between steps, without gradients."""
     for module in (trainer.network, trainer.method):
         yield from module.parameters()
         yield from module.buffers()

@@ -1,4 +1,4 @@
-"""Records of measured costs: one JSON file a setting, in results/cost/<kind>/<device>/, raw samples and all."""
+"""Records of measured costs: one JSON file per setting in results/cost/<kind>/<device>/, with raw samples."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from harness.cost.timing import Timings
 from harness.errors import UserError
 
 SCHEMA = 1
-DISTURBED = 0.9  # processor share; convolutions' threads are busy nearly all the time
+DISTURBED = 0.9  # processor share; threads of convolutions are nearly always busy
 
 
 def write(
@@ -30,9 +30,9 @@ def write(
 ) -> Path:
     """Write results/cost/`kind`/<device>/`name`.json and return its path.
 
-    `arms` holds what is known of every arm beside its times. The record: schema, kind, name, machine (in general
-    terms), `content`, order (of the arms in every round, by position), drift, processor_share, warnings, provenance,
-    and arms {name: what `arms` holds, warmup, nanoseconds [rounds][block]}.
+    arms: facts about every arm besides its times. The record holds schema, kind, name, machine, `content`, order (of
+    the arms in every round, by position), drift, processor_share, warnings, provenance, and arms {name: its facts,
+    warmup, nanoseconds [rounds][block]}.
     """
     moved = drift(timings.nanoseconds)
     record = {
@@ -57,9 +57,9 @@ def write(
 
 
 def read_all(results: Path, kind: str) -> list[dict[str, Any]]:
-    """All records of a kind, GPUs' first, then in order of their paths; the samples as int64 arrays [rounds, block].
+    """All records of a kind, GPUs' first, then by path, with samples as int64 arrays [rounds, block].
 
-    Raises UserError for a file that is damaged or of another schema.
+    Raises UserError for a file that is damaged or has another schema.
     """
     records = []
     found = (Path(results) / "cost" / kind).glob("*/*.json")
@@ -77,7 +77,7 @@ def read_all(results: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def warnings(timings: Timings, moved: float, conditions: Mapping[str, Any]) -> list[str]:
-    """What makes a measurement doubtful, in words."""
+    """Reasons to doubt a measurement."""
     found = []
     if abs(moved - 1) > DRIFT:
         found.append(f"drift: the last third of the rounds took {moved:.2f} times as long as the first")

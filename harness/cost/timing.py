@@ -1,4 +1,4 @@
-"""Timing of several pieces of work in turns, so that whatever the machine does meanwhile hits all of them alike."""
+"""Times several pieces of work in turns, so that disturbances of the machine affect all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,20 +11,20 @@ import torch
 
 from harness.compute.progress import Progress
 
-STABLE = 0.05  # the last iterations' median is this close, relatively, to that of those before them
-STABLE_WINDOW = 5  # iterations, at most
-LONGEST_WARM_UP = 30  # times `Plan.warmup_seconds`, for work that never becomes stable
+STABLE = 0.05  # largest relative difference of the medians of the last iterations and those before
+STABLE_WINDOW = 5  # iterations
+LONGEST_WARM_UP = 30  # times `Plan.warmup_seconds`, if the work never becomes stable
 
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How often and how long; metrics.md, section Cost.
+    """How often and how long to time (metrics.md, section Cost).
 
-    An arm is warmed up for `warmup_iterations` and `warmup_seconds` at least, and until stable. Then come `rounds`
-    rounds, and more until each arm has been timed for `seconds`. In a round every arm has its turn, in random order:
-    `settle` iterations that are not timed, since another arm's data are in the caches, then `block` that are.
+    Each arm warms up for at least `warmup_iterations` and `warmup_seconds`, and until stable. Then come `rounds`
+    rounds, and more until each arm has been timed for `seconds`. In a round, each arm in random order makes `settle`
+    untimed iterations, since another arm's data are in the caches, and `block` timed ones.
     """
 
     warmup_iterations: int = 10
@@ -37,13 +37,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Timings:
-    """What was measured.
+    """A measurement.
 
     nanoseconds      int64 [rounds, block] of every arm
-    order            of every round the arms' positions, in the order of their turns
-    warmup           of every arm: iterations, seconds, and whether it ended stable
-    processor_share  this process's processor time over (wall-clock time x torch's threads) while it was timed. Below
-                     1, other programs took the cores, or threads waited for each other. None for a GPU.
+    order            of every round, the arms' positions in order of their turns
+    warmup           of every arm: iterations, seconds, and whether it became stable
+    processor_share  processor time / (wall-clock time x torch's threads). Below 1, other programs used the cores, or
+                     threads waited for each other. None on a GPU.
     """
 
     nanoseconds: dict[str, np.ndarray]
@@ -55,8 +55,8 @@ class Timings:
 def take_turns(arms: Mapping[str, Work], device: torch.device, plan: Plan, title: str) -> Timings:
     """Time every arm's work on `device` by `plan`.
 
-    On a GPU events on the device's own clock are recorded between the iterations of a turn, without any wait of the
-    host but one at the turn's end. On a CPU it is the wall clock, read around every iteration.
+    On a GPU, CUDA events are recorded between the iterations of a turn, which synchronizes only at its end. On a CPU
+    the wall clock is read around every iteration.
     """
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         warmup = {name: warm_up(work, device, plan) for name, work in arms.items()}
@@ -123,5 +123,5 @@ def time_block(work: Work, count: int, device: torch.device) -> list[int]:
 
 
 def _shortest(taken: Mapping[str, list[list[int]]]) -> float:
-    """Seconds that the arm timed for the shortest time has been timed for."""
+    """The shortest total time of an arm, in seconds."""
     return min(sum(map(sum, rounds)) for rounds in taken.values()) / 1e9

@@ -1,7 +1,7 @@
-"""Training augmentation: mmsegmentation's transforms, with randomness that is a function of a seed.
+"""Training augmentation: mmsegmentation's transforms, with randomness as a function of a seed.
 
-What chance decides of a sample (`Draws`) is drawn apart from what is done to its pixels, so that the same draws can be
-applied here, by OpenCV, and by a GPU (`device_augmentation`).
+A sample's random numbers (`Draws`) are drawn first and then applied, by OpenCV here or by a GPU
+(`device_augmentation`).
 """
 
 import threading
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 
-CROPS = 10  # that are drawn again at most
+CROPS = 10  # at most so many crops are drawn again
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 VALUES = np.arange(256, dtype=np.uint8)
 HUES = 180  # OpenCV's hues are 0..179
@@ -27,38 +27,34 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides of one sample. A table maps a value to another one; None where nothing is done."""
+    """The random decisions for a sample. Tables map values to values; None does nothing."""
 
     size: tuple[int, int]  # height and width of the whole image, resized
     corner: tuple[int, int]  # top and left of the crop in it
     flipped: bool
-    before: Bytes | None = None  # of the values of R, G and B, before saturation and hue change
+    before: Bytes | None = None  # of R, G and B, before saturation and hue
     saturation: Bytes | None = None
     hue: Bytes | None = None
-    after: Bytes | None = None  # of R, G and B again, at last
+    after: Bytes | None = None  # of R, G and B again, last
 
     def window(self, crop: tuple[int, int]) -> tuple[slice, slice]:
-        """Rows and columns of the resized image that a crop of this height and width shows, before it is flipped."""
+        """Rows and columns of a crop (height, width) in the resized image, before the flip."""
         ends = (min(start + length, end) for start, length, end in zip(self.corner, crop, self.size, strict=True))
         rows, columns = (slice(start, end) for start, end in zip(self.corner, ends, strict=True))
         return rows, columns
 
 
 class Augmentation:
-    """Random resize, crop, horizontal flip and photometric distortion, then padding, as mmsegmentation trains.
+    """Random resize, crop, horizontal flip, photometric distortion and padding, as in mmsegmentation.
 
-    crop: (height, width) in pixels of what comes out.
-    scale: (lowest, highest) factor of the image's own size, drawn uniformly; the aspect ratio is kept.
-    fit: long and short side in pixels of a box; the factor is of the largest size of the image inside it. None: of its
-        own size.
+    crop: output (height, width) in pixels.
+    scale: (lowest, highest) factor, uniform, of the image's size or, with `fit`, of its largest size inside that box
+        (long and short side in pixels). The aspect ratio is kept.
     flip: probability of a horizontal flip.
-    photometric: options of PhotoMetricDistortion (brightness_delta, contrast_range, saturation_range, hue_delta; those
-        left out have its defaults), or None for no distortion.
-    cat_max_ratio: a crop in which one class holds this share of the valid pixels or more is drawn again, up to ten
-        times; 1 takes the first.
-    pad: RGB value, 0..255, of image pixels beyond the image, at the right and the bottom where the resized image is
-        smaller than the crop. mmsegmentation pads with 0 after normalisation, which is the model's mean; here that is
-        rounded to whole values. The label is padded with 255.
+    photometric: options of PhotoMetricDistortion, or None for no distortion.
+    cat_max_ratio: a crop in which a class has at least this share of the valid pixels is drawn again, up to ten times.
+    pad: RGB, 0..255, at the right and bottom of images smaller than the crop. mmsegmentation pads with 0 after
+        normalization, that is the mean; here it is rounded to whole values. Labels are padded with 255.
     """
 
     def __init__(
@@ -87,15 +83,15 @@ class Augmentation:
         return self._distortion is not None
 
     def __call__(self, image: Bytes, label: Bytes, seed: Sequence[int]) -> tuple[Bytes, Bytes]:
-        """Augment image uint8 [H, W, 3] RGB and label uint8 [H, W] to [h, w, 3] and [h, w] of the crop's size.
+        """Image uint8 [H, W, 3] RGB and label uint8 [H, W], augmented to the crop's [h, w, 3] and [h, w].
 
-        The result depends on the arguments alone; `seed` are integers >= 0.
+        The result depends only on the arguments; `seed` are integers >= 0.
         """
         draws = self.draw(label, seed)
         return self._of_image(image, draws), self._of_label(label, draws)
 
     def draw(self, label: Bytes, seed: Sequence[int]) -> Draws:
-        """What chance decides of the sample with this label, as mmsegmentation's transforms draw it one by one."""
+        """The random decisions for the sample with this label, in the order of mmsegmentation's transforms."""
         rng = _seeded(seed)
         size = self._draw_size(label.shape, rng)
         corner = self._draw_corner(label, size, rng)
@@ -104,7 +100,7 @@ class Augmentation:
         return Draws(size, corner, flipped, *tables)
 
     def _draw_size(self, shape: tuple[int, ...], rng: np.random.RandomState) -> tuple[int, int]:
-        """Height and width: the largest of the image's aspect in a box that is a random factor of `fit` or its own."""
+        """Height and width of the largest image inside a random factor of `fit` or of its own size."""
         height, width = shape
         lowest, highest = self.scale
         ratio = rng.random_sample() * (highest - lowest) + lowest
@@ -113,13 +109,12 @@ class Augmentation:
         size = int(height * factor + 0.5), int(width * factor + 0.5)
         if min(size) < 1:
             raise UserError(
-                f"an image of {width}x{height} (width x height) times a factor of schedule.scale is less than a "
-                "pixel high or wide: raise schedule.scale"
+                f"schedule.scale makes an image of {width}x{height} (width x height) smaller than a pixel: raise it"
             )
         return size
 
     def _draw_corner(self, label: Bytes, size: tuple[int, int], rng: np.random.RandomState) -> tuple[int, int]:
-        """Where to crop: as mmsegmentation's RandomCrop, but classes are counted without sorting."""
+        """Where to crop: mmsegmentation's RandomCrop, counting classes without sorting."""
         corner = self._any_corner(size, rng)
         for _ in range(CROPS if self.cat_max_ratio < 1 else 0):
             crop = _crop_of_label(label, Draws(size, corner, flipped=False), self.crop)
@@ -162,7 +157,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Distortion:
-    """mmsegmentation's PhotoMetricDistortion: each step is done with probability 1/2, contrast first or last."""
+    """mmsegmentation's PhotoMetricDistortion: each step has probability 1/2; contrast comes first or last."""
 
     brightness_delta: float = 32
     contrast_range: tuple[float, float] = (0.5, 1.5)
@@ -187,7 +182,7 @@ class _Distortion:
 
 
 def _seeded(seed: Sequence[int]) -> np.random.RandomState:
-    """A generator of the thread's own, seeded: a new one would first ask the system for a seed, which takes longer."""
+    """The thread's generator, seeded; a new one would first take a seed from the system, which is slower."""
     if not hasattr(_own, "generator"):
         _own.generator = np.random.RandomState()
     generator: np.random.RandomState = _own.generator
@@ -196,34 +191,34 @@ def _seeded(seed: Sequence[int]) -> np.random.RandomState:
 
 
 def _scaled(values: Bytes, factor: float, offset: float = 0) -> Bytes:
-    """Values times `factor` plus `offset`, cut off at 0 and 255 and to whole numbers."""
+    """Values times `factor` plus `offset`, clipped to 0..255 and truncated."""
     return np.clip(values.astype(np.float32) * factor + offset, 0, 255).astype(np.uint8)
 
 
 def _crop_of_label(label: Bytes, draws: Draws, crop: tuple[int, int]) -> Bytes:
-    """The crop of the label, resized to its nearest pixels, without flip and padding."""
+    """The crop of the label, resized by nearest neighbours, without flip and padding."""
     rows, columns = (
         nearest_source(length, size)[window]
         for length, size, window in zip(label.shape, draws.size, draws.window(crop), strict=True)
     )
-    # Whole rows are copied at once, and columns are the rows of the transposed array.
+    # Copying whole rows is fast, so columns are copied as rows of the transpose.
     transposed = cv2.transpose(label.take(rows, 0, mode="clip"))
     return np.asarray(cv2.transpose(transposed.take(columns, 0, mode="clip")), np.uint8)
 
 
 def _is_mixed(label: Bytes, most: float) -> bool:
-    """Whether there is more than one class, and none that holds `most`, or more, of the valid pixels."""
+    """Whether there are several classes, none with a share of `most` or more of the valid pixels."""
     valid = label.size - np.count_nonzero(label == IGNORE_INDEX)
-    likely = np.bincount(label[::8, ::8].ravel(), minlength=256)[:IGNORE_INDEX].argmax()  # the commonest one, perhaps
+    likely = np.bincount(label[::8, ::8].ravel(), minlength=256)[:IGNORE_INDEX].argmax()  # probably the most common
     held = np.count_nonzero(label == likely)
     if held == valid or held / valid >= most:
         return False
-    if (valid - held) / valid < most:  # so does every other class, and nothing is left to count
+    if (valid - held) / valid < most:  # no other class can have more
         return True
     counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE_INDEX]
     return bool(np.count_nonzero(counts) > 1 and counts.max() / valid < most)
 
 
 def nearest_source(length: int, size: int) -> NDArray[np.int64]:
-    """Which of `length` pixels in a row each of `size` is, resized as OpenCV's INTER_NEAREST does."""
+    """Source indices for resizing a row of `length` pixels to `size` as OpenCV's INTER_NEAREST does."""
     return np.minimum(np.arange(size) * (1 / (size / length)), length - 1).astype(np.int64)

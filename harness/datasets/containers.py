@@ -1,4 +1,4 @@
-"""Whether a PNG or a JPEG is whole, from its structure alone: nothing is decoded."""
+"""Checks from its structure, without decoding, that a PNG or JPEG is whole."""
 
 import re
 import struct
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 PNG_COLOR_TYPES = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with transparency", 6: "RGBA"}
-# In the coded pixels FF is followed by 00, or by one of the restart markers D0 to D7, or by FF as a filling.
+# In coded pixels FF is followed by 00, a restart marker D0 to D7, or FF as filling.
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -16,7 +16,7 @@ CUT_SHORT = "is cut short (its end marker is missing)"
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says: bits a channel, kind of pixels ("JPEG" for those of a JPEG), and its size."""
+    """A picture's bits per channel, kind of pixels ("JPEG" for a JPEG) and size."""
 
     bits: int
     kind: str
@@ -25,10 +25,10 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | str:
-    """The header of a picture that is whole; else what is wrong, to follow the file's name.
+    """The header of a whole picture; else what is wrong with it, to follow the file's name.
 
-    A PNG's parts have checksums, which are compared; a JPEG's have none, so that what is in the middle may be damaged
-    (`jpeg_damage`). What follows the end marker is no part of the picture.
+    A PNG's checksums are compared. A JPEG has none, so coded pixels may still be damaged (`jpeg_damage`). Bytes after
+    the end marker are ignored.
     """
     if content.startswith(PNG_START):
         return _png(content)
@@ -72,10 +72,10 @@ def _jpeg(content: bytes) -> Header | str:
 
 
 def _instead(content: bytes) -> str:
-    """What a file is that should be a picture, where that is a usual one: in parentheses, or ""."""
+    """What lies in place of a picture, if that is a common mistake; else ""."""
     start = content[:200].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return " but a Git LFS pointer (git lfs pull brings the file)"
     if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
-        return " but a web page, as a download that was refused leaves it"
+        return " but a web page, such as a refused download leaves"
     return ""

@@ -1,10 +1,8 @@
-"""`Augmentation` for a GPU: a batch at a time, of images that lie decoded on it, with draws made on the CPU.
+"""`Augmentation` on a GPU, in batches of images that lie decoded there, with draws from the CPU.
 
-It repeats the whole numbers of OpenCV's resize (weights of 11 bits, resize.cpp), and looks up what OpenCV makes of
-every colour. So labels are the CPU's, and images are but for a few levels in a few columns, where OpenCV, at the end of
-a row, rounds the way from HSV to RGB in another way than before.
-
-Nothing here waits for the GPU, and no shape depends on data: a batch can be captured in a CUDA graph.
+It repeats the integer arithmetic of OpenCV's resize (11-bit weights, resize.cpp) and looks up OpenCV's colour
+conversions. Labels equal the CPU's; images differ by a few levels in a few columns, where OpenCV rounds HSV to RGB
+differently at the end of a row. Nothing synchronizes and no shape depends on data, so CUDA graphs can capture it.
 """
 
 from collections.abc import Sequence
@@ -17,22 +15,22 @@ from torch import Tensor
 from harness.datasets.augmentation import VALUES, Augmentation, Draws
 from harness.datasets.spec import IGNORE_INDEX
 
-# The columns of what is sent of a sample, beside its tables.
+# What is sent for each sample, besides its tables.
 FIELDS = ("start", "source_height", "source_width", "height", "width", "top", "left", "flipped", "saturated", "turned")
 TABLES = ("before", "saturation", "hue", "after")
 WEIGHT = 2**11  # of two neighbours together, in OpenCV's resize
 
 
 def packed(colors: Tensor, labels: Tensor) -> Tensor:
-    """One number int32 a pixel, [P], whose bytes, lowest first, are R, G, B and label; of uint8 [3 P] and [P]."""
+    """Colours uint8 [3 P] and labels uint8 [P] as int32 [P], whose bytes, lowest first, are R, G, B and label."""
     red, green, blue = colors.view(-1, 3).int().unbind(1)
     return red | green << 8 | blue << 16 | labels.int() << 24
 
 
 def described(draws: Sequence[Draws], starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Tensor:
-    """What is sent of a batch: int64 [B, 10 + 4 * 32], the FIELDS and the TABLES, eight values in each number.
+    """A batch to send: int64 [B, 10 + 4 * 32], the FIELDS and then the TABLES with eight values in each number.
 
-    starts: where in the store of packed pixels the images begin. shapes: their heights and widths.
+    starts: where the images begin in the packed pixels. shapes: their heights and widths.
     """
     content = np.empty((len(draws), len(FIELDS) + len(TABLES) * len(VALUES) // 8), np.int64)
     for row, drawn, start, shape in zip(content, draws, starts, shapes, strict=True):
@@ -44,7 +42,7 @@ def described(draws: Sequence[Draws], starts: Sequence[int], shapes: Sequence[tu
 
 
 class DeviceAugmentation:
-    """Applies to packed pixels on a device what `augmentation` does to an image on the CPU."""
+    """`Augmentation` of packed pixels on a device."""
 
     def __init__(self, augmentation: Augmentation, device: torch.device) -> None:
         self.crop = augmentation.crop
@@ -54,9 +52,9 @@ class DeviceAugmentation:
             self._conversions = tuple(_converted(way).to(device) for way in (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB))
 
     def __call__(self, pixels: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment what `batch` (as `described` makes it) takes from `pixels`, int32 [P], both on the device.
+        """Images uint8 [B, 3, h, w] (channels last) and labels uint8 [B, h, w] of a `described` batch.
 
-        Returns images uint8 [B, 3, h, w], whose channels lie innermost, and labels uint8 [B, h, w].
+        pixels: packed, int32 [P]; both arguments lie on the device.
         """
         start, source_height, source_width, height, width, top, left, *flags = batch[:, : len(FIELDS)].T.unsqueeze(-1)
         flipped, saturated, turned = (flag.bool() for flag in flags)  # as all of these, [B, 1]
@@ -84,7 +82,7 @@ class DeviceAugmentation:
         return images.permute(0, 3, 1, 2), torch.where(inside, labels, IGNORE_INDEX).byte()
 
     def _distorted(self, colors: Tensor, tables: dict[str, Tensor], saturated: Tensor, turned: Tensor) -> Tensor:
-        """Packed colours [B, h, w] after the tables; without HSV's rounding where it has nothing to do."""
+        """Packed colours [B, h, w] after the tables; HSV is skipped, with its rounding, where nothing changes."""
         colors = _joined([_mapped(tables["before"], _byte(colors, n)) for n in range(3)])
         for name, channel, chosen in (("saturation", 1, saturated), ("hue", 0, turned)):
             hsv = _looked_up(self._conversions[0], colors)
@@ -95,7 +93,7 @@ class DeviceAugmentation:
 
 
 def _converted(way: int) -> Tensor:
-    """What OpenCV makes of each of the 2^24 packed colours: int32 [2^24], packed too; 67 MB."""
+    """OpenCV's conversion of each of the 2^24 packed colours, int32 [2^24], packed; 67 MB."""
     colors = np.arange(2**24, dtype="<i4").view(np.uint8).reshape(4096, 4096, 4)
     converted = np.zeros_like(colors)
     converted[..., :3] = cv2.cvtColor(np.ascontiguousarray(colors[..., :3]), way)
@@ -116,18 +114,18 @@ def _looked_up(table: Tensor, places: Tensor) -> Tensor:
 
 
 def _mapped(tables: Tensor, values: Tensor) -> Tensor:
-    """Each image's values [B, h, w] by its own table, of [B, 256]."""
+    """Values [B, h, w] mapped by each image's table, [B, 256]."""
     first = torch.arange(len(tables), device=values.device, dtype=torch.int32) * tables.shape[1]
     return _looked_up(tables.flatten(), values + first[:, None, None])
 
 
 def _nearest(places: Tensor, length: Tensor, size: Tensor) -> Tensor:
-    """`augmentation.nearest_source` at these places, of `length` pixels in a row resized to `size`."""
+    """`augmentation.nearest_source` at `places`, on the device."""
     return torch.minimum((places * (1 / (size.double() / length))).long(), length - 1)
 
 
 def _linear(places: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two pixels between which places of the resized row lie, and the second one's share of WEIGHT: [B, n]."""
+    """The two source pixels around places of the resized row, and the second's share of WEIGHT: [B, n]."""
     where = ((places + 0.5) * (1 / (size.double() / length)) - 0.5).float()
     first = where.floor()
     weight = ((where - first) * WEIGHT).round().int()
@@ -135,9 +133,9 @@ def _linear(places: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, Tenso
 
 
 def _mixed(corners: Sequence[Tensor], down: Tensor, across: Tensor) -> Tensor:
-    """Between the values of four pixels, by the weights [B, h] of the lower and [B, w] of the right ones.
+    """Bilinear mix of four pixels, by the weights [B, h] of the lower and [B, w] of the right ones.
 
-    The shifts are those of OpenCV's VResizeLinear, which drops the lowest bits on the way.
+    The shifts are OpenCV's (VResizeLinear), which drop the lowest bits.
     """
     down, across = down[:, :, None], across[:, None]
     upper, lower = ((left * (WEIGHT - across) + right * across) >> 4 for left, right in (corners[:2], corners[2:]))

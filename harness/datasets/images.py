@@ -1,4 +1,4 @@
-"""Decodes images and labels, and refuses files that a decoder would silently turn into something else."""
+"""Decodes images and labels, and refuses files that decoders would silently change."""
 
 import io
 import struct
@@ -12,21 +12,19 @@ from PIL import Image
 from harness.datasets.containers import Header, read_header
 from harness.errors import UserError
 
-# What OpenCV decodes; PIL would refuse a sixth of it.
+# OpenCV's limits; PIL's are a sixth of them.
 MOST_PIXELS, LONGEST_SIDE = 1 << 30, 1 << 20
-HDF_START = b"\x89HDF\r\n\x1a\n"  # what MATLAB 7.3 files hold
-ORIENTATION = 0x0112  # the EXIF tag that says how to turn a picture
+HDF_START = b"\x89HDF\r\n\x1a\n"  # of MATLAB 7.3 files
+ORIENTATION = 0x0112  # EXIF tag
 
 Array = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> Array:
-    """Read a PNG or JPEG of 8 bits a channel as uint8 [H, W, 3] RGB; greyscale images get three equal channels.
+    """A PNG or JPEG of 8 bits per channel as uint8 [H, W, 3] RGB; greyscale images get three equal channels.
 
-    An EXIF orientation is not followed: pixels are given as stored, as those of labels are.
-
-    Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, cut short,
-    damaged, unreadable, larger than OpenCV decodes (2^30 pixels), or of 16 bits.
+    Pixels are returned as stored: an EXIF orientation is not applied. Raises UserError, starting with the path, for a
+    file that is missing, empty, cut short, damaged, unreadable, larger than 2^30 pixels, or of 16 bits.
     """
     content, header = _content(path)
     if header.bits == 16:
@@ -35,13 +33,13 @@ def read_image(path: Path) -> Array:
 
 
 def read_label(path: Path) -> Array:
-    """Read a PNG of 8-bit greyscale, or of indices into a palette, as uint8 [H, W]: the values as stored.
+    """The stored values, uint8 [H, W], of a PNG with 8-bit greyscale or palette indices.
 
-    Raises UserError, with a sentence that starts with the path, as `read_image` does, or if it is of another kind.
+    Raises UserError as `read_image` does, and for other kinds.
     """
     content, header = _label_content(path)
     if header.kind == "palette":
-        # OpenCV would give the palette's colours; the indices are the labels.
+        # The labels are the indices; OpenCV would return the palette's colours.
         try:
             with opened(io.BytesIO(content)) as image:
                 return np.array(image, dtype=np.uint8)
@@ -53,7 +51,7 @@ def read_label(path: Path) -> Array:
 
 
 def read_color_label(path: Path) -> NDArray[np.int32]:
-    """Read an RGB PNG of 8 bits a channel as int32 [H, W], 0xRRGGBB. Raises UserError as `read_label` does."""
+    """An 8-bit RGB PNG as int32 [H, W], 0xRRGGBB. Raises UserError as `read_label` does."""
     content, header = _label_content(path)
     if (header.bits, header.kind) != (8, "RGB"):
         raise UserError(f"{path} is {_kind(header)}, but labels must be 8-bit RGB: their colours name classes")
@@ -62,19 +60,19 @@ def read_color_label(path: Path) -> NDArray[np.int32]:
 
 
 def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
-    """Read the label map `field` of a MATLAB file (up to version 7.2) as uint16 [H, W].
+    """The label map `field` of a MATLAB file (up to version 7.2) as uint16 [H, W].
 
-    Raises UserError, with a sentence that starts with the path, for a file that is missing, empty, unreadable or
-    without that field, and for a field that is no map of integers from 0 to 65535.
+    Raises UserError, starting with the path, for an unreadable file, or a field that is missing or not a map of
+    integers from 0 to 65535.
     """
     from scipy.io import loadmat
 
     content = _bytes(path)
     if content.startswith(b"MATLAB 7.3") or content[512:520] == HDF_START:
-        raise UserError(f"{path} is a MATLAB 7.3 file, which only MATLAB reads well: load it there and save it as -v7")
+        raise UserError(f"{path} is a MATLAB 7.3 file: load it in MATLAB and save it as -v7")
     try:
         found = loadmat(io.BytesIO(content), variable_names=[field])
-    except Exception as error:  # scipy raises half a dozen kinds for damaged files
+    except Exception as error:  # scipy raises many types for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as a MATLAB file ({reason}): copy or download it again") from None
     if field not in found:
@@ -89,7 +87,7 @@ def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
 
 
 def opened(source: Path | io.BytesIO) -> Image.Image:
-    """The picture as PIL opens it, not decoded yet. PIL's own limit is lifted: `_content` has one for all readers.
+    """The picture opened by PIL, not decoded yet, without PIL's size limit.
 
     Raises OSError or SyntaxError for a file that is no picture.
     """
@@ -98,7 +96,7 @@ def opened(source: Path | io.BytesIO) -> Image.Image:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of a picture, 1 to 8; 1, upright, where it has none or cannot be read."""
+    """The EXIF orientation of a picture, 1 to 8; 1 (upright) if it has none or cannot be read."""
     try:
         with opened(path) as image:
             found = image.getexif().get(ORIENTATION, 1)
@@ -119,7 +117,7 @@ def _label_content(path: Path) -> tuple[bytes, Header]:
 
 
 def _content(path: Path) -> tuple[bytes, Header]:
-    """The bytes of a picture that is whole and not too large, and its header."""
+    """Bytes and header of a picture that is whole and not too large."""
     content = _bytes(path)
     header = read_header(content)
     if isinstance(header, str):

@@ -1,7 +1,7 @@
-"""Finds JPEGs whose coded pixels are damaged, which decoders repair as well as they can without an error.
+"""Finds JPEGs with damaged pixels, which decoders repair without an error.
 
-libjpeg says so on the standard error stream alone, which all threads of a process share. So this file is also a program
-of its own: it decodes one file after the other and answers with what was said of each.
+libjpeg reports damage on standard error only, which all threads of a process share. So this file is also a program that
+decodes one file after the other and answers with what libjpeg said about each.
 """
 
 import json
@@ -20,26 +20,26 @@ import numpy as np
 
 JPEG_START = b"\xff\xd8\xff"
 HOLE = 1024  # bytes
-FEW = 0.01  # share of a file's bytes that may be left over before its end marker: some writers leave a few
+FEW = 0.01  # share of a file's bytes that may precede the end marker unused: some writers leave a few
 
 
 def has_hole(path: Path) -> bool:
-    """Whether the file is a JPEG with a long run of zero bytes, whose pixels decode without a word in some places."""
+    """Whether the file is a JPEG with a long run of zero bytes, which can decode without a warning."""
     content = path.read_bytes()
     return content.startswith(JPEG_START) and bytes(HOLE) in content[: content.rfind(b"\xff\xd9")]
 
 
 class Inspectors:
-    """Processes that look at JPEGs, for threads to share; each starts when it is needed. Use `inspectors`."""
+    """Processes that check JPEGs, shared by threads and started on demand. Use `inspectors`."""
 
     def __init__(self, number: int) -> None:
-        self._places: LifoQueue[subprocess.Popen[str] | None] = LifoQueue()  # the last used comes first
+        self._places: LifoQueue[subprocess.Popen[str] | None] = LifoQueue()  # last used first
         self._number = number
         for _ in range(number):
             self._places.put(None)
 
     def fault(self, path: Path) -> str:
-        """What is wrong with the pixels of the JPEG at `path`, to follow its name; "" if nothing is, or it is none."""
+        """What is wrong with the pixels of a JPEG, to follow its name; "" for nothing, and for other files."""
         if not _is_jpeg(path):
             return ""
         process = self._places.get()
@@ -51,7 +51,7 @@ class Inspectors:
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                raise RuntimeError(f"the process that looks at {path} was ended: start again")
+                raise RuntimeError(f"the process that checks {path} has died: start again")
             return str(json.loads(answer))
         finally:
             self._places.put(process)
@@ -72,13 +72,13 @@ def _is_jpeg(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(JPEG_START)) == JPEG_START
-    except OSError:  # which reading the file says better
+    except OSError:  # reading the file reports it
         return False
 
 
 @contextmanager
 def inspectors(number: int) -> Iterator[Inspectors]:
-    """`number` processes that look at JPEGs, until the block ends."""
+    """`number` processes that check JPEGs within the block."""
     opened = Inspectors(number)
     try:
         yield opened
@@ -87,10 +87,10 @@ def inspectors(number: int) -> Iterator[Inspectors]:
 
 
 def _fault(path: str, errors: int) -> str:
-    """What libjpeg says on the stream `errors` of the file at `path`, as `Inspectors.fault` gives it."""
+    """What libjpeg writes to the stream `errors` about the file at `path`, as `Inspectors.fault` returns it."""
     content = Path(path).read_bytes()
     start = os.fstat(errors).st_size
-    cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)  # all is read, little is computed
+    cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)  # reads everything, computes little
     said = " ".join(os.pread(errors, 200, start).decode("utf-8", "replace").split())
     left = re.search(r"(\d+) extraneous bytes before marker 0xd9", said)
     if not said or (left and int(left[1]) < FEW * len(content)):
@@ -106,7 +106,7 @@ def _main() -> None:
             path = json.loads(line)
             try:
                 answer = _fault(path, errors.fileno())
-            except (OSError, ValueError, cv2.error):  # which reading the file says better
+            except (OSError, ValueError, cv2.error):  # reading the file reports it
                 answer = ""
             print(json.dumps(answer), flush=True)
 

@@ -1,4 +1,4 @@
-"""What there is to know about every data set at a glance."""
+"""All data sets at a glance: facts, and where each was found."""
 
 import json
 from collections.abc import Mapping
@@ -10,18 +10,17 @@ from harness.errors import UserError
 
 
 def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None = None) -> dict[str, dict[str, Any]]:
-    """For every data set: title, number of classes, images of each split, and where and whether it is found.
+    """Title, number of classes, images of each split and whereabouts of every data set, as plain JSON.
 
-    `root` is its folder, or None where nothing names one (`root_variable` is what would); `found` is the layout that
-    the root holds ("yes" if it has no name), or None, and `why` then says what is wrong with the root; `verified` says
-    whether the last check of this root found all in order. All values are plain JSON. A data set whose file holds a
-    mistake has no splits, and `why` says which. roots: of an experiment; they come before the environment's.
+    root: its folder, None if nothing names one. found: the layout that the root holds ("yes" without a name), or None,
+    and `why`. verified: whether the last `verify` of this root found no problem. A set with a wrong YAML has no splits,
+    and `why` names the mistake. roots: of an experiment; they precede the environment's.
     """
     return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
 
 
 def whereabouts(facts: Mapping[str, Any]) -> str:
-    """Where a data set of `overview` was found, or what to do where it was not."""
+    """Where a data set of `overview` was found, or what to do if it was not."""
     if not facts["splits"]:
         return str(facts["why"])
     if facts["root"] is None:
@@ -39,7 +38,7 @@ def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:
         root = None
     try:
         dataset = datasets.load(name, root)
-    except UserError as error:  # a mistake in its YAML, which is no reason to say nothing of the others
+    except UserError as error:  # a wrong YAML, which should not hide the others
         nothing = {"title": name, "classes": 0, "splits": {}, "root_variable": "", "root": None, "found": None}
         return nothing | {"why": str(error), "verified": False}
     found = dataset.found_layout()

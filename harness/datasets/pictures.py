@@ -11,7 +11,7 @@ from harness.datasets import Dataset
 
 WRONG = (213, 94, 0)
 STRIPES = (70, 110)  # grey levels of ignored pixels
-FRAME = (0, 0, 0), (255, 255, 255)  # of a window, outer and inner line: one of them shows on any picture
+FRAME = (0, 0, 0), (255, 255, 255)  # outer and inner line: one of them shows on any picture
 
 Pixels = NDArray[np.uint8]
 Window = tuple[slice, slice]
@@ -28,7 +28,7 @@ def painted(labels: Pixels, dataset: Dataset) -> Pixels:
 
 
 def errors(image: Pixels, prediction: Pixels, label: Pixels) -> Pixels:
-    """The image [H, W, 3] in pale grey with wrong pixels in one colour and ignored ones (255 in `label`) striped."""
+    """The image [H, W, 3] in pale grey, wrong pixels in one colour, ignored ones (255 in `label`) striped."""
     grey = 120 + 0.5 * image.mean(axis=-1, keepdims=True)
     picture = np.repeat(grey.round().astype(np.uint8), 3, axis=-1)
     picture[prediction != label] = WRONG
@@ -53,10 +53,7 @@ def framed(picture: Pixels, window: Window) -> Pixels:
 
 
 def best_window(weights: NDArray[np.bool_], share: float = 0.25) -> Window:
-    """The window of `share` of the height and of the width of a map [H, W] that holds most of its true pixels.
-
-    Of several the first, by rows and then by columns.
-    """
+    """The first window, `share` of the height and width of a map [H, W], with most of its true pixels."""
     height, width = weights.shape
     tall, wide = max(1, round(share * height)), max(1, round(share * width))
     sums = np.zeros((height + 1, width + 1), np.int64)
@@ -67,7 +64,7 @@ def best_window(weights: NDArray[np.bool_], share: float = 0.25) -> Window:
 
 
 def narrowed(picture: Pixels, widest: int) -> Pixels:
-    """A picture uint8 [H, W, 3] made smaller, if need be, to be at most `widest` pixels wide."""
+    """A picture uint8 [H, W, 3], scaled down to at most `widest` pixels of width."""
     if picture.shape[1] <= widest:
         return picture
     height = round(picture.shape[0] * widest / picture.shape[1])
@@ -75,7 +72,7 @@ def narrowed(picture: Pixels, widest: int) -> Pixels:
 
 
 def stripes(shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Where diagonal stripes [H, W] are pale, as wide as shows in a small picture of that size."""
+    """Where diagonal stripes [H, W] are pale; they are wide enough for a small picture."""
     height, width = shape
     thickness = max(2, width // 80)
     return np.asarray(np.add.outer(np.arange(height), np.arange(width)) // thickness % 2 == 1)

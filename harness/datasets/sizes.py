@@ -1,4 +1,4 @@
-"""The sizes that the images of a data set have."""
+"""Image sizes of a data set."""
 
 import re
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ Pair = tuple[int, int]  # width, height in pixels
 
 @dataclass(frozen=True)
 class Sizes:
-    """All sizes from `low` to `high`, each (width, height) in pixels; written "2048x1024", or "1x1..640x640"."""
+    """All sizes from `low` to `high`, (width, height) in pixels, written "2048x1024" or "1x1..640x640"."""
 
     low: Pair
     high: Pair
 
     @classmethod
     def of(cls, text: str) -> "Sizes":
-        """The sizes that `text` means. Raises ValueError if it means none."""
+        """Parsed from `text`. Raises ValueError."""
         found = re.fullmatch(r"(\d+)x(\d+)(?:\.\.(\d+)x(\d+))?", text)
         if not found:
-            raise ValueError(f"{text!r} is no size: give WIDTHxHEIGHT, or two of them as 1x1..640x640")
+            raise ValueError(f"{text!r} is no size: give WIDTHxHEIGHT, or a range such as 1x1..640x640")
         low, high = (int(found[1]), int(found[2])), (int(found[3] or found[1]), int(found[4] or found[2]))
         if min(low) < 1 or low[0] > high[0] or low[1] > high[1]:
             raise ValueError(f"{text!r} holds no size: the first must be the smaller one")
@@ -27,7 +27,7 @@ class Sizes:
 
     @classmethod
     def around(cls, pairs: Iterable[Pair]) -> "Sizes":
-        """The smallest range that holds all of `pairs`, at least one."""
+        """The smallest range that contains `pairs`, at least one."""
         widths, heights = zip(*pairs, strict=True)
         return cls((min(widths), min(heights)), (max(widths), max(heights)))
 

@@ -1,21 +1,20 @@
-"""What a data set's YAML says, validated.
+"""A data set's YAML, validated.
 
-    name, title, licence, source    the file's name; what people call it; on what terms it comes and from where
+    name, title, licence, source    the file's name, a title for people, the terms, and where to get the set
     root_variable                   the environment variable that names its folder
-    layout, or layouts              how the files lie (readers.py); of several, the first that a root holds is read
-    classes                         in order of train id: name, display colour, and the label values that stand for it
+    layout, or layouts              how the files lie (readers.py); the first that a root holds is read
+    classes                         in order of train id: name, display colour and label values
     ignored_labels                  label values that count nowhere
-    splits, other_counts            images of each split; numbers that are right too
-    size                            of every image, WIDTHxHEIGHT in pixels, or from one size to another: 1x1..640x640
+    splits, other_counts            images of each split; other correct numbers
+    size                            of every image, WIDTHxHEIGHT in pixels, or a range: 1x1..640x640
     train_split, evaluation_split   what is trained on, and what papers report
-    clusters                        a regular expression: what it matches at the start of an id is the image's cluster
-    class_pixels                    known pixels of each class in a split and, last, of ignored ones
-    generator                       settings of a set that is rendered here
-    base, ignored_classes           start from another data set's file, whose keys those given here replace; classes of
-                                    it that are ignored here
+    clusters                        a regular expression that matches an image's cluster at the start of its id
+    class_pixels                    published pixels of each class in a split and, last, of ignored ones
+    generator                       settings of a rendered set
+    base, ignored_classes           another data set's file to start from, and classes of it that are ignored here
 
-A label value is an integer, "3..8" for several, or [r, g, b] where labels are colours. Where layouts store different
-values, `labels` and `ignored_labels` map names to lists, and each layout names the one it means (`values`).
+A label value is an integer, a range "3..8", or a colour [r, g, b]. If layouts store different values, `labels` and
+`ignored_labels` map names to lists, and each layout names its own (`values`).
 """
 
 import json
@@ -31,7 +30,7 @@ from harness.datasets.sizes import Sizes
 from harness.errors import YAML_FAULTS, UserError, unknown
 
 IGNORE_INDEX = 255
-MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks values that no label may hold
+MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks forbidden values
 
 
 def _label_values(given: Any) -> tuple[int, ...]:
@@ -63,10 +62,7 @@ class _Strict(BaseModel):
 
 
 class ClassEntry(_Strict):
-    """A class. Its train id is its place in the list; `labels` are the values that stand for it in label files.
-
-    pixel_share: its known share of all pixels, 0 to 1, where the data set's authors say.
-    """
+    """A class, whose train id is its place in the list. pixel_share: its published share of all pixels, 0 to 1."""
 
     name: str
     color: tuple[Channel, Channel, Channel]
@@ -82,7 +78,7 @@ class ClassEntry(_Strict):
 
 
 class Generator(_Strict):
-    """Settings of a data set that is rendered and not read from a download."""
+    """Settings of a rendered data set."""
 
     seed: Count
     height: int = Field(ge=16)
@@ -90,7 +86,7 @@ class Generator(_Strict):
 
 
 class Spec(_Strict):
-    """A data set in one layout, with the label values that this layout stores."""
+    """A data set in one layout, with this layout's label values."""
 
     name: str
     title: str
@@ -148,15 +144,12 @@ class Spec(_Strict):
 
 
 def read_spec(path: Path) -> Spec:
-    """Read a data set's YAML as `read_specs` does; of several layouts, the first."""
+    """The first layout of `read_specs`."""
     return read_specs(path)[0]
 
 
 def read_specs(path: Path) -> tuple[Spec, ...]:
-    """Read and validate a data set's YAML: one Spec for every layout, in the file's order.
-
-    Raises UserError that names the file and the key.
-    """
+    """One Spec for each layout of a data set's YAML, in its order. Raises UserError that names the file and key."""
     content = _content(path, ())
     ignored_classes = content.pop("ignored_classes", [])
     if not isinstance(ignored_classes, list):
@@ -183,7 +176,7 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
 
 
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The YAML's keys on top of those of its base; `below` are the files that lead here by their base."""
+    """The YAML's keys on top of its base's; `below` are the files that named this one as their base."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
@@ -205,14 +198,14 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_classes: Any) -> dict[str, Any]:
-    """The content with one layout and the label values that it means."""
+    """The content with one layout and its label values."""
     values = layout.get("values") if isinstance(layout, dict) else None
 
     def chosen(labels: Any, owner: str) -> Any:
         if not isinstance(labels, dict):
             return labels
         if values not in labels:
-            raise UserError(f"{path}: {owner} has no label values {values!r}, which a layout means: add them")
+            raise UserError(f"{path}: {owner} has no label values {values!r}, which a layout names: add them")
         return labels[values]
 
     result = content | {"layout": layout}
@@ -220,7 +213,7 @@ def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_class
         result["ignored_labels"] = chosen(content["ignored_labels"], "ignored_labels")
     classes = content.get("classes")
     if not isinstance(classes, list) or not all(isinstance(entry, dict) and "labels" in entry for entry in classes):
-        return result  # which validation refuses
+        return result  # validation refuses it
     classes = [entry | {"labels": chosen(entry["labels"], f"the class {entry.get('name')}")} for entry in classes]
     for name in ignored_classes:
         found = [entry for entry in classes if entry.get("name") == name]

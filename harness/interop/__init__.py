@@ -1,1 +1,1 @@
-"""Other frameworks: each module here needs one that is not required otherwise."""
+"""Other frameworks; each module needs one that is otherwise not required."""

@@ -1,4 +1,4 @@
-"""detectron2: our data sets in its catalogs, and its semantic-segmentation models scored by our evaluator.
+"""Our data sets in detectron2's catalogs, and an evaluator of its semantic-segmentation models.
 
     from harness.interop.detectron2 import Evaluator, register
 
@@ -6,7 +6,7 @@
     evaluator = Evaluator("contextrast_bench_camvid_test", "predictions")
     inference_on_dataset(model, loader, evaluator)    # detectron2.evaluation
 
-detectron2 is not installed with the harness; docs/other-frameworks.md has an example with its DeepLab project.
+docs/other-frameworks.md has an example with its DeepLab project.
 """
 
 import os
@@ -35,15 +35,14 @@ from harness.evaluation.counts import Counts, Table, count_image, stack
 from harness.evaluation.record import scores_of, write_map
 
 PREFIX = "contextrast_bench"
-PROTOCOL = "whole"  # under which the counts are kept; what the network was tested with is detectron2's to say
+PROTOCOL = "whole"  # the counts' name; detectron2 decides how the network is tested
 
 
 def register(roots: Mapping[str, Path] | None = None, results: Path = Path("results")) -> list[str]:
-    """Register every split of every data set as contextrast_bench_NAME_SPLIT, and return these names.
+    """Register every split of every data set as contextrast_bench_NAME_SPLIT; returns these names.
 
-    Nothing is read before detectron2 asks for a data set. Its root is that in `roots`, {name: folder}, else that of its
-    environment variable. detectron2 reads labels as files of train ids: they are written once, below
-    `results`/data/NAME/train_ids.
+    A set is read when detectron2 asks for it, from `roots` {name: folder} or its environment variable. Labels as train
+    ids, which detectron2 reads, are written once to `results`/data/NAME/train_ids.
     """
     names = []
     for name in datasets.names():
@@ -70,7 +69,7 @@ def listing(name: str, split: str, root: Path | None, results: Path) -> list[dic
     """
     dataset = datasets.load(name, datasets.resolve_root(name, root, results))
     datasets.prepare(dataset)
-    # Named by the labels' content, so that other labels are never taken for these.
+    # Named by the labels' content, so that changed labels get new files.
     folder = results / "data" / name / "train_ids" / f"{split}-{dataset.fingerprint([split])[:12]}"
     samples = dataset.samples(split)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -89,15 +88,15 @@ def _entry(dataset: Dataset, folder: Path, sample: Sample) -> dict[str, Any]:
 
 
 class Evaluator(DatasetEvaluator):
-    """Counts the predictions of a detectron2 model as ours are counted, and scores them by the same metrics.
+    """Scores the predictions of a detectron2 model by our counts and metrics.
 
-    `evaluate` returns {"sem_seg": {metric: percent}} with the names of docs/metrics.md, NaN where undefined, and
-    METRIC-CLASS for every class. With `output_dir`, label maps (train ids) are written there, which
-    `python -m harness score --predictions DIR --format train_ids --arm NAME` takes into the tables.
+    `evaluate` returns {"sem_seg": {metric: percent}} with the names of docs/metrics.md, NaN if undefined, and
+    METRIC-CLASS for every class. With `output_dir`, label maps (train ids) are written for
+    `python -m harness score --predictions DIR --format train_ids --arm NAME`.
 
-    detectron2's own evaluator erodes the label map as a whole and not class by class, which is not boundary IoU
-    (Cheng et al., CVPR 2021). `detectron2_boundary_iou=True` runs it beside ours and adds the mean of its figures of
-    the classes under that name and no other, for comparison with results that were published so.
+    detectron2's own evaluator erodes the whole label map instead of each class, which is not boundary IoU (Cheng et
+    al., CVPR 2021). `detectron2_boundary_iou=True` adds the mean over its classes under that name, to compare with
+    published results.
     """
 
     def __init__(
@@ -109,9 +108,9 @@ class Evaluator(DatasetEvaluator):
         distributed: bool = True,
         detectron2_boundary_iou: bool = False,
     ) -> None:
-        """`dataset_name`: one that `register` gave. `absent`: the rule for absent classes (statistics/scores.py).
+        """dataset_name: from `register`. absent: the rule for absent classes (statistics/scores.py).
 
-        Raises UserError with `detectron2_boundary_iou` if the installed detectron2 computes none.
+        Raises UserError with `detectron2_boundary_iou` if the installed detectron2 does not compute it.
         """
         self._listed = {entry["file_name"]: entry for entry in DatasetCatalog.get(dataset_name)}
         self._classes = tuple(MetadataCatalog.get(dataset_name).stuff_classes)
@@ -121,7 +120,7 @@ class Evaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Forget all counts."""
         self._counted: dict[str, dict[str, Table]] = {}
         if self._theirs:
             self._theirs.reset()
@@ -145,7 +144,7 @@ class Evaluator(DatasetEvaluator):
             self._theirs.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
-        """The scores over all processes; None on those that are not the main one.
+        """The scores over all ranks; None on ranks other than 0.
 
         Raises UserError if an image of the data set was not predicted.
         """
@@ -176,7 +175,7 @@ class Evaluator(DatasetEvaluator):
 
 
 def _with_boundary_iou(dataset_name: str, distributed: bool) -> SemSegEvaluator:
-    """detectron2's evaluator, if it computes boundary IoU: release 0.6 does not, nor does any without OpenCV."""
+    """detectron2's evaluator, if it computes boundary IoU; release 0.6 does not, and others need OpenCV."""
     theirs = SemSegEvaluator(dataset_name, distributed=distributed)
     computes = getattr(theirs, "_compute_boundary_iou", None)
     if not computes:

@@ -1,4 +1,4 @@
-"""The methods inside detectron2's own training: a SemanticSegmentor whose losses have a method's terms beside them.
+"""Methods in detectron2's training: a SemanticSegmentor with a method's terms among its losses.
 
     from harness.interop.detectron2_methods import add_method_config
 
@@ -8,8 +8,8 @@
     cfg.MODEL.META_ARCHITECTURE = "MethodSegmentor"
     cfg.MODEL.METHOD.NAME = "contextrast"
 
-Everything else is detectron2's: data, schedule, checkpoints. Inference is that of the plain SemanticSegmentor, which
-also loads the trained file: the method's own tensors, `method.*`, are left over.
+Data, schedule and checkpoints are detectron2's. The plain SemanticSegmentor loads the trained file for inference; only
+the method's tensors, `method.*`, are unused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,17 +33,16 @@ from harness.experiment import discovery
 def add_method_config(config: Any) -> None:
     """Add the keys MODEL.METHOD to a detectron2 configuration.
 
-    NAME: a file of methods/. OPTIONS: its options. IN_FEATURES: the backbone's maps that it sees; empty: those that the
-    head takes.
+    NAME: a file of methods/. OPTIONS: its options. IN_FEATURES: the backbone's maps that it sees; default the head's.
     """
     config.MODEL.METHOD = CfgNode({"NAME": "contextrast", "OPTIONS": CfgNode(new_allowed=True), "IN_FEATURES": []})
 
 
 @META_ARCH_REGISTRY.register()
 class MethodSegmentor(SemanticSegmentor):
-    """detectron2's SemanticSegmentor, trained with a method of this project too.
+    """detectron2's SemanticSegmentor, trained with a method.
 
-    Its head must have `layers` and `losses`, as SemSegFPNHead and DeepLabV3PlusHead do.
+    Its head needs `layers` and `losses`, as in SemSegFPNHead and DeepLabV3PlusHead.
     """
 
     def __init__(self, config: Any) -> None:
@@ -60,7 +59,7 @@ class MethodSegmentor(SemanticSegmentor):
         )
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
-        """As SemanticSegmentor; in training the losses {name: scalar} with the method's terms, already weighted."""
+        """As SemanticSegmentor; in training, its losses {name: scalar} with the method's weighted terms."""
         if not self.training:
             return super().forward(batched_inputs)
         images = self._batch(
