@@ -1,6 +1,9 @@
-"""`python -m harness`. Says in one sentence what to do where the Python that was called lacks the packages."""
+"""`python -m harness`. If the Python that runs it lacks a package, one sentence says what to do."""
 
 import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
 
 
 def run() -> int:
@@ -15,11 +18,11 @@ def run() -> int:
         package = (error.name or "").partition(".")[0]
         if package in ("", "harness", "methods"):  # a fault of the project or of a method's file: where says the stack
             raise
-        print(
-            f"error: {sys.executable} has no package {package}: run `make .venv/ready` and use .venv/bin/python, "
-            "or activate the environment with `. .venv/bin/activate`",
-            file=sys.stderr,
-        )
+        if (CHECKOUT / "Makefile").exists():
+            mend = "run `make .venv/ready`, then use .venv/bin/python or activate it with `. .venv/bin/activate`"
+        else:  # installed by pip, perhaps without the extra that this verb needs
+            mend = 'install the project with all it needs: `pip install "CHECKOUT[train,report,snakemake]"`'
+        print(f"error: {sys.executable} has no package {package}: {mend}", file=sys.stderr)
         return 2
 
 

@@ -209,7 +209,8 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
 
     method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
     typer.echo(f"written: {method} and {experiment}")
-    typer.echo(f"compare it with Contextrast: make run EXPERIMENT={experiment}")
+    run = f"make run EXPERIMENT={experiment}" if Path("Makefile").exists() else f"contextrast-bench run {experiment}"
+    typer.echo(f"compare it with Contextrast: {run}")
 
 
 @verb(app, "init")

@@ -1,5 +1,6 @@
 """environment.yml, pyproject.toml, the lock, the package index and the installed packages agree."""
 
+import ast
 import itertools
 import os
 import re
@@ -17,6 +18,7 @@ from harness import __version__
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin")
 PYTHONS = ("3.11", "3.12", "3.13")
 ALWAYS_TRIED = ("3.13", "aarch64-apple-darwin")  # farthest from where the tests run
+BROUGHT_BY_USERS = {"detectron2"}
 # Published as sources alone; pure Python, so that they install anywhere.
 SOURCES = ("connection-pool", "onedl-mmcv", "onedl-mmsegmentation")
 
@@ -61,6 +63,24 @@ def test_every_direct_dependency_is_pinned_as_in_the_lock(lock, torch, project):
     for extra in ("train", "report", "snakemake", "dev"):
         direct |= pins(project["optional-dependencies"][extra])
     assert {name: (lock | torch).get(name) for name in direct} == direct
+
+
+def test_every_package_that_the_project_imports_is_a_direct_dependency(repository, project):
+    imported = set()
+    for folder in ("harness", "methods", "workflow"):
+        for path in (repository / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {each.name.partition(".")[0] for each in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.partition(".")[0])
+    own = {"harness", "methods", "workflow"}
+    packages = metadata.packages_distributions()
+    distributions = {
+        normal(packages.get(name, [name])[0]) for name in imported - own - sys.stdlib_module_names - BROUGHT_BY_USERS
+    }
+    listed = pins(itertools.chain(project["dependencies"], *project["optional-dependencies"].values()))
+    assert not distributions - set(listed)
 
 
 def test_the_lock_is_what_is_installed(lock, torch):

@@ -39,7 +39,7 @@ def test_a_project_of_ones_own_finds_methods_experiments_and_published_figures(c
     assert run("--version").strip() == f"contextrast-bench {__version__}"
     assert "new-method" in run("init", "mine")
     tmp_path = tmp_path / "mine"
-    run("new-method", "my_loss")
+    assert "contextrast-bench run config/try_my_loss.yaml" in run("new-method", "my_loss")  # there is no Makefile
     assert (tmp_path / "methods" / "my_loss.py").is_file()
     assert "my_loss" in run("list", "methods")
     assert "my_loss" in run("plan", "--config", "config/try_my_loss.yaml")
