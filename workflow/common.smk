@@ -178,7 +178,7 @@ def outlook():
 
 def last_screen():
     """Print what there is now and why runs were skipped, each reason once; if all were, that is no success."""
-    print("\n" + summary(EXPERIMENT, Path(EXPERIMENT_FILE), Path(RESULTS)), flush=True)
+    print("\n" + summary(EXPERIMENT, Path(EXPERIMENT_FILE), Path(RESULTS), _SET), flush=True)
     found = [state.read_record(EXPERIMENT, run, Path(RESULTS)) for run in EXPERIMENT.runs()]
     skipped = [each for each in found if isinstance(each, state.Missing) and each.status == "skipped"]
     for reason in dict.fromkeys(each.reason for each in skipped):

@@ -46,6 +46,8 @@ def run(
 ) -> None:
     """Train and evaluate the missing runs of experiments within a time, several at a time; again: what is left."""
     from harness.compute import devices
+    from harness.experiment.schema import Experiment
+    from harness.reporting.summary import summary
     from harness.runs.budget import Budget, multi_process_service, pieces, places, read_budget
 
     seconds = read_budget(budget) if budget else None
@@ -64,6 +66,10 @@ def run(
                 work.environment |= stack.enter_context(multi_process_service())
             work.work()
     print(work.describe(), file=sys.stderr)
+    if not dry:
+        for path in experiments:
+            experiment = Experiment.load(path, overrides)
+            typer.echo("\n" + summary(experiment, path, results, overrides))
     if work.crashed:
         raise RunFailed(f"the logs in {results / 'logs'} say why: {', '.join(work.crashed)}")
     if work.asked:

@@ -163,7 +163,7 @@ def summary(
     from harness.experiment.schema import Experiment
     from harness.reporting.summary import summary as of_experiment
 
-    typer.echo("\n" + of_experiment(Experiment.load(config, overrides), config, results))
+    typer.echo("\n" + of_experiment(Experiment.load(config, overrides), config, results, overrides))
 
 
 @verb(app, "stale")

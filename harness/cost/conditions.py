@@ -59,7 +59,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 
 def settings(device: torch.device) -> dict[str, Any]:
-    """torch's settings that affect speed."""
+    """Torch's settings that affect speed."""
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
     found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     if device.type == "cuda":

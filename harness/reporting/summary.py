@@ -14,14 +14,17 @@ from harness.runs.state import Missing, read_record
 REASON = 60  # characters of a reason that are shown
 
 
-def summary(experiment: Experiment, config: Path, results: Path) -> str:
-    """A table of the arms for every data set and model, the page's address, and what to do next."""
+def summary(experiment: Experiment, config: Path, results: Path, overrides: Sequence[str] = ()) -> str:
+    """A table of the arms for every data set and model, the page's address, and what to do next.
+
+    config, overrides: what the experiment was read from, for the command to type next.
+    """
     parts = [_table(experiment, results, dataset, model) for dataset, model in experiment.pairs()]
     if experiment.demonstration:
         parts.append(demonstration(experiment))
     page = Path(results) / "reports" / experiment.name / "report.html"
     where = f"page  {page.resolve().as_uri()}" if page.is_file() else "page  none yet"
-    return "\n\n".join([*parts, "\n".join([where, *_next(experiment, config, results)])])
+    return "\n\n".join([*parts, "\n".join([where, *_next(experiment, config, results, overrides)])])
 
 
 def demonstration(experiment: Experiment) -> str:
@@ -71,21 +74,29 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [f"  {'  '.join(row)}".rstrip() for row in cells]
 
 
-def _next(experiment: Experiment, config: Path, results: Path) -> list[str]:
-    python = Path(sys.executable)
-    python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    harness = f"{python} -m harness"
+def _next(experiment: Experiment, config: Path, results: Path, overrides: Sequence[str]) -> list[str]:
+    harness = _called_as()
     given = f" --config {shlex.quote(str(config))}"
+    given += "".join(f" --set {shlex.quote(each)}" for each in overrides)
     elsewhere = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
     states = [read_record(experiment, run, results) for run in experiment.runs()]
     if any(isinstance(state, Missing) for state in states):
         return [f"next  {harness} status{given}{elsewhere}    says what is missing, and why"]
-    if experiment.demonstration:
+    page = Path(results) / "reports" / experiment.name / "report.html"
+    if page.is_file() and experiment.demonstration:
         return [
             f"next  {harness} new-method my_method    writes a method of your own that already trains",
-            "      docs/datasets.md    says how to run on real data",
+            f"      {harness} list datasets    says which real data are found here, and how to name a place",
         ]
-    return [f"next  {harness} report{given}{elsewhere}    writes the tables, figures and page again"]
+    return [f"next  {harness} report{given}{elsewhere}    writes the tables, figures and page"]
+
+
+def _called_as() -> str:
+    """How this command line is called here: by the installed script, or by a Python of this folder or another."""
+    if Path(sys.argv[0]).name == "contextrast-bench":
+        return "contextrast-bench"
+    python = Path(sys.executable)
+    return f"{python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python} -m harness"
 
 
 def _short(text: str) -> str:
