@@ -1,4 +1,4 @@
-"""How a piece of a run's work ends: as a status with a reason and the last lines of its log."""
+"""How a piece of work ended: a status, a reason and the last lines of its log."""
 
 import errno
 import itertools
@@ -17,10 +17,10 @@ import torch
 from harness.errors import UserError
 from harness.runs.record import Status
 
-LINES = 20  # of the log, that a record keeps
-# The file system refuses: no result of the run's, its record could not be written either, and the next try goes on.
+LINES = 20  # of the log that a record keeps
+# File-system errors are re-raised: the record could not be written either, and the next try continues.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-# What torch says of memory where it raises no OutOfMemoryError.
+# What torch says where it raises no OutOfMemoryError.
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
@@ -34,11 +34,11 @@ class Diverged(Exception):
 
 
 class TimedOut(Exception):
-    """The work took longer than it was given."""
+    """The work took longer than its time limit."""
 
 
 class Terminated(SystemExit):
-    """The process was asked to end (SIGTERM) and saved what it had. Its exit status is 143, as of any so ended."""
+    """The process got SIGTERM and has written a checkpoint. The exit status is 143 = 128 + SIGTERM."""
 
     def __init__(self) -> None:
         super().__init__(128 + signal.SIGTERM)
@@ -46,7 +46,7 @@ class Terminated(SystemExit):
 
 @dataclass
 class Ending:
-    """How a block ended; `log_tail`, its last lines on standard error, is kept where it is not done."""
+    """How a block ended; `log_tail`: its last lines on standard error, empty if it is done."""
 
     status: Status = "done"
     reason: str | None = None
@@ -55,9 +55,9 @@ class Ending:
 
 @contextmanager
 def ending(missing_data: bool = False) -> Iterator[Ending]:
-    """Turn what the block raises into its ending. Mistakes of the user's pass, and so does a file system that refuses.
+    """Turn what the block raises into its ending; UserError and file-system errors (`REFUSALS`) are re-raised.
 
-    With `missing_data` a UserError is an ending too: "skipped".
+    With `missing_data` a UserError becomes the ending "skipped".
     """
     found, tail = Ending(), _Tail(sys.stderr)
     with redirect_stderr(tail):
@@ -78,7 +78,7 @@ def ending(missing_data: bool = False) -> Iterator[Ending]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine had no memory left."""
+    """Whether the error means that device or host memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
@@ -86,20 +86,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass
 class Notice:
-    """Whether the process was asked to end; no Event, whose lock a handler that interrupts another would wait for."""
+    """Whether the process was asked to end. Not an Event: a handler that interrupts another would wait for its lock."""
 
     given: bool = False
 
 
 @contextmanager
 def noticing_sigterm() -> Iterator[Notice]:
-    """Yield what the first SIGTERM sets; a second one ends the process as ever.
+    """Yield a notice that the first SIGTERM sets; a second one ends the process.
 
-    SIGUSR1 sets it too: the parent passes its own SIGTERM on as that (`runs.supervise`), since a scheduler's may have
-    come here as well, and the two are one.
+    SIGUSR1 sets it too: the parent passes its own SIGTERM on as SIGUSR1 (`runs.supervise`), since a scheduler may have
+    sent SIGTERM to both.
     """
     noticed = Notice()
-    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield noticed
         return
 
@@ -131,7 +131,7 @@ def _judge(error: Exception) -> tuple[Status, str]:
 
 
 class _Tail:
-    """Passes on what is written to a stream and remembers its last lines."""
+    """Passes on what is written to a stream and keeps its last lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lines, self._open = stream, deque[str](maxlen=LINES), ""

@@ -1,6 +1,7 @@
-"""One process at a time on a run's folder: a lock that ends with its process, however that ends.
+"""A lock on a run's folder: one process at a time. The system releases it when its process ends.
 
-The lock is `flock` on the file `.lock` in the folder. It says who holds it and how far the work is, for `status`.
+It is `flock` on the file `.lock`, which also says who holds it and how far the work is. (The filelock package hides the
+file that the progress is written to.)
 """
 
 import fcntl
@@ -18,7 +19,7 @@ from typing import Any, TextIO
 from harness.errors import UserError
 
 NAME = ".lock"
-PATIENCE = 2.0  # seconds: a process that was just killed may be dying still, and `holder` looks for a moment
+SECONDS_TO_DIE = 2.0  # for which a process that was just killed may still hold its lock
 _held: set[int] = set()  # the descriptors of this process's locks
 
 
@@ -30,13 +31,13 @@ class Lock:
     about: dict[str, Any]
 
     def begin(self, work: str, done: int, total: int) -> None:
-        """Note that `work` of `total` steps begins, of which `done` were done before."""
+        """Note that `work` begins, `done` of its `total` steps done before."""
         self.about.update(work=work, begun=time.time(), done_before=done)
         self.tell(done, total)
 
     def tell(self, done: int, total: int) -> None:
         """Note that `done` of `total` steps are done."""
-        # In place: the lock belongs to this very file. Whoever reads in between sees no progress, and no harm.
+        # In place, since the lock belongs to this very file; a reader in between sees no progress.
         self.file.seek(0)
         self.file.truncate()
         self.file.write(json.dumps(self.about | {"done": done, "total": total, "told": time.time()}))
@@ -45,11 +46,11 @@ class Lock:
 
 @contextmanager
 def hold(folder: Path, work: str, wait: bool = False) -> Iterator[Lock]:
-    """Hold the lock of `folder`, which is made if need be, for the length of the block.
+    """Hold the lock of `folder`, which is created if needed, for the length of the block.
 
-    `work` says what is done under it ("train"). If another process holds it, wait for its end, or without `wait` raise
+    `work` names what is done under it ("train"). If another process holds it, wait for its end, or without `wait` raise
     UserError naming its pid and host. A folder that is empty afterwards is removed. On a network file system the lock
-    counts between machines where its `flock` does (NFS 4 and newer, Lustre with -o flock).
+    works between machines if `flock` does (NFS 4 and newer, Lustre with -o flock).
     """
     file = _take(folder, wait)
     _held.add(file.fileno())
@@ -68,8 +69,8 @@ def hold(folder: Path, work: str, wait: bool = False) -> Iterator[Lock]:
 def holder(folder: Path) -> dict[str, Any] | None:
     """Who works on `folder` now: pid, host, work, since (seconds since 1970), done, total; None if nobody does.
 
-    Of steps it also holds begun, done_before and told (when `done` was noted), for `seconds_left`. A lock that its
-    process left behind when it was killed counts as nobody's.
+    Also begun, done_before and told (when `done` was noted), for `seconds_left`. The file that a killed process left
+    behind holds no lock.
     """
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
@@ -83,7 +84,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 
 def left_behind(folder: Path) -> dict[str, Any]:
-    """What a process that was killed last noted in the lock of `folder`: work, done and total; "", 0 and 0 without."""
+    """What a killed process last noted in the lock of `folder`: work, done and total; "", 0 and 0 without a note."""
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
             return {"work": "", "done": 0, "total": 0} | _read(file)
@@ -92,7 +93,7 @@ def left_behind(folder: Path) -> dict[str, Any]:
 
 
 def seconds_left(who: dict[str, Any]) -> float | None:
-    """Seconds that the rest takes at the pace so far, of what `holder` found; None until there is a pace."""
+    """Seconds that the rest takes at the pace so far, from what `holder` returned; None until there is a pace."""
     try:
         steps, spent = who["done"] - who["done_before"], who["told"] - who["begun"]
         left = spent / steps * (who["total"] - who["done"]) - max(0.0, time.time() - who["told"])
@@ -102,9 +103,9 @@ def seconds_left(who: dict[str, Any]) -> float | None:
 
 
 def remove_leftovers(folder: Path, seconds: float = 0) -> int:
-    """Remove the temporary files below `folder` that killed writers left (see `atomic`); returns how many.
+    """Remove the temporary files that killed writers left below `folder` (see `atomic`); returns how many.
 
-    For a folder whose lock is held. Elsewhere `seconds` spares those that were written to less long ago.
+    Hold the folder's lock, or spare files that were written to in the last `seconds`.
     """
     newest, removed = time.time() - seconds, 0
     for path in folder.rglob(".*.????????*"):  # .STEM.8 random characters.SUFFIX
@@ -118,12 +119,12 @@ def remove_leftovers(folder: Path, seconds: float = 0) -> int:
 
 
 def _take(folder: Path, wait: bool) -> TextIO:
-    path, patient_until, told = folder / NAME, time.monotonic() + PATIENCE, False
+    path, patient_until, told = folder / NAME, time.monotonic() + SECONDS_TO_DIE, False
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:  # whoever held the lock has just removed the folder, which was empty
+        except FileNotFoundError:  # the holder has just removed the folder, which was empty
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,12 +140,12 @@ def _take(folder: Path, wait: bool) -> TextIO:
                 if not told:
                     print(f"{said}: waiting for its end", file=sys.stderr, flush=True)
                     told = True
-        file.close()  # it was another's, or its owner removed it in between
+        file.close()  # another process holds it, or its holder removed the file in between
         time.sleep(0.2)
 
 
 def _is(file: TextIO, path: Path) -> bool:
-    """Whether `path` is the open `file` still, and not removed or another's by now."""
+    """Whether `path` is still the open `file`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -161,7 +162,7 @@ def _read(file: TextIO) -> dict[str, Any]:
 
 
 def _forget() -> None:
-    """In a forked child (a worker that reads images): the lock shall not outlive the parent in it."""
+    """In a forked child, such as a data loader's worker: its copy of the lock must not outlive the parent."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

@@ -1,4 +1,4 @@
-"""A parent for the process that trains. A process that is killed cannot say so; its parent can. Never imports torch."""
+"""A parent process that writes the record if the process that trains is killed. Never imports torch."""
 
 import os
 import signal
@@ -11,20 +11,20 @@ from contextlib import suppress
 
 LINES = 20  # of the child's log, kept for the record
 SECONDS_BETWEEN_LOOKS = 0.5
-PATIENCE = 2.0  # seconds in which a child ends on the Ctrl-C that the terminal sent it too
-# Signals by which somebody asks a process to end; any other is something that befell it.
+SECONDS_AFTER_CTRL_C = 2.0  # for a child that the terminal sent it too; then it is passed on
+SECONDS_TO_DRAIN = 2.0  # the pipe, which a process that the child left behind may hold open
+# Signals that ask a process to end; a process that dies of any other was killed or crashed.
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
-enabled = False  # `python -m harness` turns it on; a program that calls the verbs itself is not forked
+enabled = False  # `python -m harness` turns it on; a program that calls the verbs is not forked
 
 
 def continue_in_child(on_killed: Callable[[int, list[str]], int]) -> None:
-    """Fork, and return in the child alone. The parent passes signals on, waits, and exits with the child's status.
+    """Fork, and return only in the child. The parent passes signals on, waits, and exits with the child's status.
 
-    If the child is killed by a signal that nobody sends to ask for its end (SIGKILL, SIGSEGV ...), `on_killed` is
-    called in the parent with the signal's number and the last lines that the child wrote to standard error (none where
-    that is a terminal, which showed them), and its value is the exit status. The child ends when its parent does.
-    Call it before torch is imported: forking is safe while there is one thread.
+    If the child dies of a signal other than those in `ASKED` (SIGKILL, SIGSEGV ...), the parent calls `on_killed` with
+    the signal's number and the last lines of the child's standard error (none if that is a terminal) and exits with its
+    value. If the parent dies, the child ends too. Call it before torch is imported: forking is safe with one thread.
     """
     if not enabled or threading.active_count() > 1:
         return
@@ -48,7 +48,7 @@ def continue_in_child(on_killed: Callable[[int, list[str]], int]) -> None:
     _pass_signals_on(child)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if reader:
-        reader.join(PATIENCE)  # a process that the child left behind may hold the pipe
+        reader.join(SECONDS_TO_DRAIN)
     if status < 0:
         asked = signal.SIGTERM if -status == signal.SIGUSR1 else -status
         status = 128 + asked if -status in ASKED else on_killed(-status, list(tail))
@@ -63,7 +63,7 @@ def _end_with(parent: int) -> None:
 
 
 def _pass_on(descriptor: int, tail: deque[str]) -> None:
-    """Copy lines to standard error as they come, and remember the last ones."""
+    """Copy lines to standard error as they come, and keep the last ones."""
     with os.fdopen(descriptor, encoding="utf-8", errors="replace", newline="") as lines:
         for line in lines:
             sys.stderr.write(line)
@@ -72,9 +72,11 @@ def _pass_on(descriptor: int, tail: deque[str]) -> None:
 
 
 def _pass_signals_on(child: int) -> None:
-    """Pass SIGTERM and Ctrl-C on, once each, although the child may have been sent them as well.
+    """Pass SIGTERM, SIGUSR1 and Ctrl-C on to the child.
 
-    SIGUSR1 asks as the first SIGTERM does, however often it comes: `runs.budget` sends it beside a scheduler's SIGTERM.
+    A scheduler or a terminal may have sent them to the child too, so the first SIGTERM is passed on as SIGUSR1, which
+    asks for the same however often it comes, and Ctrl-C only if the child does not end by itself. The handlers take no
+    lock: one may interrupt another.
     """
 
     def send(number: int) -> None:
@@ -89,14 +91,10 @@ def _pass_signals_on(child: int) -> None:
         signal.signal(signal.SIGTERM, terminate_at_once)
 
     def terminate_at_once(number: int, _: object) -> None:
-        send(number)  # of which the child heeds the second
         send(number)
-
-    def interrupt(number: int, _: object) -> None:
-        timer = threading.Timer(PATIENCE, send, (number,))
-        timer.daemon = True
-        timer.start()
+        send(number)  # the child ends at the second
 
     signal.signal(signal.SIGUSR1, ask)
     signal.signal(signal.SIGTERM, terminate)
-    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGINT))
+    signal.signal(signal.SIGINT, lambda *_: signal.setitimer(signal.ITIMER_REAL, SECONDS_AFTER_CTRL_C))

@@ -35,7 +35,7 @@ def other(repository, tmp_path):
 
 
 def test_a_second_process_leaves_with_a_sentence_that_names_the_first(other, tmp_path, monkeypatch):
-    monkeypatch.setattr(locking, "PATIENCE", 0.3)
+    monkeypatch.setattr(locking, "SECONDS_TO_DIE", 0.3)
     with pytest.raises(UserError, match=f"process {other.pid} on {socket.gethostname()} works on .*run"):
         hold(tmp_path / "run", "train").__enter__()
     found = holder(tmp_path / "run")
@@ -53,7 +53,7 @@ def test_the_lock_of_a_killed_process_is_nobodys(other, tmp_path):
 
 
 def test_who_waits_goes_on_when_the_first_has_ended(other, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(locking, "PATIENCE", 0.1)
+    monkeypatch.setattr(locking, "SECONDS_TO_DIE", 0.1)
     killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {other.pid}"])
     with hold(tmp_path / "run", "train", wait=True):
         assert other.wait(timeout=10) == -signal.SIGKILL

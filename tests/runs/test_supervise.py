@@ -93,6 +93,48 @@ def test_sigterm_ends_it_at_a_checkpoint_without_a_record(training, everyone):
     assert holder(training.folder) is None
 
 
+NESTED = """
+import signal, subprocess, sys
+from harness.runs.ending import noticing_sigterm
+from harness.runs.supervise import _pass_signals_on
+number = getattr(signal, sys.argv[1])
+interrupted = 0
+
+def interrupt(frame, event, _):  # on every line of a handler, the signal once more
+    global interrupted
+    if interrupted < 100:
+        interrupted += 1
+        signal.raise_signal(number)
+    return interrupt
+
+child = subprocess.Popen(["sleep", "60"])
+try:
+    if sys.argv[2] == "parent":
+        _pass_signals_on(child.pid)
+        sys.settrace(interrupt)
+        signal.raise_signal(number)
+        sys.settrace(None)
+    else:
+        with noticing_sigterm() as noticed:
+            sys.settrace(interrupt)
+            signal.raise_signal(number)
+            sys.settrace(None)
+        assert noticed.given
+    assert interrupted
+finally:
+    child.kill()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [*((name, "parent") for name in ("SIGTERM", "SIGUSR1", "SIGINT")), ("SIGUSR1", "child")],
+)
+def test_a_signal_that_comes_while_its_handler_runs_hangs_nothing(repository, number, where):
+    command = [sys.executable, "-c", NESTED, number, where]
+    subprocess.run(command, cwd=repository, check=True, timeout=60)
+
+
 def test_ctrl_c_is_passed_on(training):
     process = training.start()
     process.send_signal(signal.SIGINT)
