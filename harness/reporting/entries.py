@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from harness.comparison import Cell, Spread
-from harness.evaluation.groups import display_name
 from harness.reporting.markup import Entry, points
 
 ABSENT_ENTRY = Entry("–")
@@ -32,21 +31,21 @@ def gain_text(cell: Cell) -> str:
     return "" if gain is None else f"{points(gain.difference, True)} {interval_text(gain.low, gain.high)}".rstrip()
 
 
-def arm_entry(cell: Cell) -> Entry:
-    """The arm's name, whether it is the baseline, and under it what is wrong with its runs."""
-    return Entry(display_name(cell.arm) + (" (baseline)" if cell.is_baseline else ""), detail="; ".join(cell.marks))
+def arm_entry(name: str, cell: Cell) -> Entry:
+    """The arm's `name`, whether it is the baseline, and below it what is wrong with its runs."""
+    return Entry(name + (" (baseline)" if cell.is_baseline else ""), detail="; ".join(cell.marks))
 
 
-def row_entries(cell: Cell, bold: bool = True) -> list[Entry]:
+def row_entries(name: str, cell: Cell, bold: bool = True) -> list[Entry]:
     """A cell as a row: arm, level, runs, gain. With `bold` a gain is bold whose interval leaves out 0."""
     mean = cell.spread
     if mean is None:
-        return [arm_entry(cell), hole(cell.status), Entry(runs_text(cell)), ABSENT_ENTRY]
+        return [arm_entry(name, cell), hole(cell.status), Entry(runs_text(cell)), ABSENT_ENTRY]
     gain = Entry(
         gain_text(cell) or ("" if cell.is_baseline else "–"),
         strong=bold and cell.excludes_zero,
     )
-    return [arm_entry(cell), Entry(level_text(mean)), Entry(runs_text(cell)), gain]
+    return [arm_entry(name, cell), Entry(level_text(mean)), Entry(runs_text(cell)), gain]
 
 
 def cell_entry(cell: Cell) -> Entry:

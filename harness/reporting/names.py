@@ -42,14 +42,25 @@ def arm_name(experiment: Experiment, name: str) -> str:
     arm = experiment.arms[name]
     if arm.compute_of is not None:
         return f"{discovery.about(arm.method).title}, equal compute"
-    if arm.method == EXTERNAL or not name.startswith(arm.method):
+    if arm.longer > 1 and name in (arm.method, f"{arm.method}_longer"):
+        return f"{discovery.about(arm.method).title}, {arm.longer:g}× longer"
+    return name_by_method(name, arm.method)
+
+
+def name_by_method(name: str, method: str | None) -> str:
+    """The name of an arm of which its method alone is known, as from a record of another experiment."""
+    if method not in discovery.names() or not name.startswith(method):
         return display_name(name)
-    title, addition = discovery.about(arm.method).title, display_name(name.removeprefix(arm.method)).strip()
-    if arm.longer > 1 and addition in ("", "longer"):
-        return f"{title}, {arm.longer:g}× longer"
+    title, addition = discovery.about(method).title, display_name(name.removeprefix(method)).strip()
     if addition.isdigit():
         return f"{title}, {int(addition):,} iterations"
     return f"{title} + {addition}" if addition else title
+
+
+def method_name(method: str) -> str:
+    """The title of a method, "Contextrast++", and what follows its name: "cross_entropy (again)"."""
+    name, space, rest = method.partition(" ")
+    return name_by_method(name, name) + space + rest
 
 
 def in_sentence(experiment: Experiment, name: str) -> str:

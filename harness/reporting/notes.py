@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from harness.comparison import Cell, halves
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.markup import DETAILS, points
+from harness.reporting.names import arm_name, in_sentence
 from harness.reporting.summary import demonstration
 from harness.reporting.verdicts import NOT_VERIFIED
 from harness.runs.external_arms import EXTERNAL
@@ -40,7 +40,7 @@ def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, base
 
     `baselines` are what the gains are over, by default the experiment's. `bold`: the table prints verdicts bold.
     """
-    over = " or ".join(map(display_name, baselines or [experiment.baseline]))
+    over = " or ".join(in_sentence(experiment, arm) for arm in baselines or [experiment.baseline])
     said = f"Percent, mean ± SD over seeds; gain over {over} in points"
     if any(cell.gain and cell.gain.low is not None for cell in found):
         said += ", 95 % interval for all arms at once"
@@ -94,32 +94,34 @@ def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
     for name, arm in experiment.arms.items():
         if arm.longer != 1:
-            said.append(f"{display_name(name)} trains {arm.longer:g} times as many iterations as the others.")
+            said.append(f"{arm_name(experiment, name)} trains {arm.longer:g} times as many iterations as the others.")
         if arm.compute_of is not None:
             ratios = [f"{ratio:g} on {pair}" for pair, ratio in arm.compute_ratio.items()]
+            paced = in_sentence(experiment, arm.compute_of)
             said.append(
-                f"{display_name(name)} trains as long as {display_name(arm.compute_of)} takes, by measured step time: "
+                f"{arm_name(experiment, name)} trains as long as {paced} takes, by measured step time: "
                 f"{', '.join(ratios)} times as many iterations."
             )
-    if elsewhere := [display_name(name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
+    if elsewhere := [arm_name(experiment, name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     for name, arm in experiment.arms.items():
         if arm.method in NOT_VERIFIED:
-            said.append(f"{display_name(name)}: {NOT_VERIFIED[arm.method]}.")
-    return said + _origins(found) + _holes(found)
+            said.append(f"{arm_name(experiment, name)}: {NOT_VERIFIED[arm.method]}.")
+    return said + _origins(experiment, found) + _holes(experiment, found)
 
 
-def _origins(found: Sequence[Cell]) -> list[str]:
+def _origins(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     """On what machines the runs were trained, and which arms mix several versions of their method's code."""
     by_pair: dict[str, dict[str, list[str]]] = {}
     mixed: dict[str, list[str]] = {}
     for cell in found:
+        name = arm_name(experiment, cell.arm)
         machines = by_pair.setdefault(f"{cell.dataset} with {cell.model}", {})
         for origin in cell.origins.values():
             arms = machines.setdefault(origin.machine, [])
-            arms += [display_name(cell.arm)] if display_name(cell.arm) not in arms else []
+            arms += [name] if name not in arms else []
         if len({origin.source for origin in cell.origins.values()}) > 1:
-            mixed[display_name(cell.arm)] = list(dict.fromkeys(each.commit for each in cell.origins.values()))
+            mixed[name] = list(dict.fromkeys(each.commit for each in cell.origins.values()))
     alike: dict[str, list[str]] = {}
     said = []
     for pair, machines in by_pair.items():
@@ -138,7 +140,7 @@ def _origins(found: Sequence[Cell]) -> list[str]:
     return said
 
 
-def _holes(found: Sequence[Cell]) -> list[str]:
+def _holes(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     """The runs that are missing, each reason once, but for those that the table itself says all about."""
     seeds: dict[tuple[str, str, str, str], list[int]] = {}
     for cell in found:
@@ -148,7 +150,7 @@ def _holes(found: Sequence[Cell]) -> list[str]:
                 listed += [seed] if seed not in listed else []
     arms: dict[tuple[str, str, str, str], list[str]] = {}
     for (dataset, model, reason, arm), listed in seeds.items():
-        arms.setdefault((dataset, model, reason, ", ".join(map(str, listed))), []).append(display_name(arm))
+        arms.setdefault((dataset, model, reason, ", ".join(map(str, listed))), []).append(arm_name(experiment, arm))
     return [
         f"Missing: {', '.join(names)} on {dataset} with {model}, seed {numbers}: {reason}."
         for (dataset, model, reason, numbers), names in arms.items()

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, interval_text
 from harness.reporting.markup import DETAILS, Entry, Grid, points
 from harness.reporting.measured import Measured
+from harness.reporting.names import arm_name, baseline_name
 from harness.reporting.writing import write_table
 from harness.statistics.settings import MeanGain, Setting, mean_gains
 
@@ -41,7 +41,7 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
     names = ", ".join(each.title.replace(", ", " with ") for each in measured)
     rows = [
         [
-            Entry(display_name(arm)),
+            Entry(arm_name(experiment, arm)),
             Entry(str(mean.settings)),
             Entry(
                 f"{points(mean.difference, True)} {interval_text(mean.low, mean.high)}",
@@ -61,7 +61,7 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
             ],
             rows=rows,
             notes=[
-                f"Gain over {display_name(experiment.baseline)} in points, the mean over settings: {names}.",
+                f"Gain over {baseline_name(experiment)} in points, the mean over settings: {names}.",
                 "This grid: these very settings, for all arms at once; bold: it leaves out 0. Settings like these: a "
                 "new data set and network of the kind, by Student's t over the settings.",
                 f"How the intervals are made, and what they do not know: {DETAILS}.",

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.comparison import Cell
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import ABLATED, Finding, ablation_claims, claims, measure
 from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number, stubs
 from harness.reporting.markup import Entry, Grid, points
+from harness.reporting.names import arm_name, method_name
 from harness.reporting.notes import MEANING, facts, notes
 from harness.reporting.settings_table import write_settings_table
 from harness.reporting.writing import write_table
@@ -99,9 +99,9 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
     metrics = len({finding.claim.figure.metric for finding in found}) > 1
     rows, sources = [], []
     for claim in {id(finding.claim): finding.claim for finding in found}.values():
-        labels = [claim.model, display_name(claim.figure.method)]
+        labels = [claim.model, method_name(claim.figure.method)]
         if claim.setting:
-            labels = [claim.setting, display_name(claim.arm) if claim.arm else "–"]
+            labels = [claim.setting, arm_name(experiment, claim.arm) if claim.arm else "–"]
         if metrics:
             labels.append(claim.figure.metric + (f" ({claim.reading})" if claim.reading else ""))
         of_claim = [by_claim[id(claim), protocol] for protocol in protocols]
@@ -154,7 +154,7 @@ def _quoted(found: Sequence[Finding]) -> list[str]:
     figures = dict.fromkeys(finding.claim.figure for finding in found if finding.claim.figure.quoted)
     if not figures:
         return []
-    named = ", ".join(f"{display_name(each.method)} with {each.model} {each.value:.1f}" for each in figures)
+    named = ", ".join(f"{method_name(each.method)} with {each.model} {each.value:.1f}" for each in figures)
     return [f"One decimal, as if quoted from other papers, whose training settings are others: {named}."]
 
 
@@ -164,7 +164,7 @@ def _reasons(found: Sequence[Finding]) -> list[str]:
     for finding in found:
         verdict, claim = finding.verdict, finding.claim
         if claim.published_gain is not None and verdict.kind == verdicts.NOT_COMPARED:
-            row = claim.setting or f"{claim.model} with {display_name(claim.figure.method)}"
+            row = claim.setting or f"{claim.model} with {method_name(claim.figure.method)}"
             who.setdefault((verdict.kind, verdict.reason), []).append(row)
     return [f"{kind.capitalize()} ({', '.join(rows)}): {reason}." for (kind, reason), rows in who.items()]
 

@@ -8,6 +8,7 @@ from harness.compute import atomic
 from harness.errors import UserError
 from harness.experiment.schema import discovery
 from harness.reporting.markup import escape_markdown, markdown_table, points
+from harness.reporting.names import name_by_method
 from harness.runs.external_arms import EXTERNAL
 from harness.runs.record import Record, records_below
 from harness.statistics.repeats import Repeats
@@ -28,7 +29,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     if not shared:
         raise UserError(f"{first} and {second} share no run that was evaluated by {protocol}: give two results folders")
     scores = {run: (_miou(ours[run], protocol), _miou(theirs[run], protocol)) for run in shared}
-    places = {run: (ours[run].key.dataset, ours[run].key.model, ours[run].key.arm) for run in shared}
+    places = {run: _place(ours[run]) for run in shared}
     arms = {place: [scores[run] for run in shared if places[run] == place] for place in places.values()}
     found = measure({str(place): pairs for place, pairs in arms.items()})
     rows = [
@@ -100,6 +101,11 @@ def _identity(record: Record) -> str:
     return json.dumps(known, sort_keys=True)
 
 
+def _place(record: Record) -> Place:
+    key = record.key
+    return key.dataset, key.model, name_by_method(key.arm, record.method)
+
+
 def _machines(records: Iterable[Record]) -> str:
     """The devices that runs were trained on, with torch's version, each once."""
     made = (record.provenance.describe_device() if record.provenance else "" for record in records)
@@ -110,4 +116,4 @@ def _shown(place: Place, places: Iterable[Place]) -> list[str]:
     """What tells a place from the others: its arm, and its data set and network where there are several."""
     *outer, _ = zip(*places, strict=True)
     kept = [own for own, names in zip(place, outer, strict=False) if len(set(names)) > 1]
-    return [*kept, place[-1].replace("_", " ")]
+    return [*kept, place[-1]]

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from harness import datasets
 from harness.experiment.schema import Experiment
+from harness.reporting.names import arm_name
 from harness.runs.health import Mark, health_of, marks_of
 from harness.runs.state import Missing, read_record
 
@@ -61,7 +62,7 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
         gain = "" if mean is None or of_baseline is None or arm == experiment.baseline else f"{mean - of_baseline:+.2f}"
         why = "; ".join([*marks_of(health), *([_short(str(missing[0]))] if missing else [])])
         shown = "-" if mean is None else f"{mean:.2f}"
-        rows.append((arm.replace("_", " "), shown, gain, f"{len(scores)} of {len(experiment.seeds_of(arm))}", why))
+        rows.append((arm_name(experiment, arm), shown, gain, f"{len(scores)} of {len(experiment.seeds_of(arm))}", why))
     title = f"{experiment.name}: {model} on {dataset}, {protocol}, in percent"
     return "\n".join([title, *_aligned([("method", "mIoU", "gain", "runs", ""), *rows])])
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from harness.comparison import COLUMNS, Cell, by_gain, csv_row, spread
-from harness.evaluation.groups import arm_order, display_name
+from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry, row_entries
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
+from harness.reporting.names import arm_name
 from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, facts, notes
 from harness.reporting.over_settings import settings_grid, write_settings
 from harness.reporting.papers import write_paper_tables
@@ -83,7 +84,7 @@ def _rows_grids(experiment: Experiment, found: Sequence[Cell]) -> list[Grid]:
                 name="-".join(["region", experiment.name, dataset, model, protocol]),
                 title=f"mIoU: {dataset}, {model}" + ("" if first else f", {protocol}"),
                 columns=[("", ""), ("", "mIoU mean ± SD"), ("", "runs"), ("", "gain [95 %]")],
-                rows=[row_entries(cell, bold=first) for cell in by_gain(of_grid)],
+                rows=[row_entries(arm_name(experiment, cell.arm), cell, bold=first) for cell in by_gain(of_grid)],
                 notes=notes(experiment, of_grid, bold=first),
                 more=facts(experiment, of_grid),
                 fold="" if first else MANY,
@@ -118,7 +119,7 @@ def _grids(
                 name="-".join([kind, experiment.name, *(f"{dataset}-{model}" for dataset, model in chosen[:1])]),
                 title=title,
                 columns=[("", ""), *over],
-                rows=[[arm_entry(row[0]), *map(cell_entry, row)] for row in rows],
+                rows=[[arm_entry(arm_name(experiment, row[0].arm), row[0]), *map(cell_entry, row)] for row in rows],
                 notes=[MEANING[kind], *notes(experiment, shown, bold=False)[:1]],
                 more=[*remarks, *facts(experiment, shown)],
                 fold=MANY,
@@ -171,7 +172,7 @@ def _write_classes(experiment: Experiment, path: Path, rows: Sequence[_ClassRow]
             Grid(
                 name="-".join(["per_class", experiment.name, dataset, model, protocol]),
                 title=f"IoU per class: {dataset}, {model}, {protocol}",
-                columns=[("", ""), *(("", display_name(arm)) for arm in arms)],
+                columns=[("", ""), *(("", arm_name(experiment, arm)) for arm in arms)],
                 rows=body,
                 notes=remarks,
                 fold=MANY,

@@ -128,7 +128,7 @@ def test_training_stands_beside_the_published_figures(tmp_path, write):
         PUBLISHED["contextrast"]
     )
     assert (float(row["ratio"]), float(row["memory_ratio"])) == (pytest.approx(1.2), 1.25)
-    (line,) = [line for line in (folder / "training.md").read_text().splitlines() if line.startswith("| contextrast")]
+    (line,) = [line for line in (folder / "training.md").read_text().splitlines() if line.startswith("| Contextrast")]
     assert line.endswith("| +20.0 % (+20.0 % to +20.0 %) | 1 | +25.0 % | +11.7 % | +4.1 % |")
     said = "Contextrast's 10:01 h over 8:58 h and 27,788 MiB over 26,692 MiB"
     assert said in (folder / "training.md").read_text()

@@ -61,13 +61,13 @@ def test_the_csv_holds_every_digit_beside_the_published_figures(write):
 
 def test_equal_figures_are_called_equal_and_others_are_named_with_their_difference(write):
     _, text = write()
-    assert "| hrnet\\_w48 | contextrast | parameters in training, M | 66.24 | 66.24 | equal |" in text
+    assert "| hrnet\\_w48 | Contextrast | parameters in training, M | 66.24 | 66.24 | equal |" in text
     assert "All are equal to the two decimals printed" in text
     assert "187.867 G" in text
     assert "373.76 G" in text
     _, text = write(gmacs=190.0)
-    assert "| hrnet\\_w48 | contextrast | multiply-adds of inference, G | 190.00 | 187.87 | +2.13 |" in text
-    assert "Not equal to two decimals: hrnet\\_w48, contextrast: multiply-adds of inference, G; hrnet" in text
+    assert "| hrnet\\_w48 | Contextrast | multiply-adds of inference, G | 190.00 | 187.87 | +2.13 |" in text
+    assert "Not equal to two decimals: hrnet\\_w48, Contextrast: multiply-adds of inference, G; hrnet" in text
 
 
 def test_each_network_stands_once_in_the_readable_tables(write):

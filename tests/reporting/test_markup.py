@@ -83,8 +83,7 @@ def test_a_cell_gives_level_runs_gain_and_interval():
 
 
 def nasty_grid() -> Grid:
-    cell = replace(CELL, arm=NASTY)
-    rows = [[arm_entry(each), cell_entry(each), cell_entry(each)] for each in (cell, HOLE)]
+    rows = [[arm_entry(NASTY, each), cell_entry(each), cell_entry(each)] for each in (CELL, HOLE)]
     return Grid("n", NASTY, [("", ""), (NASTY, "whole"), ("other", NASTY)], rows, [NASTY, HOLE.note])
 
 
@@ -103,7 +102,7 @@ def test_only_a_gain_that_is_told_from_zero_is_bold_and_only_in_the_main_table()
     unsure = replace(CELL, gain=replace(CELL.gain, high=0.3))
     headings = [("", each) for each in ("", "mIoU", "runs", "gain")]
     for cell, bold, expected in ((CELL, True, 1), (unsure, True, 0), (CELL, False, 0)):
-        grid = Grid("n", "t", headings, [row_entries(cell, bold)], [])
+        grid = Grid("n", "t", headings, [row_entries("arm", cell, bold)], [])
         assert markdown([grid]).count("**") == 2 * expected
         assert ("**-0.50 [-1.00, +0.00]**" in markdown([grid])) == bool(expected)
         assert latex([grid]).count(r"\textbf") == expected

@@ -51,7 +51,7 @@ def test_runs_of_both_folders_stand_side_by_side_with_their_differences(record, 
     record("cpu", "contextrast", 0, 40.0, method="contextrast")
     record("gpu", "contextrast", 1, 41.0, method="contextrast")  # another seed
     text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
-    assert "| cross entropy | 3 | 51.00 | 51.17 | +1.00, -0.50, +0.00 |" in text
+    assert "| Cross entropy | 3 | 51.00 | 51.17 | +1.00, -0.50, +0.00 |" in text
     assert "contextrast" not in text
     assert "cpu: CPU with torch 2.13.0. gpu: GPU with torch 2.13.0." in text
     # Differences 1, -0.5, 0: mean 1/6, sd 0.7638; t(2) 4.3027.
@@ -78,7 +78,7 @@ def test_only_what_is_one_run_counts_as_one(record, tmp_path):
     record("gpu", "other_protocol", 3, 50.0, protocol="ms_flip")
     text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    assert rows == ["| cross entropy | 1 | 50.00 | 51.00 | +1.00 |", "| old | 1 | 50.00 | 52.00 | +2.00 |"]
+    assert rows == ["| Cross entropy | 1 | 50.00 | 51.00 | +1.00 |", "| old | 1 | 50.00 | 52.00 | +2.00 |"]
 
 
 def test_folders_without_a_shared_run_are_refused(record, tmp_path):

@@ -30,8 +30,8 @@ def test_it_shows_means_gains_and_what_is_missing(experiment, tmp_path):
     leave(experiment, tmp_path, "contextrast", 0, 43.5)
     leave(experiment, tmp_path, "contextrast", 1, status="failed", reason="out of luck")
     said = lines(experiment, tmp_path)
-    assert said[2].split() == ["cross", "entropy", "41.00", "2", "of", "2"]
-    assert said[3].split() == ["contextrast", "43.50", "+2.50", "1", "of", "2", "failed:", "out", "of", "luck"]
+    assert said[2].split() == ["Cross", "entropy", "41.00", "2", "of", "2"]
+    assert said[3].split() == ["Contextrast", "43.50", "+2.50", "1", "of", "2", "failed:", "out", "of", "luck"]
     assert "status --config" in said[-1]
     assert "none yet" in said[-2]
 

@@ -45,7 +45,7 @@ def two_decimals(row, *columns):
     return [f"{float(row[column]):{'+' if column in signed else ''}.2f}" for column in columns if row[column]]
 
 
-ARMS = {"plain": "plain (baseline)", "rival_one": "rival one", "cross_entropy": "cross entropy"}
+ARMS = {"plain": "plain (baseline)", "rival_one": "rival one", "cross_entropy": "Cross entropy"}
 
 
 def test_the_main_table_has_a_row_an_arm_by_gain_with_the_numbers_of_the_csv(make_experiment, write_all, tmp_path):

@@ -11,9 +11,9 @@ from harness.config import size_name
 from harness.cost import records
 from harness.cost.equivalence import LEVEL, MARGIN, Ratio, ratio
 from harness.errors import UserError
-from harness.evaluation.groups import display_name
 from harness.reporting.costs.networks import published
 from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.names import method_name
 from harness.reporting.tables import csv_text
 
 SETTING = ("model", "dataset", "size", "mode", "batch", "precision", "channels_last", "compiled")
@@ -197,7 +197,7 @@ def _latency_table(record: Record, rows: list[Row]) -> str:
         ],
         [
             [
-                escape_markdown(display_name(row["arm"])),
+                escape_markdown(method_name(row["arm"])),
                 f"{row['parameters'] / 1e6:.3f}",
                 f"{row['gflops']:.2f}",
                 *(f"{row[name]:.2f}" for name in TIMES[:-1]),
@@ -226,7 +226,7 @@ def _training_table(record: Record, rows: list[Row]) -> str:
         ],
         [
             [
-                escape_markdown(display_name(row["arm"])),
+                escape_markdown(method_name(row["arm"])),
                 *(f"{row[name]:.1f}" for name in ("p50_ms", "iqr_ms")),
                 str(row["n"]),
                 _interval(row, percent=True),

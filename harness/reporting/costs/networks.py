@@ -10,9 +10,9 @@ from harness import datasets, models
 from harness.compute import atomic, shipped
 from harness.config import size_name
 from harness.cost.complexity import cost_rows
-from harness.evaluation.groups import display_name
 from harness.experiment.schema import Experiment
 from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.names import method_name
 from harness.reporting.tables import csv_text
 
 PUBLISHED = shipped.PUBLISHED / "cost_cityscapes.csv"
@@ -96,7 +96,7 @@ def _tables(rows: Sequence[Row]) -> Iterable[str]:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     yield markdown_table(
         "Training: parameters in M that each method adds to the network and its auxiliary heads",
-        ["", "data set", "network", "auxiliary heads", *map(display_name, methods)],
+        ["", "data set", "network", "auxiliary heads", *map(method_name, methods)],
         [
             [
                 *_case(of_case[0])[:2],
@@ -123,7 +123,7 @@ def _beside_published(rows: Sequence[Row]) -> str:
             value, ours = row[f"published_{metric}"], row[column] * unit
             if value is not None:
                 same = f"{ours:.2f}" == f"{value:.2f}"
-                off += [] if same else [f"{row['model']}, {display_name(row['method'])}: {title}"]
+                off += [] if same else [f"{row['model']}, {method_name(row['method'])}: {title}"]
                 verdict = "equal" if same else f"{ours - value:+.2f}"
                 lines.append([*_names(row), title, f"{ours:.2f}", f"{value:.2f}", verdict])
     network = next(row for row in rows if row["published_inference_GFLOPs_as_published"] is not None)
@@ -154,7 +154,7 @@ def _case(row: Row) -> list[str]:
 
 
 def _names(row: Row) -> list[str]:
-    return [escape_markdown(row["model"]), escape_markdown(display_name(row["method"]))]
+    return [escape_markdown(row["model"]), escape_markdown(method_name(row["method"]))]
 
 
 def _millions(number: int) -> str:

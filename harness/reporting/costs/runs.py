@@ -7,8 +7,8 @@ from typing import Any
 
 from harness.compute import atomic
 from harness.errors import UserError
-from harness.evaluation.groups import display_name
 from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.names import name_by_method
 from harness.reporting.tables import csv_text
 from harness.runs.record import TRAINING, Record, is_set_aside
 
@@ -59,6 +59,7 @@ def _row(training: Record) -> Row | None:
         return None
     gpu, hours = device.type == "cuda", training.seconds / 3600
     row: Row = {name: getattr(training.key, name) for name in ("dataset", "model", "arm", "seed")}
+    row["method"] = training.method
     row |= {name: getattr(training, name) for name in ("status", "iterations", "seconds", "gpu_hours")}
     row |= {"device": device.name, "threads": device.threads}
     row["thread_hours"] = None if gpu or device.threads is None else hours * device.threads
@@ -71,14 +72,14 @@ def _row(training: Record) -> Row | None:
 
 def _table(experiment: str, rows: list[Row]) -> str:
     def case(row: Row) -> tuple[str, ...]:
-        return row["dataset"], row["model"], row["arm"], row["device"]
+        return row["dataset"], row["model"], name_by_method(row["arm"], row["method"]), row["device"]
 
     lines = []
     for (dataset, model, arm, device), group in groupby(sorted(rows, key=case), key=case):
         runs = list(group)
         lines.append(
             [
-                escape_markdown(f"{model}, {dataset}, {display_name(arm)}"),
+                escape_markdown(f"{model}, {dataset}, {arm}"),
                 escape_markdown(device),
                 str(len(runs)),
                 *(_sum(runs, name) for name in ("gpu_hours", "thread_hours")),
