@@ -78,5 +78,6 @@ def test_contextrast_loss_floor(benchmark, bytes_per_second):
 def test_counting_floor(benchmark, bytes_per_second):
     _, labels = generated_batch(CLASSES, 1, (1024, 2048))
     label = labels[0].numpy().astype(np.uint8)
-    benchmark.pedantic(count_image, (np.roll(label, 3, axis=1), label, CLASSES), rounds=10, warmup_rounds=2)
+    prediction = np.minimum(np.roll(label, 3, axis=1), CLASSES - 1)  # a prediction holds no ignored pixel
+    benchmark.pedantic(count_image, (prediction, label, CLASSES), rounds=10, warmup_rounds=2)
     say(benchmark, label.size * len(DEFAULT_WIDTHS) * 2 * 2 * 2 * 2, bytes_per_second, "bytes")
