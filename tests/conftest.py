@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,32 @@ def tiny_data(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "FOLDER", described)
     monkeypatch.setenv("TINY_ROOT", str(root))
     return root
+
+
+@pytest.fixture
+def experiment(experiment_file, tiny_data):
+    """The experiment of `experiment_file` on the data set `tiny`."""
+    from harness.experiment.schema import Experiment
+
+    return Experiment.load(experiment_file(datasets=["tiny"]))
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """In `with interrupted(at):` a training stops before iteration `at`, as by Ctrl-C."""
+    from harness.training.trainer import Trainer
+
+    step = Trainer.step
+
+    @contextmanager
+    def stopping(at: int):
+        def until(self, images, labels, iteration, rate):
+            if iteration == at:
+                raise KeyboardInterrupt
+            return step(self, images, labels, iteration, rate)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trainer, "step", until)
+            yield
+
+    return stopping

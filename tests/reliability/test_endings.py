@@ -32,11 +32,6 @@ pytestmark = pytest.mark.slow
 CPU = Machine("cpu", threads=1)
 
 
-@pytest.fixture
-def experiment(experiment_file, tiny_data):
-    return Experiment.load(experiment_file(datasets=["tiny"]))
-
-
 def fit(experiment, results, arm="cross_entropy", **options):
     run = experiment.run("tiny", "hrnet_tiny", arm, 0)
     root = options.pop("root", None) or datasets.resolve_root("tiny")
@@ -84,17 +79,6 @@ def test_what_is_no_result_of_the_run_passes(error):
         raise error
 
 
-def stops_before(iteration, call):
-    """`call(trainer, ..., iteration, ...)`, but before `iteration` it is as if Ctrl-C were pressed."""
-
-    def stopping(self, images, labels, now, *rest):
-        if now == iteration:
-            raise KeyboardInterrupt
-        return call(self, images, labels, now, *rest)
-
-    return stopping
-
-
 def small_memory(monkeypatch, fits):
     """A device that holds `fits` images; returns the sizes that it was asked for."""
     backward, seen = Trainer._backward, []
@@ -110,7 +94,7 @@ def small_memory(monkeypatch, fits):
 
 
 def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batch(
-    experiment_file, tiny_data, tmp_path, monkeypatch, capsys
+    experiment_file, tiny_data, tmp_path, interrupted, monkeypatch, capsys
 ):
     schedule = {"iterations": 4, "batch": 4, "crop": [32, 32], "learning_rate": 0.1}
     schedule |= {"log_every": 2, "checkpoint_every": 2}
@@ -123,10 +107,8 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batc
     assert Record.load(folder / "training.json").micro_batch == 2
     # An interrupted run goes on with what fitted, and ends in the same bits.
     again = tmp_path / "again"
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stops_before(3, Trainer.step))
-        with pytest.raises(KeyboardInterrupt):
-            fit(experiment, again)
+    with interrupted(3):
+        fit(experiment, again)
     seen.clear()
     assert fit(experiment, again)[0].weights_hash == record.weights_hash
     assert seen == 2 * [2, 2]
@@ -302,11 +284,9 @@ def test_weights_of_another_network_and_damaged_ones_are_refused(experiment, tmp
     assert not (folder / "record.json").exists()
 
 
-def test_a_checkpoint_of_another_network_is_refused(experiment, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stops_before(6, Trainer.step))
-        with pytest.raises(KeyboardInterrupt):
-            fit(experiment, tmp_path)
+def test_a_checkpoint_of_another_network_is_refused(experiment, tmp_path, interrupted):
+    with interrupted(6):
+        fit(experiment, tmp_path)
     folder = experiment.run("tiny", "hrnet_tiny", "cross_entropy", 0).folder(tmp_path) / "checkpoints"
     state = checkpoint.load_newest(folder)
     state["network"].pop("backbone.conv1.weight")

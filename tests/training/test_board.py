@@ -15,7 +15,6 @@ from harness import cli, datasets
 from harness.compute.machine import Machine
 from harness.errors import UserError
 from harness.evaluation.evaluate import load_network
-from harness.experiment.schema import Experiment
 from harness.models.inference import predict
 from harness.training import board
 from harness.training.board import Board, require_tensorboard
@@ -60,30 +59,10 @@ def stand_in(monkeypatch):
     return StandIn.made
 
 
-@pytest.fixture
-def experiment(experiment_file, tiny_data):
-    return Experiment.load(experiment_file(datasets=["tiny"]))
-
-
 def fit(experiment, results, seed=0, **options):
     run = experiment.run("tiny", "hrnet_tiny", "contextrast", seed)
     record = train(experiment, run, results, CPU, root=datasets.resolve_root("tiny"), **options)
     return record, run.folder(results)
-
-
-def interrupted(experiment, results, monkeypatch, at, **options):
-    """Train until iteration `at` begins, as a process that is killed there."""
-    step = Trainer.step
-
-    def stopping(self, images, labels, iteration, rate):
-        if iteration == at:
-            raise KeyboardInterrupt
-        return step(self, images, labels, iteration, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(experiment, results, **options)
 
 
 def curve_of(folder):
@@ -199,8 +178,9 @@ def test_without_memory_for_pictures_the_run_goes_on(experiment, stand_in, tmp_p
 
 
 @pytest.mark.slow
-def test_a_continued_run_purges_what_came_after_its_checkpoint(experiment, stand_in, tmp_path, monkeypatch):
-    interrupted(experiment, tmp_path, monkeypatch, at=7, tensorboard=True)  # rows 2, 4 and 6; a checkpoint at 4
+def test_a_continued_run_purges_what_came_after_its_checkpoint(experiment, stand_in, tmp_path, interrupted):
+    with interrupted(7):
+        fit(experiment, tmp_path, tensorboard=True)  # rows 2, 4 and 6; a checkpoint at 4
     fit(experiment, tmp_path, tensorboard=True)
     first, second = stand_in
     assert (first.purge_step, second.purge_step) == (1, 5)
@@ -211,8 +191,9 @@ def test_a_continued_run_purges_what_came_after_its_checkpoint(experiment, stand
 
 
 @pytest.mark.slow
-def test_a_board_that_comes_later_shows_the_whole_curve(experiment, stand_in, tmp_path, monkeypatch):
-    interrupted(experiment, tmp_path, monkeypatch, at=5)
+def test_a_board_that_comes_later_shows_the_whole_curve(experiment, stand_in, tmp_path, interrupted):
+    with interrupted(5):
+        fit(experiment, tmp_path)
     _, folder = fit(experiment, tmp_path, tensorboard=True)
     (writer,) = stand_in
     losses = {step: value for tag, step, value in writer.scalars if tag == "losses/loss"}
@@ -220,12 +201,13 @@ def test_a_board_that_comes_later_shows_the_whole_curve(experiment, stand_in, tm
 
 
 @pytest.mark.slow
-def test_tensorboard_itself_reads_every_step_once_after_a_kill(experiment, tmp_path, monkeypatch):
+def test_tensorboard_itself_reads_every_step_once_after_a_kill(experiment, tmp_path, interrupted):
     pytest.importorskip("tensorboard", reason="an extra that is not in the lock")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     whole, reference = fit(experiment, tmp_path / "whole")
-    interrupted(experiment, tmp_path / "killed", monkeypatch, at=7, tensorboard=True)
+    with interrupted(7):
+        fit(experiment, tmp_path / "killed", tensorboard=True)
     record, folder = fit(experiment, tmp_path / "killed", tensorboard=True)
     assert record.weights_hash == whole.weights_hash
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})

@@ -4,7 +4,6 @@ import torch
 
 from harness import datasets
 from harness.compute.machine import Machine
-from harness.experiment.schema import Experiment
 from harness.statistics.separation import silhouette, unit_rows
 from harness.training import embeddings, loop
 from harness.training.embeddings import CLASSES, COMPONENTS, IMAGES, NAME, PIXELS, note_embeddings
@@ -12,11 +11,6 @@ from harness.training.train import train
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def experiment(experiment_file, tiny_data):
-    return Experiment.load(experiment_file(datasets=["tiny"]))
 
 
 @pytest.fixture
