@@ -76,6 +76,14 @@ def tiny_data(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def tiny(tiny_data):
+    """The data set `tiny`."""
+    from harness import datasets
+
+    return datasets.load("tiny", tiny_data)
+
+
+@pytest.fixture
 def experiment(experiment_file, tiny_data):
     """The experiment of `experiment_file` on the data set `tiny`."""
     from harness.experiment.schema import Experiment

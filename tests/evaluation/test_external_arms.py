@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from run_files import make_record
 
-from harness import cli, datasets
+from harness import cli
 from harness.comparison import cells
 from harness.errors import UserError
 from harness.evaluation.counts import Counts
@@ -23,11 +23,6 @@ from harness.runs.record import read_json, write_json
 from harness.statistics.scores import miou_of
 
 MODEL = "hrnet_tiny"
-
-
-@pytest.fixture
-def tiny(tiny_data):
-    return datasets.load("tiny", tiny_data)
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ from harness.experiment.run import Run
 from harness.runs.record import read_json
 
 
-@pytest.fixture
-def tiny(tiny_data):
-    return datasets.load("tiny", tiny_data)
-
-
 def truths(dataset, split="test"):
     return {sample.id: dataset.read_label(sample) for sample in dataset.samples(split)}
 

@@ -236,7 +236,7 @@ def test_after_an_edit_an_old_run_of_any_state_is_stale_and_trained_again(experi
 
     before = edited(weight=1e38) if state == "diverged" else edited(temperature=0.05)
     old, folder = fit(before, tmp_path, "colder", timeout=1e-9 if state == "unfinished" else None)
-    assert old["status"] == {"unfinished": "timeout", "diverged": "diverged", "evaluated": "done"}[state]
+    assert old.status == {"unfinished": "timeout", "diverged": "diverged", "evaluated": "done"}[state]
     if state == "unfinished":  # as a kill leaves it
         (folder / "training.json").unlink()
     elif state == "evaluated":
@@ -244,7 +244,7 @@ def test_after_an_edit_an_old_run_of_any_state_is_stale_and_trained_again(experi
     after = edited(temperature=0.07)
     assert rows_by_arm(after, tmp_path)["colder"].status == "stale"
     record, _ = fit(after, tmp_path, "colder")
-    assert (record["status"], record["options"]["temperature"]) == ("done", 0.07)
+    assert (record.status, record.options["temperature"]) == ("done", 0.07)
     assert len(list(folder.parent.glob("seed0.stale-*"))) == 1
 
 

@@ -118,18 +118,17 @@ def test_training_ends_in_the_same_bits_and_the_curve_is_in_the_events(experimen
 
 
 @pytest.mark.slow
-def test_pictures_show_image_ground_truth_and_what_the_network_predicts_then(experiment, stand_in, tmp_path):
+def test_pictures_show_image_ground_truth_and_what_the_network_predicts_then(experiment, tiny, stand_in, tmp_path):
     _, folder = fit(experiment, tmp_path, tensorboard=True)
     (writer,) = stand_in
-    dataset = datasets.load("tiny", datasets.resolve_root("tiny"))
-    samples = {sample.id: sample for sample in dataset.samples("test")}
+    samples = {sample.id: sample for sample in tiny.samples("test")}
     steps = [4, 8, 10]  # checkpoints, and the end
     assert [(tag, step) for tag, step, _ in writer.images] == [
         (f"examples/{each}", step) for step in steps for each in samples
     ]
     network = load_network(folder, "hrnet_tiny", 3, torch.device("cpu"))
     for tag, _, picture in writer.images[-len(samples) :]:
-        image, label = dataset.read(samples[tag.removeprefix("examples/")])
+        image, label = tiny.read(samples[tag.removeprefix("examples/")])
         shown, truth, predicted = np.split(picture, 3, axis=1)
         np.testing.assert_array_equal(shown, image)
         valid = label != 255
@@ -141,15 +140,14 @@ def test_pictures_show_image_ground_truth_and_what_the_network_predicts_then(exp
     )
 
 
-def test_drawing_leaves_generator_statistics_and_mode_as_they_were(experiment, stand_in, tmp_path):
-    dataset = datasets.load("tiny", datasets.resolve_root("tiny"))
+def test_drawing_leaves_generator_statistics_and_mode_as_they_were(experiment, tiny, stand_in, tmp_path):
     settings = experiment.settings(experiment.run("tiny", "hrnet_tiny", "contextrast", 0))
     trainer = Trainer(settings, 3, torch.device("cpu"))
     network = trainer.network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     assert any("running_mean" in name for name in before)
     generator = torch.get_rng_state()
-    with Board(tmp_path, dataset, [], 0) as drawn:
+    with Board(tmp_path, tiny, [], 0) as drawn:
         drawn.show(network, 1)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -157,11 +155,10 @@ def test_drawing_leaves_generator_statistics_and_mode_as_they_were(experiment, s
     assert len(stand_in[0].images) == 3
 
 
-def test_a_board_takes_a_few_images_that_are_spread_over_the_split(experiment, stand_in, tmp_path, monkeypatch):
-    dataset = datasets.load("tiny", datasets.resolve_root("tiny"))
+def test_a_board_takes_a_few_images_that_are_spread_over_the_split(experiment, tiny, stand_in, tmp_path, monkeypatch):
     many = [types.SimpleNamespace(id=str(number)) for number in range(11)]
-    monkeypatch.setattr(dataset, "samples", lambda split: many)
-    with Board(tmp_path, dataset, [], 0) as drawn:
+    monkeypatch.setattr(tiny, "samples", lambda split: many)
+    with Board(tmp_path, tiny, [], 0) as drawn:
         assert [sample.id for sample in drawn._samples] == ["0", "5", "10"]
 
 

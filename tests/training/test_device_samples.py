@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from harness import datasets
 from harness.datasets.augmentation import Augmentation
 from harness.training.device_samples import DeviceSamples
 from harness.training.samples import TrainingSamples, batches, slots_of
@@ -13,10 +12,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def keyed(tiny_data):
+def keyed(tiny):
     """The samples of the data set `tiny` in batches of 4."""
-    dataset = datasets.load("tiny", datasets.resolve_root("tiny"))
-    return TrainingSamples(dataset, dataset.samples("train"), Augmentation((24, 20)), seed=3, batch=4)
+    return TrainingSamples(tiny, tiny.samples("train"), Augmentation((24, 20)), seed=3, batch=4)
 
 
 @pytest.fixture(params=[True, False], ids=["resident", "sent"])

@@ -13,11 +13,6 @@ from harness.training.trainer import Trainer
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def dataset(experiment):
-    return datasets.load("tiny", datasets.resolve_root("tiny"))
-
-
 def make_trainer(experiment, arm="contextrast", seed=0):
     return Trainer(experiment.settings(experiment.run("tiny", "hrnet_tiny", arm, seed)), 3, torch.device("cpu"))
 
@@ -27,9 +22,9 @@ def read(folder):
         return {name: file[name] for name in file.files}
 
 
-def test_what_is_kept_is_what_the_network_and_the_method_make_of_the_sample(experiment, dataset, tmp_path):
+def test_what_is_kept_is_what_the_network_and_the_method_make_of_the_sample(experiment, tiny, tmp_path):
     trainer = make_trainer(experiment)
-    note_embeddings(tmp_path, "before", trainer, dataset)
+    note_embeddings(tmp_path, "before", trainer, tiny)
     found = read(tmp_path)
     assert (str(found["kind"]), found["images"].tolist()) == ("embeddings", ["test_0", "test_1", "test_2"])
     assert not any(name.startswith("after") for name in found)
@@ -40,8 +35,8 @@ def test_what_is_kept_is_what_the_network_and_the_method_make_of_the_sample(expe
     trainer.method.eval()
     vectors, labels = [[], [], [], []], [[], [], [], []]
     with torch.no_grad():
-        for sample in dataset.samples("test"):
-            image, label = dataset.read(sample)
+        for sample in tiny.samples("test"):
+            image, label = tiny.read(sample)
             image, label = image[:, 8:40], label[:, 8:40]
             features = trainer.network.features(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
             for place, z in enumerate(trainer.method.embed(features)):
@@ -68,11 +63,11 @@ def test_what_is_kept_is_what_the_network_and_the_method_make_of_the_sample(expe
 
 
 def test_the_sample_is_the_same_for_every_arm_and_seed_and_a_method_without_embeddings_shows_the_encoder(
-    experiment, dataset, tmp_path
+    experiment, tiny, tmp_path
 ):
     found = []
     for arm, seed in (("contextrast", 0), ("contextrast", 1), ("cross_entropy", 0)):
-        note_embeddings(tmp_path / f"{arm}{seed}", "before", make_trainer(experiment, arm, seed), dataset)
+        note_embeddings(tmp_path / f"{arm}{seed}", "before", make_trainer(experiment, arm, seed), tiny)
         found.append(read(tmp_path / f"{arm}{seed}"))
     for other in found[1:]:
         for number in range(1, 5):
@@ -83,7 +78,7 @@ def test_the_sample_is_the_same_for_every_arm_and_seed_and_a_method_without_embe
     np.testing.assert_array_equal(found[0]["before/encoder_silhouette"], found[2]["before/silhouette"])
 
 
-def test_nothing_of_the_training_changes(experiment, dataset, tmp_path):
+def test_nothing_of_the_training_changes(experiment, tiny, tmp_path):
     trainer = make_trainer(experiment)
     trainer.network.train()
     trainer.method.train()
@@ -93,7 +88,7 @@ def test_nothing_of_the_training_changes(experiment, dataset, tmp_path):
     state = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     state |= {f"method.{name}": tensor.clone() for name, tensor in trainer.method.state_dict().items()}
     draws = torch.get_rng_state()
-    note_embeddings(tmp_path, "before", trainer, dataset)
+    note_embeddings(tmp_path, "before", trainer, tiny)
     assert [module.training for module in (*trainer.network.modules(), *trainer.method.modules())] == modes
     assert torch.equal(torch.get_rng_state(), draws)
     now = trainer.network.state_dict() | {f"method.{name}": t for name, t in trainer.method.state_dict().items()}
@@ -115,22 +110,22 @@ def test_a_run_ends_in_the_same_bits_without_it(experiment, tmp_path, monkeypatc
     assert (found["before/points1"] != found["after/points1"]).any()
 
 
-def test_after_a_damaged_or_missing_file_there_is_no_before(experiment, dataset, tmp_path):
+def test_after_a_damaged_or_missing_file_there_is_no_before(experiment, tiny, tmp_path):
     trainer = make_trainer(experiment)
     for content in (b"", b"PK\x03\x04 and no more", None):
         (tmp_path / NAME).unlink(missing_ok=True)
         if content is not None:
             (tmp_path / NAME).write_bytes(content)
-        note_embeddings(tmp_path, "after", trainer, dataset)
+        note_embeddings(tmp_path, "after", trainer, tiny)
         assert {name.partition("/")[0] for name in read(tmp_path)} == {"kind", "images", "after"}
 
 
-def test_numbers_that_are_not_finite_are_no_end_of_a_run(experiment, dataset, tmp_path):
+def test_numbers_that_are_not_finite_are_no_end_of_a_run(experiment, tiny, tmp_path):
     trainer = make_trainer(experiment)
     with torch.no_grad():
         for parameter in trainer.network.parameters():
             parameter.fill_(float("nan"))
-    note_embeddings(tmp_path, "before", trainer, dataset)
+    note_embeddings(tmp_path, "before", trainer, tiny)
     found = read(tmp_path)
     assert len(found["before/labels1"]) == 0
     assert np.isnan(found["before/silhouette"]).all()
