@@ -11,27 +11,29 @@ from torch import Tensor
 from harness.compute import atomic
 from harness.training import distributed
 
+Layout = tuple[tuple[str, torch.Size], ...]  # names and shapes of values that come together
+
 
 class History:
     """Collects scalars (for curve.csv and diagnostics.npz) and vectors (for diagnostics.npz alone).
 
-    The loss and its terms are noted in every iteration, a method's diagnostics in the last one of a row.
-
-    NaN in a diagnostic means "not defined in this iteration" (no misclassified pixel, say) and is left out of averages.
+    The trainer adds the loss and its terms in every iteration, and a method's diagnostics in the last one of a row. NaN
+    in a diagnostic means "not defined in this iteration" (such as without misclassified pixels); averages leave it out.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        # Sums and numbers of the defined values since the last row, one flat tensor for all that come together: added
+        # up one by one they would be a dozen small operations a diagnostic.
+        self._open: dict[Layout, tuple[Tensor, Tensor]] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Add one iteration's scalars and vectors; they stay on their device until the row is closed."""
-        for name, value in values.items():
-            value = value.detach().double()
-            defined = value.isfinite()
-            self._sums[name] = self._sums.get(name, 0) + torch.where(defined, value, 0.0)
-            self._counts[name] = self._counts.get(name, 0) + defined
+        flat = torch.cat([value.detach().double().flatten() for value in values.values()])
+        defined = flat.isfinite()
+        layout = tuple((name, value.shape) for name, value in values.items())
+        sums, counts = self._open.get(layout, (0, 0))
+        self._open[layout] = sums + torch.where(defined, flat, 0), counts + defined.double()
 
     def close_row(self, iteration: int, learning_rate: float, seconds: float) -> dict[str, Any]:
         """Average what all processes added since the last row and append it; returns the new row."""
@@ -39,7 +41,7 @@ class History:
         means = {name: (sums[name] / counts[name]).tolist() for name in sums}
         row = {"iteration": iteration, "learning_rate": learning_rate, **means, "seconds": seconds}
         self.rows.append(row)
-        self._sums, self._counts = {}, {}
+        self._open = {}
         return row
 
     def write(self, folder: Path) -> None:
@@ -62,23 +64,30 @@ class History:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The closed rows, plain values, and what all processes added since: to be saved with the checkpoint."""
+        """The closed rows as plain values, and what all processes added since, for a checkpoint."""
         sums, counts = self._of_all_processes()
         return {"history": self.rows, "open_row": {"sums": sums, "counts": counts}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Continue where a checkpoint was, on `device`."""
+        """Continue from a checkpoint, on `device`."""
         self.rows = state["history"]
         opened = state.get("open_row", {"sums": {}, "counts": {}})  # absent before runs could stop inside a row
-        mine = 1 if distributed.rank() == 0 else 0  # what was added up stays added up once
-        self._sums = {name: tensor.to(device) * mine for name, tensor in opened["sums"].items()}
-        self._counts = {name: tensor.to(device) * mine for name, tensor in opened["counts"].items()}
+        mine = 1 if distributed.rank() == 0 else 0  # one process alone takes over what all of them added
+        self._open = {
+            ((name, each.shape),): tuple((kind[name].flatten() * mine).double().to(device) for kind in opened.values())
+            for name, each in opened["sums"].items()
+        }
 
     def _of_all_processes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        sums, counts = (
-            dict(zip(own, distributed.all_sum(list(own.values())), strict=True)) for own in (self._sums, self._counts)
-        )
-        return sums, counts
+        """Sums and numbers by name."""
+        totals: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+        for layout, added in self._open.items():
+            for found, total in zip(totals, distributed.all_sum(list(added)), strict=True):
+                for (name, shape), part in zip(
+                    layout, total.split([shape.numel() for _, shape in layout]), strict=True
+                ):
+                    found[name] = found.get(name, 0) + part.view(shape)
+        return totals
 
 
 def _array(column: list[Any]) -> NDArray[Any]:
