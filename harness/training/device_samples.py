@@ -1,6 +1,6 @@
-"""Training samples made on a GPU: threads read and draw them here, and each batch is augmented there.
+"""Training samples augmented on a GPU; threads on the processor draw the random numbers.
 
-Images that fit lie decoded on the GPU from the start; of others a batch's images are sent there.
+Decoded images stay on the GPU if they all fit; otherwise each batch's images are sent there.
 """
 
 from collections import deque
@@ -20,18 +20,18 @@ from harness.datasets.dataset import Dataset
 from harness.datasets.device_augmentation import DeviceAugmentation, described, packed
 from harness.training.samples import TrainingSamples
 
-PART = 0.25  # of a GPU's memory that decoded images may take
-AHEAD = 6  # batches that are drawn before they are asked for
-LEAST_THREADS = 4  # they wait for memory more than they compute
+PART = 0.25  # of a GPU's memory for decoded images
+AHEAD = 6  # batches drawn in advance
+LEAST_THREADS = 4  # they mostly wait for memory
 
 Bytes = NDArray[np.uint8]
 
 
 class DeviceSamples:
-    """The samples of a run and the batches made of them on `device`, where at most `room` bytes hold decoded images.
+    """The samples of a run, and batches of them on `device`, where decoded images take at most `room` bytes.
 
-    A batch is what `samples.batches` gives (`device_augmentation` says how nearly), a function of the keys alone.
-    `slots` are those of each batch that this process takes; None: all. `threads` read and draw.
+    A batch equals that of `samples.batches` up to rounding (see `device_augmentation`) and depends on its keys alone.
+    `slots`: this process's slots of each batch; None: all. `threads`: how many read and draw.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DeviceSamples:
         number = sum(sizes) if self.resident else len(self._slots) * max(sizes)
         self._pixels = torch.empty(number, dtype=torch.int32, device=device)
         self._starts = _starts(sizes)
-        self._labels: list[Bytes] = []  # of what lies on the device, for the class rule
+        self._labels: list[Bytes] = []  # of the images on the device, for the class rule
         if self.resident:
             self._fill()
         augment = DeviceAugmentation(samples.augmentation, device)
@@ -60,7 +60,7 @@ class DeviceSamples:
         self._graphs = Graphs(self._augment, "augmentation") if device.type == "cuda" else None
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w], labels uint8 [B, h, w], there.
+        """Yield batches start..stop-1 on the device: images uint8 [B, 3, h, w], labels uint8 [B, h, w].
 
         The next batch overwrites them.
         """
@@ -89,13 +89,13 @@ class DeviceSamples:
         for_each(keep, f"decode images onto {self._device}", range(len(self._shapes)))
 
     def _place(self, start: int, content: Tensor) -> None:
-        """Pack pixels, as `_bytes` gives them, into the store from `start` on."""
+        """Pack pixels from `_bytes` into the store, from `start` on."""
         number = len(content) // BYTES_A_PIXEL
         colors, labels = content.split([CHANNELS * number, number])
         self._pixels[start : start + number].copy_(packed(colors, labels))
 
     def draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
-        """What is sent of a batch: its draws and, if they do not lie there, its images and labels."""
+        """What a batch sends to the device: its random draws and, unless they are there, its images and labels."""
         places = [self._samples.index(iteration, slot) for slot in self._slots]
         sent = None
         if self.resident:
@@ -108,7 +108,7 @@ class DeviceSamples:
         return batch.pin_memory() if self._device.type == "cuda" else batch, sent
 
     def _read(self, places: list[int]) -> tuple[Tensor, list[Bytes], list[int]]:
-        """The pixels of some samples (`_bytes`), their labels, and where each begins."""
+        """The pixels of some samples (`_bytes`), their labels, and where each starts."""
         images, labels = zip(
             *(self._samples.reader.read(self._samples.samples[place]) for place in places), strict=True
         )
@@ -119,15 +119,15 @@ class DeviceSamples:
 
 
 def room_on(device: torch.device) -> float:
-    """Bytes of a GPU that decoded images of one run may take."""
+    """Bytes that the decoded images of one run may take on a GPU."""
     return PART * torch.cuda.mem_get_info(device)[1] / devices.sharers()
 
 
 def _bytes(images: Sequence[Bytes], labels: Sequence[Bytes], into: Bytes | None = None) -> Bytes:
-    """All images' colours, pixel after pixel, and behind them all labels."""
+    """The colors of all images pixel by pixel, followed by all labels."""
     return np.concatenate([array.reshape(-1) for array in (*images, *labels)], out=into)
 
 
 def _starts(sizes: list[int]) -> list[int]:
-    """Where each begins, of several that lie one behind the other."""
+    """Where each of several consecutive pieces starts."""
     return [0, *np.cumsum(sizes)[:-1].tolist()]

@@ -1,4 +1,4 @@
-"""The iterations of a run, from where it is to the schedule's end, with its checkpoints."""
+"""Trains a run from its newest checkpoint to the schedule's end, with checkpoints on the way."""
 
 import gc
 import sys
@@ -31,12 +31,12 @@ from harness.training.samples import batches, slots_of, training_images, trainin
 from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
 
-DEADLINE, SIGTERM = 1, 2  # why a training stops early, the weightier the higher
+DEADLINE, SIGTERM = 1, 2  # why a training stops early; the higher one wins
 
 
 @dataclass
 class Job:
-    """A run being trained in its `folder`, with the lock of it held by the main process."""
+    """A run in training in its `folder`, which the main process has locked."""
 
     name: str
     folder: Path
@@ -45,23 +45,26 @@ class Job:
     machine: Machine
     device: torch.device
     weights: str
-    cache: Path  # the folder of decoded images, if they are kept on the disk
-    lock: Lock | None  # None on other processes than the main one
+    cache: Path  # the folder of decoded images, if they are on disk
+    lock: Lock | None  # None on all processes but the main one
     trainer: Trainer
     timeout: float | None = None  # seconds that this process may train
-    until: int | None = None  # iterations after which it stops; None: at the schedule's end
-    tensorboard: bool = False  # whether to write its event files too
-    samples: str = "cpu"  # what augments its samples
+    until: int | None = None  # iterations after which to stop; None: at the schedule's end
+    tensorboard: bool = False  # also write TensorBoard's event files
+    samples: str = "cpu"  # where samples are augmented
     board: Board | None = None
 
     def __post_init__(self) -> None:
         self.resume()
 
     def resume(self) -> None:
-        """Load the newest checkpoint, if any, into trainer and history. Raises UserError if processes see others."""
+        """Load the newest checkpoint, if any, into trainer and history.
+
+        Raises UserError if processes see different checkpoints.
+        """
         self.history = History()
-        self.done, self.seconds = 0, 0.0  # iterations and their time, that before an interruption included
-        self._earlier: Energy = {}  # likewise, where it is counted
+        self.done, self.seconds = 0, 0.0  # iterations and seconds, including those before an interruption
+        self._earlier: Energy = {}  # energy before an interruption
         self._meter: EnergyMeter | None = None
         for module in (self.trainer.network, self.trainer.method):
             distributed.copy_from_main(module)
@@ -70,21 +73,21 @@ class Job:
             self.trainer.load_state_dict(state)
             self.history.load_state_dict(state, self.device)
             self.done, self.seconds = state["iteration"], state["seconds"]
-            self._earlier = state.get("energy", {})  # absent before it was counted
+            self._earlier = state.get("energy", {})  # absent in old checkpoints
         if distributed.most(self.done) != -distributed.most(-self.done):
             raise UserError(f"the processes see different checkpoints in {self.folder}: give --results that all share")
 
     @property
     def energy(self) -> Energy:
-        """What the iterations used, where it is counted (`EnergyMeter.energy`)."""
+        """The energy that the iterations used, as far as it is counted (`EnergyMeter.energy`)."""
         return self._meter.energy(self._earlier) if self._meter else self._earlier
 
     def finish(self) -> None:
-        """Train to the end; where memory runs out, go on from the last checkpoint with half the micro-batch.
+        """Train to the end. Out of memory, continue from the last checkpoint with half the micro-batch.
 
-        One of several processes does not: the others would wait for it in the middle of an iteration.
+        Several processes do not retry: the others would wait in the middle of an iteration.
 
-        Raises Diverged, TimedOut, Terminated (after SIGTERM), and what the last try without memory raised.
+        Raises Diverged, TimedOut, Terminated (after SIGTERM), and what the last attempt without memory raised.
         """
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         while True:
@@ -108,7 +111,7 @@ class Job:
                 raise MemoryError(
                     f"{2 * micro_batch} images at a time do not fit, and with {micro_batch} batch norm has one value"
                 ) from None
-            # Here, since the exception holds on to what filled the memory.
+            # Outside the handler: the exception refers to the tensors that filled the memory.
             self._halve(micro_batch)
 
     def _halve(self, micro_batch: int) -> None:
@@ -133,7 +136,7 @@ class Job:
         end = schedule.iterations if self.until is None else self.until
         if self.lock is not None:
             self.lock.begin("train", start, end)
-        if start == 0 and is_main():  # never later: a continued run has what it wrote then
+        if start == 0 and is_main():  # a continued run wrote them when it began
             note_embeddings(self.folder, "before", self.trainer, self.dataset)
         clock = time.monotonic() - self.seconds
         with (
@@ -153,7 +156,7 @@ class Job:
                 if self.done % schedule.checkpoint_every == 0 or last:
                     clock += self._show_predictions()
                     self._save()
-                # Asked once an iteration and of all processes, which stop after the same one.
+                # All processes agree once per iteration, so that they stop after the same one.
                 stop = 0 if last else distributed.most(_asked_to_stop(terminating, deadline))
                 if stop and self.done % schedule.checkpoint_every:
                     self._refuse_divergence()
@@ -161,13 +164,13 @@ class Job:
                 if stop == SIGTERM:
                     print(
                         f"SIGTERM: {self.name} stops at a checkpoint after {self.done} iterations; "
-                        "the same command goes on there",
+                        "run the same command to continue",
                         file=sys.stderr,
                         flush=True,
                     )
                     raise Terminated
                 if stop == DEADLINE:
-                    raise TimedOut(f"not at its end after {duration(self.timeout or 0)} (iteration {self.done})")
+                    raise TimedOut(f"not finished after {duration(self.timeout or 0)} (iteration {self.done})")
                 progress.advance(f"loss {self.history.rows[-1]['loss']:.3f}" if self.history.rows else "")
         if end == schedule.iterations and is_main():
             note_embeddings(self.folder, "after", self.trainer, self.dataset)
@@ -196,7 +199,7 @@ class Job:
             yield
 
     def _show_predictions(self) -> float:
-        """Draw on the board, if there is one; returns the seconds that it took, which are none of training."""
+        """Draw on the board, if there is one; returns the seconds it took, which do not count as training."""
         before = time.monotonic()
         if self.board:
             self.board.show(self.trainer.network, self.done)

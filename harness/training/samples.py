@@ -1,7 +1,7 @@
 """Training samples as a function of (seed, iteration, slot) alone.
 
-Which image a slot of an iteration shows, and how it is cut, flipped and coloured, does not depend on the number of
-workers or processes, nor on whether the run was interrupted.
+Which image a slot of an iteration shows, and how it is cropped, flipped and colored, depends neither on the number of
+workers or processes nor on interruptions.
 """
 
 import signal
@@ -20,7 +20,7 @@ from harness.datasets.readers import Sample
 from harness.experiment.schema import Schedule
 
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
-_SUBSET = 0  # the seed of the order in which images enter a share of them, whatever the run's seed
+_SUBSET = 0  # the seed that picks a share of the images, the same for all runs
 
 
 def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
@@ -37,7 +37,7 @@ def slots_of(rank: int, number: int, batch: int) -> range:
 class TrainingSamples(Dataset):
     """Maps (iteration, slot) to (image uint8 [h, w, 3] RGB, label uint8 [h, w]).
 
-    The samples are gone through in a new random order in every epoch.
+    Every epoch has a new random order.
     """
 
     def __init__(self, reader: Reads, samples: list[Sample], augmentation: Augmentation, seed: int, batch: int) -> None:
@@ -60,7 +60,7 @@ class TrainingSamples(Dataset):
 
 
 def training_images(dataset: DataSet, schedule: Schedule) -> list[Sample]:
-    """The training images that these settings use, in the data set's order: one at least."""
+    """The training images that these settings use, at least one, in the data set's order."""
     samples = dataset.samples(dataset.train_split)
     number = max(1, round(schedule.train_share * len(samples)))
     chosen = np.random.default_rng(_SUBSET).permutation(len(samples))[:number]
@@ -87,8 +87,8 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels uint8 [B, h, w].
 
-    The channels of an image lie innermost, as they are decoded. With `slots` those of each batch alone; `pinned`, in
-    memory that a GPU reads without waiting.
+    Channels are innermost in memory, as decoded. `slots`: only these of each batch. `pinned`: in memory that a GPU
+    reads without waiting.
     """
     chosen = range(samples.batch) if slots is None else slots
     keys = ([(iteration, slot) for slot in chosen] for iteration in range(start, stop))
@@ -114,5 +114,5 @@ def _begin_worker(_: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Where SIGTERM is sent to all processes at once, as by torchrun, the training needs its workers for a checkpoint.
+    # torchrun sends SIGTERM to all processes at once, and the training still needs its workers for a checkpoint.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

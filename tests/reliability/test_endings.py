@@ -60,7 +60,7 @@ def test_an_ending_keeps_the_reason_and_the_last_lines_of_the_log(capsys):
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
-        (TimedOut("not at its end after 8 s"), "timeout"),
+        (TimedOut("not finished after 8 s"), "timeout"),
         (FileNotFoundError(2, "No such file", "a.png"), "failed"),
         (RuntimeError("a shape"), "failed"),
     ],
@@ -158,7 +158,7 @@ def test_a_run_that_takes_too_long_is_a_timeout_and_goes_on_from_there(experimen
     whole = fit(experiment, tmp_path / "whole")[0]
     record, _ = fit(experiment, tmp_path / "late", timeout=1e-9)
     assert (record.status, record.iterations) == ("timeout", 1)
-    assert "not at its end" in record.reason
+    assert "not finished" in record.reason
     while record.status == "timeout":
         record, _ = fit(experiment, tmp_path / "late", timeout=1e-9)
     assert (record.status, record.weights_hash) == ("done", whole.weights_hash)
