@@ -138,23 +138,3 @@ def test_diagnostics_describe_pixels_and_centres():
     assert found["centre_similarity"] == pytest.approx(0)
     assert found["intra/mean"] == pytest.approx(2 / 6)  # |3 - 2| and |1 - 2| of three pixels with two channels
     assert terms["intra"].item() == pytest.approx(1 / 9)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"variant": "code"},
-        {"dim": 0},
-        {"intra_weight": -1.0},
-        {"centre_to_centre_weight": "no"},
-        {"centre_to_pixel_weight": -1},
-        {"centre_margin": -0.5},
-        {"pixel_margin": None},
-        {"sync_means": 1},
-        {"layers": []},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*"):
-        CAR([3, 5], 4, **options)

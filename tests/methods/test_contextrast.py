@@ -428,31 +428,6 @@ def test_diagnostics_describe_the_finest_layer():
     assert not any(value.requires_grad for value in method.diagnostics.values())
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"temperature": 0.0},
-        {"temperature": "warm"},
-        {"weight": -1.0},
-        {"dim": 0},
-        {"dim": 1.5},
-        {"low_weight": 1.2},
-        {"keep": 0.0},
-        {"keep": 1.01},
-        {"negatives": "hardest"},
-        {"ties": "first"},
-        {"max_positives": 0},
-        {"layer_weights": (1.0, 1.0, 1.0)},
-        {"layer_weights": (1.0, 1.0, -1.0, 1.0)},
-        {"normalize": "no"},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))}.*"):
-        Contextrast([4, 4, 4, 4], CLASSES, **options)
-
-
 SYNCHRONISED = [
     {"ties": "percentile"},
     {"keep": 1.0, "detach_anchors": True},

@@ -186,21 +186,3 @@ def test_hrnet_w48_adds_the_published_number_of_parameters():
     assert sum(p.numel() for p in method.fusions.parameters()) == 1_578_240
     static = ContextrastPP([48, 96, 192, 384], 19, fusion="static")
     assert sum(p.numel() for p in static.parameters()) == 382_624
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"fusion": "sum"},
-        {"stored": "class_prioritised"},
-        {"memory_size": 0},
-        {"detach_anchors": True},
-        {"low_weight": 0.3},
-        {"temperature": 0},
-        {"dim": 12, "fusion": "multi_head_self_attention"},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*"):
-        ContextrastPP([4, 4], CLASSES, **options)

@@ -1,6 +1,8 @@
 import torch
+import torch.nn.functional as F
 
 from methods.heads import norm_relu_head, relu_norm_head
+from methods.pixel_contrast import PixelContrast
 
 
 def batch_norm(x):
@@ -24,3 +26,13 @@ def test_heads_do_not_normalise_their_output():
     torch.manual_seed(0)
     lengths = relu_norm_head(3, 7)(torch.randn(2, 3, 4, 5)).norm(dim=1)
     assert lengths.std() > 0.01
+
+
+def test_a_projection_takes_the_maps_upsampled_to_the_finest_and_concatenated():
+    torch.manual_seed(0)
+    features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6), torch.randn(2, 2, 2, 3)]
+    for layers, size in ((None, (8, 12)), ([1, -1], (4, 6)), ([2], (2, 3))):
+        method = PixelContrast([3, 5, 2], 4, dim=7, layers=layers)
+        used = features if layers is None else [features[i] for i in layers]
+        fused = torch.cat([F.interpolate(f, size, mode="bilinear", align_corners=True) for f in used], 1)
+        torch.testing.assert_close(method.embed(features), [method.head(fused)])

@@ -225,24 +225,3 @@ def test_maps_keep_their_grids():
     features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6)]
     method = MultiscaleContrast([3, 5], 4, dim=7)
     assert [z.shape for z in method.embed(features)] == [(2, 7, 8, 12), (2, 7, 4, 6)]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"variant": "released"},
-        {"temperature": 0},
-        {"weight": -0.1},
-        {"dim": 0},
-        {"samples": 0},
-        {"max_views": 2.5},
-        {"min_pixels": 0},
-        {"cross_scale": "yes"},
-        {"scale_weights": (1.0,)},
-        {"scale_weights": (1.0, -1.0)},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))}.*"):
-        MultiscaleContrast([3, 5], 4, **options)

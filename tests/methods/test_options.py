@@ -2,8 +2,10 @@ import dataclasses
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
+from harness.experiment import discovery
 from methods.contextrast import Contextrast
 from methods.contextrast_pp import ContextrastPP
 from methods.options import BaseOptions
@@ -94,3 +96,34 @@ def test_options_that_a_network_does_not_allow_are_named_when_its_method_is_buil
 def test_a_subclass_takes_its_base_classs_options_and_former_names():
     assert dataclasses.asdict(ContextrastPP.Options()).items() >= dataclasses.asdict(Contextrast.Options()).items()
     assert ContextrastPP.Options.former_names.items() >= Contextrast.Options.former_names.items()
+
+
+WRONG = """
+car: {variant: code, dim: 0, intra_weight: -1, centre_to_centre_weight: no, centre_to_pixel_weight: -1,
+      centre_margin: -0.5, pixel_margin: null, sync_means: 1, layers: []}
+contextrast: {temperature: warm, weight: -1, dim: 1.5, low_weight: 1.2, keep: 0, negatives: hardest, ties: first,
+              max_positives: 0, layer_weights: [1], normalize: sometimes}
+contextrast_pp: {fusion: sum, stored: class_prioritised, memory_size: 0, detach_anchors: true, low_weight: 0.3}
+multiscale_contrast: {variant: released, temperature: 0, weight: -0.1, dim: 0, samples: 0, max_views: 2.5,
+                      min_pixels: 0, cross_scale: sometimes, scale_weights: [1]}
+pixel_contrast: {temperature: 0, weight: -0.1, dim: 0, anchors_per_image: 0, max_views: 2.5, min_pixels: -1,
+                 layers: [2], variant: released, memory: sometimes, semi_hard: 1.1, pixel_memory_size: 0,
+                 region_memory_size: 0, pixels_enqueued: 0, drawn_positives: 0, drawn_negatives: 1.5, gather_memory: 1}
+pixel_contrast_synthetic: {memory: false, variant: official, hardest: 0, pair_mixes: 1.5, anchor_mixes: 0,
+                           anchor_share: 0.6, semi_hard: 2}
+pne: {variant: code, dim: 0, temperature: 0, weight: -1, size: 0, max_pixels: 0, layers: [2]}
+region_contrast: {temperature: 0, weight: -0.1, dim: 0, memory_size: 0, centres: all, gather_memory: maybe, layers: [7]}
+"""
+TOGETHER = [
+    ("contextrast_pp", {"dim": 12, "fusion": "multi_head_self_attention"}),
+    ("pixel_contrast", {"variant": "official", "memory": True}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {key: value}) for name, wrong in yaml.safe_load(WRONG).items() for key, value in wrong.items()] + TOGETHER,
+)
+def test_a_method_names_the_option_that_is_wrong(name, options):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} (is|has) "):
+        discovery.load(name)([3, 5], 4, **options)

@@ -67,20 +67,6 @@ def test_with_a_memory_eight_images_give_the_papers_fifty_anchors_a_class():
     assert 50 <= method.diagnostics["anchors"] / 2 < 50 + 8  # no image gives a part of a pixel
 
 
-def test_maps_are_upsampled_to_the_finest_and_concatenated():
-    torch.manual_seed(0)
-    features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6), torch.randn(2, 2, 2, 3)]
-    method = PixelContrast([3, 5, 2], 4, dim=7)
-    fused = torch.cat([F.interpolate(f, (8, 12), mode="bilinear", align_corners=True) for f in features], 1)
-    (embedding,) = method.embed(features)
-    torch.testing.assert_close(embedding, method.head(fused))
-    assert embedding.shape == (2, 7, 8, 12)
-
-    last = PixelContrast([3, 5, 2], 4, dim=7, layers=[-1])
-    assert last.embed(features)[0].shape == (2, 7, 2, 3)
-    assert last.head[0].in_channels == 2
-
-
 def test_diagnostics_describe_what_the_anchors_are_contrasted_with():
     z = torch.tensor([[1.0, 0.0], [0.0, 3.0], [0.6, 0.8], [1.0, 0.0]]).T.reshape(1, 2, 1, 4)
     method = PixelContrast([4], 3, dim=2)
@@ -270,34 +256,3 @@ def test_keys_are_drawn_from_the_hardest_share_each_equally_often():
     assert times[1].tolist() == [0, 0, 400, 0, 0, 0]
     assert times[0][[0, 1, 2]].tolist() == [0, 0, 0]
     assert 220 <= times[0].where(times[0] > 0, 300).min() <= times[0].max() <= 313  # 267 expected, deviation 9.4
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"temperature": 0},
-        {"weight": -0.1},
-        {"dim": 0},
-        {"anchors_per_image": 0},
-        {"max_views": 2.5},
-        {"min_pixels": -1},
-        {"layers": []},
-        {"layers": [2]},
-        {"layers": ["last"]},
-        {"variant": "released"},
-        {"variant": "official", "memory": True},
-        {"memory": "yes"},
-        {"semi_hard": 0},
-        {"semi_hard": 1.1},
-        {"pixel_memory_size": 0},
-        {"region_memory_size": 0},
-        {"pixels_enqueued": 0},
-        {"drawn_positives": 0},
-        {"drawn_negatives": 1.5},
-        {"gather_memory": 1},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=rf"^{next(iter(options))}(\[0\])? is .*"):
-        PixelContrast([3, 5], 4, **options)

@@ -167,22 +167,3 @@ def test_no_tensor_of_mixtures_is_above_the_limit(monkeypatch):
         method.loss([z], logits, labels, 1)
     anchors = method.diagnostics["anchors"].item()
     assert observer.elements <= anchors * (66 + 100 + 64)  # what is drawn, and no vectors of it
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"memory": False},
-        {"variant": "official"},
-        {"hardest": 0},
-        {"pair_mixes": 1.5},
-        {"anchor_mixes": 0},
-        {"anchor_share": 0.6},
-        {"anchor_share": 0},
-        {"semi_hard": 2},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*"):
-        PixelContrastSynthetic([3, 5], 4, **options)

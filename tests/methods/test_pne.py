@@ -174,27 +174,3 @@ def test_diagnostics_describe_the_confusions():
     expected["chance/pne"] = 1.3 * math.log(2) * 3 / 200  # w_p is 1
     assert found == pytest.approx(expected, abs=1e-6)
     assert loss.item() == pytest.approx(1.3 * math.log(1 + 1 / math.e) * 3 / 200, rel=1e-5)
-
-
-def test_embedding_is_a_projection_of_the_upsampled_maps():
-    features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6)]
-    assert PNE([3, 5], 4, dim=7).embed(features)[0].shape == (2, 7, 8, 12)
-    assert PNE([3, 5], 4, dim=7, layers=[-1]).embed(features)[0].shape == (2, 7, 4, 6)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"variant": "code"},
-        {"dim": 0},
-        {"temperature": 0},
-        {"weight": -1.0},
-        {"size": 0},
-        {"max_pixels": 0},
-        {"layers": [2]},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*"):
-        PNE([3, 5], 4, **options)

@@ -106,29 +106,3 @@ def test_diagnostics_describe_what_the_centres_are_contrasted_with():
         "chance/region_contrast": pytest.approx(0.1 * math.log(3)),
         "queue_fill": [0.75, 0.75, 0],
     }
-
-
-def test_maps_are_upsampled_to_the_finest_and_concatenated():
-    torch.manual_seed(0)
-    features = [torch.randn(2, 3, 8, 12), torch.randn(2, 5, 4, 6)]
-    method = RegionContrast([3, 5], 4, dim=7)
-    fused = torch.cat([F.interpolate(f, (8, 12), mode="bilinear", align_corners=True) for f in features], 1)
-    torch.testing.assert_close(method.embed(features), [method.head(fused)])
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"temperature": 0},
-        {"weight": -0.1},
-        {"dim": 0},
-        {"memory_size": 0},
-        {"centres": "all"},
-        {"gather_memory": "no"},
-        {"layers": [7]},
-    ],
-    ids=str,
-)
-def test_a_wrong_option_is_named_in_a_value_error(options):
-    with pytest.raises(ValueError, match=f"^{next(iter(options))} is .*"):
-        RegionContrast([3, 5], 4, **options)
