@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+from observer import Observer
 
 from methods.info_nce import masked_logsumexp, supervised_info_nce
 
@@ -165,20 +165,6 @@ def test_blocks_of_anchors_give_the_same_loss_and_gradient(max_entries, exclude_
         torch.testing.assert_close(blocks, whole, rtol=1e-12, atol=1e-14)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the most elements of any tensor that an operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        found = result if isinstance(result, (tuple, list)) else [result]
-        self.elements = max([self.elements, *(x.numel() for x in found if isinstance(x, torch.Tensor))])
-        return result
-
-
 def test_memory_is_bounded_by_the_blocks_and_nothing_of_them_is_held_for_the_backward_pass():
     anchors = torch.randn(400, 4, requires_grad=True)
     labels = torch.arange(400) % 5
@@ -186,7 +172,7 @@ def test_memory_is_bounded_by_the_blocks_and_nothing_of_them_is_held_for_the_bac
     for max_entries in (None, 8000):
         held = []
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, h=held: h.append(t.numel()) or t, lambda t: t)
-        with LargestTensor() as tensors, hooks:
+        with Observer() as tensors, hooks:
             supervised_info_nce(anchors, labels, anchors, labels, 5, 0.1, exclude_self=True, max_entries=max_entries)
         largest.append(tensors.elements)
         assert sum(held) == 2 * 400 * 4  # the gradients

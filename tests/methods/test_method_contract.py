@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from observer import Observer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -225,27 +226,15 @@ def test_method_knows_its_classes_and_ignore_index(name):
     check_terms(method, method(maps, logits, labels, 0), maps, logits)
 
 
-class Operations(TorchDispatchMode):
-    """Counts the tensor operations that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.number += 1
-        return function(*args, **(kwargs or {}))
-
-
 def operations(name, batch, present, num_classes=24):
     """Operations of one loss over vertical stripes of `present` classes, all misclassified."""
     labels = (torch.arange(96) // 4 % present).expand(batch, 64, 96)
     method = build(name, num_classes)
     embeddings = [z.detach() for z in method.embed(features(batch, 64, 96))]
     logits = 100.0 * torch.nn.functional.one_hot((labels[:, ::4, ::4] + 1) % present, num_classes).movedim(-1, 1)
-    with Operations() as counted:
+    with Observer() as counted:
         method.loss(embeddings, logits, labels, 0)
-    return counted.number
+    return counted.operations
 
 
 @pytest.mark.parametrize("name", METHODS)

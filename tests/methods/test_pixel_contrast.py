@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from memory_rows import rows
-from torch.utils._python_dispatch import TorchDispatchMode
+from observer import Observer
 
 from methods import pixel_contrast
 from methods.pixel_contrast import PixelContrast, draw_some, hardest
@@ -215,20 +215,6 @@ def test_a_memory_draws_as_many_keys_as_it_is_told():
     assert -1 <= found["positive_similarity"] < found["negative_similarity"] <= 1
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor made."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for each in result if isinstance(result, tuple | list) else [result]:
-            self.elements = max(self.elements, each.numel() if isinstance(each, torch.Tensor) else 0)
-        return result
-
-
 @pytest.mark.parametrize("grow", [1, 4])
 def test_no_tensor_grows_with_anchors_times_memory(grow, monkeypatch):
     monkeypatch.setattr(pixel_contrast, "MAX_SCORES", 4096)
@@ -237,7 +223,7 @@ def test_no_tensor_grows_with_anchors_times_memory(grow, monkeypatch):
     labels = (torch.arange(40) // 10).expand(2, 40, 40)
     z, logits = torch.randn(2, 8, 40, 40, requires_grad=True), torch.randn(2, 4, 40, 40)
     for iteration in range(2):
-        with LargestTensor() as largest:
+        with Observer() as largest:
             method.loss([z], logits, labels, iteration)["pixel_contrast"].backward()
     assert method.diagnostics["anchors"] * len(stored(method)[1]) > 50 * 4096
     assert largest.elements <= 2 * 8 * 40 * 40  # the embedding itself

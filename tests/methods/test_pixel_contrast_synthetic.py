@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from memory_rows import rows
-from torch.utils._python_dispatch import TorchDispatchMode
+from observer import Observer
 
 from methods import pixel_contrast
 from methods.pixel_contrast import PixelContrast
@@ -128,20 +128,6 @@ def test_opposite_negatives_give_finite_mixtures(monkeypatch):
     loss = method.loss([z], torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long), 0)["pixel_contrast"]
     loss.backward()
     assert loss.isfinite() and z.grad.isfinite().all()
-
-
-class Observer(TorchDispatchMode):
-    """Counts the tensor operations and notes the elements of the largest tensor made."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations = self.elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.operations += 1
-        self.elements = max(self.elements, result.numel() if isinstance(result, torch.Tensor) else 0)
-        return result
 
 
 def observed(batch, present):
