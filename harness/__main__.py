@@ -1,28 +1,26 @@
-"""`python -m harness`. If the Python that runs it lacks a package, one sentence says what to do."""
+"""`python -m harness` and `contextrast-bench`. A missing package ends with one sentence that says what to install."""
 
 import sys
-from pathlib import Path
-
-CHECKOUT = Path(__file__).parents[1]
 
 
 def run() -> int:
-    """The command line's exit status; 2 with a sentence for a package that this Python does not have."""
+    """The exit status of the command line; 2 if this Python lacks a package."""
     try:
-        from harness.cli import main  # brings in the first packages, a verb the others
+        from harness.cli import main  # imports the first packages; each verb imports the others
         from harness.runs import supervise
 
         supervise.enabled = True
         return main()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "harness", "methods"):  # a fault of the project or of a method's file: where says the stack
+        if package in ("", "harness", "methods"):  # a bug here or in a method's file: show the stack
             raise
-        if (CHECKOUT / "Makefile").exists():
-            mend = "run `make .venv/ready`, then use .venv/bin/python or activate it with `. .venv/bin/activate`"
-        else:  # installed by pip, perhaps without the extra that this verb needs
-            mend = 'install the project with all it needs: `pip install "CHECKOUT[train,report,snakemake]"`'
-        print(f"error: {sys.executable} has no package {package}: {mend}", file=sys.stderr)
+        from harness.compute.shipped import HARNESS
+
+        todo = 'run `pip install ".[train,report]"` in your clone of contextrast-bench'
+        if (HARNESS.parent / "Makefile").is_file():
+            todo = "run `make .venv/ready` and use .venv/bin/python, or activate it with `. .venv/bin/activate`"
+        print(f"error: {sys.executable} has no package {package}: {todo}", file=sys.stderr)
         return 2
 
 

@@ -25,11 +25,11 @@ def main() -> int:
     except UserError as error:
         return _say(error, 2)
     except TyperException as error:  # an unknown verb or option, a missing value
-        return _say(error.format_message(), 2)
+        return _say(error.format_message(), 2) if error.format_message() else 2  # without a verb the help says it all
     except RunFailed as error:
         return _say(error, 1)
     except (typer.Abort, KeyboardInterrupt):
-        return _say("interrupted; the same command continues where it was", INTERRUPTED)
+        return _say("interrupted: type the same command again to continue", INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written
         place = f" {error.filename}" if error.filename else ""
         return _say(f"the system refused{place}: {error.strerror or error}", 2)

@@ -1,15 +1,20 @@
-"""The verb that runs experiments within a time."""
+"""The verb that runs experiments, with or without a time limit."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, SetOption, app, experiment_path
 from harness.cli.verbs import verb
 from harness.errors import RunFailed
+
+if TYPE_CHECKING:
+    from harness.runs.budget import Piece
 
 
 @verb(app, "run")
@@ -21,30 +26,32 @@ def run(
         ),
     ],
     budget: Annotated[
-        str | None, typer.Option("--budget", metavar="TIME", help="Such as 8m or 1h30m; default: until all is done.")
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="For example 8m or 1h30m; default: until all is done."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Runs at a time; default: by cores and the GPU's memory.")
+        int | None, typer.Option("--jobs", min=1, help="Runs at a time; default: from cores and GPU memory.")
     ] = None,
     arm: Annotated[list[str], typer.Option("--arm", help="Only these arms, in this order; repeatable.")] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     complete: Annotated[
-        bool, typer.Option("--complete", help="Start only what ends in time: for a machine whose disk goes with it.")
+        bool,
+        typer.Option("--complete", help="Start only runs that can finish in time, for a machine whose disk you lose."),
     ] = False,
-    mps: Annotated[bool, typer.Option("--mps", help="Share the GPU by NVIDIA's multi-process service.")] = False,
+    mps: Annotated[bool, typer.Option("--mps", help="Share the GPU with NVIDIA's multi-process service.")] = False,
     device: DeviceOption = "auto",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of torch, each run.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Torch threads per run.")] = 1,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=0, help="Processes that read and augment, each run; default as train."),
+        typer.Option("--workers", min=0, help="Data loading processes per run; default as for train."),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="As of train: no samples made on the GPU, no CUDA graph.")
+        bool, typer.Option("--plain", help="As for train: augment on the CPU, no CUDA graph; slower.")
     ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
-    dry: Annotated[bool, typer.Option("--dry", help="Only say what is left and how long that takes.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Only print what is left and how long it takes.")] = False,
 ) -> None:
-    """Train and evaluate the missing runs of experiments within a time, several at a time; again: what is left."""
+    """Train and evaluate the missing runs of experiments, several at a time. Type it again to continue."""
     from harness.compute import devices
     from harness.experiment.schema import Experiment
     from harness.reporting.summary import summary
@@ -60,6 +67,7 @@ def run(
         work.train += ["--workers", str(workers)] if workers is not None else []
         work.train += ["--plain"] if plain else []
         if not dry and work.left():
+            _require_packages(work.left())
             if gpus:
                 work.environment[devices.SHARE] = str(-(-work.jobs // gpus))
             if mps:
@@ -67,10 +75,21 @@ def run(
             work.work()
     print(work.describe(), file=sys.stderr)
     if not dry:
-        for path in experiments:
+        for path in dict.fromkeys(experiments):
             experiment = Experiment.load(path, overrides)
             typer.echo("\n" + summary(experiment, path, results, overrides))
     if work.crashed:
-        raise RunFailed(f"the logs in {results / 'logs'} say why: {', '.join(work.crashed)}")
+        raise RunFailed(f"broke off: {', '.join(work.crashed)}; their logs are in {results / 'logs'}")
     if work.asked:
         raise SystemExit(128 + work.asked)
+
+
+def _require_packages(found: "Sequence[Piece]") -> None:
+    """Raises ModuleNotFoundError if a package that training imports late is missing, before anything starts."""
+    from harness.models import DETECTRON2, MMSEGMENTATION, load_spec
+
+    of_source = {MMSEGMENTATION: "mmseg", DETECTRON2: "detectron2"}
+    sources = {load_spec(model).source for model in {piece.run.model for piece in found}}
+    for package in sorted({"safetensors"} | {of_source[source] for source in sources & of_source.keys()}):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)

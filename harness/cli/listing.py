@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli.tables import print_table
+from harness.compute.shipped import program
 from harness.experiment import discovery
 from harness.experiment.option_docs import documented
 
@@ -34,7 +35,7 @@ def methods() -> Listing:
     about = {name: discovery.about(name) for name in discovery.names()}
     facts = {name: {**each._asdict(), "options": discovery.options(name)} for name, each in about.items()}
     rows = [(name, each.title, each.venue, each.year or "", each.idea) for name, each in about.items()]
-    after = "Options, paper and link of one: python -m harness list methods contextrast"
+    after = f"Options, paper and link of one: {program()} list methods contextrast"
     return Listing(facts, ("name", "method", "venue", "year", "idea"), rows, after=after)
 
 

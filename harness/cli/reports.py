@@ -20,6 +20,7 @@ from harness.cli.common import (
     experiment_path,
 )
 from harness.cli.verbs import verb
+from harness.compute.shipped import program, run_command
 from harness.errors import RunFailed, UserError, unknown
 
 
@@ -76,7 +77,7 @@ def score(
         typer.echo(f"written: {found['record']}")
     if run and not hidden:
         place = "" if results == DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
-        typer.echo(f"in the tables of: python -m harness report --config {config}{place}")
+        typer.echo(f"next: {program()} report --config {config}{place}    shows it in the tables")
 
 
 @verb(app, "report")
@@ -101,7 +102,7 @@ def report(
     asked, experiment = experiment, with_external_arms(experiment, results)
     if not any(run.folder(results).is_dir() for run in experiment.runs()):
         where = f"{results / 'runs' / experiment.name} holds no run of {config}"
-        todo = f"`make run EXPERIMENT={config}` makes them, --results names another folder"
+        todo = f"`{run_command(config)}` makes them, --results names another folder"
         print(f"warning: {where}, so every table is empty: {todo}", file=sys.stderr)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     measured = None
@@ -132,6 +133,10 @@ def report(
     elif not made_from.is_current(asked, results):
         made_from.forget(asked, results)
     typer.echo(f"written: {results / 'reports' / experiment.name}")
+    if part == "all":
+        from harness.reporting.summary import summary as of_experiment
+
+        typer.echo("\n" + of_experiment(asked, config, results, overrides))
 
 
 @verb(app, "site")
@@ -208,9 +213,9 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
     from harness.experiment.new_method import write_new_method
 
     method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
+    method = method.relative_to(Path.cwd()) if method.is_relative_to(Path.cwd()) else method
     typer.echo(f"written: {method} and {experiment}")
-    run = f"make run EXPERIMENT={experiment}" if Path("Makefile").exists() else f"contextrast-bench run {experiment}"
-    typer.echo(f"compare it with Contextrast: {run}")
+    typer.echo(f"next: {run_command(experiment)}    compares it with cross entropy and Contextrast")
 
 
 @verb(app, "init")

@@ -1,6 +1,7 @@
 """The verbs about single runs and networks."""
 
 import json
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.cli.common import (
     percent,
 )
 from harness.cli.verbs import verb
+from harness.compute.shipped import program
 from harness.compute.torchrun import is_main, number
 from harness.config import read_size
 from harness.errors import RunFailed, UserError, unknown
@@ -117,6 +119,8 @@ def train(
         if evaluate_too:
             record = _evaluated(experiment, run, results, threads, device, keep_going) or record
     finish(record, folder, keep_going)
+    if is_main() and not keep_going and not evaluate_too:
+        print(f"written: {folder}\nnext: {program()} evaluate {shlex.quote(str(folder))}", file=sys.stderr)
 
 
 def _evaluated(
@@ -189,6 +193,7 @@ def evaluate(
         return
     assert folder is not None
     from harness.evaluation.evaluate import evaluate as evaluate_run
+    from harness.runs.record import RECORD
 
     options: dict[str, Any] = {"root": root, "protocols": protocol, "absent": absent}
     record = evaluate_run(folder, machine, **options, keep_going=keep_going)
@@ -198,6 +203,10 @@ def evaluate(
         for name in record.scores:
             print(f"{folder} {name}: mIoU {percent(record.score(name))}", file=sys.stderr)
     finish(record, folder, keep_going)
+    if is_main() and not keep_going:
+        print(f"written: {folder / RECORD}", file=sys.stderr)
+        if (config := DEFAULT_CONFIG.parent / f"{record.key.experiment}.yaml").is_file():
+            print(f"next: {program()} report --config {config}", file=sys.stderr)
 
 
 def _known_answers(

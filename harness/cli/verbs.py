@@ -6,8 +6,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from harness.compute.shipped import program
 from harness.errors import UserError
 
+# As it is called, without the path of a Python: the examples are to be read.
+PROGRAM = "contextrast-bench" if program() == "contextrast-bench" else "python -m harness"
 RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
 VERBS: dict[str, dict[str, list[str]]] = {
     "Run": {
@@ -75,5 +78,5 @@ class Ordered(TyperGroup):
 def verb(app: typer.Typer, name: str) -> Callable[..., Any]:
     """Registers a function as the verb `name`, in its panel and with its examples."""
     ((panel, examples),) = [(panel, verbs[name]) for panel, verbs in VERBS.items() if name in verbs]
-    shown = "\n\n".join(f"python -m harness {example}" for example in examples)
+    shown = "\n\n".join(f"{PROGRAM} {example}" for example in examples)
     return app.command(name, cls=Verb, rich_help_panel=panel, epilog=f"Examples:\n\n{shown}")

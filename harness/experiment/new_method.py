@@ -7,11 +7,12 @@ from pathlib import Path
 import yaml
 
 from harness.compute import atomic
+from harness.compute.shipped import run_command
 from harness.errors import UserError
 from harness.experiment import discovery
 
 EXPERIMENT = """# {name} beside cross entropy and Contextrast, in the setting of config/quick.yaml.
-#   make run EXPERIMENT=config/try_{name}.yaml
+#   {command}
 """
 
 
@@ -33,5 +34,8 @@ def write_new_method(name: str, config_folder: Path, settings_of: Path) -> tuple
     words = name.replace("_", " ").capitalize()
     text = text.replace("Template:", f"{words}:").replace('"Template"', f'"{words}"').replace("Template", class_name)
     atomic.write_text(method, text.replace(discovery.TEMPLATE, name))
-    atomic.write_text(experiment, EXPERIMENT.format(name=name) + yaml.safe_dump(settings, sort_keys=False))
+    atomic.write_text(
+        experiment,
+        EXPERIMENT.format(name=name, command=run_command(experiment)) + yaml.safe_dump(settings, sort_keys=False),
+    )
     return method, experiment

@@ -1,12 +1,12 @@
-"""The last screen of `make run`: what came out, where the page is, what to type next. Imports nothing heavy."""
+"""The last screen of `make run`, `run` and `report`: scores, the page, what to type next. Never imports torch."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from harness import datasets
+from harness.compute.shipped import program
 from harness.experiment.schema import Experiment
 from harness.reporting.names import arm_name
 from harness.runs.health import Mark, health_of, marks_of
@@ -76,7 +76,7 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _next(experiment: Experiment, config: Path, results: Path, overrides: Sequence[str]) -> list[str]:
-    harness = _called_as()
+    harness = program()
     given = f" --config {shlex.quote(str(config))}"
     given += "".join(f" --set {shlex.quote(each)}" for each in overrides)
     elsewhere = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
@@ -90,14 +90,6 @@ def _next(experiment: Experiment, config: Path, results: Path, overrides: Sequen
             f"      {harness} list datasets    says which real data are found here, and how to name a place",
         ]
     return [f"next  {harness} report{given}{elsewhere}    writes the tables, figures and page"]
-
-
-def _called_as() -> str:
-    """How this command line is called here: by the installed script, or by a Python of this folder or another."""
-    if Path(sys.argv[0]).name == "contextrast-bench":
-        return "contextrast-bench"
-    python = Path(sys.executable)
-    return f"{python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python} -m harness"
 
 
 def _short(text: str) -> str:

@@ -39,6 +39,7 @@ UNITS = {"h": 3600, "m": 60, "s": 1}
 START_SECONDS = 15.0  # of a process until it trains, and the least that one is started for
 GRACE = 20.0  # seconds at the end in which runs save a checkpoint; of a short budget a fifth
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_BETWEEN_LINES = 60.0
 STEPS_OF_A_PACE = 20  # before so many the warm-up is most of it
 MPS = "nvidia-cuda-mps-control"
 MPS_SECONDS = 10.0  # in which it answers, or it does not work here
@@ -88,7 +89,7 @@ class Budget:
     asked: int = 0  # the signal that asked for the end
 
     def __post_init__(self) -> None:
-        self.begun = time.monotonic()
+        self.begun = self._told = time.monotonic()
         self.running: dict[Piece, subprocess.Popen[bytes]] = {}
         self.crashed: list[str] = []
         self._tried: set[Piece] = set()
@@ -113,6 +114,7 @@ class Budget:
                 if self._over():
                     self._end()
                     return
+                self._tell()
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def left(self) -> list[Piece]:
@@ -146,7 +148,7 @@ class Budget:
         while len(self.running) < self.jobs and not self._over() and (piece := self._next()) is not None:
             self._tried.add(piece)
             self.running[piece] = self._start(piece)
-            self._say(f"started {piece.name}, {len(self.running)} at a time")
+            self._say(f"started {piece.name}, {len(self.running)} running")
 
     def _next(self) -> Piece | None:
         """The first that can end in time, else the first that reaches a checkpoint; of unknown ones it is assumed.
@@ -167,12 +169,17 @@ class Budget:
 
     def _start(self, piece: Piece) -> "subprocess.Popen[bytes]":
         run = piece.run
-        log = self.results / "logs" / run.experiment / "run" / f"{run.dataset}-{run.model}-{run.arm}-seed{run.seed}.log"
+        log = self._log(piece)
         key = ("--dataset", run.dataset, "--model", run.model, "--arm", run.arm, "--seed", str(run.seed))
         command = ("train", *piece.told, *key, "--results", str(self.results), "--evaluate", "--keep-going")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             return self._harness((*command, *self.train), stdout=file, stderr=file)
+
+    def _log(self, piece: Piece) -> Path:
+        run = piece.run
+        folder = self.results / "logs" / run.experiment / "run"
+        return folder / f"{run.dataset}-{run.model}-{run.arm}-seed{run.seed}.log"
 
     def _harness(self, arguments: Sequence[str], **streams: Any) -> "subprocess.Popen[bytes]":
         # In a session of its own: Ctrl-C comes here alone, and asks for checkpoints as SIGTERM does.
@@ -215,7 +222,19 @@ class Budget:
             self._evaluations[piece.run.dataset, piece.run.model] = seconds
         if code not in (0, 128 + signal.SIGTERM, -signal.SIGTERM, -ASK) and not self._over():
             self.crashed.append(f"{piece.name} (exit status {code})")
+            last = self._log(piece).read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+            status = "; ".join([status, *last])
         self._say(f"ended {piece.name}: {status}")
+
+    def _tell(self) -> None:
+        """Print how far the running trainings are, once in `SECONDS_BETWEEN_LINES`."""
+        if time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
+            return
+        self._told = time.monotonic()
+        at_work = [(piece, holder(piece.run.folder(self.results))) for piece in self.running]
+        said = [f"{piece.run} {who['work']} {who['done']}/{who['total']}" for piece, who in at_work if who]
+        if said:
+            self._say(", ".join(said))
 
     def _end(self) -> None:
         """Ask all to end, and kill what does not."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from harness import datasets
@@ -223,8 +224,6 @@ def _on_the_gpu(job: Job) -> dict[str, Any]:
 
 def _export(trainer: Trainer, folder: Path) -> str:
     """Save the network without its auxiliary heads and without the method, on the main process; returns its hash."""
-    from safetensors.torch import save_file
-
     state: dict[str, Tensor] = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.inference_state().items()
     }

@@ -40,6 +40,7 @@ FAKE = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if told["--arm"] == os.environ.get("BROKEN"):
+        print("error: torn")
         sys.exit(7)
     with hold(folder, "train") as lock:
         lock.begin("train", 0, steps)
@@ -115,7 +116,7 @@ def test_all_runs_are_made_so_many_at_a_time_and_the_next_call_makes_none(config
     work.work()
     said = capsys.readouterr().err
     assert work.left() == [] and said.count("started") == said.count(": done") == 7
-    assert "2 at a time" in said and "3 at a time" not in said
+    assert "2 running" in said and "3 running" not in said
     assert work.describe() == "7 runs: 7 done; nothing is left to do"
     Budget(pieces([config]), tmp_path / "out", jobs=2).work()
     assert capsys.readouterr().err == ""
@@ -200,6 +201,7 @@ def test_a_process_that_breaks_is_named_and_the_others_go_on(config, fake, tmp_p
     assert sorted(work.crashed) == [
         f"first/scenes/hrnet_tiny/contextrast/seed{seed} (exit status 7)" for seed in (4, 7)
     ]
+    assert capsys.readouterr().err.count("not run; error: torn") == 2
     assert names(work.left()) == ["contextrast 4", "contextrast 7"]
     assert "7 runs: 5 done, 2 not run" in work.describe().replace("2 not run, 5 done", "5 done, 2 not run")
 
