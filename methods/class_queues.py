@@ -14,10 +14,14 @@ class Queues(nn.Module):
     """The last `length` vectors [d] of each of K classes, as constants without a gradient.
 
     The buffers are saved with a checkpoint: the vectors [K, length, d], of which class k holds the first filled[k], and
-    the slot pointer[k] that class k writes next, which is its oldest vector once the queue is full.
+    the slot pointer[k] that class k writes next, which is its oldest vector once the queue is full. Each
+    vector also has a purity and the number of the push it came with, [K, length].
     """
 
     vectors: Tensor
+    purity: Tensor
+    pushed: Tensor
+    pushes: Tensor
     pointer: Tensor
     filled: Tensor
 
@@ -25,18 +29,24 @@ class Queues(nn.Module):
         super().__init__()
         self.length = length
         self.register_buffer("vectors", torch.zeros(num_classes, length, dim))
+        self.register_buffer("purity", torch.zeros(num_classes, length))
+        self.register_buffer("pushed", torch.zeros(num_classes, length, dtype=torch.long))
+        self.register_buffer("pushes", torch.zeros((), dtype=torch.long))
         self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.long))
 
     @torch.no_grad()
-    def push(self, vectors: Tensor, classes: Tensor, gather: bool = False) -> None:
+    def push(self, vectors: Tensor, classes: Tensor, gather: bool = False, purity: Tensor | None = None) -> None:
         """Append vectors [N, d] of classes int64 [N] in order; in a full queue each replaces the oldest.
 
         Vectors of class K are left out. `gather` appends the vectors of all processes by rank, so that all hold the
-        same queues; every process must then take part in every call.
+        same queues; every process must then take part in every call. purity: the share [N] of the pixels behind each
+        vector that the network classified right; None: 1.
         """
+        purity = torch.ones_like(vectors[:, 0]) if purity is None else purity
         if gather:
-            vectors, classes = torch.cat(all_rows(vectors)), torch.cat(all_rows(classes))
+            vectors, classes, purity = (torch.cat(all_rows(each)) for each in (vectors, classes, purity))
+        self.pushes.add_(1)
         if len(classes) == 0:
             return
         num_classes, length = len(self.vectors), self.length
@@ -48,8 +58,14 @@ class Queues(nn.Module):
         # To keep the shapes fixed, a row that is left out repeats the write of the first row that is kept. If there is
         # none, it writes what is already there.
         source = torch.where(last, every, last.long().argmax())
-        place, memory = place[source], self.vectors.flatten(0, 1)
-        memory[place] = torch.where(last[source][:, None], vectors[source].to(memory.dtype), memory[place])
+        place, last = place[source], last[source]
+        for buffer, values in (
+            (self.vectors, vectors),
+            (self.purity, purity),
+            (self.pushed, self.pushes.expand(len(vectors))),
+        ):
+            memory, kept = buffer.flatten(0, 1), last[:, None] if buffer.dim() > 2 else last
+            memory[place] = torch.where(kept, values[source].to(memory.dtype), memory[place])
         numbers = (classes[:, None] == torch.arange(num_classes, device=classes.device)).sum(0)
         self.pointer.add_(numbers).remainder_(length)
         self.filled.add_(numbers).clamp_(max=length)
@@ -61,6 +77,10 @@ class Queues(nn.Module):
         """
         number = rows_for(self.filled.max().clamp(min=1), self.length)
         return self.vectors[:, :number], torch.arange(number, device=self.filled.device) < self.filled[:, None]
+
+    def ages(self) -> Tensor:
+        """How many pushes ago each vector came, int64 [K, length]: 1 for those of the last push."""
+        return self.pushes - self.pushed + 1
 
     def fill(self) -> Tensor:
         """The filled share of each queue, [K]."""

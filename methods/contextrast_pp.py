@@ -108,8 +108,9 @@ class ContextrastPP(Contextrast):
         current, contrasted = torch.cat(list(anchors)), self.contrasted(torch.stack(list(anchors))).flatten()
         memory = self.memory.vectors.flatten(0, 1).to(current.dtype, copy=True)  # [K memory_size, d], as it is now
         classes = torch.arange(self.num_classes, device=current.device)
+        drawn, ages = self.drawn(), self.memory.ages()
         own, stored = classes.repeat(len(anchors)), classes.repeat_interleave(self.memory.length)
-        same, pairs = own[:, None] == stored, contrasted[:, None] & self.drawn().flatten()
+        same, pairs = own[:, None] == stored, contrasted[:, None] & drawn.flatten()
         scores = current @ memory.T / self.options.temperature  # a.a'/t, [I K, K memory_size]
         contrast = Contrast(scores, pairs & same, scores, pairs & ~same)
         loss = masked_info_nce(contrast)
@@ -117,6 +118,7 @@ class ContextrastPP(Contextrast):
 
         if self.observing:
             found = drawn_diagnostics(contrast, self.options.temperature, contrasted.sum())
+            found["memory_age"] = (ages * drawn).sum() / drawn.sum().clamp(min=1)
             self.diagnostics |= {f"anchor_anchor/{name}": value for name, value in found.items()}
             self.diagnostics["chance/anchor_anchor"] = self.options.weight * drawn_chance(contrast)
             self.diagnostics |= {"anchor_anchor/loss": loss.detach(), "anchor_anchor/memory_fill": self.memory.fill()}

@@ -113,6 +113,7 @@ class PixelContrast(ProjectingMethod):
         self.min_pixels = (100 if official else 0) if given.min_pixels is None else given.min_pixels
         self.weight = given.weight * given.temperature / OFFICIAL_BASE_TEMPERATURE if official else given.weight
         self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
+        self.drawn: list[tuple[Tensor, Tensor]] = []  # while observing: keys of the memory [A, n], and which count
         self.regions = Queues(num_classes, given.region_memory_size if given.memory else 0, given.dim)
         self.pixels = Queues(num_classes, given.pixel_memory_size if given.memory else 0, given.dim)
 
@@ -132,7 +133,7 @@ class PixelContrast(ProjectingMethod):
             hard = (prediction != labels) & sampled
             self.diagnostics["hard_share"] = hard.sum() / sampled.sum().clamp(min=1)
         if self.options.memory:
-            self.remember(embedding.detach(), labels)
+            self.remember(embedding.detach(), labels, prediction == labels)
         return {"pixel_contrast": self.weight * loss}
 
     def most_anchors(self, images: int, size: tuple[int, int]) -> int:
@@ -170,6 +171,7 @@ class PixelContrast(ProjectingMethod):
         slots = zip(self.regions.slots(), self.pixels.slots(), strict=True)
         keys, stored = (torch.cat(parts, dim=1) for parts in slots)
         keys = keys.to(anchors.dtype)
+        self.drawn = []
         size = max(1, MAX_SCORES // self.elements_per_anchor(stored.numel()))
         blocks = [
             self.draw(block, own, keys, stored)
@@ -180,6 +182,7 @@ class PixelContrast(ProjectingMethod):
             number = (classes < self.num_classes).sum()
             self.diagnostics = drawn_diagnostics(contrast, self.options.temperature, number)
             self.diagnostics["chance/pixel_contrast"] = self.weight * drawn_chance(contrast)
+            self.diagnostics |= self.drawn_keys()
         return masked_info_nce(contrast)
 
     def elements_per_anchor(self, number: int) -> int:
@@ -196,6 +199,8 @@ class PixelContrast(ProjectingMethod):
         of_own_class = scores.gather(1, own[:, None, None].expand(-1, 1, stored.shape[1])).squeeze(1)
         far, number = hardest(-of_own_class, stored[own] & inside, self.options.semi_hard)
         far, is_positive = draw_some(far, number, self.options.drawn_positives)
+        if self.observing:
+            self.drawn.append((own[:, None] * stored.shape[1] + far, is_positive))
         other = stored & (one_hot(own, self.num_classes, torch.bool).logical_not() & inside)[:, :, None]
         near, number = hardest(scores.flatten(1), other.flatten(1), self.options.semi_hard)
         negatives, is_negative = self.negatives(anchors, keys.flatten(0, 1), scores.flatten(1), near, number)
@@ -209,14 +214,34 @@ class PixelContrast(ProjectingMethod):
         anchors [A, d], keys [M, d], scores [A, M]; near and number as from `hardest`.
         """
         near, is_near = draw_some(near, number, self.options.drawn_negatives)
+        if self.observing:
+            self.drawn.append((near, is_near))
         return scores.gather(1, near), is_near
 
+    def drawn_keys(self) -> dict[str, Tensor]:
+        """Mean age in mini-batches and mean purity of the keys that were drawn, without mixtures; 0 for none."""
+        queues = [(each, each.slots()[0].shape[1]) for each in (self.regions, self.pixels)]
+        ages = torch.cat([each.ages()[:, :number] for each, number in queues], dim=1).flatten().float()
+        purity = torch.cat([each.purity[:, :number] for each, number in queues], dim=1).flatten()
+        number = torch.stack([exists.sum() for _, exists in self.drawn]).sum().clamp(min=1)
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.stack([(values[keys] * exists).sum() for keys, exists in self.drawn]).sum() / number
+
+        found = {"memory_age": mean(ages), "memory_purity": mean(purity)}
+        self.drawn = []
+        return found
+
     @torch.no_grad()
-    def remember(self, embedding: Tensor, labels: Tensor) -> None:
-        """Store the region vector and random pixels of each (image, class) in the memory."""
-        vectors = unit(embedding)
+    def remember(self, embedding: Tensor, labels: Tensor, right: Tensor) -> None:
+        """Store the region vector and random pixels of each (image, class) in the memory.
+
+        right: bool [B, H, W], whether the network classified a pixel right: the share in a region is its purity.
+        """
+        vectors, pure = unit(embedding), right[:, None].to(embedding.dtype)
         means, classes = image_class_means(vectors, labels, self.num_classes, self.ignore_index)
-        self.regions.push(unit(means), classes, self.options.gather_memory)
+        shares, _ = image_class_means(pure, labels, self.num_classes, self.ignore_index)
+        self.regions.push(unit(means), classes, self.options.gather_memory, shares[:, 0])
         # With the labels in the place of the prediction there are no hard pixels: each pair draws among all of its own.
         number = self.options.pixels_enqueued
         budget = number * self.num_classes
@@ -225,7 +250,8 @@ class PixelContrast(ProjectingMethod):
         )
         most = len(labels) * min(budget, labels[0].numel())
         drawn = gather_pixels(vectors, labels, kept, most, self.num_classes)
-        self.pixels.push(*drawn, self.options.gather_memory)
+        shares, _ = gather_pixels(pure, labels, kept, most, self.num_classes)
+        self.pixels.push(*drawn, self.options.gather_memory, shares[:, 0])
         if self.observing:
             self.diagnostics |= {"region_queue_fill": self.regions.fill(), "pixel_queue_fill": self.pixels.fill()}
 

@@ -80,7 +80,9 @@ class RegionContrast(ProjectingMethod):
         regions = nearest(labels, size)
         if self.options.centres == "predicted":
             regions = torch.where(regions == self.ignore_index, regions, nearest(logits.argmax(1), size))
+        right = (nearest(logits.argmax(1), size) == nearest(labels, size))[:, None].to(embedding.dtype)
         means, classes = image_class_means(embedding, regions, self.num_classes, self.ignore_index)
+        shares, _ = image_class_means(right, regions, self.num_classes, self.ignore_index)
         centres = unit(means)
         slots, stored = self.memory.slots()
         stored_classes = torch.where(
@@ -93,7 +95,10 @@ class RegionContrast(ProjectingMethod):
         if self.observing:
             chance = self.options.weight * label_chance(classes, keys[1], self.num_classes)
             self.diagnostics = label_diagnostics(*contrasted) | {"chance/region_contrast": chance}
-        self.memory.push(centres, classes, self.options.gather_memory)
+            for name, values in (("age", self.memory.ages()), ("purity", self.memory.purity)):
+                values = values[:, : stored.shape[1]]
+                self.diagnostics[f"memory_{name}"] = (values * stored).sum() / stored.sum().clamp(min=1)
+        self.memory.push(centres, classes, self.options.gather_memory, shares[:, 0])
         if self.observing:
             self.diagnostics["queue_fill"] = self.memory.fill()
         return {"region_contrast": self.options.weight * loss}

@@ -23,10 +23,12 @@ def contents(queues):
 def test_each_class_keeps_the_last_vectors_pushed_under_it(length, pushes):
     queues = Queues(4, length, 2)
     expected = [deque(maxlen=length) for _ in range(4)]
-    number = 0
-    for classes in pushes:
+    number, pushed_by = 0, {}
+    for push, classes in enumerate(pushes):
         numbers = torch.arange(number, number + len(classes), dtype=torch.float)
-        queues.push(torch.stack([numbers, -numbers], dim=1), torch.tensor(classes, dtype=torch.long))
+        kinds = torch.tensor(classes, dtype=torch.long)
+        queues.push(torch.stack([numbers, -numbers], dim=1), kinds, purity=numbers / 100)
+        pushed_by |= dict.fromkeys(numbers.tolist(), push)
         for k in classes:
             if k < 4:
                 expected[k].append(float(number))
@@ -35,6 +37,10 @@ def test_each_class_keeps_the_last_vectors_pushed_under_it(length, pushes):
         assert queues.fill().tolist() == pytest.approx([len(queue) / length for queue in expected])
     vectors, _ = rows(queues)
     assert vectors[:, 1].equal(-vectors[:, 0])
+    slots, stored = queues.slots()
+    ages, purity = (values[:, : stored.shape[1]][stored] for values in (queues.ages(), queues.purity))
+    assert purity.equal(slots[stored][:, 0] / 100)
+    assert ages.tolist() == [len(pushes) - pushed_by[value] for value in slots[stored][:, 0].tolist()]
 
 
 def test_purity_is_one_before_and_after_the_queues_wrap_around():

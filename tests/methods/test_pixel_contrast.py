@@ -182,7 +182,7 @@ def test_every_pixel_of_a_class_is_stored_equally_often():
     method = PixelContrast([4], 2, dim=3, memory=True, pixels_enqueued=4, pixel_memory_size=1600)
     torch.manual_seed(0)
     for _ in range(400):
-        method.remember(units.T.reshape(1, 3, 3, 4), torch.zeros(1, 3, 4, dtype=torch.long))
+        method.remember(units.T.reshape(1, 3, 3, 4), torch.zeros(1, 3, 4, dtype=torch.long), torch.ones(1, 3, 4).bool())
     times = (rows(method.pixels)[0][:, None] - units).norm(dim=-1).lt(1e-5).sum(0)
     assert times.sum() == 1600
     assert 95 <= times.min() <= times.max() <= 171  # 133 expected, standard deviation 9.4
@@ -242,3 +242,22 @@ def test_keys_are_drawn_from_the_hardest_share_each_equally_often():
     assert times[1].tolist() == [0, 0, 400, 0, 0, 0]
     assert times[0][[0, 1, 2]].tolist() == [0, 0, 0]
     assert 220 <= times[0].where(times[0] > 0, 300).min() <= times[0].max() <= 313  # 267 expected, deviation 9.4
+
+
+@pytest.mark.parametrize(("share", "purity"), [(1.0, (0.5 + 1 + 0 + 1 + 1) / 5), (0.3, 4 / 6)])
+def test_age_and_purity_are_those_of_the_keys_drawn(share, purity):
+    """Pixels a and b of class 0 and c of class 1, of which the network takes b for class 1.
+
+    Of the hardest third each anchor draws one positive and one negative: a draws b and c, b a and c, c itself and b.
+    """
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]).T.reshape(1, 2, 1, 3)
+    method = PixelContrast([4], 2, dim=2, memory=True, semi_hard=share)
+    logits = torch.eye(2)[[0, 1, 1]].T.reshape(1, 2, 1, 3)
+    found = []
+    for iteration in range(4):
+        method.loss([z], logits, torch.tensor([[[0, 0, 1]]]), iteration)
+        found.append([method.diagnostics[f"memory_{name}"].item() for name in ("age", "purity")])
+    assert found[0] == [0, 0]  # nothing is stored yet
+    assert found[1] == pytest.approx([1, purity])
+    if share == 1:
+        assert found[3] == pytest.approx([2, purity])  # of one, two and three mini-batches ago

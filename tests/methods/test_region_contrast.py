@@ -104,5 +104,7 @@ def test_diagnostics_describe_what_the_centres_are_contrasted_with():
         "positive_similarity": pytest.approx(1.0),
         "negative_similarity": pytest.approx(0.6),
         "chance/region_contrast": pytest.approx(0.1 * math.log(3)),
+        "memory_age": 1.5,  # one mini-batch old and two
+        "memory_purity": 0.5,  # class 1 is predicted as class 0
         "queue_fill": [0.75, 0.75, 0],
     }
