@@ -41,6 +41,9 @@ class Layer(NamedTuple):
 class Contextrast(Method):
     """Pixel-anchor loss over several layers, with anchors fused with the coarsest layer's and BANE negatives.
 
+    No code was released. NOT VERIFIED, and chosen here: `temperature`, `low_weight`, `normalize`, `detach_anchors`, the
+    rule `negatives` and the form of the heads. config/ablations.yaml has an arm for each other reading but the heads'.
+
     With `sync_anchors` each process returns the loss of the whole batch; otherwise that of its own images.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.52 GiB.

@@ -32,9 +32,9 @@ class PixelContrast(ProjectingMethod):
 
     With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
     mean of a class in an image) and of pixels. A mini-batch enters it after its own loss, from the first iteration on.
-    The hardest tenth of it, `semi_hard`, is the paper's rule. On CamVid it is not learned: the loss ends above chance.
-    With all keys (`semi_hard: 1.0`, the arm memory_all_keys of config/diagnosis.yaml) it is. The released training
-    leaves the loss out for its first 5,000 of 40,000 iterations; `starts_at: 0.125` does so.
+    They come from the hardest tenth, `semi_hard`, as in the paper. On CamVid that is not learned, the loss ends above
+    chance; with all keys (`semi_hard: 1.0`) it is. The released training leaves the loss out for the first 5,000 of
+    40,000 iterations, which is `starts_at: 0.125`. config/diagnosis.yaml has both as memory_all_keys and memory_late.
 
     How the released code differs, and `variant: official` with it:
     - the loss is multiplied by temperature / 0.07;

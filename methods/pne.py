@@ -53,6 +53,12 @@ class PNE(ProjectingMethod):
     - the sets are in raster order, so a cut keeps the top of the image
     - a confusion with a class that has no pixel in the image is left out
 
+    If no pixel of the predicted class is right, the anchors stand in for the negatives: the paper does not say what
+    happens then, and this is our reading. With many classes most confusions of an early network are of that kind, and
+    "official" leaves nearly all of them out (arm pne_official of config/ablations.yaml). The factor M / (C size) makes
+    the loss fall as the network improves, even if its embeddings learn nothing: compare it with its chance level. At a
+    temperature of 1 they learned nothing in config/smoke.yaml; the arm pne_sharper has 0.1.
+
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
 

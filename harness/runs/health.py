@@ -1,8 +1,8 @@
-"""What a run's curve says of its method: did it learn what it is to learn, and what did that do to the encoder?
+"""Marks of a run, from its curve: did the method learn its objective, and did that hurt the encoder?
 
-A mark never changes a number. It stands beside the arm so that nobody takes a method that did not run as it should for
-one that does not help. Thresholds are judged over the last tenth of the logged iterations (drowning: over the last
-half), so that neither the start nor a single batch decides. Never imports torch.
+A mark never changes a number. It keeps readers from taking a method that failed to train for one that does not help.
+Thresholds are compared with means over the last tenth of the logged iterations (drowning: the last half), so that
+neither the start nor a single batch decides. Never imports torch.
 """
 
 import csv
@@ -15,10 +15,10 @@ from harness.errors import UserError
 from harness.runs.record import RECORD, Mark, Record
 
 NOT_LEARNT, COLLAPSED, DROWNS = "did not learn its objective", "collapsed", "terms drown cross entropy"
-COLLAPSED_FROM = 0.9  # mean cosine of pixels of different classes: nearly one direction for all
-# The norm of the encoder's gradient from the terms over that from cross entropy, and the cosine between the two: a
-# judgement, from CamVid, where Contextrast has a ratio of 1 to 2 and loses nothing. A loss on the metric itself may be
-# larger than cross entropy and help: it points the same way.
+COLLAPSED_FROM = 0.9  # mean cosine of pixels of different classes: nearly all in one direction
+# The norm of the encoder's gradient from the terms over that from cross entropy, and their cosine. A judgement: on
+# CamVid Contextrast has a ratio of 1 to 2 and loses nothing, and a loss on the metric itself may have a larger one and
+# help, since it points the same way.
 DROWNS_FROM, ALIGNED_FROM = 3.0, 0.5
 MEANING = {
     NOT_LEARNT: "at the end the method's terms are no lower than for embeddings that know nothing (chance level)",
@@ -27,17 +27,17 @@ MEANING = {
     DROWNS: "in the second half of training the method's gradient at the encoder's maps is more than "
     f"{DROWNS_FROM:g} times cross entropy's, and points elsewhere (cosine below {ALIGNED_FROM:g})",
 }
-OF_NETWORK = ("loss", "cross_entropy", "auxiliary")  # columns of curve.csv that are no terms of a method
-LAST_LOSS = "gradient_norm"  # before it stand losses and terms, behind it diagnostics
+OF_NETWORK = ("loss", "cross_entropy", "auxiliary")  # columns of curve.csv that are not a method's terms
+LAST_LOSS = "gradient_norm"  # losses and terms stand before it, diagnostics after it
 
 Curve = Mapping[str, Sequence[float]]  # curve.csv by column, NaN where a field is empty
 
 
 def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
-    """The marks of a run, from its curve. weight: of the method's loss, for curves from before chance was logged.
+    """The marks of a run, from its curve; a missing column gives no mark.
 
-    Those have no `chance/TERM`. With a single term and a column `negatives` the term is an InfoNCE loss with that many
-    negatives, whose chance level is weight * log(1 + negatives). Whatever a curve does not hold gives no mark.
+    weight: of the method's loss, for older curves without `chance/TERM`. If such a curve has a single term and a column
+    `negatives`, the term is taken as InfoNCE with that many negatives: its chance level is weight * log(1 + negatives).
     """
     found = []
     terms = _terms(curve)
@@ -49,8 +49,8 @@ def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
     if value is not None and chance is not None and chance > 0 and value >= chance:
         found.append(Mark(NOT_LEARNT, value, chance))
 
-    # Random pixels, and the sampled pairs: mining may leave random ones just below the threshold where all is one
-    # direction, and an older curve has the sampled pairs alone.
+    # Random pixels and the sampled pairs: after mining, random pixels may be just below the threshold although all
+    # embeddings have one direction, and older curves have only the sampled pairs.
     both = [_end(curve.get(name, ())) for name in ("positive_similarity", "negative_similarity")]
     defined = [each for each in both if each is not None]
     known = [_end(curve.get("similarity_between", ())), min(defined) if len(defined) == len(both) else None]
