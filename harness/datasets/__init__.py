@@ -1,11 +1,14 @@
 """Data sets: one YAML each, in this folder or in one of your own (docs/new-dataset.md)."""
 
+import ast
 import hashlib
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.compute.source import code_hash
 from harness.config import named_files
 from harness.datasets.dataset import Dataset, no_root
 from harness.datasets.readers import Sample
@@ -125,9 +128,12 @@ def _specs(name: str) -> tuple[Spec, ...]:
 
 
 def _generator_fingerprint(spec: Spec) -> str:
-    """Twelve hexadecimal digits that change with the settings and with the renderer's source."""
+    """Twelve hexadecimal digits that change with the settings and with the renderer's code, not with its comments."""
     settings = {**(spec.generator.model_dump() if spec.generator else {}), "splits": spec.splits}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted((FOLDER / "scenes").glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return hashlib.sha256((json.dumps(settings, sort_keys=True) + _renderer_hash()).encode()).hexdigest()[:12]
+
+
+@cache
+def _renderer_hash() -> str:
+    folder = Path(__file__).with_name("scenes")
+    return code_hash({path.stem: ast.parse(path.read_text("utf-8")) for path in sorted(folder.glob("*.py"))})

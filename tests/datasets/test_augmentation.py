@@ -19,7 +19,7 @@ PHOTOMETRIC = {"brightness_delta": 32, "contrast_range": (0.5, 1.5), "saturation
 Array = NDArray[np.uint8]
 
 
-def noise(height: int, width: int, seed: int = 0) -> tuple[Array, Array]:
+def noise(height, width, seed=0):
     """A picture of smooth colours and a label of random blocks."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height))
@@ -32,7 +32,7 @@ def noise(height: int, width: int, seed: int = 0) -> tuple[Array, Array]:
 # randomness
 
 
-def test_the_result_depends_on_the_arguments_alone() -> None:
+def test_the_result_depends_on_the_arguments_alone():
     augment, again = (Augmentation((32, 48), photometric=PHOTOMETRIC) for _ in range(2))
     image, label = noise(40, 60)
     expected = [augment(image, label, seed=(0, 7, k)) for k in range(8)]
@@ -47,7 +47,7 @@ def test_the_result_depends_on_the_arguments_alone() -> None:
         assert np.array_equal(found[1], expected[k][1])
 
 
-def test_the_global_generators_are_left_as_they_were() -> None:
+def test_the_global_generators_are_left_as_they_were():
     augment = Augmentation((32, 48), photometric=PHOTOMETRIC)
     image, label = noise(40, 60)
     np.random.seed(5)  # noqa: NPY002
@@ -62,7 +62,7 @@ def test_the_global_generators_are_left_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
-def test_the_inputs_are_not_altered() -> None:
+def test_the_inputs_are_not_altered():
     image, label = noise(40, 60)
     image.setflags(write=False)
     label.setflags(write=False)
@@ -78,7 +78,7 @@ def test_the_inputs_are_not_altered() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(height=st.integers(20, 90), width=st.integers(20, 90), seed=st.integers(0, 2**32))
-def test_image_and_label_stay_aligned(height: int, width: int, seed: int) -> None:
+def test_image_and_label_stay_aligned(height, width, seed):
     _, label = noise(height, width, seed)
     image = np.stack([label * 20 + 5, 250 - label * 20, label * 7], axis=-1)
     pad = (1, 2, 3)
@@ -94,7 +94,7 @@ def test_image_and_label_stay_aligned(height: int, width: int, seed: int) -> Non
     assert np.array_equal(found[~valid], expected[~valid])
 
 
-def test_labels_are_never_interpolated() -> None:
+def test_labels_are_never_interpolated():
     label = np.where(noise(40, 60)[1] % 2 == 0, 0, 200).astype(np.uint8)
     label[:5, :5] = 255
     image = np.zeros((40, 60, 3), np.uint8)
@@ -110,9 +110,7 @@ def test_labels_are_never_interpolated() -> None:
     most=st.sampled_from([0.01, 0.3, 0.5, 0.75, 0.9]),
     seed=st.integers(0, 99),
 )
-def test_a_crop_is_mixed_as_counting_every_class_says(
-    shape: tuple[int, int], weights: list[float], ignored: float, most: float, seed: int
-) -> None:
+def test_a_crop_is_mixed_as_counting_every_class_says(shape, weights, ignored, most, seed):
     rng = np.random.default_rng(seed)
     shares = np.array([*weights, ignored + 1e-9])
     label = rng.choice([*range(len(weights)), 255], shape, p=shares / shares.sum()).astype(np.uint8)
@@ -121,7 +119,7 @@ def test_a_crop_is_mixed_as_counting_every_class_says(
     assert augmentation._is_mixed(label, most) == expected
 
 
-def test_an_ignored_image_is_cropped_without_a_warning() -> None:
+def test_an_ignored_image_is_cropped_without_a_warning():
     image, label = noise(40, 60)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -129,7 +127,7 @@ def test_an_ignored_image_is_cropped_without_a_warning() -> None:
     assert (found[1] == 255).all()
 
 
-def test_what_lies_beyond_the_image_is_the_mean_and_ignored() -> None:
+def test_what_lies_beyond_the_image_is_the_mean_and_ignored():
     image, label = noise(10, 12)
     found, train_ids = Augmentation((20, 30), scale=(1.0, 1.0), flip=0.0, pad=(123.675, 116.28, 103.53))(
         image, label, (0,)
@@ -146,7 +144,7 @@ def test_what_lies_beyond_the_image_is_the_mean_and_ignored() -> None:
     ("crop", "cat_max_ratio", "flip"),
     [((32, 48), 0.75, 0.5), ((20, 90), 0.3, 0.9), ((90, 16), 1.0, 0.0), ((16, 16), 0.01, 0.5)],
 )
-def test_it_is_mmsegmentations_pipeline_on_bgr(crop: tuple[int, int], cat_max_ratio: float, flip: float) -> None:
+def test_it_is_mmsegmentations_pipeline_on_bgr(crop, cat_max_ratio, flip):
     """What mmsegmentation's configurations do with images that OpenCV reads, transform by transform."""
     image, label = noise(40, 60)
     label[3:9, 5:50] = 255
@@ -168,7 +166,7 @@ def test_it_is_mmsegmentations_pipeline_on_bgr(crop: tuple[int, int], cat_max_ra
         assert np.array_equal(train_ids[:height, :width], theirs["gt_seg_map"])
 
 
-def test_every_colour_is_distorted_as_mmsegmentation_does() -> None:
+def test_every_colour_is_distorted_as_mmsegmentation_does():
     levels = np.arange(0, 256, 5, dtype=np.uint8)
     bgr = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
     distort = TRANSFORMS.build({"type": "PhotoMetricDistortion", **PHOTOMETRIC})
@@ -183,6 +181,6 @@ def test_every_colour_is_distorted_as_mmsegmentation_does() -> None:
         assert np.array_equal(found[..., ::-1], distort({"img": bgr})["img"])
 
 
-def test_a_hue_delta_of_zero_is_refused() -> None:
+def test_a_hue_delta_of_zero_is_refused():
     with pytest.raises(UserError, match=r"photometric\.hue_delta must be at least 1"):
         Augmentation((8, 8), photometric={"hue_delta": 0})

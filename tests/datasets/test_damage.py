@@ -1,8 +1,6 @@
 """Damaged, turned and huge pictures, wherever they are read."""
 
 import io
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +10,6 @@ from PIL import Image
 from harness.datasets import images
 from harness.datasets.cache import shapes
 from harness.datasets.containers import Header, read_header
-from harness.datasets.dataset import Dataset
 from harness.datasets.images import orientation, read_image, read_label, read_mat_label
 from harness.datasets.jpeg_damage import HOLE, inspectors
 from harness.datasets.verify import verify
@@ -22,7 +19,7 @@ from harness.evaluation.encodings import read_picture
 SIZE = (96, 128)  # height, width
 
 
-def jpeg(**options: object):
+def jpeg(**options):
     """A JPEG of noise over a slope."""
     noise = np.random.default_rng(0).integers(0, 60, (*SIZE, 3)) + np.arange(SIZE[1])[None, :, None]
     buffer = io.BytesIO()
@@ -30,7 +27,7 @@ def jpeg(**options: object):
     return buffer.getvalue()
 
 
-def with_hole(content: bytes, share: float, length: int):
+def with_hole(content, share, length):
     start = int(share * len(content))
     return content[:start] + bytes(length) + content[start + length :]
 
@@ -39,12 +36,12 @@ def with_hole(content: bytes, share: float, length: int):
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_the_header_of_a_jpeg_is_read(progressive: bool):
+def test_the_header_of_a_jpeg_is_read(progressive):
     assert read_header(jpeg(progressive=progressive)) == Header(8, "JPEG", SIZE[1], SIZE[0])
 
 
 @pytest.mark.parametrize("behind", [1, 2000, 100_000])
-def test_bytes_behind_the_end_of_a_whole_picture_do_no_harm(tmp_path: Path, behind: int):
+def test_bytes_behind_the_end_of_a_whole_picture_do_no_harm(tmp_path, behind):
     (tmp_path / "a.jpg").write_bytes(jpeg() + bytes(behind))
     assert read_image(tmp_path / "a.jpg").shape == (*SIZE, 3)
     content = cv2.imencode(".png", np.full((4, 5), 7, np.uint8))[1].tobytes()
@@ -53,7 +50,7 @@ def test_bytes_behind_the_end_of_a_whole_picture_do_no_harm(tmp_path: Path, behi
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_a_jpeg_that_is_cut_is_cut_short_though_its_thumbnail_has_an_end(tmp_path: Path, share: float):
+def test_a_jpeg_that_is_cut_is_cut_short_though_its_thumbnail_has_an_end(tmp_path, share):
     thumbnail = b"Exif\0\0" + jpeg()[:3000] + b"\xff\xd9"
     whole = jpeg()
     content = whole[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + whole[2:]
@@ -77,7 +74,7 @@ def test_an_altered_byte_of_a_png_is_noticed_wherever_it_is():
     ("content", "words"),
     [(b"<!DOCTYPE html><html>", "web page"), (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer")],
 )
-def test_what_lies_in_place_of_a_picture_is_named(tmp_path: Path, content: bytes, words: str):
+def test_what_lies_in_place_of_a_picture_is_named(tmp_path, content, words):
     (tmp_path / "a.png").write_bytes(content)
     for read in (read_image, read_label):
         with pytest.raises(UserError, match=rf"a\.png is neither a PNG nor a JPEG but a {words}"):
@@ -88,7 +85,7 @@ def test_what_lies_in_place_of_a_picture_is_named(tmp_path: Path, content: bytes
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_hole_in_the_coded_pixels_of_a_jpeg_is_noticed(tmp_path: Path, progressive: bool):
+def test_a_hole_in_the_coded_pixels_of_a_jpeg_is_noticed(tmp_path, progressive):
     content = jpeg(progressive=progressive)
     with inspectors(1) as looking:
         (tmp_path / "a.jpg").write_bytes(content)
@@ -100,14 +97,14 @@ def test_a_hole_in_the_coded_pixels_of_a_jpeg_is_noticed(tmp_path: Path, progres
         assert looking.fault(tmp_path / "missing.jpg") == ""  # which reading it says
 
 
-def test_a_few_bytes_before_the_end_marker_are_no_damage(tmp_path: Path):
+def test_a_few_bytes_before_the_end_marker_are_no_damage(tmp_path):
     content = jpeg()
     (tmp_path / "a.jpg").write_bytes(content[:-2] + bytes(3) + content[-2:])
     with inspectors(1) as looking:
         assert looking.fault(tmp_path / "a.jpg") == ""
 
 
-def test_verify_names_a_damaged_jpeg(make_tree: Callable[..., Dataset], tmp_path: Path):
+def test_verify_names_a_damaged_jpeg(make_tree, tmp_path):
     dataset = make_tree(tmp_path / "camvid", ".jpg")
     sample = dataset.samples("test")[1]
     cv2.imwrite(str(sample.label_path), np.zeros(SIZE, np.uint8))
@@ -116,7 +113,7 @@ def test_verify_names_a_damaged_jpeg(make_tree: Callable[..., Dataset], tmp_path
         verify(dataset, tmp_path / "verify.json")
 
 
-def test_a_hole_that_decodes_without_a_word_is_a_warning(make_tree: Callable[..., Dataset], tmp_path: Path):
+def test_a_hole_that_decodes_without_a_word_is_a_warning(make_tree, tmp_path):
     dataset = make_tree(tmp_path / "camvid", ".jpg")
     sample = dataset.samples("test")[1]
     content = sample.image_path.read_bytes()  # a comment of zeros, which is no part of the pixels
@@ -129,7 +126,7 @@ def test_a_hole_that_decodes_without_a_word_is_a_warning(make_tree: Callable[...
 # orientation
 
 
-def test_orientations_are_reported_of_images_and_labels(tree: Dataset, tmp_path: Path):
+def test_orientations_are_reported_of_images_and_labels(tree, tmp_path):
     sample = tree.samples("test")[0]
     pixels = read_image(sample.image_path)
     label = read_label(sample.label_path)
@@ -145,7 +142,7 @@ def test_orientations_are_reported_of_images_and_labels(tree: Dataset, tmp_path:
     assert f"test/{sample.image_path.name} (orientation 3)" in warning
 
 
-def test_a_label_of_the_turned_photograph_is_explained(tree: Dataset, tmp_path: Path):
+def test_a_label_of_the_turned_photograph_is_explained(tree, tmp_path):
     sample = tree.samples("test")[0]
     exif = Image.Exif()
     exif[images.ORIENTATION] = 6
@@ -158,7 +155,7 @@ def test_a_label_of_the_turned_photograph_is_explained(tree: Dataset, tmp_path: 
 # size
 
 
-def test_pils_limit_does_not_hold(tmp_path: Path, tree: Dataset, monkeypatch: pytest.MonkeyPatch):
+def test_pils_limit_does_not_hold(tmp_path, tree, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     for sample in tree.samples("test"):
         Image.fromarray(read_label(sample.label_path)).convert("P").save(sample.label_path)
@@ -170,7 +167,7 @@ def test_pils_limit_does_not_hold(tmp_path: Path, tree: Dataset, monkeypatch: py
     assert read_picture(tree.samples("test")[0].label_path).shape == (10, 12)
 
 
-def test_what_opencv_cannot_decode_is_refused_by_its_header(tmp_path: Path):
+def test_what_opencv_cannot_decode_is_refused_by_its_header(tmp_path):
     content = bytearray(cv2.imencode(".png", np.zeros((4, 5), np.uint8))[1].tobytes())
     content[16:24] = (40_000).to_bytes(4, "big") * 2
     import zlib
@@ -186,7 +183,7 @@ def test_what_opencv_cannot_decode_is_refused_by_its_header(tmp_path: Path):
 
 
 @pytest.mark.parametrize("start", [b"MATLAB 7.3 MAT-file, Platform: GLNXA64", bytes(512) + images.HDF_START])
-def test_a_matlab_7_3_file_is_to_be_saved_again(tmp_path: Path, start: bytes):
+def test_a_matlab_7_3_file_is_to_be_saved_again(tmp_path, start):
     (tmp_path / "a.mat").write_bytes(start + bytes(600))
     with pytest.raises(UserError, match=r"a\.mat is a MATLAB 7\.3 file.*save it as -v7") as caught:
         read_mat_label(tmp_path / "a.mat", "S")

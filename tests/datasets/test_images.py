@@ -1,7 +1,3 @@
-from collections.abc import Callable
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +7,7 @@ from harness.datasets.images import read_color_label, read_image, read_label, re
 from harness.errors import UserError
 
 
-def test_an_image_is_read_as_rgb(tmp_path: Path) -> None:
+def test_an_image_is_read_as_rgb(tmp_path):
     expected = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(expected).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
@@ -19,13 +15,13 @@ def test_an_image_is_read_as_rgb(tmp_path: Path) -> None:
     assert np.array_equal(image, expected)
 
 
-def test_a_greyscale_image_gets_three_equal_channels(tmp_path: Path) -> None:
+def test_a_greyscale_image_gets_three_equal_channels(tmp_path):
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))
 
 
-def test_a_label_keeps_every_value(tmp_path: Path) -> None:
+def test_a_label_keeps_every_value(tmp_path):
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert np.array_equal(read_label(tmp_path / "a.png"), values)
@@ -40,14 +36,14 @@ def test_a_label_keeps_every_value(tmp_path: Path) -> None:
         ("LA", "8-bit greyscale with transparency"),
     ],
 )
-def test_a_label_without_8_bit_values_is_refused(tmp_path: Path, mode: str, described: str) -> None:
+def test_a_label_without_8_bit_values_is_refused(tmp_path, mode, described):
     Image.new(mode, (4, 4)).save(tmp_path / "label.png")
     with pytest.raises(UserError, match=f"label.png is an? {described} PNG, but labels must be 8-bit greyscale"):
         read_label(tmp_path / "label.png")
 
 
 @pytest.mark.parametrize(("colours", "bits"), [(2, 1), (4, 2), (16, 4), (256, 8)])
-def test_a_palette_label_holds_its_indices_and_not_its_colours(tmp_path: Path, colours: int, bits: int) -> None:
+def test_a_palette_label_holds_its_indices_and_not_its_colours(tmp_path, colours, bits):
     indices = (np.arange(256) % colours).astype(np.uint8).reshape(16, 16)
     image = Image.fromarray(indices).convert("P")
     image.putdata(indices.ravel().tolist())
@@ -59,7 +55,7 @@ def test_a_palette_label_holds_its_indices_and_not_its_colours(tmp_path: Path, c
     assert np.array_equal(label, indices)
 
 
-def test_a_colour_label_is_read_as_packed_rgb(tmp_path: Path) -> None:
+def test_a_colour_label_is_read_as_packed_rgb(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "label.png")
     expected = [[int(f"{r:02x}{g:02x}{b:02x}", 16) for r, g, b in row] for row in rgb.tolist()]
@@ -67,7 +63,7 @@ def test_a_colour_label_is_read_as_packed_rgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "described"), [("L", "8-bit greyscale"), ("RGBA", "8-bit RGBA"), ("P", "palette")])
-def test_a_colour_label_must_be_rgb(tmp_path: Path, mode: str, described: str) -> None:
+def test_a_colour_label_must_be_rgb(tmp_path, mode, described):
     Image.new(mode, (4, 4)).save(tmp_path / "label.png")
     with pytest.raises(UserError, match=rf"label\.png is an? .*{described} PNG, but labels must be 8-bit RGB"):
         read_color_label(tmp_path / "label.png")
@@ -78,7 +74,7 @@ def test_a_colour_label_must_be_rgb(tmp_path: Path, mode: str, described: str) -
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
 @pytest.mark.parametrize("compressed", [True, False])
-def test_a_mat_labels_field_is_read_among_others(tmp_path: Path, dtype: str, compressed: bool) -> None:
+def test_a_mat_labels_field_is_read_among_others(tmp_path, dtype, compressed):
     label = np.random.default_rng(0).integers(0, 183, (5, 7)).astype(dtype)
     names = np.array(["person", "sky"], dtype=object)
     fields = {"captions": names, "regionMapStuff": np.full((5, 7), 9, np.uint16), "S": label, "names": names}
@@ -101,19 +97,19 @@ def test_a_mat_labels_field_is_read_among_others(tmp_path: Path, dtype: str, com
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-def test_a_field_that_is_no_label_map_is_refused(tmp_path: Path, value: object, reason: str) -> None:
+def test_a_field_that_is_no_label_map_is_refused(tmp_path, value, reason):
     savemat(tmp_path / "a.mat", {"S": value})
     with pytest.raises(UserError, match=rf"a\.mat: the field S {reason}"):
         read_mat_label(tmp_path / "a.mat", "S")
 
 
-def test_a_mat_file_without_the_field_is_refused(tmp_path: Path) -> None:
+def test_a_mat_file_without_the_field_is_refused(tmp_path):
     savemat(tmp_path / "a.mat", {"LabelMap": np.zeros((2, 2))})
     with pytest.raises(UserError, match=r"a\.mat has no field S"):
         read_mat_label(tmp_path / "a.mat", "S")
 
 
-def test_a_truncated_mat_file_is_refused_or_whole(tmp_path: Path) -> None:
+def test_a_truncated_mat_file_is_refused_or_whole(tmp_path):
     label = np.random.default_rng(0).integers(0, 183, (16, 16)).astype(np.uint8)
     savemat(tmp_path / "whole.mat", {"S": label}, do_compression=True)
     content = (tmp_path / "whole.mat").read_bytes()
@@ -123,7 +119,7 @@ def test_a_truncated_mat_file_is_refused_or_whole(tmp_path: Path) -> None:
             read_mat_label(tmp_path / "a.mat", "S")
 
 
-def test_empty_missing_and_foreign_mat_files_are_named(tmp_path: Path) -> None:
+def test_empty_missing_and_foreign_mat_files_are_named(tmp_path):
     (tmp_path / "empty.mat").touch()
     (tmp_path / "text.mat").write_text("<html>404</html>" * 20)
     for name, reason in (
@@ -136,22 +132,14 @@ def test_empty_missing_and_foreign_mat_files_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_16_bit_files_are_refused(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.full((4, 4), 300, np.uint16))
-    with pytest.raises(UserError, match=r"a\.png is a 16-bit greyscale PNG"):
-        read_label(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"a\.png has 16 bits a channel"):
-        read_image(tmp_path / "a.png")
-
-
-def test_a_jpeg_label_is_refused(tmp_path: Path) -> None:
+def test_a_jpeg_label_is_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "label.jpg")
     with pytest.raises(UserError, match=r"label\.jpg is no PNG"):
         read_label(tmp_path / "label.jpg")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_every_truncation_is_refused(tmp_path: Path, suffix: str) -> None:
+def test_every_truncation_is_refused(tmp_path, suffix):
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(whole)
     content = whole.read_bytes()
@@ -161,7 +149,7 @@ def test_every_truncation_is_refused(tmp_path: Path, suffix: str) -> None:
             read_image(cut)
 
 
-def test_two_markers_without_a_header_between_are_damaged(tmp_path: Path) -> None:
+def test_two_markers_without_a_header_between_are_damaged(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82")
     for read in (read_image, read_label):
         with pytest.raises(UserError, match=r"a\.png is damaged \(it has no header"):
@@ -169,7 +157,7 @@ def test_two_markers_without_a_header_between_are_damaged(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("read", [read_image, read_label])
-def test_empty_missing_and_foreign_files_are_named(tmp_path: Path, read: Callable) -> None:
+def test_empty_missing_and_foreign_files_are_named(tmp_path, read):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("<html>404</html>")
     for name, reason in (

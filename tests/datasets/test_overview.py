@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import layout_writer
 import pytest
@@ -10,12 +9,12 @@ from harness.datasets.verify import verify
 
 
 @pytest.fixture(autouse=True)
-def no_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_roots(monkeypatch):
     for name in datasets.names():
         monkeypatch.delenv(datasets.load(name).root_variable, raising=False)
 
 
-def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path: Path) -> None:
+def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path):
     found = overview(tmp_path)
     assert list(found) == datasets.names()
     assert found["cityscapes"] == {
@@ -33,9 +32,7 @@ def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path: Pat
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_root_is_found_with_its_layout_and_verified_once_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_is_found_with_its_layout_and_verified_once_checked(tmp_path, monkeypatch):
     counts = {"train": 1, "val": 1, "test": 1}
     cityscapes, camvid = datasets.load("cityscapes").specs[1], datasets.load("camvid").specs[0]
     root = layout_writer.write_scenes(tmp_path / "cityscapes", cityscapes, counts, (16, 16))
@@ -56,7 +53,7 @@ def test_a_root_is_found_with_its_layout_and_verified_once_checked(
     assert not overview(tmp_path, {"cityscapes": other})["cityscapes"]["verified"]
 
 
-def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path, monkeypatch):
     for name in ("scenes", "camvid"):
         (tmp_path / f"{name}.yaml").write_text((datasets.FOLDER / f"{name}.yaml").read_text())
     (tmp_path / "mine.yaml").write_text("name: mine\n")
@@ -67,7 +64,7 @@ def test_a_mistake_in_one_yaml_leaves_the_others_listed(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("report", ["", "[]", "{}", '{"fingerprint": null, "root": "ROOT"}', '{"fingerprint": "a"}'])
-def test_a_report_that_is_damaged_or_failed_verifies_nothing(tmp_path: Path, report: str) -> None:
+def test_a_report_that_is_damaged_or_failed_verifies_nothing(tmp_path, report):
     spec = datasets.load("ade20k").specs[0]
     root = layout_writer.write_scenes(tmp_path / "ade20k", spec, {"train": 1, "val": 1}, (16, 16))
     path = datasets.report_path("ade20k", tmp_path)
@@ -77,7 +74,7 @@ def test_a_report_that_is_damaged_or_failed_verifies_nothing(tmp_path: Path, rep
     assert (found["found"], found["verified"]) == ("yes", False)
 
 
-def test_a_root_that_holds_something_else_is_not_found(tmp_path: Path) -> None:
+def test_a_root_that_holds_something_else_is_not_found(tmp_path):
     (tmp_path / "images").mkdir()
     found = overview(tmp_path, {"ade20k": tmp_path, "coco_stuff10k": tmp_path / "nowhere"})
     assert (found["ade20k"]["root"], found["ade20k"]["found"]) == (str(tmp_path), None)

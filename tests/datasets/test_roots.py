@@ -1,7 +1,6 @@
 """Roots as people have them: what archives unpack to, copies that circulate, and folders that may not be read."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,10 +19,10 @@ COUNTS = {"train": 2, "val": 1, "test": 1}
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
+def write(tmp_path):
     """Writes rendered scenes in a layout of a data set into a root that claims to be real; returns the root."""
 
-    def written(name: str, layout: str, folder: str = "root") -> Path:
+    def written(name, layout, folder="root"):
         spec = next(spec for spec in datasets.load(name).specs if spec.layout.name == layout)
         root = layout_writer.write_scenes(tmp_path / folder, spec, COUNTS, (8, 16))
         (root / AS_IS).unlink()
@@ -32,7 +31,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def opened(name: str, root: Path) -> Dataset:
+def opened(name, root):
     specs = [
         spec.model_copy(update={"splits": {s: COUNTS[s] for s in spec.splits}, "other_counts": {}, "size": None})
         for spec in datasets.load(name).specs
@@ -45,52 +44,45 @@ def opened(name: str, root: Path) -> Dataset:
 
 @pytest.mark.parametrize("layout", ["mmsegmentation", "original", "original_in_devkit", "original_beside"])
 @pytest.mark.parametrize("root", [".", "VOCdevkit"])
-def test_vocdevkit_and_its_parent_are_roots(write: Callable[..., Path], layout: str, root: str) -> None:
+def test_vocdevkit_and_its_parent_are_roots(write, layout, root):
     dataset = opened("pascal_context", write("pascal_context", layout) / root)
     assert dataset.spec.layout.name == layout
     assert len(dataset.samples("train")) == 2
 
 
-def test_vocdevkit_is_a_root_from_inside(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vocdevkit_is_a_root_from_inside(write, monkeypatch):
     monkeypatch.chdir(write("pascal_context", "original_beside") / "VOCdevkit")
     assert len(opened("pascal_context", Path()).samples("val")) == 1
 
 
-def test_what_lies_beside_labels_is_no_label(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_lies_beside_labels_is_no_label(write, tmp_path):
     root = write("coco_stuff164k", "original")
     for path in list((root / "annotations").rglob("*.png")):
         shutil.copy(path, path.with_name(f"{path.stem}_instanceTrainIds.png"))
     assert verify(opened("coco_stuff164k", root), tmp_path / "verify.json")["status"] == "ok"
 
 
-def test_a_label_without_its_image_is_still_a_problem(write: Callable[..., Path], tmp_path: Path) -> None:
-    root = write("coco_stuff164k", "original")
-    next((root / "images" / "train2017").glob("*.jpg")).unlink()
-    with pytest.raises(UserError, match="has no image"):
-        verify(opened("coco_stuff164k", root), tmp_path / "verify.json")
-
-
 @pytest.mark.parametrize("layout", ["coco", "coco_images"])
-def test_cocos_own_folder_is_a_root(write: Callable[..., Path], layout: str) -> None:
+def test_cocos_own_folder_is_a_root(write, layout):
     assert opened("coco_stuff164k", write("coco_stuff164k", layout)).spec.layout.name == layout
 
 
 @pytest.mark.parametrize("layout", ["two_folders", "two_folders_train_ids"])
-def test_two_archives_in_two_folders_are_a_root(write: Callable[..., Path], layout: str) -> None:
+def test_two_archives_in_two_folders_are_a_root(write, layout):
     dataset = opened("cityscapes", write("cityscapes", layout))
     assert dataset.spec.layout.name == layout
     assert dataset.cluster(dataset.samples("train")[0].id) == "aachen"
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_complete_labels_win_over_converted_ones_of_one_split(write: Callable[..., Path], split: str) -> None:
+def test_complete_labels_win_over_converted_ones_of_one_split(write, split):
     root = write("cityscapes", "original")
     for path in list((root / "gtFine" / split).rglob("*_labelIds.png")):
         cv2.imwrite(str(path).replace("_labelIds", "_labelTrainIds"), np.zeros((8, 16), np.uint8))
     assert opened("cityscapes", root).spec.layout.name == "original"
 
 
-def test_camvid_as_it_circulates_is_split_as_segnets(tmp_path: Path) -> None:
+def test_camvid_as_it_circulates_is_split_as_segnets(tmp_path):
     first = {"train": "0001TP_006690", "val": "0016E5_07959", "test": "Seq05VD_f00000"}
     folders = {"train": "val", "val": "test", "test": "train"}  # of the copy, which has splits of its own
     for split, key in first.items():
@@ -109,18 +101,18 @@ def test_camvid_as_it_circulates_is_split_as_segnets(tmp_path: Path) -> None:
     assert any("not SegNet's splits" in text for text in report["warnings"])
 
 
-def test_labels_that_unpack_flat_are_found(write: Callable[..., Path]) -> None:
+def test_labels_that_unpack_flat_are_found(write):
     assert opened("camvid_full", write("camvid_full", "flat")).spec.layout.name == "flat"
 
 
-def test_suffixes_in_capitals_are_read(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_suffixes_in_capitals_are_read(write, tmp_path):
     root = write("ade20k", "")
     for path in [*root.rglob("*.jpg"), *root.rglob("*.png")]:
         path.rename(path.with_suffix(path.suffix.upper()))
     assert verify(opened("ade20k", root), tmp_path / "verify.json")["status"] == "ok"
 
 
-def test_lists_that_were_written_on_windows_are_read(write: Callable[..., Path]) -> None:
+def test_lists_that_were_written_on_windows_are_read(write):
     root = write("camvid", "")
     for path in root.glob("*.txt"):
         path.write_text(path.read_text().replace("/SegNet/CamVid/", "C:\\data\\").replace("/", "\\"))
@@ -130,7 +122,7 @@ def test_lists_that_were_written_on_windows_are_read(write: Callable[..., Path])
 # what is wrong with a root
 
 
-def test_the_nearest_layout_says_what_is_there_and_what_is_missing(write: Callable[..., Path]) -> None:
+def test_the_nearest_layout_says_what_is_there_and_what_is_missing(write):
     root = write("cityscapes", "original")
     shutil.rmtree(root / "gtFine")
     with pytest.raises(UserError) as caught:
@@ -139,16 +131,7 @@ def test_the_nearest_layout_says_what_is_there_and_what_is_missing(write: Callab
     assert "there is no gtFine/train/*/*_gtFine_label" in str(caught.value)
 
 
-def test_images_that_were_converted_are_there_too(write: Callable[..., Path]) -> None:
-    root = write("cityscapes", "original")
-    for path in root.rglob("*_leftImg8bit.png"):
-        path.rename(path.with_suffix(".jpg"))
-    shutil.rmtree(root / "gtFine")
-    with pytest.raises(UserError, match=r"leftImg8bit/train/\*/\*_leftImg8bit\.jpg is there"):
-        opened("cityscapes", root).folder()
-
-
-def test_an_empty_folder_of_a_layout_is_told_from_a_missing_one(write: Callable[..., Path]) -> None:
+def test_an_empty_folder_of_a_layout_is_told_from_a_missing_one(write):
     root = write("ade20k", "")
     for path in root.rglob("*.png"):
         path.unlink()
@@ -157,19 +140,19 @@ def test_an_empty_folder_of_a_layout_is_told_from_a_missing_one(write: Callable[
 
 
 @pytest.mark.parametrize("name", ["camvid", "cityscapes", "ade20k"])
-def test_a_root_of_something_else_says_what_it_holds_and_what_is_needed(tmp_path: Path, name: str) -> None:
+def test_a_root_of_something_else_says_what_it_holds_and_what_is_needed(tmp_path, name):
     (tmp_path / "notes.pdf").touch()
     with pytest.raises(UserError, match=r"it holds notes\.pdf; needed are \S+"):
         datasets.load(name, tmp_path).folder()
 
 
-def test_a_root_of_another_data_set_names_it(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_root_of_another_data_set_names_it(write, tmp_path):
     write("camvid_full", "original")
     with pytest.raises(UserError, match="use --dataset camvid_full"):
         verify(datasets.load("camvid", tmp_path / "root"), tmp_path / "verify.json")
 
 
-def test_the_full_release_of_ade20k_is_named(tmp_path: Path) -> None:
+def test_the_full_release_of_ade20k_is_named(tmp_path):
     folder = tmp_path / "ADE20K_2021_17_01" / "images" / "ADE" / "training" / "urban" / "street"
     folder.mkdir(parents=True)
     (folder / "ADE_train_00000001_seg.png").touch()
@@ -177,25 +160,17 @@ def test_the_full_release_of_ade20k_is_named(tmp_path: Path) -> None:
         verify(datasets.load("ade20k", tmp_path), tmp_path / "verify.json")
 
 
-def test_a_label_of_the_full_release_of_ade20k_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
-    root = write("ade20k", "")
-    for path in root.rglob("*.png"):
-        cv2.imwrite(str(path), np.dstack([np.full((8, 16), value, np.uint8) for value in (3, 77, 120)]))
-    with pytest.raises(UserError, match=r"full release.*ADEChallengeData2016\.zip"):
-        verify(opened("ade20k", root), tmp_path / "verify.json")
-
-
 # trouble with one root
 
 
 @pytest.fixture
-def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def forbidden(tmp_path, monkeypatch):
     """A folder that may not be read, by the superuser neither."""
     root = tmp_path / "forbidden"
     root.mkdir()
     is_file, access = Path.is_file, datasets.dataset.os.access
 
-    def refusing(path: Path) -> bool:
+    def refusing(path):
         if root in path.parents:
             raise PermissionError(13, "Permission denied", str(path))
         return is_file(path)
@@ -206,15 +181,13 @@ def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["camvid", "cityscapes"])
-def test_a_root_that_may_not_be_read_is_missing(forbidden: Path, tmp_path: Path, name: str) -> None:
+def test_a_root_that_may_not_be_read_is_missing(forbidden, tmp_path, name):
     assert "cannot be read" in datasets.missing(name, forbidden)
     with pytest.raises(UserError, match="cannot be read"):
         verify(datasets.load(name, forbidden), tmp_path / "verify.json")
 
 
-def test_the_list_of_data_sets_survives_one_bad_root(
-    forbidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_of_data_sets_survives_one_bad_root(forbidden, tmp_path, monkeypatch):
     monkeypatch.setenv("CITYSCAPES_ROOT", str(forbidden))
     found = overview(tmp_path)
     assert f"the root {forbidden} cannot be read" in whereabouts(found["cityscapes"])

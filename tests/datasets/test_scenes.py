@@ -1,14 +1,10 @@
 from collections import Counter
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from harness.datasets.scenes import files, picture, render, weather, weather_of, write
+from harness.datasets.scenes import files, render, weather, weather_of, write
 from harness.datasets.scenes.canvas import Camera, Canvas
 from harness.errors import UserError
 
@@ -21,21 +17,21 @@ Scenes = list[tuple[np.ndarray, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
-def train() -> Scenes:
+def train():
     return [render(0, "train", index) for index in range(60)]
 
 
 @pytest.fixture(scope="module")
-def test() -> Scenes:
+def test():
     return [render(0, "test", index) for index in range(60)]
 
 
 @pytest.fixture
-def camera() -> Camera:
+def camera():
     return Camera(height=120, width=160, focal=150.0, horizon=55.0, x=-1.7, y=1.4, yaw=0.08)
 
 
-def test_a_scene_is_the_same_every_time_whatever_was_drawn_before() -> None:
+def test_a_scene_is_the_same_every_time_whatever_was_drawn_before():
     first = render(3, "train", 7)
     np.random.seed(1)  # noqa: NPY002 - the global generator must not matter
     render(4, "test", 2)
@@ -45,14 +41,14 @@ def test_a_scene_is_the_same_every_time_whatever_was_drawn_before() -> None:
 
 
 @pytest.mark.parametrize("other", [(4, "train", 7), (3, "val", 7), (3, "test", 7), (3, "train", 8)])
-def test_seed_split_and_index_each_give_another_scene(other: tuple[int, str, int]) -> None:
+def test_seed_split_and_index_each_give_another_scene(other):
     image, label = render(3, "train", 7, 48, 64)
     other_image, other_label = render(*other, 48, 64)
     assert (image != other_image).mean() > 0.5
     assert (label != other_label).mean() > 0.05
 
 
-def test_images_and_labels_have_the_promised_type_and_ids(train: Scenes, test: Scenes) -> None:
+def test_images_and_labels_have_the_promised_type_and_ids(train, test):
     for image, label in train + test:
         assert image.shape == (144, 192, 3) and image.dtype == np.uint8
         assert label.shape == (144, 192) and label.dtype == np.uint8
@@ -60,7 +56,7 @@ def test_images_and_labels_have_the_promised_type_and_ids(train: Scenes, test: S
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_class_shares_are_near_camvids(split: str, request: pytest.FixtureRequest) -> None:
+def test_class_shares_are_near_camvids(split, request):
     pixels = np.bincount(np.concatenate([label.ravel() for _, label in request.getfixturevalue(split)]), minlength=12)
     shares = 100 * pixels[:VOID] / pixels[:VOID].sum()
     ratios = shares / CAMVID
@@ -69,21 +65,14 @@ def test_class_shares_are_near_camvids(split: str, request: pytest.FixtureReques
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_every_class_is_in_many_pictures(split: str, request: pytest.FixtureRequest) -> None:
+def test_every_class_is_in_many_pictures(split, request):
     present = np.array([np.bincount(label.ravel(), minlength=12) > 0 for _, label in request.getfixturevalue(split)])
     assert present.mean(axis=0).min() > 0.2
 
 
-def test_road_and_sky_stay_on_their_sides_in_every_column(train: Scenes) -> None:
-    for _, label in train:
-        lowest_sky = np.where(label == SKY, np.arange(144)[:, None], -1).max(axis=0)
-        highest_road = np.where(label == ROAD, np.arange(144)[:, None], 144).min(axis=0)
-        assert (lowest_sky < highest_road).all()
-
-
-def test_labels_fit_the_image_better_than_when_they_are_moved(train: Scenes) -> None:
+def test_labels_fit_the_image_better_than_when_they_are_moved(train):
     # Where sky meets building the image has an edge; three pixels aside it has none.
-    def contrast_at_borders(shift: int) -> float:
+    def contrast_at_borders(shift):
         steps = []
         for image, label in train:
             grey = image.astype(float).mean(axis=2)
@@ -96,13 +85,13 @@ def test_labels_fit_the_image_better_than_when_they_are_moved(train: Scenes) -> 
     assert on > 2.5 * max(above, below), (above, on, below)
 
 
-def test_training_never_shows_the_held_out_weather() -> None:
+def test_training_never_shows_the_held_out_weather():
     for split in ("train", "val"):
         seen = {weather_of(0, split, index) for index in range(300)}
         assert seen == set(weather.TRAIN_WEATHER)
 
 
-def test_the_test_split_shows_all_weather_and_the_promised_share_of_the_held_out() -> None:
+def test_the_test_split_shows_all_weather_and_the_promised_share_of_the_held_out():
     seen = Counter(weather_of(0, "test", index) for index in range(400))
     assert set(seen) == set(weather.TRAIN_WEATHER) | set(weather.HELD_OUT_WEATHER)
     held_out = sum(seen[name] for name in weather.HELD_OUT_WEATHER) / 400
@@ -110,19 +99,19 @@ def test_the_test_split_shows_all_weather_and_the_promised_share_of_the_held_out
     assert abs(held_out - weather.HELD_OUT_SHARE) < 4 * deviation
 
 
-def test_held_out_weather_looks_unlike_training(train: Scenes, test: Scenes) -> None:
-    by_name: dict[str, list[np.ndarray]] = {}
+def test_held_out_weather_looks_unlike_training(train, test):
+    by_name = {}
     for index, (image, _) in enumerate(test):
         by_name.setdefault(weather_of(0, "test", index), []).append(image.astype(float))
     seen = [image.astype(float) for image, _ in train]
 
-    def brightness(images: list[np.ndarray]) -> float:
+    def brightness(images):
         return float(np.mean(images))
 
-    def contrast(images: list[np.ndarray]) -> float:
+    def contrast(images):
         return float(np.mean([image[40:100].mean(axis=2).std() for image in images]))
 
-    def warmth(images: list[np.ndarray]) -> float:
+    def warmth(images):
         return float(np.mean([(image[..., 0] - image[..., 2]).mean() for image in images]))
 
     assert brightness(by_name["dusk"]) < 0.6 * brightness(seen)
@@ -132,7 +121,7 @@ def test_held_out_weather_looks_unlike_training(train: Scenes, test: Scenes) -> 
     assert 0.75 < brightness(by_name["sunny"] + by_name["overcast"] + by_name["hazy"]) / brightness(seen) < 1.25
 
 
-def test_a_scene_does_not_depend_on_its_size() -> None:
+def test_a_scene_does_not_depend_on_its_size():
     agreement = []
     for index in range(4):
         small, large = render(0, "train", index, 96, 128)[1], render(0, "train", index, 192, 256)[1]
@@ -141,7 +130,7 @@ def test_a_scene_does_not_depend_on_its_size() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (45, 61), (60, 240), (240, 60)])
-def test_any_size_works_in_any_weather(size: tuple[int, int]) -> None:
+def test_any_size_works_in_any_weather(size):
     names = set()
     for index in range(60):
         if weather_of(1, "test", index) in names:
@@ -153,12 +142,7 @@ def test_any_size_works_in_any_weather(size: tuple[int, int]) -> None:
     assert len(names) == 7
 
 
-def test_unknown_split_is_a_users_mistake() -> None:
-    with pytest.raises(UserError, match="training"):
-        render(0, "training", 0)
-
-
-def test_ground_and_projection_are_inverse(camera: Camera) -> None:
+def test_ground_and_projection_are_inverse(camera):
     first, x, z, nearness = camera.ground()
     for row, column in ((0, 3), (20, 150), (63, 80)):
         point = np.array([[x[row, column], 0.0, z[row, column]]])
@@ -168,15 +152,7 @@ def test_ground_and_projection_are_inverse(camera: Camera) -> None:
         assert nearness[row, column] == pytest.approx(1 / depth, rel=1e-4)
 
 
-def test_a_polygon_is_cut_at_the_near_plane(camera: Camera) -> None:
-    behind = np.array([[0.0, 0.0, -4.0], [1.0, 0.0, -4.0], [1.0, 2.0, -4.0]])
-    assert len(camera.polygon(behind)) == 0
-    crossing = np.array([[0.0, 0.0, -4.0], [0.0, 0.0, 6.0], [2.0, 0.0, 6.0]])
-    assert len(camera.polygon(crossing)) == 4
-    assert np.isfinite(camera.polygon(crossing)).all()
-
-
-def test_a_panel_covers_its_polygon_with_the_depth_of_its_plane(camera: Camera) -> None:
+def test_a_panel_covers_its_polygon_with_the_depth_of_its_plane(camera):
     canvas = Canvas(camera)
     texture = np.full((4, 6, 3), 90, np.uint8)
     # The plane x = 2 to the right of the camera, from z = 5 to 25, 3 m high.
@@ -192,19 +168,7 @@ def test_a_panel_covers_its_polygon_with_the_depth_of_its_plane(camera: Camera) 
         assert canvas.nearness[row, column] == pytest.approx(1 / depth, rel=1e-3)
 
 
-@given(arrays(np.uint8, (6, 8), elements=st.integers(0, 11)))
-def test_majority_takes_the_most_frequent_id_and_the_rarer_class_in_a_tie(label: np.ndarray) -> None:
-    rare_first = [10, 9, 2, 6, 7, 8, 5, 4, 1, 0, 3, 11]
-    smaller = picture.majority(label)
-    assert smaller.shape == (3, 4)
-    for row in range(3):
-        for column in range(4):
-            votes = Counter(label[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].ravel().tolist())
-            winners = [class_id for class_id, count in votes.items() if count == max(votes.values())]
-            assert smaller[row, column] == min(winners, key=rare_first.index)
-
-
-def test_written_folder_has_camvids_layout_and_the_rendered_pixels(tmp_path: Path) -> None:
+def test_written_folder_has_camvids_layout_and_the_rendered_pixels(tmp_path):
     root = tmp_path / "deep" / "scenes"
     write(root, 5, {"train": 2, "val": 1, "test": 1}, 24, 32)
     assert sorted(path.name for path in root.iterdir()) == sorted(
@@ -223,8 +187,8 @@ def test_written_folder_has_camvids_layout_and_the_rendered_pixels(tmp_path: Pat
     assert [path.name for path in root.parent.iterdir()] == ["scenes"]
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_at_the_second(seed: int, split: str, index: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def fail_at_the_second(seed, split, index, height, width):
         if index == 1:
             raise RuntimeError("disk on fire")
         return render(seed, split, index, height, width)
@@ -235,12 +199,10 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_another_process_finished_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_another_process_finished_meanwhile_is_kept(tmp_path, monkeypatch):
     root = tmp_path / "scenes"
 
-    def while_another_finishes(*scene: int) -> tuple[np.ndarray, np.ndarray]:
+    def while_another_finishes(*scene):
         root.mkdir()
         (root / "theirs").touch()
         return render(0, "train", 0, 24, 32)
@@ -251,7 +213,7 @@ def test_a_folder_that_another_process_finished_meanwhile_is_kept(
     assert list(tmp_path.iterdir()) == [root]
 
 
-def test_a_file_in_the_way_and_an_unknown_split_are_users_mistakes(tmp_path: Path) -> None:
+def test_a_file_in_the_way_and_an_unknown_split_are_users_mistakes(tmp_path):
     (tmp_path / "scenes").touch()
     with pytest.raises(UserError, match="scenes is a file"):
         write(tmp_path / "scenes", 0, {"train": 1}, 24, 32)

@@ -27,7 +27,7 @@ CLASSES = 5
 WINDOW = Window((32, 40), (21, 27))
 
 
-def checkpoint_of(mmsegmentation, name: str, folder: Path) -> tuple[Any, Path]:
+def checkpoint_of(mmsegmentation, name, folder):
     """A configuration of mmsegmentation's, and a checkpoint of its network as its own training saves it."""
     spec = load_spec(name)
     config = mmsegmentation.configuration(spec.config, CLASSES)
@@ -71,7 +71,7 @@ def predict_theirs(theirs, image, **test_cfg):
         return inference_model(theirs, image[..., ::-1].copy())
 
 
-def assert_equal(ours: Segmenter, image, sample, protocol, window=None, fit=None) -> None:
+def assert_equal(ours: Segmenter, image, sample, protocol, window=None, fit=None):
     logits = sample.seg_logits.data[None]
     assert logits.std() > 0.1
     found = scores(ours, image, protocol, window, fit)
@@ -136,11 +136,6 @@ def test_a_checkpoint_is_loaded_whole_and_its_hash_given(mmsegmentation, tmp_pat
     assert "auxiliary_head" not in caplog.text
 
 
-def test_an_absent_checkpoint_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no checkpoint .*gone\.pth"):
-        load_segmentation_checkpoint(build("hrnet_tiny", CLASSES), tmp_path / "gone.pth")
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -183,7 +178,7 @@ def test_published_figures_are_the_packages_for_this_network_and_protocol(mmsegm
         assert (fact.fit or native[fact.dataset]) == scale
 
 
-def without_sizes(model: Any) -> dict[str, Any]:
+def without_sizes(model: Any):
     """What decides the network: the configuration less crop sizes and test settings."""
     left = {key: value for key, value in model.to_dict().items() if key not in ("test_cfg", "train_cfg")}
     left["data_preprocessor"].pop("size")
