@@ -73,9 +73,11 @@ def _verify(dataset: Dataset, report_path: Path, splits: Sequence[str] | None, w
         return entry is None or entry["state"] != states[split] or entry["problems"] > 0 or bool(twice[split])
 
     stale = [split for split in splits if is_stale(split)]
-    for split in stale:
-        found = check_split(dataset, root, split, listings[split], twice[split], workers)
-        entries[split] = found.entry(dataset, split) | {"state": states[split], "copies": []}
+    workers = workers or min(8, os.cpu_count() or 1)
+    with inspectors(workers) as looking, ThreadPoolExecutor(workers) as pool:
+        for split in stale:
+            found = check_split(dataset, root, split, listings[split], twice[split], pool, looking)
+            entries[split] = found.entry(dataset, split) | {"state": states[split], "copies": []}
     in_order = not any(entries[split]["problems"] for split in splits)
     if stale and in_order:
         for split, copies in _copies(listings).items():
@@ -171,7 +173,13 @@ class Found:
 
 
 def check_split(
-    dataset: Dataset, root: Path, split: str, listing: Listing, twice: Sequence[str], workers: int | None
+    dataset: Dataset,
+    root: Path,
+    split: str,
+    listing: Listing,
+    twice: Sequence[str],
+    pool: ThreadPoolExecutor,
+    looking: Inspectors,
 ) -> Found:
     """Read all of a split. twice: which of its images are in other splits too."""
     zeros = np.zeros(len(dataset.classes) + 1, np.int64)
@@ -185,26 +193,23 @@ def check_split(
         found.problems.append(f"{images}, but there must be {expected}: complete the data set; {as_is}")
 
     failed: dict[Sample, str] = {}
-    workers = workers or min(8, os.cpu_count() or 1)
-    with inspectors(workers) as looking, ThreadPoolExecutor(workers) as pool:
-        results = pool.map(lambda sample: _check(dataset, root, sample, looking), listing.samples)
-        for sample, result in zip(
-            listing.samples, track(results, f"verify {dataset.name} {split}", found.listed), strict=True
-        ):
-            if isinstance(result, str):
-                failed[sample] = result
-                continue
-            counts, (height, width), turned, hollow = result
-            found.pixels += counts
-            found.images_with_class += counts > 0
-            found.sizes[f"{width}x{height}"] += 1
-            found.turned += turned
-            found.hollow += hollow
-            if dataset.sizes and (width, height) not in dataset.sizes:
-                found.problems.append(
-                    f"{_below(root, str(sample.image_path))} is {width}x{height} (width x height), but the images of "
-                    f"{dataset.title} are {dataset.sizes.sentence()}: take the originals; {as_is}"
-                )
+    results = pool.map(lambda sample: _check(dataset, root, sample, looking), listing.samples)
+    checked = track(results, f"verify {dataset.name} {split}", found.listed)
+    for sample, result in zip(listing.samples, checked, strict=True):
+        if isinstance(result, str):
+            failed[sample] = result
+            continue
+        counts, (height, width), turned, hollow = result
+        found.pixels += counts
+        found.images_with_class += counts > 0
+        found.sizes[f"{width}x{height}"] += 1
+        found.turned += turned
+        found.hollow += hollow
+        if dataset.sizes and (width, height) not in dataset.sizes:
+            found.problems.append(
+                f"{_below(root, str(sample.image_path))} is {width}x{height} (width x height), but the images of "
+                f"{dataset.title} are {dataset.sizes.sentence()}: take the originals; {as_is}"
+            )
     found.problems += failed.values()
     if found.listed and not found.problems and not found.pixels[:-1].any():
         found.problems.append("no pixel of any class is labelled: there is nothing to learn or to score")
