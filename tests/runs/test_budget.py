@@ -138,9 +138,14 @@ def test_when_time_is_up_runs_are_asked_to_end_and_the_deaf_one_is_killed(config
 def test_ctrl_c_asks_for_the_end_at_once(config, fake, tmp_path, capsys):
     fake(steps=1000, pause=0.05)
     work = Budget(pieces([config]), tmp_path, jobs=2)
-    timer = threading.Timer(1, signal.raise_signal, [signal.SIGINT])
     handler = signal.getsignal(signal.SIGINT)
-    timer.start()
+
+    def press():
+        while len(work.running) < 2:
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
     work.work()
     assert work.asked == signal.SIGINT and work.running == {} and work.crashed == []
     assert "asked by SIGINT: 2 runs save a checkpoint and end" in capsys.readouterr().err
