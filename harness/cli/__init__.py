@@ -1,4 +1,4 @@
-"""`python -m harness VERB`: a thin face over the rest. Heavy imports stay inside the verbs."""
+"""`python -m harness VERB`: a thin layer over the rest. Heavy imports stay inside the verbs."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from harness.cli import costs, data, experiments, reports, runs  # each adds its verbs to the application
+from harness.cli import costs, data, experiments, reports, runs  # importing them adds their verbs
 from harness.cli.common import app
 from harness.errors import RunFailed, UserError
 
@@ -16,23 +16,23 @@ __all__ = ["costs", "data", "experiments", "main", "reports", "runs"]
 
 
 def main() -> int:
-    """Run the command line; returns the exit status: 0, 1 for a failed run, 2 for a mistake of the user's."""
+    """The exit status of the command line: 0, 1 for a failed run, 2 for a user's mistake."""
     try:
         status = app(standalone_mode=False)
-        if status == INTERRUPTED:  # what typer makes of Ctrl-C
+        if status == INTERRUPTED:  # how typer reports Ctrl-C
             raise KeyboardInterrupt
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _say(error, 2)
     except TyperException as error:  # an unknown verb or option, a missing value
-        return _say(error.format_message(), 2) if error.format_message() else 2  # without a verb the help says it all
+        return _say(error.format_message(), 2) if error.format_message() else 2  # no verb: the help is shown
     except RunFailed as error:
         return _say(error, 1)
     except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted: type the same command again to continue", INTERRUPTED)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # a full disk, a folder without write permission
         place = f" {error.filename}" if error.filename else ""
-        return _say(f"the system refused{place}: {error.strerror or error}", 2)
+        return _say(f"the operating system refused{place}: {error.strerror or error}", 2)
 
 
 def _say(message: object, status: int) -> int:

@@ -1,4 +1,4 @@
-"""What the verbs share: the application, options that several of them take, and how a run's end is said."""
+"""What the verbs share: the application, common options, and how the end of a run is reported."""
 
 import sys
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ app = typer.Typer(
 
 def experiment_path(given: str | Path) -> Path:
     """The file of an experiment: a path as it is, or the name of one in config/."""
-    given = str(given)  # a default is a path already
+    given = str(given)  # the default is a path
     named = Path("config") / f"{given}.yaml"
     return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
 
@@ -36,14 +36,14 @@ ConfigOption = Annotated[
     Path,
     typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="A file, or a name in config/."),
 ]
-ResultsOption = Annotated[Path, typer.Option("--results", help="The folder for everything that is written.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="The folder that everything is written to.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]
 RootOption = Annotated[Path | None, typer.Option("--root", help="The data set's folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch; default: its own.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Torch threads; default: torch decides.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeepGoingOption = Annotated[
-    bool, typer.Option("--keep-going", help="Exit 0 for a failed run too: its record says how it ended.")
+    bool, typer.Option("--keep-going", help="Exit 0 even if the run fails; its record says how it ended.")
 ]
 
 
@@ -68,7 +68,7 @@ DEFAULT_RESULTS = Path("results")
 
 @contextmanager
 def naming(run: Run) -> Iterator[None]:
-    """Begin the user's mistakes in this block with the run, so that the log of many says which one it was."""
+    """Prefix UserErrors raised in this block with the run, so that a log of many runs says which one it was."""
     try:
         yield
     except UserError as error:
@@ -76,14 +76,14 @@ def naming(run: Run) -> Iterator[None]:
 
 
 def percent(score: float | None) -> str:
-    """A score as people read it: None, where nothing was labelled, is undefined."""
+    """A score with two decimals; "undefined" for None, where no pixel is labelled."""
     return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"
 
 
 def finish(record: "Record", folder: Path, keep_going: bool) -> None:
-    """Report a run that is not done: as a failure, or with `keep_going` in a line.
+    """Report a run that is not done: raises RunFailed, or prints a line with `keep_going`.
 
-    Under torchrun the main process reports; the others leave with its exit status.
+    Under torchrun the main process reports; the others exit with the same status.
     """
     if record.status != "done":
         if not is_main():

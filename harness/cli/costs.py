@@ -22,9 +22,11 @@ from harness.config import read_size
 
 @verb(app, "cost")
 def cost(
-    model: Annotated[list[str], typer.Option("--model", help="Repeatable; default: the table of all models.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, in pixels.")] = "512x1024",
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    model: Annotated[
+        list[str], typer.Option("--model", help="Repeatable; default: all models, as a table in the results folder.")
+    ] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Image size in pixels.")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Sets the number of classes.")] = "cityscapes",
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,28 +56,32 @@ def cost(
 
 @verb(app, "latency")
 def latency(
-    model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, in pixels.")] = "512x1024",
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
+    model: Annotated[
+        list[str], typer.Option("--model", help="Repeatable; without it, only write the table again.")
+    ] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Image size in pixels.")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Sets the number of classes.")] = "cityscapes",
     mode: Annotated[list[str], typer.Option("--mode", help="graph, single_stream or offline; default: all.")] = [],  # noqa: B006
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
     baseline: Annotated[
         str, typer.Option("--baseline", help="The method that the others are compared with.")
     ] = "cross_entropy",
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Of offline; default: all that fits.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Batch size of offline; default: the largest that fits.")
+    ] = None,
     precision: Annotated[
         list[str],
-        typer.Option("--precision", help="float32 or bfloat16; repeatable; default: float32, on a GPU both."),
+        typer.Option("--precision", help="float32 or bfloat16, repeatable; default: float32, and on a GPU both."),
     ] = [],  # noqa: B006
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Lay tensors out as convolutions run fastest.")
+        bool, typer.Option("--channels-last", help="Use the channels-last memory layout.")
     ] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile every network.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Time every method's inference network, in turns, and write records and the table. Nothing else should run."""
+    """Time the inference network of every method and write the table. Nothing else should run meanwhile."""
     from harness.compute.machine import Machine
     from harness.cost.latency import measure_latency
     from harness.reporting.costs.measured import write_latency_table
@@ -91,21 +97,23 @@ def latency(
 
 @verb(app, "overhead")
 def overhead(
-    model: Annotated[list[str], typer.Option("--model", help="Repeatable; none: only draw the table again.")] = [],  # noqa: B006
-    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the crops.")] = "512x1024",
-    dataset: Annotated[str, typer.Option("--dataset", help="Whose number of classes.")] = "cityscapes",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in a step.")] = 8,
+    model: Annotated[
+        list[str], typer.Option("--model", help="Repeatable; without it, only write the table again.")
+    ] = [],  # noqa: B006
+    size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Crop size in pixels.")] = "512x1024",
+    dataset: Annotated[str, typer.Option("--dataset", help="Sets the number of classes.")] = "cityscapes",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per step.")] = 8,
     method: Annotated[list[str], typer.Option("--method", help="Repeatable; default: all.")] = [],  # noqa: B006
     baseline: Annotated[
         str, typer.Option("--baseline", help="The method that the others are compared with.")
     ] = "cross_entropy",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
-    rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="In which each method has its turn.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="How often each method has its turn.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Measure time and memory of training with every method over the baseline, and write record and table."""
+    """Measure what every method adds to the time and memory of a training step, and write the table."""
     from harness.compute.machine import Machine
     from harness.cost.overhead import measure_overhead
     from harness.reporting.costs.measured import write_training_table
@@ -123,13 +131,13 @@ def equal_compute(
         Path, typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="Its file is filled in.")
     ],
     root: RootOption = None,
-    weights: Annotated[str, typer.Option("--weights", help="As train takes it; none: from scratch.")] = "auto",
+    weights: Annotated[str, typer.Option("--weights", help="As for train; none: from scratch.")] = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    dry: Annotated[bool, typer.Option("--dry", help="Measure and say it, and leave the file as it is.")] = False,
+    dry: Annotated[bool, typer.Option("--dry", help="Measure and print, but leave the file alone.")] = False,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Measure how many iterations of every arm with compute_of take as long as the arm it names, and fill them in."""
+    """Measure the step times behind every arm with compute_of, and write their ratios into the experiment file."""
     from harness.compute.machine import Machine
     from harness.cost.equal_compute import fill_in, measure
     from harness.experiment.schema import Experiment

@@ -1,4 +1,4 @@
-"""The verbs about what there is: names and data sets."""
+"""The verbs about names and data sets."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def list_names(
     as_json: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the methods as docs/methods.md.")] = False,
 ) -> None:
-    """List the methods, data sets (and where they are found), models, or the arms of an experiment."""
+    """List the methods, data sets (and whether they are found here), models, or the arms of an experiment."""
     from harness.cli import listing
 
     kinds = {
@@ -59,21 +59,27 @@ def list_names(
 
 @verb(app, "verify")
 def verify(
-    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="Its roots are used.")
+        Path | None,
+        typer.Option(
+            "--config",
+            parser=experiment_path,
+            metavar="EXPERIMENT",
+            help="Take the data set's folder from this experiment's roots.",
+        ),
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", help="Exit 0 for missing or wrong data too: verify.json says what it is."),
+        typer.Option("--keep-going", help="Exit 0 even if data are missing or wrong; verify.json says what."),
     ] = False,
 ) -> None:
-    """Check a data set's pairs, sizes, counts and label values, and write verify.json."""
+    """Check a data set's pairs, sizes, counts and label values."""
     from harness import datasets
     from harness.datasets.verify import verify as check
     from harness.experiment.schema import Experiment
@@ -107,19 +113,19 @@ def verify(
 
 @verb(app, "prepare")
 def prepare(
-    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     root: RootOption = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per core.")] = None,
     as_is: Annotated[
         bool,
         typer.Option(
             "--as-is",
-            help="Use what the root holds of --dataset, a part of it or other sizes; results then say what it is.",
+            help="Accept a part of the data set, or other image sizes; results then say so.",
         ),
     ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Do once what a data set needs: convert labels from MATLAB files, render a generated set, or declare a part."""
+    """Prepare a data set once: convert MATLAB labels, render scenes, or declare that you have only a part."""
     from harness import datasets
 
     opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
@@ -130,4 +136,4 @@ def prepare(
         typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")
         return
     report = datasets.prepare(opened, convert=True, workers=workers)
-    typer.echo(json.dumps(report, indent=1) if report else f"{dataset} is read as it is: nothing to convert")
+    typer.echo(json.dumps(report, indent=1) if report else f"{dataset} needs no conversion")

@@ -1,4 +1,4 @@
-"""The verbs about experiments as a whole."""
+"""The verbs about whole experiments."""
 
 import json
 import shlex
@@ -26,32 +26,43 @@ from harness.errors import RunFailed, UserError, unknown
 
 @verb(app, "score")
 def score(
-    predictions: Annotated[Path, typer.Option("--predictions", help="A folder with a label PNG for every image.")],
-    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
+    predictions: Annotated[Path, typer.Option("--predictions", help="A folder with one label PNG per image.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="Default: the split that papers report.")] = None,
     encoding: Annotated[
-        str | None, typer.Option("--format", help="train_ids, raw_ids or colors; default: found out.")
+        str | None, typer.Option("--format", help="train_ids, raw_ids or colors; default: detected.")
     ] = None,
     absent: Annotated[
-        str, typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth.")
+        str,
+        typer.Option(
+            "--absent", help="How a class that occurs nowhere enters the mean: skip, zero or require_ground_truth."
+        ),
     ] = "skip",
     void: Annotated[
         Literal["refused", "wrong"],
-        typer.Option("--void", help="Labeled pixels that are predicted as no class; wrong: Cityscapes' official rule."),
+        typer.Option(
+            "--void",
+            help="Labeled pixels predicted as no class; wrong counts them as errors, as Cityscapes does.",
+        ),
     ] = "refused",
     arm: Annotated[str | None, typer.Option("--arm", help="Write a record under this name, for the tables.")] = None,
     experiment: Annotated[
-        str | None, typer.Option("--experiment", help="Whose tables; default: the only one with runs on the data set.")
+        str | None,
+        typer.Option(
+            "--experiment", help="Show it in this experiment's tables; default: the only one with runs on the data set."
+        ),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="In which column; default as for --experiment.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Show it under this network; default: the experiment's only one.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
     protocol: Annotated[str, typer.Option("--protocol", help="How the predictions were made.")] = "whole",
     results: ResultsOption = DEFAULT_RESULTS,
     restart: Annotated[bool, typer.Option("--restart", help="Replace the arm's record of other predictions.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score predictions that were made elsewhere."""
+    """Score label maps that another program wrote."""
     from harness import datasets
     from harness.evaluation.external_predictions import score_predictions
     from harness.runs.external_arms import external_run, why_not_shown
@@ -87,7 +98,7 @@ def report(
     results: ResultsOption = DEFAULT_RESULTS,
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
 ) -> None:
-    """Write the tables, the figures and the page from whatever records exist."""
+    """Write the tables, figures and page from the records there are."""
     from harness.experiment.schema import Experiment
     from harness.reporting import made_from
     from harness.runs.external_arms import with_external_arms
@@ -145,9 +156,9 @@ def site(
         list[Path], typer.Option("--results", help="Results folders; default: those in results/reference.")
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option("--out", help="The site's folder.")] = Path("site"),
-    figures: Annotated[bool, typer.Option(help="Draw the figures, which takes most of the time.")] = True,
+    figures: Annotated[bool, typer.Option(help="Draw the figures (most of the time).")] = True,
 ) -> None:
-    """Write a static site of committed records: experiments, methods, and how to hand in results."""
+    """Write all committed records as a static site."""
     from harness.reporting.site import write_site
 
     folders = results or sorted(path.parent for path in (DEFAULT_RESULTS / "reference").glob("*/runs"))
@@ -164,7 +175,7 @@ def summary(
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Say what an experiment's runs came to, where its page is, and what to do next."""
+    """Print an experiment's scores, where its page is, and what to type next."""
     from harness.experiment.schema import Experiment
     from harness.reporting.summary import summary as of_experiment
 
@@ -209,7 +220,7 @@ def stale(
 
 @verb(app, "new-method")
 def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
-    """Write a method's skeleton, which already trains, and an experiment that compares it."""
+    """Start a method: a file that already trains, and an experiment that compares it."""
     from harness.experiment.new_method import write_new_method
 
     method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
@@ -219,8 +230,10 @@ def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower c
 
 
 @verb(app, "init")
-def init(folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where; it is made.")] = Path()) -> None:
-    """Start a project folder of your own: experiments in config/, and methods/ for your methods."""
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project folder; created if needed.")] = Path(),
+) -> None:
+    """Start a project folder: config/ with the experiments, methods/ for your methods."""
     from harness.experiment.project import write_project
 
     written = write_project(folder)
@@ -235,7 +248,7 @@ def borrow(
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Take over records of other experiments in the results folder whose runs are this one's, weights or not."""
+    """Copy finished runs with the same settings from other experiments in the results folder."""
     from harness.experiment.schema import Experiment
     from harness.runs.borrowing import borrow_records
 
@@ -249,11 +262,13 @@ def borrow(
 @verb(app, "repeats")
 def repeats(
     first: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
-    second: Annotated[Path, typer.Argument(metavar="RESULTS", help="Another, of the same runs made elsewhere.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="Another one with the same runs, from another machine.")
+    ],
     protocol: Annotated[str, typer.Option("--protocol", help="whole, slide or ms_flip.")] = "whole",
     out: Annotated[Path | None, typer.Option("--out", help="Default: repeats.md in the second's reports.")] = None,
 ) -> None:
-    """Write a table of the runs that two results folders share: what the same seed gives on another machine."""
+    """Compare the runs that two results folders share: the same seeds on two machines."""
     from harness.reporting.repeats import write_repeats
 
     for folder in (first, second):
@@ -266,7 +281,7 @@ def repeats(
 def refresh(
     documents: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- begin FILE --> blocks.")],
 ) -> None:
-    """Fill the blocks of documents from the files they name: tables in the README come from records."""
+    """Update the tables in documents, such as the README, from the files they come from."""
     from harness.reporting.blocks import refresh as fill
 
     for document in documents:
@@ -279,14 +294,15 @@ def refresh(
 def plan(
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many train at a time.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many GPUs train at the same time.")] = 1,
     gpu_memory: Annotated[
-        float | None, typer.Option("--gpu-memory", metavar="GB", min=0, help="Of a GPU; default: this machine's.")
+        float | None,
+        typer.Option("--gpu-memory", metavar="GB", min=0, help="Memory of one GPU; default: this machine's."),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what an experiment would run, what of it is done, and what the rest takes."""
+    """Show what an experiment would run, what is done, and what the rest takes."""
     from dataclasses import asdict
 
     from harness.compute import devices
@@ -309,14 +325,14 @@ def plan(
 def check_record(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
 ) -> None:
-    """Check records that are handed in: schema, hashes, scores against counts (docs/submit-results.md)."""
+    """Check submitted records: schema, hashes, scores against counts (docs/submit-results.md)."""
     from harness.checks.records import check_records
 
     found = check_records(folder)
     for path, problems in found.items():
         typer.echo(f"{path}: {'; '.join(problems) or 'ok'}")
     if any(found.values()):
-        raise RunFailed(f"{sum(map(bool, found.values()))} of {len(found)} records are not in order")
+        raise RunFailed(f"{sum(map(bool, found.values()))} of {len(found)} records have problems")
 
 
 @verb(app, "status")
@@ -331,12 +347,14 @@ def status(
         ),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
-    retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: let these runs go again.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until nothing runs or waits; Ctrl-C ends it.")] = False,
+    retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: run these again next time.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep updating until nothing runs or waits; Ctrl-C stops.")
+    ] = False,
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which runs are done, running, failed and why."""
+    """Show which runs are done, running or failed, and why."""
     from dataclasses import asdict
 
     from harness.experiment.schema import Experiment
@@ -352,7 +370,7 @@ def status(
     experiments = [Experiment.load(path, overrides) for path in files or [DEFAULT_CONFIG]]
     rows = of_runs.status_rows(results, experiments)
     if retry:
-        print(f"{len(of_runs.retry(results, rows, retry))} runs go again with the next make run", file=sys.stderr)
+        print(f"{len(of_runs.retry(results, rows, retry))} runs will run again next time", file=sys.stderr)
     if watch:
         from harness.runs.watching import watch as watch_runs
 

@@ -1,4 +1,4 @@
-"""The verbs about single runs and networks."""
+"""The verbs about single runs."""
 
 import json
 import shlex
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 @verb(app, "train")
 def train(
-    dataset: Annotated[str, typer.Option("--dataset", help="Its name: see list datasets.")],
-    model: Annotated[str, typer.Option("--model", help="Its name: see list models.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
+    model: Annotated[str, typer.Option("--model", help="A name from list models.")],
     arm: Annotated[str, typer.Option("--arm", help="An arm of the experiment.")],
     seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -51,33 +51,29 @@ def train(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that read and augment; default: as many as pay.")
+        int | None, typer.Option("--workers", min=0, help="Data loading processes; default: chosen from the cores.")
     ] = None,
     cache: Annotated[
         Literal["auto", "ram", "disk", "none"],
-        typer.Option("--cache", help="Where to keep decoded training images; auto: on the disk if there is room."),
+        typer.Option("--cache", help="Where to keep decoded training images; auto: on disk if there is room."),
     ] = "auto",
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="On a GPU too, the same bits from the same command; slower.")
+        bool, typer.Option("--deterministic", help="Bit-identical repeats on a GPU too; slower.")
     ] = False,
     plain: Annotated[
-        bool, typer.Option("--plain", help="On a GPU, augment on the CPU and replay no CUDA graph; slower.")
+        bool, typer.Option("--plain", help="On a GPU: augment on the CPU, no CUDA graph; slower.")
     ] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Start over; what the run's folder holds is set aside.")
-    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Start over; the old run is set aside.")] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Seconds after which training ends.")
+        float | None, typer.Option("--timeout", min=0, help="Stop training after this many seconds.")
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write event files into the run's folder (tensorboard/).")
+        bool, typer.Option("--tensorboard", help="Write event files to tensorboard/ in the run's folder.")
     ] = False,
-    evaluate_too: Annotated[
-        bool, typer.Option("--evaluate", help="Evaluate what was trained, in the same process.")
-    ] = False,
+    evaluate_too: Annotated[bool, typer.Option("--evaluate", help="Then evaluate, in the same process.")] = False,
     keep_going: KeepGoingOption = False,
 ) -> None:
-    """Train one run of an experiment, continuing where it was."""
+    """Train one run of an experiment, from its last checkpoint if it has one."""
     from harness import datasets
     from harness.experiment.schema import Experiment
     from harness.runs import supervise
@@ -86,7 +82,7 @@ def train(
     experiment = Experiment.load(config, overrides)
     run = experiment.run(dataset, model, arm, seed)
     if evaluate_too and number() > 1:
-        raise UserError("--evaluate is for one process: start evaluate under torchrun when the training is over")
+        raise UserError("--evaluate takes one process: run evaluate under torchrun after training")
     folder = run.folder(results)
 
     def killed(by: int, log_tail: list[str]) -> int:
@@ -107,7 +103,7 @@ def train(
                 raise SystemExit(0) from None
             record = skip(experiment, run, results, str(error))
         else:
-            # torch is imported when all of the above is right.
+            # torch is imported only after these checks.
             from harness.compute.machine import Machine
             from harness.training.train import train as train_run
 
@@ -126,7 +122,7 @@ def train(
 def _evaluated(
     experiment: Any, run: Any, results: Path, threads: int | None, device: str, keep_going: bool
 ) -> "Record | None":
-    """Evaluate a trained run if that is left to do, and print its scores; returns the record if it was evaluated."""
+    """The record if the run still had to be evaluated, else None. Prints its scores."""
     from harness.compute.machine import Machine
     from harness.evaluation.evaluate import evaluate as evaluate_run
     from harness.runs.state import Missing, read_record, work_left
@@ -152,16 +148,21 @@ def evaluate(
     protocol: Annotated[list[str], typer.Option("--protocol", help="whole, slide or ms_flip; repeatable.")] = [],  # noqa: B006
     absent: Annotated[
         str | None,
-        typer.Option("--absent", help="How absent classes enter the mean: skip, zero or require_ground_truth."),
+        typer.Option(
+            "--absent", help="How a class that occurs nowhere enters the mean: skip, zero or require_ground_truth."
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Instead of a run: a segmentation checkpoint of mmsegmentation's."),
+        typer.Option("--checkpoint", help="Instead of a run: a checkpoint from mmsegmentation."),
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Of the checkpoint.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="To score the checkpoint on.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The checkpoint's network: a name from list models.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Score the checkpoint on this data set.")] = None,
     window: Annotated[
-        str | None, typer.Option("--window", metavar="HEIGHTxWIDTH", help="Of the protocol slide, for a checkpoint.")
+        str | None,
+        typer.Option("--window", metavar="HEIGHTxWIDTH", help="Window of the protocol slide, for a checkpoint."),
     ] = None,
     root: RootOption = None,
     device: DeviceOption = "auto",
@@ -169,7 +170,7 @@ def evaluate(
     as_json: JsonOption = False,
     keep_going: KeepGoingOption = False,
 ) -> None:
-    """Predict, count and score a trained run, and write its record.json; or score a published checkpoint."""
+    """Score a trained run and write its record.json, or score a published checkpoint."""
     from typing import get_args
 
     from harness.experiment.schema import Absent, Protocol
@@ -185,9 +186,9 @@ def evaluate(
     machine = Machine(device=device, threads=threads)
     if checkpoint is not None:
         if number() > 1:
-            raise UserError("--checkpoint is evaluated by one process: start it without torchrun")
+            raise UserError("--checkpoint takes one process: start it without torchrun")
         if model is None or dataset is None:
-            raise UserError("--checkpoint needs --model, what it is a network of, and --dataset, what to score it on")
+            raise UserError("--checkpoint needs --model and --dataset")
         size = read_size(window) if window else None
         _known_answers(checkpoint, model, dataset, root, machine, protocol, absent or "skip", size, as_json)
         return
@@ -237,7 +238,7 @@ def _known_answers(
             missed += [] if answer["passed"] else [protocol]
         print(line, file=sys.stderr)
     if not found["known_answers"]:
-        print(f"no figure is published for this file on {name}: nothing to hold it against", file=sys.stderr)
+        print(f"no figure is published for this file on {name}: nothing to compare with", file=sys.stderr)
     if missed:
         raise RunFailed(f"{checkpoint.name} misses its published mIoU by {', '.join(missed)}")
 
@@ -245,19 +246,19 @@ def _known_answers(
 @verb(app, "reproduce")
 def reproduce(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
-    protocol: Annotated[list[str], typer.Option("--protocol", help="Of the record's; default: all of them.")] = [],  # noqa: B006
+    protocol: Annotated[list[str], typer.Option("--protocol", help="Repeatable; default: all in the record.")] = [],  # noqa: B006
     results: ResultsOption = Path("results/reproduced"),
     root: RootOption = None,
     device: DeviceOption = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: as many as the record's.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: as in the record.")] = None,
     iterations: Annotated[
         int | None,
         typer.Option(
-            "--iterations", min=1, help="Train so many alone, of every run in DIR, and compare with their curves."
+            "--iterations", min=1, help="Train only the first iterations of every run in DIR and compare the curves."
         ),
     ] = None,
 ) -> None:
-    """Make a run again from its record alone, of several the shortest that such a device trained, and compare."""
+    """Repeat a run from its record alone and compare; of several, the shortest from a device like this one."""
     from harness import datasets
     from harness.checks.reproduce import begin, describe, shortest, trained
     from harness.checks.reproduce import reproduce as make_again
@@ -296,7 +297,7 @@ def predict(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Write a trained run's predictions as official servers take them."""
+    """Write a trained run's predictions in the format of an official server."""
     from harness.compute.machine import Machine
     from harness.evaluation.submission import write_predictions
 
@@ -312,10 +313,10 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", help="Default: in RUN_DIR/export.")] = None,
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images, for torchscript; default: the crop."),
+        typer.Option("--size", metavar="HEIGHTxWIDTH", help="Image size for torchscript; default: the crop."),
     ] = None,
 ) -> None:
-    """Write a trained run's inference network to a file of its own."""
+    """Write a trained run's inference network to a file."""
     from harness.evaluation.export import export as export_network
 
     typer.echo(f"written: {export_network(folder, form, out, read_size(size) if size else None)}")

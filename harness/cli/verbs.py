@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from harness.compute.shipped import program
 from harness.errors import UserError
 
-# As it is called, without the path of a Python: the examples are to be read.
+# Without the path of a Python, which would make the examples hard to read.
 PROGRAM = "contextrast-bench" if program() == "contextrast-bench" else "python -m harness"
 RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
 VERBS: dict[str, dict[str, list[str]]] = {
@@ -40,7 +40,7 @@ VERBS: dict[str, dict[str, list[str]]] = {
         "check-record": ["check-record results/runs/camvid-small"],
         "repeats": ["repeats results/reference/epyc results/reference/h100"],
     },
-    "Hand on": {
+    "Share": {
         "predict": [f"predict {RUN} --split test"],
         "export": [f"export {RUN}"],
         "site": ["site"],
