@@ -1,4 +1,4 @@
-"""docs/methods.md: one line a method, from what its file says of itself and from its parameters."""
+"""docs/methods.md: a row per method, from its file and its number of parameters."""
 
 import inspect
 import re
@@ -6,21 +6,22 @@ import re
 from harness.experiment import discovery
 from harness.models import load_spec
 
-MODEL, CLASSES = "hrnet_w48", 19  # what the costs are given for: the papers' network, and Cityscapes' classes
+MODEL, CLASSES = "hrnet_w48", 19  # of the costs: the papers' network and Cityscapes' classes
 EXTRA_MEMORY = re.compile(r"Peak extra memory[^:]*: ([\d.]+) GiB(?:; with memory ([\d.]+) GiB)?")
 INTRODUCTION = f"""# The methods
 
-Each is one file in `methods/`, added to the same network with the same schedule, and dropped after training: inference
-costs nothing more. The cost is what training adds, with the default options: parameters, and memory over that of the
-network (HRNet-W48 on Cityscapes' {CLASSES} classes, crops of 512x1024, batch 8, float32). What an iteration takes more
-is in [the tables of measured costs](../results/reports/cost/training.md). Options and their defaults:
-`python -m harness list methods`; equations, and what released code does otherwise: each class's docstring.
+Each method is one file in `methods/`. It is added to the same network with the same schedule and dropped after
+training, so inference costs nothing more. The columns of parameters and memory say what training adds with the default
+options, to HRNet-W48 on Cityscapes' {CLASSES} classes with crops of 512x1024, batch 8 and float32. The
+[tables of measured costs](../results/reports/cost/training.md) have the time. `python -m harness list methods NAME`
+shows a method's options; the docstring of its class has the equations and what the released code does differently.
 
-A gain over cross entropy may have other reasons than contrast, and `config/camvid-controls.yaml` compares them: more
-supervision (`deep_supervision`: the same maps and layer weights with cross entropy), more time (an arm of cross entropy
-with `compute_of: contextrast`, which trains as long as that takes), and a better pixel loss, of which the boundary
-losses are the rivals of boundary-aware negatives. `python -m harness equal-compute --config FILE` times the steps of
-the arms on your machine, in turns, and fills the ratio into the file; run it before you train.
+Contrast is not the only thing that can explain a gain over cross entropy. `config/camvid-controls.yaml` has the rivals:
+
+- more supervision: `deep_supervision`, cross entropy on the maps that Contextrast uses, with its layer weights;
+- more time: cross entropy with `compute_of: contextrast` trains for as long as Contextrast takes. First run
+  `python -m harness equal-compute --config FILE`, which times both on your machine and fills in the ratio;
+- a better pixel loss: the boundary losses, against boundary-aware negatives.
 
 This page is written by `python -m harness list methods --markdown > docs/methods.md`.
 """
@@ -34,7 +35,7 @@ def methods_page() -> str:
 
 
 def extra_memory(kind: type) -> list[float] | None:
-    """GiB that the docstring of a method's class states, alone and then with its memory; None where it states none."""
+    """GiB from the docstring of a method's class, without its memory and with it; None if it has no such sentence."""
     found = EXTRA_MEMORY.search(" ".join((inspect.getdoc(kind) or "").split()))
     return [float(each) for each in found.groups() if each] if found else None
 
