@@ -33,7 +33,7 @@ def provenance(device: str) -> dict[str, Any]:
     # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
     shared = {"sharers": devices.sharers()} if gpu else {}
     return {
-        **_code(),
+        **code(),
         "python": platform.python_version(),
         # torch names its build too (2.13.0+cu130), which the package from the index does not.
         "packages": {package: _version(package) for package in PACKAGES} | {"torch": str(torch.__version__)},
@@ -60,7 +60,7 @@ class _NoAnswer(Exception):
     """Git does not say what is asked, in its words."""
 
 
-def _code() -> dict[str, Any]:
+def code() -> dict[str, Any]:
     """`commit` and `dirty` of the code that runs."""
     try:
         top = Path(_git("rev-parse", "--show-toplevel"))

@@ -34,9 +34,12 @@ def page(make_experiment, write_run, write_predictions, tmp_path):
     report = tmp_path / "reports" / "little"
     for folder in ("figures", "tables"):
         (report / folder).mkdir(parents=True)
-    for name in ("latency", "training"):
+    arms = ("plain", "cross_entropy", "rival_one")  # the first is the baseline
+    for name in ("latency", "training", "embeddings_tiny_lite0_fpn"):
         figure = Figure((7.2, 2))
-        figure.add_subplot().plot([0, 1])
+        for axis, arm in zip(figure.subplots(len(arms)), arms, strict=True):
+            axis.plot([0, 1], gid=f"arm={arm}")
+            axis.set_gid(f"row={arm}" if name.startswith("embeddings") else None)
         figure.text(0.1, 0.5, name, color="0.4")
         with mpl.rc_context(STYLE):
             save(figure, report / "figures" / name)
@@ -256,6 +259,37 @@ def test_a_link_into_a_folded_part_opens_it(browser, page):
     assert browser.run("document.getElementById('methods').open")
     top = browser.run("document.querySelector(location.hash).getBoundingClientRect().top")
     assert 0 <= top < 900
+
+
+def test_a_sections_figures_show_the_chosen_arm_beside_the_baseline(browser, page):
+    browser.open(page)
+    browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    tops = (  # the second row's and the third's, from the first
+        "(([first, ...others]) => others.map((top) => top && top - first))("
+        "[...document.querySelectorAll('#embeddings [data-row]')].map((each) => each.getBoundingClientRect().top))"
+    )
+    opacities = "[...document.querySelectorAll('#training [data-arm]')].map((each) => getComputedStyle(each).opacity)"
+    height = "document.querySelector('#embeddings .drawing svg').viewBox.baseVal.height"
+    all_tops, whole = browser.run(tops), browser.run(height)
+    for section in ("embeddings", "training"):
+        focus(browser, f"#{section} [data-section-arm]")
+        browser.press("ArrowDown", "ArrowDown")
+    names = browser.run("[...document.querySelectorAll('#training option:checked')].map((each) => each.value)")
+    assert names == ["rival_one"]
+    assert [float(value) < 1 for value in browser.run(opacities)] == [False, True, False]
+    assert browser.run(tops) == [0, pytest.approx(all_tops[0], abs=3)]  # one takes no place, the next moves up
+    assert browser.run(height) < whole
+    focus(browser, "#embeddings [data-section-arm]")
+    browser.press("ArrowUp", "ArrowUp")
+    assert browser.run(tops) == pytest.approx(all_tops, abs=0.1)
+    assert browser.run(height) == whole
+
+
+def test_the_name_of_an_arm_in_the_address_leads_to_its_row(browser, page):
+    browser.open(page)
+    browser.run("location.hash = '#plain'")
+    browser.run("new Promise((done) => setTimeout(done, 100))")
+    assert browser.run("document.querySelector(':target').matches('#board-0 #arm-plain')")
 
 
 def test_without_a_script_all_is_there_and_nothing_is_dead(browser, page):

@@ -68,15 +68,24 @@ def draw_curve(
         of_arm = [curve for curve in curves if curve.arm == arm and name in curve.table]
         if not of_arm:
             continue
+        gid = f"arm={arm}"
         seeds = pd.concat([curve.table[name] for curve in of_arm], axis=1).sort_index().dropna(how="all")
         seen.append(seeds.to_numpy().ravel())
         if len(of_arm) > 1:
-            axis.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=color, alpha=0.15, lw=0)
-        axis.plot(seeds.index, seeds.mean(axis=1), dashes, color=color, lw=1.1, marker="." if len(seeds) == 1 else None)
+            axis.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=color, alpha=0.15, lw=0, gid=gid)
+        axis.plot(
+            seeds.index,
+            seeds.mean(axis=1),
+            dashes,
+            color=color,
+            lw=1.1,
+            marker="." if len(seeds) == 1 else None,
+            gid=gid,
+        )
         for curve in of_arm:
             end = curve.table[name].dropna().tail(1)
             if curve.diverged and len(end):
-                axis.plot(end.index, end, "x", color=color, ms=4, mew=1.2, zorder=3)
+                axis.plot(end.index, end, "x", color=color, ms=4, mew=1.2, zorder=3, gid=gid)
     values = np.concatenate(seen)
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() > 30 * np.median(values):

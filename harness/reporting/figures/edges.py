@@ -64,7 +64,7 @@ def _by_width(axis: Axes, found: Sequence[Cell], styles: Mapping[str, tuple[str,
         of_arm = sorted((cell for cell in found if cell.arm == arm), key=_pixels)
         gains = [(_pixels(cell), cell.gain.difference) for cell in of_arm if cell.gain]
         if gains:
-            axis.plot(*zip(*gains, strict=True), color=color, marker=marker, ms=2.5, lw=0.9)
+            axis.plot(*zip(*gains, strict=True), color=color, marker=marker, ms=2.5, lw=0.9, gid=f"arm={arm}")
     if not any(cell.gain for cell in found):
         axis.set_yticks([0])
         axis.text(0.5, 0.6, "no gains yet", transform=axis.transAxes, ha="center", color="0.45", size=6)

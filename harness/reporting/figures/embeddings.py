@@ -117,6 +117,7 @@ def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: S
     for each, line in zip(found, axes, strict=True):
         for place, axis in enumerate(line):
             layer, phase = divmod(place, 2)
+            axis.set_gid(f"row={each.arm}")
             _panel(axis, each, PHASES[phase], layer, opened)
         name = "\n".join(textwrap.wrap(arm_name(experiment, each.arm), 12))
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontweight="bold", fontsize=6.5)

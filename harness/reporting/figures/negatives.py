@@ -131,12 +131,14 @@ def _moment(above: Axes, below: Axes, curves: Sequence[Curve], styles: Styles, w
             continue
         for name, face, dashes in (("kept", color, "-"), ("left", "white", "--")):
             values = _mean([row[f"{name}_similarity"] for row in rows])
-            above.plot(values, dashes, color=color, marker=marker, ms=3, mfc=face, mec=color, mew=0.8, lw=1)
+            above.plot(
+                values, dashes, color=color, marker=marker, ms=3, mfc=face, mec=color, mew=0.8, lw=1, gid=f"arm={arm}"
+            )
         missed, kept = (np.sum([row[name] for row in rows], axis=0) for name in ("misclassified", "kept"))
         shares = missed / missed.sum() if missed.sum() else np.full(len(BINS), np.nan)
-        below.plot(shares, "-", color=color, marker=marker, ms=3, lw=1)
+        below.plot(shares, "-", color=color, marker=marker, ms=3, lw=1, gid=f"arm={arm}")
         kept_shares = np.divide(kept, missed, out=np.full(len(BINS), np.nan), where=missed > 0)
-        below.plot(kept_shares, "--", color=color, marker=marker, ms=3, mfc="white", mew=0.8, lw=1)
+        below.plot(kept_shares, "--", color=color, marker=marker, ms=3, mfc="white", mew=0.8, lw=1, gid=f"arm={arm}")
     for axis in (above, below):
         axis.set_xticks(range(len(BINS)), BINS)
         axis.set_xlim(-0.3, len(BINS) - 0.7)
@@ -151,7 +153,7 @@ def _of_layers(axis: Axes, quantity: str, curves: Sequence[Curve], styles: Style
         last = [curve.vectors[quantity][-1] for curve in curves if curve.arm == arm]
         if last:
             mean = _mean(last)
-            axis.plot(range(1, len(mean) + 1), mean, "-", color=color, marker=marker, ms=3, lw=1)
+            axis.plot(range(1, len(mean) + 1), mean, "-", color=color, marker=marker, ms=3, lw=1, gid=f"arm={arm}")
             number = max(number, len(mean))
     axis.set_xticks(range(1, number + 1))
     axis.set_xlim(0.7, number + 0.3)

@@ -22,6 +22,9 @@ FORMATS: dict[str, tuple[int, dict[str, None]]] = {
 }
 BASELINE_COLOR = "#4d4d4d"
 NOTE = 6.0  # points, of the text under a figure
+# Ids "kind=value" of SVG groups become data attributes on the page: "arm=" what is drawn of an arm, "row=" an arm's row
+# of panels, "note=" the text below. A figure that only says why there is nothing to draw has the id NOTHING.
+NOTHING = "nothing="
 
 STYLE = {
     "font.size": 7,
@@ -64,6 +67,7 @@ def only_text(text: str, width: float = COLUMN) -> Figure:
     size = 7.0
     lines = _lines(text, 0.95 * width, size)
     figure = Figure(figsize=(width, 0.4 + 0.13 * len(lines)))
+    figure.set_gid(NOTHING)
     figure.text(0.02, 0.5, "\n".join(lines), va="center", fontsize=size, color="0.3")
     return figure
 
@@ -71,7 +75,7 @@ def only_text(text: str, width: float = COLUMN) -> Figure:
 def note(figure: Figure, text: str) -> None:
     """Say under a figure how to read it."""
     wrapped = "\n".join(_lines(text, float(figure.get_size_inches()[0])))
-    figure.supxlabel(wrapped, fontsize=NOTE, x=0.02, ha="left")
+    figure.supxlabel(wrapped, fontsize=NOTE, x=0.02, ha="left").set_gid("note=")
 
 
 def note_height(text: str, width: float) -> float:

@@ -12,6 +12,8 @@ from markupsafe import Markup
 from harness import datasets
 from harness.comparison import Cell
 from harness.compute import atomic
+from harness.compute.provenance import ROOT, code
+from harness.evaluation.groups import arm_order
 from harness.experiment import discovery
 from harness.experiment.schema import Arm, Experiment
 from harness.reporting.examples import gather_examples
@@ -37,6 +39,7 @@ from harness.reporting.summary import demonstration
 from harness.runs.external_arms import EXTERNAL
 
 HERE = Path(__file__).parent
+PICTURE = (".pdf", ".png")  # of a figure that stands beside its table only as a file
 # The folded sections: the families of figures in each. Of mIoU and of the classes the page has tables.
 FAMILIES = {
     "gains": ("settings", "gains", "schedules"),
@@ -59,6 +62,11 @@ class Section:
     figures: list[Graphic] = field(default_factory=list)
     tables: list[PageTable] = field(default_factory=list)
     counts: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that its figures can show by themselves."""
+        return list(dict.fromkeys(arm for figure in self.figures for arm in figure.arms))
 
 
 class Described(NamedTuple):
@@ -143,11 +151,14 @@ def page(
             boards=ranked,
             pairs=list(dict.fromkeys(board.pair for board in ranked)),
             protocols=list(dict.fromkeys(board.protocol for board in ranked)),
-            board_downloads=[*downloads(tables, "miou"), *downloads(folder / "figures", "miou")],
+            board_downloads=[*downloads(tables, "miou"), *downloads(folder / "figures", "miou", PICTURE)],
             examples=galleries,
             no_examples=reasons,
             sections=_sections(experiment, measured, folder, facts),
+            names={arm: arm_name(experiment, arm) for arm in arm_order(experiment)},
+            baseline=experiment.baseline,
             methods=_methods(experiment, home),
+            reproduce=_reproduce(experiment, results),
             description=_description(experiment),
             schedules=_schedules(experiment),
             reading=_reading(experiment, first),
@@ -188,7 +199,7 @@ def _sections(
     figures = _figures(experiment, folder / "figures")
     classes = [class_table(experiment, each, f"classes-{number}") for number, each in enumerate(measured)]
     for each, made in zip(measured, classes, strict=True):
-        made.downloads.extend(downloads(folder / "figures", f"classes_{each.dataset}_{each.model}"))
+        made.downloads.extend(downloads(folder / "figures", f"classes_{each.dataset}_{each.model}", PICTURE))
     if classes:
         classes[0].downloads[:0] = downloads(tables, "per_class")
     edges = [cell for each in measured for cell in each.edges]
@@ -239,7 +250,8 @@ def _figures(experiment: Experiment, folder: Path) -> dict[str, list[Graphic]]:
     for section, families in FAMILIES.items():
         names = figure_names(experiment).items()
         of_section = [(name, caption) for family in families for name, caption in names if _is_of(name, family)]
-        found[section] = [graphic(folder, name, caption) for name, caption in of_section]
+        drawn = [graphic(folder, name, caption) for name, caption in of_section]
+        found[section] = [figure for figure in drawn if not figure.empty]
     return found
 
 
@@ -265,6 +277,20 @@ def _methods(experiment: Experiment, home: str) -> list[Described]:
         facts += [("Left open", about.left_open, "")] if about.left_open else []
         facts += [("Elsewhere", "results in all experiments", f"method-{arm.method}.html")] if home else []
         found.append(Described(name, shown, color, about.idea, facts))
+    return found
+
+
+def _reproduce(experiment: Experiment, results: Path) -> list[tuple[str, str]]:
+    """(What, command) to write this page again, and to train and measure again what it shows."""
+    name = experiment.name if (ROOT / "config" / f"{experiment.name}.yaml").is_file() else f"{experiment.name}.yaml"
+    folder = Path(results).resolve()
+    of_folder = f" --results {folder.relative_to(ROOT)}" if folder.is_relative_to(ROOT) else ""
+    made = code()
+    found = [("This page", f"python -m harness report --config {name}{of_folder.removesuffix(' --results results')}")]
+    found += [("Its runs", f"python -m harness run {name}")]
+    if made["commit"]:
+        dirty = "  # and changes that were in no commit" if made["dirty"] else ""
+        found.insert(0, ("The code", f"git checkout {made['commit']}{dirty}"))
     return found
 
 

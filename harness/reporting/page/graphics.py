@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,17 @@ class Download(NamedTuple):
 
 @dataclass(frozen=True)
 class Graphic:
-    """A figure of the page: its SVG element, or why there is none; `name` is its file's, without a suffix."""
+    """A figure of the page: its SVG element, or why there is none; `name` is its file's, without a suffix.
+
+    `arms` are those that can be shown by themselves; `empty`: it only says that there is nothing to draw.
+    """
 
     name: str
     caption: str
     svg: str = ""
     missing: str = ""
+    arms: Sequence[str] = ()
+    empty: bool = False
     downloads: list[Download] = field(default_factory=list)
 
 
@@ -40,7 +46,8 @@ def graphic(folder: Path, name: str, caption: str) -> Graphic:
         missing = f"{name} was not drawn; python -m harness report --part figures draws it."
         return Graphic(name, caption, missing=missing)
     svg = inline_svg(path.read_text(encoding="utf-8"), name, caption)
-    return Graphic(name, caption, svg, downloads=downloads(folder, name))
+    arms = list(dict.fromkeys(re.findall(r'<g data-(?:arm|row)="([^"]*)"', svg)))
+    return Graphic(name, caption, svg, arms=arms, empty="data-nothing=" in svg, downloads=downloads(folder, name))
 
 
 def downloads(folder: Path, name: str, suffixes: tuple[str, ...] = (".csv", ".tex", ".pdf")) -> list[Download]:
@@ -70,6 +77,7 @@ def inline_svg(text: str, name: str, caption: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r'<g id="([a-z]+)=([^"]*)"', r'<g data-\1="\2"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"#([0-9a-f]{2})\1\1\b", lambda grey: _ink(int(grey[1], 16)), text)

@@ -81,8 +81,11 @@ if (told) {
   }
 }
 // A link into a folded section opens it; printing opens all.
+// #NAME of an arm is its row of the ranking.
 const open = () => {
-  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const name = decodeURIComponent(location.hash.slice(1));
+  if (!document.getElementById(name) && document.getElementById(`arm-${name}`)) return location.replace(`#arm-${name}`);
+  const target = name && document.getElementById(name);
   for (let each = target; each; each = each.parentElement) if (each.matches("details")) each.open = true;
   if (target) target.scrollIntoView();
 };
@@ -94,6 +97,33 @@ addEventListener("beforeprint", () => {
   folded.forEach((each) => { each.open = true; });
 });
 addEventListener("afterprint", () => folded.forEach((each) => { each.open = false; }));
+// The figures of a section show one arm beside the baseline: other curves fade, and other rows of panels go.
+const showArm = (svg, arm, baseline) => {
+  const away = (name) => arm && name !== arm && name !== baseline;
+  for (const each of all("[data-arm]", svg)) each.style.opacity = away(each.dataset.arm) ? 0.15 : "";
+  const panels = all("[data-row]", svg);
+  const note = svg.querySelector("[data-note]");
+  for (const each of [...panels, note]) each?.removeAttribute("transform");
+  for (const each of panels) each.style.display = "";
+  svg.dataset.height ??= svg.viewBox.baseVal.height;
+  // Where each row ends, measured while all are shown.
+  const ends = new Map(panels.map((each) => [each.dataset.row, each.getBBox()]).map(([name, box]) => [name, box.y + box.height]));
+  const rows = [...ends.keys()];
+  const kept = rows.filter((name) => !away(name));
+  for (const each of panels) {
+    const place = kept.indexOf(each.dataset.row);
+    if (place < 0) each.style.display = "none";
+    else each.setAttribute("transform", `translate(0 ${ends.get(rows[place]) - ends.get(each.dataset.row)})`);
+  }
+  const less = kept.length ? ends.get(rows.at(-1)) - ends.get(rows[kept.length - 1]) : 0;
+  note?.setAttribute("transform", `translate(0 ${-less})`);
+  svg.setAttribute("viewBox", `0 0 ${svg.viewBox.baseVal.width} ${svg.dataset.height - less}`);
+};
+for (const select of all("[data-section-arm]")) {
+  select.addEventListener("change", () => {
+    for (const svg of all(".drawing svg", select.closest("details"))) showArm(svg, select.value, select.dataset.sectionArm);
+  });
+}
 // Examples: one image at a time, one arm beside the baseline.
 for (const compare of all(".compare")) {
   const images = all("[data-image]", compare);
