@@ -63,6 +63,20 @@ def method_name(method: str) -> str:
     return name_by_method(name, name) + space + rest
 
 
+def metric_title(name: str) -> str:
+    """A metric as people read it: "boundary_miou@3px" is "Boundary mIoU (3px)", "miou_tail" "mIoU, tail classes"."""
+    name, _, width = name.partition("@")
+    if name.startswith("miou_"):
+        part = name.removeprefix("miou_")
+        shown = f"mIoU, {part.removeprefix('objects_')} {'objects' if part.startswith('objects_') else 'classes'}"
+    else:
+        shown = name.replace("_", " ").replace("miou", "mIoU").replace("dice", "Dice")
+        shown = shown if shown.startswith("mIoU") else shown[:1].upper() + shown[1:]
+    if width:
+        shown += f" ({width})" if width.endswith("px") else f" ({width} of the diagonal)"
+    return shown
+
+
 def in_sentence(experiment: Experiment, name: str) -> str:
     """The arm's name inside a sentence: "cross entropy", but "Contextrast" and "CAR"."""
     shown, arm = arm_name(experiment, name), experiment.arms[name]

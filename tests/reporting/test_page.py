@@ -1,3 +1,4 @@
+import csv
 import html
 import html.parser
 import io
@@ -20,14 +21,14 @@ from harness.evaluation.groups import groups
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures.style import STYLE, save
 from harness.reporting.measured import Measured
-from harness.reporting.names import COLORS, SPARE_COLORS, arm_name, arm_styles, baseline_name, in_sentence
+from harness.reporting.names import COLORS, SPARE_COLORS, arm_name, arm_styles, baseline_name, in_sentence, metric_title
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, number
 from harness.reporting.page.gallery import gallery
 from harness.reporting.page.leaderboard import answer, title
 from harness.statistics.interval import Gain
-from harness.statistics.scores import miou, miou_of
+from harness.statistics.scores import Metric, dice, miou, miou_of
 
 EVIL = "<script>alert(1)</script>&\"'"
 
@@ -87,12 +88,11 @@ def draw(folder, *names):
             save(figure, folder / name)
 
 
-def mious(experiment, results):
-    """What is measured, but for boundaries and rare classes: enough for a page, and fast."""
+def mious(experiment, results, *more):
+    """What is measured, but for boundaries and rare classes: enough for a page, and fast; and `more` metrics."""
+    metrics = [miou_of("region"), *more]
     return [
-        Measured(
-            group.dataset, group.model, "whole", group.classes, region=cells(experiment, group, [miou_of("region")])
-        )
+        Measured(group.dataset, group.model, "whole", group.classes, region=cells(experiment, group, metrics))
         for group in groups(experiment, results, ["region"])
     ]
 
@@ -142,7 +142,7 @@ def test_every_mean_and_gain_of_the_records_is_in_the_ranking(written):
         assert re.search(r"\[[+-][\d.]+, [+-][\d.]+\]$", row[1])
         assert baseline[:2] == [f"{np.mean(theirs):.2f} ± {np.std(theirs, ddof=1):.2f}", ""]
         assert rows["rival one"][0].endswith("1 of 2 runs")
-    assert "Verdicts are by the protocol whole" in text
+    assert "this ranking is a detail" in text
 
 
 def test_the_ranking_is_by_miou_and_holes_stand_last(make_experiment, write_run, tmp_path):
@@ -154,6 +154,46 @@ def test_the_ranking_is_by_miou_and_holes_stand_last(make_experiment, write_run,
     rows = Reader(text).tables["board-0"][1:]
     assert [row[0].split("\n")[0] for row in rows] == ["Cross entropy", "plain", "rival one"]
     assert rows[2][1] == "not run"
+
+
+def test_every_metric_of_the_regions_has_a_ranking_and_the_answer_is_of_miou_alone(
+    make_experiment, write_run, tmp_path
+):
+    experiment = make_experiment(seeds=[0], protocols=["whole"], arms={"plain": {"method": "cross_entropy"}, "car": {}})
+    for arm, skill in (("plain", 0.7), ("car", 0.8)):
+        write_run(experiment, tmp_path, arm, 0, skill=skill)
+    alone = mious(experiment, tmp_path)
+    measured = mious(experiment, tmp_path, Metric("mean_dice", "region", dice))
+    assert answer(experiment, measured, {}) == answer(experiment, alone, {})
+    tables = Reader(write_page(experiment, tmp_path, measured).read_text(encoding="utf-8")).tables
+    assert [tables[key][0][1] for key in ("board-0", "board-1")] == ["mIoU (%)", "Mean Dice (%)"]
+    for cell in measured[0].region:
+        table = tables["board-0" if cell.metric == "miou" else "board-1"]
+        (row,) = [row for row in table if row[0].startswith(arm_name(experiment, cell.arm))]
+        assert row[1].startswith(f"{cell.values[0]:.2f}")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("miou", "mIoU"),
+        ("mean_dice", "Mean Dice"),
+        ("boundary_miou@3px", "Boundary mIoU (3px)"),
+        ("trimap_miou@0.02", "Trimap mIoU (0.02 of the diagonal)"),
+        ("miou_objects_small", "mIoU, small objects"),
+        ("miou_tail", "mIoU, tail classes"),
+    ],
+)
+def test_a_metric_has_a_name_that_people_read(name, shown):
+    assert metric_title(name) == shown
+
+
+def test_a_link_to_the_page_has_a_preview_and_the_page_says_how_it_is_made_again(written):
+    experiment, _, _, text = written
+    told = {found["property"]: found["content"] for found in Reader(text).all("meta") if "property" in found}
+    assert told["og:title"] == f"{title(experiment)} · Contextrast Bench"
+    assert re.search(r'class="answer">(.*?)<', text)[1] == html.escape(told["og:description"], quote=False)
+    assert "python -m harness report --config little.yaml" in text
 
 
 def test_several_settings_have_a_table_of_means(make_experiment, write_all, tmp_path):
@@ -194,7 +234,9 @@ def test_what_can_be_saved_is_in_the_page_as_it_is_in_the_files(written):
     results = path.parent.parent.parent
     text = write_page(experiment, results, mious(experiment, results)).read_text(encoding="utf-8")
     saved = {found["download"]: found["href"] for found in Reader(text).all("a") if "download" in found}
-    assert {"miou.csv", "latency.pdf", "training.pdf"} <= saved.keys()
+    assert {"miou.csv", "latency.pdf", "training.pdf", "runs.csv"} <= saved.keys()
+    runs = b64decode(saved["runs.csv"].removeprefix("data:text/csv;base64,")).decode()
+    assert len(list(csv.DictReader(io.StringIO(runs)))) == len(experiment.runs())
     assert b64decode(saved["miou.csv"].removeprefix("data:text/csv;base64,")) == b"arm,mean\na,61.123456789\n"
     pdf = b64decode(saved["training.pdf"].removeprefix("data:application/pdf;base64,"))
     assert pdf == (path.parent / "figures/training.pdf").read_bytes()

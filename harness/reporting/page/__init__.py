@@ -33,7 +33,7 @@ from harness.reporting.page.content import (
 )
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.graphics import Graphic, downloads, graphic
-from harness.reporting.page.leaderboard import answer, boards, key_facts, title
+from harness.reporting.page.leaderboard import MIOU, answer, boards, key_facts, title
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.summary import demonstration
 from harness.runs.external_arms import EXTERNAL
@@ -136,7 +136,8 @@ def page(
     means = over_settings(experiment, measured)
     tables = folder / "tables"
     ranked = boards(experiment, measured, facts)
-    first = [cell for each in measured for cell in each.region if cell.protocol == experiment.protocols[0]]
+    shown = MIOU, experiment.protocols[0]
+    first = [cell for each in measured for cell in each.region if (cell.metric, cell.protocol) == shown]
     return (
         environment()
         .get_template("page.html")
@@ -150,6 +151,7 @@ def page(
             facts=key_facts(experiment, measured, facts),
             boards=ranked,
             pairs=list(dict.fromkeys(board.pair for board in ranked)),
+            metrics=list(dict.fromkeys(board.metric for board in ranked)),
             protocols=list(dict.fromkeys(board.protocol for board in ranked)),
             board_downloads=[*downloads(tables, "miou"), *downloads(folder / "figures", "miou", PICTURE)],
             examples=galleries,

@@ -1,5 +1,7 @@
 """What the page's tables hold: rows of cells that sort, and the runs that each number was made of."""
 
+import csv
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,8 +19,8 @@ from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, baseline_name
-from harness.reporting.page.graphics import Download
+from harness.reporting.names import arm_name, baseline_name, metric_title
+from harness.reporting.page.graphics import Download, address
 from harness.runs.health import health_of
 from harness.runs.record import RECORD, Provenance, Record
 from harness.runs.state import Missing, read_record
@@ -166,7 +168,7 @@ def cell_table(
             Row(
                 [
                     Entry(arm_name(experiment, cell.arm) + (" (baseline)" if cell.is_baseline else "")),
-                    *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, cell.metric)),
+                    *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, metric_title(cell.metric))),
                     _mean(cell, facts),
                     number(spread.sd if spread else None),
                     Entry(runs_text(cell), len(cell.values), "number"),
@@ -272,8 +274,14 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
                 hole=not done,
             )
         )
-    table = PageTable("runs-all", "Every run", headings, rows).compact(1, 2)
-    return table.without_empty()
+    table = PageTable("runs-all", "Every run", headings, rows).compact(1, 2).without_empty()
+    names = list(dict.fromkeys(name for of_run in facts.values() for name in of_run))
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, names)
+    writer.writeheader()
+    writer.writerows(facts.values())
+    table.downloads.append(Download("CSV", "runs.csv", address("text/csv", lines.getvalue().encode())))
+    return table
 
 
 def hover(runs: Sequence[Mapping[str, str]]) -> str:

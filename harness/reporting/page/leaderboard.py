@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.entries import interval_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured, edge_protocol
-from harness.reporting.names import arm_name, arm_styles, baseline_name, in_sentence
+from harness.reporting.names import arm_name, arm_styles, baseline_name, in_sentence, metric_title
 from harness.reporting.page.content import hover, run_key
 from harness.runs.external_arms import EXTERNAL
 from harness.runs.health import MEANING
@@ -20,6 +21,7 @@ from harness.statistics.interval import Gain
 from harness.statistics.settings import MeanGain
 
 Facts = Mapping[str, dict[str, str]]  # of every run, by its key
+MIOU = "miou"
 BOUNDARY = "boundary_miou@3px"
 MARGIN = 0.06  # of the axis, free on both sides
 
@@ -71,10 +73,11 @@ class Rank:
 
 @dataclass(frozen=True)
 class Board:
-    """One table: a data set and network by one protocol. `zero` is where a gain of 0 stands, in percent of the axis."""
+    """A ranking on one data set and network, by one metric and protocol; `zero`: where 0 is, in percent of the axis."""
 
     key: str
     pair: str
+    metric: str
     protocol: str
     zero: float
     rows: list[Rank]
@@ -82,13 +85,13 @@ class Board:
 
 
 def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts) -> list[Board]:
-    """A board for every data set and network by every protocol, those of the first protocol first."""
+    """A board for every metric, protocol, data set and network, mIoU by the first protocol first."""
     found: list[Board] = []
-    for protocol in experiment.protocols:
-        for each in measured:
-            cells = by_rank([cell for cell in each.region if cell.protocol == protocol])
-            title = f"{datasets.load(each.dataset).title}, {each.model}"
-            found.append(_board(experiment, f"board-{len(found)}", title, protocol, cells, each, facts))
+    metrics = dict.fromkeys([MIOU, *(cell.metric for each in measured for cell in each.region)])
+    for metric, protocol, each in product(metrics, experiment.protocols, measured):
+        cells = by_rank([cell for cell in each.region if cell.protocol == protocol and cell.metric == metric])
+        title = f"{datasets.load(each.dataset).title}, {each.model}"
+        found.append(_board(experiment, f"board-{len(found)}", title, metric, protocol, cells, each, facts))
     return found
 
 
@@ -101,6 +104,7 @@ def _board(
     experiment: Experiment,
     key: str,
     title: str,
+    metric: str,
     protocol: str,
     cells: Sequence[Cell],
     each: Measured,
@@ -155,10 +159,10 @@ def _board(
                 status=_status(cell),
             )
         )
-    notes = _notes(experiment, cells, protocol)
+    notes = _notes(experiment, cells, metric, protocol)
     shown = {mark for mark in MEANING for cell in cells if any(text.startswith(mark) for text in cell.marks)}
     notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]
-    return Board(key, title, protocol, at(0.0) or 0.0, rows, notes)
+    return Board(key, title, metric_title(metric), protocol, at(0.0) or 0.0, rows, notes)
 
 
 def _status(cell: Cell) -> str:
@@ -188,13 +192,13 @@ def _cost(arm: Mapping[str, list[float]], baseline: Mapping[str, list[float]]) -
     return (ours / theirs if theirs else None), f"{ours / 60:.1f} min a run on {device}, the baseline {theirs / 60:.1f}"
 
 
-def _notes(experiment: Experiment, cells: Sequence[Cell], protocol: str) -> list[str]:
+def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol: str) -> list[str]:
     """What a reader must know of the table, each thing once."""
     gains = [cell for cell in cells if cell.gain]
-    said = f"Gain: over {baseline_name(experiment)}, in points of mIoU"
+    said = f"Gain: over {baseline_name(experiment)}, in points of {metric_title(metric)}"
     if any(cell.gain.low is not None for cell in gains if cell.gain):
         said += ", with its 95 % interval for all rows at once; filled where it leaves out 0, hollow where it does not"
-    notes = [f"{said}. Ranked by mIoU: ranks whose intervals overlap are not told apart."]
+    notes = [f"{said}. Ranked by {metric_title(metric)}: ranks whose intervals overlap are not told apart."]
     reasons = dict.fromkeys(cell.no_interval for cell in gains if cell.gain and cell.gain.low is None)
     notes += [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
     notes.append(
@@ -202,8 +206,8 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], protocol: str) -> list
         "runs over the baseline's; rough where runs shared a machine. Health: what a run's curve says of its method; "
         "no mark, no fault found."
     )
-    if protocol != experiment.protocols[0]:
-        notes.append(f"Verdicts are by the protocol {experiment.protocols[0]}; this one is a detail.")
+    if (metric, protocol) != (MIOU, experiment.protocols[0]):
+        notes.append(f"Verdicts are by mIoU with the protocol {experiment.protocols[0]}; this ranking is a detail.")
     return notes
 
 
@@ -226,8 +230,9 @@ def _kinds(experiment: Experiment, arms: Iterable[str]) -> tuple[set[str], set[s
 
 def answer(experiment: Experiment, measured: Sequence[Measured], means: Mapping[str, MeanGain]) -> str:
     """What came out, in one sentence."""
-    protocol = experiment.protocols[0]
-    cells = [cell for each in measured for cell in each.region if cell.protocol == protocol and not cell.is_baseline]
+    shown = MIOU, experiment.protocols[0]
+    cells = [cell for each in measured for cell in each.region if (cell.metric, cell.protocol) == shown]
+    cells = [cell for cell in cells if not cell.is_baseline]
     over = baseline_name(experiment)
     gains = [cell for cell in cells if cell.gain]
     if not gains:

@@ -17,11 +17,11 @@ from harness.experiment import discovery
 from harness.experiment.schema import Experiment
 from harness.reporting.figures import write_figures
 from harness.reporting.measured import Measured, measure
-from harness.reporting.names import COLORS
+from harness.reporting.names import COLORS, metric_title
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import environment, looks, page
 from harness.reporting.page.content import run_facts, run_key
-from harness.reporting.page.leaderboard import Rank, answer, boards, key_facts, title
+from harness.reporting.page.leaderboard import MIOU, Rank, answer, boards, key_facts, title
 from harness.reporting.tables import write_tables
 from harness.runs.external_arms import with_external_arms
 
@@ -110,7 +110,8 @@ def _shown(experiment: Experiment, folder: Path, measured: Sequence[Measured], a
         run_key(run.dataset, run.model, run.arm, run.seed): run_facts(experiment, run, folder)
         for run in experiment.runs()
     }
-    first = [board for board in boards(experiment, measured, facts) if board.protocol == experiment.protocols[0]]
+    shown = metric_title(MIOU), experiment.protocols[0]
+    first = [each for each in boards(experiment, measured, facts) if (each.metric, each.protocol) == shown]
     return Shown(
         address=address,
         machine=folder.name,
