@@ -1,11 +1,11 @@
-"""Which GPU a process computes on: one for itself alone, by a lock file for each device.
+"""Which GPU a process computes on: it leases one by locking the device's file, and hides the others from CUDA.
 
-Snakemake hands out numbers of GPUs, not GPUs, and tells no job which one it has. So every training, evaluation and
-latency measurement leases a device of its own: it locks the device's file (flock) and hides the other devices from
-CUDA. The kernel lifts the lock when the process ends, however it ends, so a killed run leaves nothing to clean up.
+Snakemake counts GPUs but does not tell a job which one it has. The kernel releases the lock (flock) when the process
+ends, so a killed run leaves nothing to clean up.
 
-Small networks leave most of a large GPU idle. With CONTEXTRAST_BENCH_SHARE=N up to N trainings or evaluations are on a
-device at a time; measurements of cost still have it alone.
+Small networks leave most of a large GPU idle: with CONTEXTRAST_BENCH_SHARE=N up to N trainings or evaluations share a
+device. The workflow and `run` set N where the memory of their runs was measured (runs/sharing.py); elsewhere it is 1.
+Measurements of cost always have a device alone.
 """
 
 import fcntl
@@ -29,12 +29,11 @@ _held: tuple[str, list[int]] | None = None  # this process's device and the desc
 
 
 def visible() -> list[str]:
-    """The devices that this process may use, by names that CUDA_VISIBLE_DEVICES takes; none on a machine without.
+    """The devices that this process may use, by names that CUDA_VISIBLE_DEVICES takes; [] on a machine without.
 
-    Those that `nvidia-smi -L` lists, by UUID; of a GPU that is divided by MIG its instances instead. A list in
-    CONTEXTRAST_BENCH_DEVICES replaces them. CUDA_VISIBLE_DEVICES, if it is set, narrows them and gives their order; its
-    numbers count in the order of nvidia-smi (CUDA_DEVICE_ORDER=PCI_BUS_ID), and as in CUDA the first name that fits no
-    device ends it.
+    UUIDs from `nvidia-smi -L`, or the list in CONTEXTRAST_BENCH_DEVICES; a GPU that is divided by MIG counts as its
+    instances. CUDA_VISIBLE_DEVICES selects and orders them as in CUDA: numbers count in nvidia-smi's order
+    (CUDA_DEVICE_ORDER=PCI_BUS_ID), and the first name that fits no device ends the list.
     """
     named = os.environ.get(NAMED)
     gpus = [[name.strip()] for name in named.split(",") if name.strip()] if named is not None else _listed()
@@ -54,7 +53,7 @@ def visible() -> list[str]:
 
 
 def memory(names: Sequence[str]) -> int:
-    """Bytes of memory that each of these GPUs has at least, as nvidia-smi says; 0 where it does not of one of them."""
+    """Bytes of memory of the smallest of these GPUs, from nvidia-smi; 0 if it is not known of all."""
     query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -66,12 +65,17 @@ def memory(names: Sequence[str]) -> int:
 
 
 def on_machine() -> int:
-    """How many devices there are here, whoever may use them."""
+    """The number of devices of this machine, those that this process may not use included."""
     return sum(len(instances) for instances in _listed())
 
 
+def cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def share() -> int:
-    """How many processes may be on a device at a time. Raises UserError unless it is a whole number from 1 on."""
+    """How many processes may share a device. Raises UserError unless `SHARE` is a whole number from 1 on."""
     asked = os.environ.get(SHARE, "1")
     if not asked.isdecimal() or int(asked) < 1:
         raise UserError(f"{SHARE} is {asked!r}: give the number of processes that may share a GPU, 1 or more")
@@ -79,18 +83,17 @@ def share() -> int:
 
 
 def sharers() -> int:
-    """How many processes may be on the device that this process leased, itself included; 1 if it has it alone."""
+    """How many processes may share the device that this process leased, itself included; 1 if it has it alone."""
     return share() if _held is not None and len(_held[1]) > 1 else 1
 
 
 def lease(number: int | None = None, alone: bool = False) -> str | None:
-    """Take a device for this process until it ends, wait for one if all are taken, and show CUDA no other.
+    """Lease a device until this process ends, waiting for one if needed, and hide the others from CUDA.
 
-    number: which of the visible devices to take; default: the first that becomes free. alone: share it with nobody,
-    whatever `share` says. A process of torchrun has its device alone, takes the one of its local rank and does not wait
-    for it, since two groups that wait would hold each other up. Call it before torch asks CUDA anything. Returns the
-    device's name, the same at every further call, or None on a machine without. Raises UserError for a number that no
-    device has, for a taken device under torchrun and for a wrong `SHARE`.
+    number: which of the visible devices; default: the first that becomes free. alone: do not share it, whatever `share`
+    says. Under torchrun a process takes the device of its local rank alone and does not wait, since two waiting groups
+    would deadlock. Call it before torch uses CUDA. Returns the device's name, the same at every call, or None on a
+    machine without. Raises UserError for a number that no device has, a taken device under torchrun, a wrong `SHARE`.
     """
     global _held
     if _held is not None:
@@ -128,10 +131,10 @@ def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list
 
 
 def _take(name: str, place: int | None) -> list[int]:
-    """Lock a device, or one of its places among those who share it; returns what holds the locks, nothing if taken."""
+    """Lock a device, or one of its places if it is shared; returns the descriptors of the locks, [] if it is taken."""
     if place is None:
         return _lock(lock_path(name), fcntl.LOCK_EX)
-    held = _lock(lock_path(name), fcntl.LOCK_SH)  # shuts out those who want it alone, and is shut out by them
+    held = _lock(lock_path(name), fcntl.LOCK_SH)  # excludes, and is excluded by, a process that wants it alone
     mine = held and _lock(lock_path(f"{name}-{place}"), fcntl.LOCK_EX)
     if not mine:
         for descriptor in held:
@@ -140,8 +143,8 @@ def _take(name: str, place: int | None) -> list[int]:
 
 
 def _lock(path: Path, how: int) -> list[int]:
-    """Lock a file; returns a descriptor that holds the lock while it is open, or nothing if another does."""
-    # Opened for reading alone, so that users of one machine can lock the same file; never through a link.
+    """Lock a file; returns the descriptor that holds the lock while it is open, [] if another process holds it."""
+    # Opened for reading only, so that all users of a machine can lock the same file; never through a link.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -184,7 +187,7 @@ def _listed() -> list[list[str]]:
 
 
 def _forget() -> None:
-    """In a forked child: its copies of the descriptors must not outlive the process that has the lease."""
+    """In a forked child: its copies of the descriptors must not outlive the lease."""
     global _held
     if _held is not None:
         for descriptor in _held[1]:

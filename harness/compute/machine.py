@@ -112,12 +112,7 @@ class Machine:
 
 def processors_of_a_run() -> int:
     """How many processors there are here for each run that may be on one of the GPUs; at least one."""
-    return max(1, _processors() // (max(1, devices.on_machine()) * devices.sharers()))
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, devices.cores() // (max(1, devices.on_machine()) * devices.sharers()))
 
 
 def keep_freed_memory() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.compute import nvml
+from harness.compute.devices import cores
 
 SYSTEM = Path("/sys")
 PROCESSORS = Path("/proc/cpuinfo")
@@ -34,11 +35,6 @@ def device_folder(device: torch.device) -> str:
     """The name of a machine's folder in results/cost: "nvidia-h200", "cpu-x86_64-2-cores"."""
     name = machine_name(device) if device.type == "cuda" else f"cpu-{platform.machine()}-{cores()}-cores"
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def conditions(device: torch.device) -> dict[str, Any]:

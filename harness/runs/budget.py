@@ -357,10 +357,9 @@ def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[
     Without a GPU one a core. On a GPU what `CONTEXTRAST_BENCH_SHARE` says, else what is proposed (`sharing.propose`);
     one where the memory that a run needs is not known.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = [] if device == "cpu" else devices.visible()
     if not gpus:
-        return cores, 0
+        return devices.cores(), 0
     if os.environ.get(devices.SHARE):
         return len(gpus) * devices.share(), len(gpus)
     runs = {piece.run for piece in left}
@@ -370,7 +369,7 @@ def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[
         for row, run in zip(planning.plan(experiment, results), experiment.runs(), strict=True)
         if run in runs
     ]
-    proposed = sharing.propose(rows, devices.memory(gpus), cores // len(gpus), planning.times(results))
+    proposed = sharing.propose(rows, devices.memory(gpus), sharing.cores_each(len(gpus)), planning.times(results))
     return len(gpus) * proposed.runs, len(gpus)
 
 

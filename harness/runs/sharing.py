@@ -56,8 +56,7 @@ def propose(rows: Sequence[PlannedRun], memory: int, cores: int, times: Times | 
 
 def cores_each(gpus: int) -> int:
     """Processor cores of this machine for each of its GPUs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // gpus)
+    return max(1, devices.cores() // gpus)
 
 
 def measured_gains(times: Times) -> dict[int, float]:

@@ -43,7 +43,7 @@ def test_a_cpu_process_keeps_the_memory_that_it_frees(repository):
     [(16, 1, 1, 15), (64, 1, 1, MOST_READERS), (64, 8, 1, 7), (16, 1, 4, 3), (8, 8, 1, 1), (2, 0, 1, 1)],
 )
 def test_a_gpu_gets_its_part_of_the_processors_to_read(monkeypatch, processors, gpus, sharers, readers):
-    monkeypatch.setattr(machines, "_processors", lambda: processors)
+    monkeypatch.setattr(machines.devices, "cores", lambda: processors)
     monkeypatch.setattr(machines.devices, "on_machine", lambda: gpus)
     monkeypatch.setattr(machines.devices, "sharers", lambda: sharers)
     assert Machine().readers(torch.device("cuda")) == readers
