@@ -1,4 +1,4 @@
-"""A trained network of mmsegmentation's through our evaluator, beside the figures that are published for it."""
+"""Evaluates mmsegmentation's trained networks and compares their scores with the published ones."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Makes a committed run again, or its first iterations, from its record alone, and holds the two side by side."""
+"""Repeats a committed run, or its first iterations, from its record alone and compares the two."""
 
 import math
 import tempfile
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAME = "reproduced"  # the experiment that such runs belong to
-# On another machine, other package versions or another number of threads the last digits differ from the first step on,
-# and training makes of that what another seed makes: see the tables of same seeds in results/reference.
+# Another machine, package version or number of threads changes the last digits from the first step on, which in the end
+# differs as much as another seed: see the tables of repeated seeds in results/reference.
 TOLERANCE = 2.5  # points of mIoU
 # Of the loss, relative, in the first iterations: two threads instead of one made of the first 50 and 100 of CamVid
 # records a difference of 0.4 to 3.1 %, another seed up to 15 %.
@@ -28,7 +28,7 @@ EARLY_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run made again, beside its record.
+    """A repeated run beside its record.
 
     scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine,
     versions, code or settings are not the record's, one phrase each; empty: the very same weights and scores are due.

@@ -1,4 +1,4 @@
-"""How many runs one GPU should hold at a time: as many as its memory takes and as measurements say is of use."""
+"""How many runs should share a GPU: as many as fit its memory, if measurements do not say that fewer are faster."""
 
 import os
 from collections import defaultdict
@@ -13,7 +13,7 @@ from harness.experiment.schema import Experiment
 from harness.runs import planning
 from harness.runs.planning import PlannedRun, Times
 
-# Small networks leave room, but unless a multi-process service runs they take turns, and each needs a core to feed it.
+# Without a multi-process service runs on a GPU take turns, and each needs a core to feed it.
 MOST = 4
 CONTEXT_BYTES = 1 << 30  # of CUDA and its libraries, a process
 ROOM = 0.9  # of a GPU's memory that runs are packed into
@@ -22,11 +22,10 @@ WORTH = 1.05  # times the iterations an hour: what sharing must be measured to g
 
 @dataclass(frozen=True)
 class Proposal:
-    """How many `runs` a GPU should hold at a time.
+    """How many `runs` should share a GPU.
 
-    need: bytes of the run that needs most, None where that is not known of every run; `measured`: whether it was
-    measured of every run. gain: how many times the iterations in the same time `runs` of them were measured to make on
-    one GPU, over one alone; None where that was not measured.
+    need: bytes of the largest run, None if that of a run is unknown; `measured`: whether all were measured. gain:
+    throughput of `runs` runs on one GPU over that of one alone; None if that was not measured.
     """
 
     runs: int
@@ -36,10 +35,7 @@ class Proposal:
 
 
 def propose(rows: Sequence[PlannedRun], memory: int, cores: int, times: Times | None = None) -> Proposal:
-    """For runs that are left, GPUs of so many bytes of `memory`, and so many `cores` for each of them.
-
-    `times` as `planning.measured_times` gives them.
-    """
+    """The proposal for runs that are left. memory: bytes of each GPU. cores: per GPU. times: `planning.times`."""
     needs = [row.gpu_bytes for row in rows]
     measured = bool(rows) and all(row.gpu_bytes_measured for row in rows)
     known = [need for need in needs if need is not None]
@@ -60,10 +56,7 @@ def cores_each(gpus: int) -> int:
 
 
 def measured_gains(times: Times) -> dict[int, float]:
-    """{number of runs on a GPU: times the iterations in the same time, over one run alone}, where both were measured.
-
-    The median over all settings, methods and devices for which there are both.
-    """
+    """{runs on a GPU: throughput over that of one run alone}, the median over settings, methods and devices."""
     found: dict[int, list[float]] = defaultdict(list)
     for methods in times.values():
         for entries in methods.values():
@@ -78,7 +71,7 @@ def measured_gains(times: Times) -> dict[int, float]:
 
 
 def describe(proposal: Proposal, hours: float) -> str:
-    """A line of the plan: how many runs a GPU holds, by what, and what that makes of so many `hours` of GPUs."""
+    """A line of the plan: how many runs share a GPU, why, and how many of the GPU `hours` that saves."""
     if proposal.need is None:
         return "runs on one GPU at a time: 1, since the memory of some is not known"
     by = "measured" if proposal.measured else "estimated; measure before you share"
@@ -94,10 +87,10 @@ def describe(proposal: Proposal, hours: float) -> str:
 
 
 def settled(asked: str, experiment: Experiment, results: Path) -> int:
-    """How many runs of an experiment are on a GPU of this machine at a time.
+    """How many runs of an experiment share a GPU of this machine; the workflow asks.
 
-    What `CONTEXTRAST_BENCH_SHARE` says, else what was `asked`: a number or "auto", which is what `propose` says for the
-    runs that are left where the memory of all of them was measured, and else 1. Raises UserError for anything else.
+    `CONTEXTRAST_BENCH_SHARE` if it is set, else `asked`: a number, or "auto" for what `propose` says if the memory of
+    all remaining runs was measured, and 1 if not. Raises UserError for anything else.
     """
     if os.environ.get(devices.SHARE):
         return devices.share()

@@ -25,14 +25,14 @@ RETRIED = {
 
 @dataclass(frozen=True)
 class StatusRow:
-    """A run and where it is.
+    """A run and its state.
 
     status: "done"; "running"; a failure ("failed", "diverged", "out_of_memory", "timeout", "skipped"); "not evaluated";
-    "unfinished" (training began and nobody works on it, or files of it are gone); "not run"; "stale" (made with other
-    settings than the experiment's) or "unreadable". reason: why, of a running one who works on it, of one that is done
-    which protocols were left out. work: what is done of a running one, "train" or "evaluate whole" say; done, total:
-    its steps (0, 0: not known); left: the seconds that the rest of them takes at the pace so far. log_tail: the last
-    lines of a failure's log. marks: what its curve says is wrong with it so far (`runs.health`).
+    "unfinished" (training began and no process works on it, or files are gone); "not run"; "stale" (made with other
+    settings than the experiment's) or "unreadable". reason: why; for a running one the process that works on it, for a
+    done one the protocols that were left out. work: what a running one does, such as "train" or "evaluate whole"; done,
+    total: its steps (0, 0: unknown); left: seconds that the rest takes at the pace so far. log_tail: the last lines of
+    a failure's log. marks: the faults that its curve shows so far (`runs.health`).
     """
 
     experiment: str
@@ -61,12 +61,12 @@ def status_rows(results: Path, experiments: Sequence[Experiment]) -> list[Status
 
 
 def describe(rows: Sequence[StatusRow]) -> str:
-    """The rows as text: a line a run, aligned, and the numbers of runs by status."""
+    """The rows as text: a line per run, then the number of runs by status."""
     return "\n".join([*lines(rows), totals(rows)])
 
 
 def lines(rows: Sequence[StatusRow]) -> list[str]:
-    """A line for every row, aligned: the run, its status, how far it is, how long the rest takes, and the reason."""
+    """A line per row, aligned: run, status, progress, time left and reason."""
     names = [f"{row.experiment}/{row.run}" for row in rows]
     widest = max(map(len, names), default=0)
     return [f"{name.ljust(widest)}  {_state_text(row)}" for row, name in zip(rows, names, strict=True)]

@@ -1,4 +1,4 @@
-"""`status --watch`: the runs as they go on, redrawn in place on a terminal, as changed lines in a log. No torch."""
+"""`status --watch`: redraws all runs on a terminal, prints changed lines into a log. Never imports torch."""
 
 import heapq
 import time
@@ -17,16 +17,16 @@ from harness.runs.status import StatusRow, lines, status_rows, totals
 
 SECONDS_BETWEEN_PICTURES = 2.0
 WAITING = (*planning.TO_TRAIN, "not evaluated")
-# In the order in which they are shown, with their style; whatever is not here went wrong and stands behind the first.
+# In the order shown, with their styles. Any other status is a failure and comes after the first.
 STYLES = {"running": "bold", **dict.fromkeys(WAITING, "dim"), "done": "green"}
 WRONG = "red"
 
 
 def watch(results: Path, experiments: Sequence[Experiment], console: Console | None = None) -> None:
-    """Show the runs of `experiments` until none runs and none waits, or until Ctrl-C.
+    """Show the runs of `experiments` until none runs or waits, or until Ctrl-C.
 
-    On a terminal all of it is drawn again every `SECONDS_BETWEEN_PICTURES`; elsewhere (a pipe, a log) every line is
-    printed once and then, every `SECONDS_BETWEEN_LINES`, those that changed in more than the time left.
+    A terminal is redrawn every `SECONDS_BETWEEN_PICTURES`. Into a pipe or file every line is printed once, then every
+    `SECONDS_BETWEEN_LINES` those that changed in more than the time left.
     """
     console = console or Console(highlight=False, soft_wrap=True)
     try:
@@ -41,7 +41,7 @@ def watch(results: Path, experiments: Sequence[Experiment], console: Console | N
 
 
 def progress_of(experiment: Experiment, results: Path) -> str:
-    """How many runs of an experiment have ended, and how long the rest takes where that is known, in a line."""
+    """A line: how many runs of an experiment have ended, and how long the rest takes if that is known."""
     rows = status_rows(results, [experiment])
     ended = sum(row.status not in ("running", *WAITING) for row in rows)
     left = time_left(rows, results, [experiment])
@@ -51,10 +51,10 @@ def progress_of(experiment: Experiment, results: Path) -> str:
 
 
 def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Experiment]) -> float | None:
-    """Seconds until all runs are trained if as many train at a time as do now; evaluations are not counted.
+    """Seconds until all runs are trained, with as many at a time as now and without evaluations.
 
-    Running ones at their pace so far, waiting ones as long as the same setting took in `results` (`planning.plan`).
-    None where one of these is not known, and where nothing trains.
+    Running ones go on at their pace; waiting ones take as long as the same setting took in `results`. None if one of
+    these is unknown or nothing trains.
     """
     free_at = [row.left for row in rows if _trains(row)]
     if not free_at or None in free_at:
@@ -71,7 +71,7 @@ def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Ex
 
 
 def picture(rows: Sequence[StatusRow], left: float | None, height: int) -> Text:
-    """The rows in at most `height` lines: running ones first, then what went wrong, what waits, and what is done."""
+    """The rows in at most `height` lines: running ones, then failures, waiting ones, and done ones."""
     ranks = {status: float(rank) for rank, status in enumerate(STYLES)}
     ordered = sorted(rows, key=lambda row: ranks.get(row.status, 0.5))
     room = max(1, height - 2)
