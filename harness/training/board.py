@@ -1,4 +1,4 @@
-"""What a training run shows in TensorBoard: its curve, and what the network predicts of a few images."""
+"""A training run in TensorBoard: its curve, and the predictions of a few images."""
 
 import math
 import sys
@@ -17,11 +17,11 @@ from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.runs.ending import is_out_of_memory
 
-VERSION = "2.21.0"  # of tensorboard, which is in pyproject.toml and not in the lock
+VERSION = "2.21.0"  # of tensorboard, which the lock does not have
 FOLDER = "tensorboard"  # in a run's folder
 IMAGES = 3
-WIDEST = 512  # pixels, of each of the pictures side by side
-LAST_LOSS = "gradient_norm"  # in a row of the history losses and their terms stand before it, diagnostics behind
+WIDEST = 512  # pixels of each of the pictures side by side
+LAST_LOSS = "gradient_norm"  # in a row of the history, losses and terms come up to it, diagnostics after it
 UNGROUPED = ("learning_rate", "seconds")
 
 
@@ -36,9 +36,9 @@ def require_tensorboard() -> None:
 class Board:
     """Event files of a run in its `folder`, from iteration `start` on.
 
-    What earlier files say of later iterations (of a process that was killed) is hidden by the new one. If there is no
-    file yet, the `rows` that the history has already come first. Pictures show `IMAGES` images of the data set's
-    evaluation split, evenly spaced over it. Neither touches the generators or the network's state.
+    It hides what earlier files, such as a killed process's, hold of later iterations. If there is no file yet, the
+    history's `rows` so far come first. Pictures show `IMAGES` evenly spaced images of the data set's evaluation split.
+    Nothing here changes random generators or the network's state.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, rows: Sequence[dict[str, Any]], start: int) -> None:
@@ -76,12 +76,12 @@ class Board:
                     self._writer.add_scalar(each, number, step)
             if name == LAST_LOSS:
                 group = "diagnostics"
-        self._writer.flush()  # before the checkpoint: what is purged when it is loaded is what comes after it
+        self._writer.flush()  # before the checkpoint is written, since loading it purges what is later
 
     def show(self, network: Segmenter, iteration: int) -> None:
         """Write image, ground truth and prediction of the chosen images, side by side.
 
-        Where memory runs out there are no more pictures, and training goes on.
+        When memory runs out, training continues without pictures.
         """
         try:
             with _evaluating(network):
@@ -94,14 +94,18 @@ class Board:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            print("warning: no memory for TensorBoard's pictures: there will be no more", file=sys.stderr, flush=True)
+            print(
+                "warning: no memory for TensorBoard's pictures: training continues without them",
+                file=sys.stderr,
+                flush=True,
+            )
             self._samples = []
         self._writer.flush()
 
 
 @contextmanager
 def _evaluating(network: Segmenter) -> Iterator[None]:
-    """The network in eval mode, where it draws nothing at random and batch norm's statistics stay, and then back."""
+    """The network in eval mode, without random draws or changes of batch norm's statistics, then back."""
     was_training = network.training
     network.eval()
     try:

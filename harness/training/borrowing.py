@@ -14,11 +14,11 @@ LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"
 
 
 def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, Any]) -> Record | None:
-    """Copy what training left of a run of another experiment with these very settings; None if there is none.
+    """Copy the trained run of another experiment with exactly these settings; None if there is none.
 
-    Data, initial weights, seed and the method's source are among the settings. training.json is written last; it is
-    the lender's but for key, protocols and `borrowed_from`. Runs of one experiment never lend to each other: an arm
-    that stands in it twice is there to show how much two trainings differ.
+    Settings include data, initial weights, seed and the method's source. training.json is written last: the lender's,
+    except for key, protocols and `borrowed_from`. Runs of one experiment never lend to each other, since an arm that is
+    in it twice shows how much two trainings differ.
     """
     folder = run.folder(results)
     for path in sorted(Path(results).glob(f"runs/*/{run.dataset}/{run.model}/*/seed*/{TRAINING}")):
@@ -34,7 +34,7 @@ def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, 
         files[inference_weights(lender)] = inference_weights(folder)
         if not all(theirs.is_file() for theirs in files):
             continue
-        if (lender / EMBEDDINGS).is_file():  # early versions wrote none
+        if (lender / EMBEDDINGS).is_file():  # old runs have none
             files[lender / EMBEDDINGS] = folder / EMBEDDINGS
         for theirs, ours in files.items():
             atomic.copy(theirs, ours)
@@ -47,7 +47,7 @@ def borrow(experiment: Experiment, run: Run, results: Path, settings: dict[str, 
 
 
 def _done(path: Path) -> Record | None:
-    """The record of a training that is done; None if it is not, or cannot be read."""
+    """The record of a finished training; None if it is not finished or cannot be read."""
     try:
         found = Record.load(path)
     except UserError:

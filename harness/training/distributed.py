@@ -1,9 +1,9 @@
-"""One run on several processes, as torchrun starts them: who is who, what they add up, and what they decide together.
+"""One run on several processes, as torchrun starts them: ranks, sums, and decisions that all must share.
 
-With one process every function here does nothing and returns what it was given.
+With one process every function here does nothing and returns its argument.
 
-The main process, of rank 0, alone writes, prints and holds locks. A process on which the work fails leaves word of it
-in the store that they met in, for whoever waits for it in a collective waits in vain.
+Only the main process, rank 0, writes, prints and holds locks. A process that fails notes it in the shared store, since
+the others would wait for it forever in a collective call.
 """
 
 import json
@@ -32,15 +32,15 @@ from harness.runs.record import Record
 T = TypeVar("T")
 R = TypeVar("R", Record, Record | None)
 
-FOREVER = timedelta(days=365)  # for what may wait for another run's end
-PATIENCE = 10.0  # seconds that a process gets to notice by itself that another one failed
-FAILURE, PARTED = "failure", "parted"  # keys of the store: how the work first ended badly; the main process has left
-# What gloo and NCCL say where a process at the other end is gone.
+FOREVER = timedelta(days=365)  # for what may wait until another run ends
+PATIENCE = 10.0  # seconds for a process to notice by itself that another one failed
+FAILURE, PARTED = "failure", "parted"  # keys of the store: the first failure; the main process has left
+# What gloo and NCCL say when the process at the other end is gone.
 LOST = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "ncclRemoteError", "NCCL communicator")
 
 
 class LostProcess(Exception):
-    """Another process of the run is gone without a word."""
+    """Another process of the run ended without a message."""
 
 
 def number() -> int:
@@ -55,7 +55,7 @@ def rank() -> int:
 
 @dataclass
 class _Meeting:
-    """Where the processes leave word for each other, and the numbers of the words so far."""
+    """The store that the processes share, and the numbers of the messages so far."""
 
     store: Any
     numbers: Iterator[int]
@@ -66,10 +66,10 @@ _meeting: _Meeting | None = None
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Meet the other processes, if torchrun started several, and part at the end.
+    """Connect to the other processes, if torchrun started several, until the block ends.
 
-    All but the main process are silent and leave after it. Where several raise a UserError, the first one's is raised;
-    the others leave with exit status 2.
+    All but the main process are silent and exit after it. If several raise a UserError, the first one's is raised; the
+    others exit with status 2.
     """
     global _meeting
     if torchrun.number() == 1:
@@ -89,12 +89,12 @@ def joined() -> Iterator[None]:
     finally:
         _meeting = None
         if dist.is_initialized():
-            dist.destroy_process_group()  # those that wait for this process in a collective hear of it
+            dist.destroy_process_group()  # processes that wait for this one in a collective get an error
         _part(store)
 
 
 def start(device: torch.device) -> None:
-    """Make the group of processes that compute on devices of this kind: by NCCL on GPUs, by gloo on CPUs."""
+    """Make the process group for devices of this kind: NCCL on GPUs, gloo on CPUs."""
     if _meeting is None:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -102,9 +102,9 @@ def start(device: torch.device) -> None:
 
 
 def from_main(call: Callable[[], T]) -> T:
-    """Let the main process alone call; returns there what it returned, and elsewhere the same by way of JSON.
+    """The result of `call` on the main process, which all processes get, the others through JSON.
 
-    If it raises, the others leave with exit status 2.
+    If it raises, the others exit with status 2.
     """
     if _meeting is None:
         return call()
@@ -137,7 +137,7 @@ def record_from_main(call: Callable[[], R]) -> R:
 
 @contextmanager
 def on_main(context: AbstractContextManager[T]) -> Iterator[T | None]:
-    """Enter the context on the main process alone, and nowhere else before it is entered there."""
+    """Enter the context on the main process only; the others continue once it is entered there."""
     with ExitStack() as stack:
         held: list[T] = []
         from_main(lambda: held.append(stack.enter_context(context)))
@@ -145,14 +145,14 @@ def on_main(context: AbstractContextManager[T]) -> Iterator[T | None]:
 
 
 def main_first(call: Callable[[], T]) -> T:
-    """What `call`, which may download something, returns on each process; the main one calls before the others do."""
+    """The result of `call`, such as a download, on each process; the main process calls first."""
     made: list[T] = []
     from_main(lambda: made.append(call()))
     return made[0] if made else call()
 
 
 def all_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The sums over the processes of each of these tensors, without gradients; they have one dtype and one device."""
+    """The sum of each tensor over the processes, without gradients; all have one dtype and device."""
     if number() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -162,7 +162,7 @@ def all_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def most(value: int) -> int:
-    """The largest of the processes' numbers. It waits for all of them, but for no GPU."""
+    """The largest of the processes' numbers. Waits for all processes, but not for a GPU."""
     if number() == 1:
         return value
     largest = torch.tensor(value)
@@ -171,7 +171,7 @@ def most(value: int) -> int:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Make the gradients the means over the processes. One that exists on some of them counts as 0 on the others."""
+    """Replace gradients by their means over the processes; a missing one counts as 0 if another process has it."""
     if number() == 1:
         return
     parameters = list(parameters)
@@ -189,7 +189,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def copy_from_main(module: nn.Module) -> None:
-    """Make parameters and buffers those of the main process."""
+    """Copy parameters and buffers from the main process."""
     if number() == 1:
         return
     for tensor in (*module.parameters(), *module.buffers()):
@@ -200,11 +200,11 @@ def copy_from_main(module: nn.Module) -> None:
 
 @contextmanager
 def ending_together(give_up: Callable[[Ending], None], missing_data: bool = False, status: int = 1) -> Iterator[Ending]:
-    """As `ending`, for work that all processes do: where it ends badly on one, it ends so on all, as on the first.
+    """As `ending`, for work that all processes share: if it fails on one, it ends on all as on the first to fail.
 
-    What passes `ending` passes here, and the other processes leave with exit status 2. A process that waits for a
-    failed one in a call that nothing interrupts is ended with `status` after `PATIENCE` seconds; on the main process
-    `give_up`, which is to write the record, is called before.
+    Exceptions that pass through `ending` pass here too, and the other processes exit with status 2. A process that
+    waits for a failed one in a call that cannot be interrupted is ended with `status` after `PATIENCE` seconds; the
+    main process calls `give_up`, which should write the record, before.
     """
     if _meeting is None:
         with ending(missing_data) as end:
@@ -221,7 +221,7 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
                 if not any(words in str(error) for words in LOST):
                     raise
                 if not _word_of_failure(store, seconds=2):
-                    raise LostProcess("another process of this run ended, by a kill perhaps") from None
+                    raise LostProcess("another process of this run ended; it may have been killed") from None
         if end.status != "done":
             store.compare_set(FAILURE, "", json.dumps(asdict(end)))
     except (UserError, OSError):
@@ -234,9 +234,9 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
 
 
 def _word_of_failure(store: Any, seconds: float = 0) -> Ending | None:
-    """How the work ended where it first ended badly, as far as is known within some seconds.
+    """How the first process failed, or None if none did within so many seconds.
 
-    Raises SystemExit where it ended in what is no result of the run's.
+    Raises SystemExit if its failure is not a result of the run, such as a user's mistake.
     """
     until = time.monotonic() + seconds
     while not store.check([FAILURE]):
@@ -250,7 +250,7 @@ def _word_of_failure(store: Any, seconds: float = 0) -> Ending | None:
 
 
 def _watch(store: Any, over: threading.Event, give_up: Callable[[Ending], None], status: int) -> None:
-    """End this process where another one failed and it does not come to an end by itself."""
+    """End this process if another one failed and this one does not end by itself."""
     with suppress(RuntimeError):  # the store ends with the process that holds it
         while not over.wait(0.3):
             if not store.check([FAILURE]) or over.wait(PATIENCE):

@@ -1,9 +1,9 @@
-"""What pixels look like to a run before and after training: a small fixed sample of embeddings, for the report.
+"""A small fixed sample of pixel embeddings before and after training, for the report.
 
-The method's heads are dropped after training, so this is kept of them. The sample is the same for every arm and seed of
-a data set: the middle of IMAGES images spread evenly over the evaluation split, no larger than a training crop; of each
-of the CLASSES classes with most pixels there, up to PIXELS (fewer with many classes) pixels of every map's own grid,
-drawn at random by keys that depend on the image's place and the grid alone. Labels are taken from the nearest pixel.
+The method's heads are dropped after training; this sample is what stays of them. It is the same for every arm and seed
+of a data set: the centers of IMAGES evenly spaced images of the evaluation split, no larger than a training crop. Of
+each of the CLASSES most frequent classes there it has up to PIXELS pixels (fewer with many classes) on each map's grid,
+drawn by random keys that depend on the image's position and the grid alone. Labels are those of the nearest pixel.
 """
 
 import zipfile
@@ -25,27 +25,27 @@ from harness.training.trainer import Trainer
 from methods.labels import nearest
 
 NAME = "embeddings.npz"
-IMAGES, CLASSES, PIXELS, POINTS = 16, 20, 30, 400  # POINTS: of a map, all classes together, at most
-COMPONENTS = 12  # of every vector that are kept
+IMAGES, CLASSES, PIXELS, POINTS = 16, 20, 30, 400  # POINTS: the most of a map, all classes together
+COMPONENTS = 12  # kept of every vector
 
 Phase = Literal["before", "after"]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def note_embeddings(folder: Path, phase: Phase, trainer: Trainer, dataset: Dataset) -> None:
-    """Write what the network and the method make of the sample into embeddings.npz, beside what is there of before.
+    """Write the sample's vectors into embeddings.npz, next to those from before training if they are there.
 
-    embeddings.npz holds, of the maps that the method embeds (from fine to coarse) or, if none, of the encoder's own:
+    embeddings.npz holds, for the maps that the method embeds (fine to coarse) or, without any, the encoder's own:
 
-        kind                        "embeddings" or "features", which of the two they are
+        kind                        "embeddings" or "features"
         images                      [M], the images' ids
         <phase>/labels<i>           uint8 [N], train ids of the sample's pixels on the map's grid
         <phase>/points<i>           float16 [N, n], the pixels' unit vectors in their first principal axes
         <phase>/variance<i>         float32 [n], the share of the variance along each axis
         <phase>/silhouette          float64 [maps], of the unit vectors in all their dimensions
-        <phase>/encoder_silhouette  float64 [I], the same of the encoder's maps, whichever are shown
+        <phase>/encoder_silhouette  float64 [I], always of the encoder's maps
 
-    Nothing of the training changes: no gradient, evaluation mode (the statistics of batch norm stay), no random draws.
+    The training is not affected: no gradient, evaluation mode (batch norm's statistics stay), no random draws.
     """
     crops, ids = _crops(dataset, trainer.schedule.crop)
     content: dict[str, Any] = dict(_read_before(folder / NAME)) if phase == "after" else {}
@@ -65,7 +65,7 @@ def note_embeddings(folder: Path, phase: Phase, trainer: Trainer, dataset: Datas
 
 
 def _read_before(path: Path) -> Iterator[tuple[str, Any]]:
-    """What the file holds of before training: nothing if it is not there (a run that began without it) or damaged."""
+    """The file's content from before training; nothing if the file is missing (old runs) or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             yield from [(name, file[name]) for name in file.files if name.startswith("before/")]
@@ -74,7 +74,7 @@ def _read_before(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _crops(dataset: Dataset, crop: tuple[int, int]) -> tuple[list[Pair], list[str]]:
-    """The middles of images spread evenly over the evaluation split, with labels of the commonest classes alone."""
+    """The centers of evenly spaced images of the evaluation split, with labels of the most frequent classes only."""
     samples = dataset.samples(dataset.evaluation_split)
     number = min(IMAGES, len(samples))
     chosen = [samples[place * len(samples) // number] for place in range(number)]

@@ -80,7 +80,7 @@ def test_a_flipped_bit_of_a_tensor_is_refused(tmp_path, good):
 def test_what_is_no_checkpoint_is_passed_over(tmp_path, capsys):
     torch.save([1, 2], tmp_path / "iteration_0000003.pt")
     assert checkpoint.load_newest(tmp_path) is None
-    assert "it is no checkpoint of a run" in capsys.readouterr().err
+    assert "not a checkpoint" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
