@@ -269,4 +269,4 @@ def test_a_method_trains_on_every_layout(name, spec, experiment_file, tmp_path):
     )
     run = experiment.run(name, "hrnet_tiny", "contextrast", 0)
     record = train(experiment, run, tmp_path / "results", Machine("cpu", threads=1), root=root)
-    assert (record["status"], record["iterations"]) == ("done", 20)
+    assert (record.status, record.iterations) == ("done", 20)
