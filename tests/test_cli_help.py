@@ -51,3 +51,19 @@ def test_an_experiment_is_a_name_or_a_path(monkeypatch, tmp_path):
     assert experiment_path("mine") == Path("config/mine.yaml")
     for path in ("here.yaml", "config/mine.yaml", "unknown", str(tmp_path / "here.yaml")):
         assert experiment_path(path) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "begun", "proposed"),
+    [
+        ([], "config", "camvid-sc", ["camvid-scratch"]),
+        (["--config", "ablations"], "arm", "contextrast_v1", ["contextrast_v1_constants"]),
+        (["--config", "nowhere"], "arm", "c", []),
+    ],
+)
+def test_the_shell_completes_experiments_and_their_arms(given, option, begun, proposed, monkeypatch, repository):
+    monkeypatch.chdir(repository)
+    command = GROUP.commands["train"]
+    context = command.make_context("train", given, resilient_parsing=True)
+    (parameter,) = [each for each in command.params if each.name == option]
+    assert [item.value for item in parameter.shell_complete(context, begun)] == proposed

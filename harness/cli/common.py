@@ -32,9 +32,31 @@ def experiment_path(given: str | Path) -> Path:
     return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
 
 
+def experiments(incomplete: str) -> list[str]:
+    """The names in config/ that begin so, for the shell's completion."""
+    return sorted(path.stem for path in Path("config").glob(f"{incomplete}*.yaml"))
+
+
+def arms(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The arms of the experiment on the command line that begin so; none if it cannot be read."""
+    from harness.experiment.schema import Experiment
+
+    try:
+        found = Experiment.load(experiment_path(ctx.params.get("config") or DEFAULT_CONFIG)).arms
+    except UserError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
 ConfigOption = Annotated[
     Path,
-    typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="A file, or a name in config/."),
+    typer.Option(
+        "--config",
+        parser=experiment_path,
+        autocompletion=experiments,
+        metavar="EXPERIMENT",
+        help="A file, or a name in config/.",
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", help="The folder that everything is written to.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]

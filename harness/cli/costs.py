@@ -15,6 +15,7 @@ from harness.cli.common import (
     ThreadsOption,
     app,
     experiment_path,
+    experiments,
 )
 from harness.cli.verbs import verb
 from harness.config import read_size
@@ -128,7 +129,14 @@ def overhead(
 @verb(app, "equal-compute")
 def equal_compute(
     config: Annotated[
-        Path, typer.Option("--config", parser=experiment_path, metavar="EXPERIMENT", help="Its file is filled in.")
+        Path,
+        typer.Option(
+            "--config",
+            parser=experiment_path,
+            autocompletion=experiments,
+            metavar="EXPERIMENT",
+            help="Its file is filled in.",
+        ),
     ],
     root: RootOption = None,
     weights: Annotated[str, typer.Option("--weights", help="As for train; none: from scratch.")] = "auto",

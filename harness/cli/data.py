@@ -17,6 +17,7 @@ from harness.cli.common import (
     SetOption,
     app,
     experiment_path,
+    experiments,
 )
 from harness.cli.verbs import verb
 from harness.errors import UserError, unknown
@@ -24,8 +25,8 @@ from harness.errors import UserError, unknown
 
 @verb(app, "list")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, datasets, models or arms.")],
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One method: its options.")] = None,
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="methods, datasets, models or arms.")],
+    name: Annotated[str | None, typer.Argument(metavar="METHOD", help="One method: its options.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
     results: ResultsOption = DEFAULT_RESULTS,
@@ -67,6 +68,7 @@ def verify(
         typer.Option(
             "--config",
             parser=experiment_path,
+            autocompletion=experiments,
             metavar="EXPERIMENT",
             help="Take the data set's folder from this experiment's roots.",
         ),

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import DEFAULT_RESULTS, DeviceOption, ResultsOption, SetOption, app, experiment_path
+from harness.cli.common import (
+    DEFAULT_RESULTS,
+    DeviceOption,
+    ResultsOption,
+    SetOption,
+    app,
+    experiment_path,
+    experiments,
+)
 from harness.cli.verbs import verb
 from harness.errors import RunFailed
 
@@ -22,7 +30,10 @@ def run(
     experiments: Annotated[
         list[Path],
         typer.Argument(
-            parser=experiment_path, metavar="EXPERIMENT...", help="Files, or names in config/, in this order."
+            parser=experiment_path,
+            autocompletion=experiments,
+            metavar="EXPERIMENT",
+            help="Files, or names in config/, in this order.",
         ),
     ],
     budget: Annotated[

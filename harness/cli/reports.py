@@ -18,6 +18,7 @@ from harness.cli.common import (
     SetOption,
     app,
     experiment_path,
+    experiments,
 )
 from harness.cli.verbs import verb
 from harness.compute.shipped import program, run_command
@@ -191,6 +192,7 @@ def stale(
         typer.Option(
             "--keep",
             parser=experiment_path,
+            autocompletion=experiments,
             metavar="EXPERIMENT",
             help="Keep its runs that only a change of a method's code made stale; tables say so. Repeatable.",
         ),
@@ -342,6 +344,7 @@ def status(
         typer.Option(
             "--config",
             parser=experiment_path,
+            autocompletion=experiments,
             metavar="EXPERIMENT",
             help="Repeatable; default: those in config/ that have runs.",
         ),

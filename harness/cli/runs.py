@@ -21,6 +21,7 @@ from harness.cli.common import (
     SetOption,
     ThreadsOption,
     app,
+    arms,
     finish,
     naming,
     percent,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 def train(
     dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     model: Annotated[str, typer.Option("--model", help="A name from list models.")],
-    arm: Annotated[str, typer.Option("--arm", help="An arm of the experiment.")],
+    arm: Annotated[str, typer.Option("--arm", autocompletion=arms, help="An arm of the experiment.")],
     seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
     config: ConfigOption = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
@@ -144,7 +145,7 @@ def _evaluated(
 
 @verb(app, "evaluate")
 def evaluate(
-    folder: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="The folder of a trained run.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")] = None,
     protocol: Annotated[list[str], typer.Option("--protocol", help="whole, slide or ms_flip; repeatable.")] = [],  # noqa: B006
     absent: Annotated[
         str | None,
