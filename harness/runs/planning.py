@@ -167,9 +167,24 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
 
 
 def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> str:
-    """The plan as text: the summary first, with what `sharing` says of runs that share a GPU, then a line a run."""
+    """The plan as text: totals, `sharing` (how runs can share a GPU), then one line per run."""
     whole = summary(rows, gpus)
     lines = [f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
+    lines += [*(_needs(rows, whole, gpus, sharing) if whole["to_train"] else ["nothing is left to train"]), ""]
+    table = [("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")]
+    for row in rows:
+        time = "?" if row.hours is None else _time(row.hours)
+        numbers = (str(row.seed), str(row.iterations), str(row.batch))
+        status = f"{row.status}: {row.reason}" if row.reason else row.status
+        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines += ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return "\n".join(lines)
+
+
+def _needs(rows: Sequence[PlannedRun], whole: dict[str, Any], gpus: int, sharing: str) -> list[str]:
+    """Lines about what the runs that are left take."""
+    lines = []
     for source, hours in whole["hours"].items():
         why = f" ({NOT_MEASURED})" if source == ESTIMATED else ""
         lines.append(f"to train: {_time(hours)} {source}{why}" if source else "to train: some runs of unknown length")
@@ -184,16 +199,7 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> st
     memory, disk = (_bytes(rows, key, whole[key]) for key in ("gpu_bytes", "disk_bytes"))
     lines.append(f"memory of a GPU, for the run that needs most: {memory}")
     lines += [sharing] if sharing else []
-    lines += [f"disk, without label maps and methods' memories: {disk}", ""]
-    table = [("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")]
-    for row in rows:
-        time = "?" if row.hours is None else _time(row.hours)
-        numbers = (str(row.seed), str(row.iterations), str(row.batch))
-        status = f"{row.status}: {row.reason}" if row.reason else row.status
-        table.append((row.dataset, row.model, row.arm, *numbers, row.crop, time, status))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines += ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in table]
-    return "\n".join(lines)
+    return [*lines, f"disk, without label maps and methods' memories: {disk}"]
 
 
 def _bytes(rows: Sequence[PlannedRun], key: str, known: int) -> str:

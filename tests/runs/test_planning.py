@@ -305,6 +305,7 @@ def test_the_text_lists_every_run_with_its_settings():
     assert "1.0 h here" in text
     assert "3 at a time" in text
     assert "energy of the GPUs: 2 kWh\n" in text
+    assert describe([replace(ROW, status="done")]).splitlines()[1] == "nothing is left to train"
     assert "energy" not in describe([ROW])  # nothing is known of a processor's
     assert "memory of a GPU" in text
 
