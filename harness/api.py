@@ -22,44 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError, unknown
+from harness.evaluation.frames import load_records as load_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LabelMaps = Sequence[NDArray[np.integer[Any]]] | str | Path
-
-
-def load_records(folder: str | Path = "results") -> "pd.DataFrame":
-    """All runs below `folder`, a row for each run, protocol and metric.
-
-    Columns: experiment, dataset, model, arm, method, seed, status, reason, protocol, metric, score (percent),
-    iterations, seconds, gpu_hours, commit, path. A run without scores has one row, with NaN as its score. Runs that
-    were set aside as stale are left out. Raises UserError for a folder without records.
-
-    >>> table = load_records("results/reference")
-    >>> table[table.metric == "miou"].groupby("arm").score.mean()  # doctest: +SKIP
-    """
-    import pandas as pd
-
-    from harness.runs.record import Record, records_below
-
-    rows = []
-    for path in records_below(Path(folder)):
-        record = Record.load(path)
-        shown = ("method", "status", "reason", "iterations", "seconds", "gpu_hours")
-        run = record.key.key() | {name: getattr(record, name) for name in shown}
-        run |= {"commit": record.provenance and record.provenance.commit, "path": str(path)}
-        scores = [
-            {"protocol": protocol, "metric": metric, "score": score}
-            for protocol, of_protocol in record.scores.items()
-            for metric, score in of_protocol.items()
-        ]
-        rows += [run | score for score in scores or [{"protocol": None, "metric": None, "score": None}]]
-    if not rows:
-        raise UserError(f"{folder} holds no record.json: give the folder that your runs were written to")
-    first = ["experiment", "dataset", "model", "arm", "method", "seed", "status", "protocol", "metric", "score"]
-    table = pd.DataFrame(rows).astype({"score": float})
-    return table[first + [name for name in table if name not in first]]
 
 
 def compare(
@@ -71,23 +39,23 @@ def compare(
 ) -> "pd.DataFrame":
     """The comparison table of an experiment: a row for each data set, network, protocol and arm, the baseline first.
 
-    experiment: its YAML file. metric: "miou", "mean_dice", or a table's mIoU such as "boundary_miou@3px",
-    "trimap_miou@5px". baseline: the arm that gains are over, by default the experiment's. Columns are those of
-    results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain and its 95 % interval `low`, `high`
-    in percentage points, p. Raises UserError for an experiment or metric that does not exist.
+    experiment: its YAML file. metric: a name of `METRICS` ("miou", "mean_dice", ...) or another table's mIoU, such as
+    "boundary_miou@3px" or "trimap_miou@5px". baseline: the arm that gains are over, by default the experiment's.
+    Columns are those of results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain and its 95 %
+    interval `low`, `high` in percentage points, p. Raises UserError for an experiment or metric that does not exist.
     """
     import pandas as pd
 
     from harness import comparison
-    from harness.evaluation.counts import DEFAULT_WIDTHS, REGION
+    from harness.evaluation.counts import DEFAULT_WIDTHS
     from harness.evaluation.groups import groups
     from harness.evaluation.objects import SIZES
     from harness.experiment.schema import Experiment
-    from harness.statistics.scores import Metric, dice, miou_of
+    from harness.statistics.scores import METRICS, miou_of
 
-    tables = [REGION, *(f"{kind}@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS)]
+    tables = [*(f"{kind}@{width}" for kind in ("boundary", "trimap") for width in DEFAULT_WIDTHS)]
     tables += [f"objects@{size}" for size in SIZES]
-    metrics = {each.name: each for each in [*map(miou_of, tables), Metric("mean_dice", REGION, dice)]}
+    metrics = METRICS | {each.name: each for each in map(miou_of, tables)}
     if metric not in metrics:
         raise unknown("metric", metric, metrics)
     loaded = Experiment.load(Path(experiment), list(overrides))

@@ -168,11 +168,12 @@ def cells(
     metrics: Iterable[Metric],
     baseline: str | None = None,
     family: Collection[str] | None = None,
+    protocols: Collection[str] | None = None,
 ) -> list[Cell]:
     """The rows of a group: for every protocol and metric one for each arm, the baseline first.
 
     Gains are over `baseline`, by default the experiment's. `family`: the other arms that take part, by default all.
-    Metrics whose table the group does not hold are left out.
+    `protocols`: by default all of the group's. Metrics whose table the group does not hold are left out.
     """
     baseline = baseline or experiment.baseline
     arms = [arm for arm in arm_order(experiment) if family is None or arm in family or arm == baseline]
@@ -181,7 +182,7 @@ def cells(
     chosen = list(metrics)
     for protocol in dict.fromkeys(protocol for protocol, _ in group.entries):
         for metric in chosen:
-            if (protocol, metric.table) not in group.entries:
+            if (protocol, metric.table) not in group.entries or (protocols and protocol not in protocols):
                 continue
             tables = {arm: group.tables(protocol, metric.table, arm) for arm in arms}
             column = compare(tables, baseline, metric, group.clusters, experiment.absent)

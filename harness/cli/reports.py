@@ -123,11 +123,14 @@ def report(
 
         measured = measure(experiment, results)
     if part in ("tables", "all"):
+        from harness.evaluation.frames import write_records
         from harness.reporting.costs.runs import write_runs_table
         from harness.reporting.tables import write_tables
 
         write_tables(experiment, results, measured)
         write_runs_table(experiment.name, results)
+        if next((results / "runs" / experiment.name).rglob("record.json"), None):
+            write_records(results / "runs" / experiment.name, results / "reports" / experiment.name)
     if part in ("figures", "all"):
         from harness.reporting.figures import write_figures
 

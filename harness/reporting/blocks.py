@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.compute import atomic
 from harness.errors import UserError
+from harness.statistics.scores import METRICS
 
 
 def _record_keys() -> str:
@@ -26,6 +27,8 @@ def filled(document: Path) -> str:
     """The text of `document` with its blocks filled. Raises UserError for a missing file."""
 
     def block(match: re.Match[str]) -> str:
+        if match["file"] == ":metrics":
+            return f"<!-- begin :metrics -->\n\n{_metrics()}\n\n<!-- end -->"
         source = document.parent / match["file"]
         if match["file"] in GENERATED:
             content = GENERATED[match["file"]]()
@@ -36,6 +39,11 @@ def filled(document: Path) -> str:
         return f"<!-- begin {match['file']} -->\n\n{content}\n\n<!-- end -->"
 
     return _BLOCK.sub(block, document.read_text(encoding="utf-8"))
+
+
+def _metrics() -> str:
+    lines = [f"| {each.title} | `{name}` | {each.about} |" for name, each in METRICS.items()]
+    return "\n".join(["| metric | name | in percent |", "| :-- | :-- | :-- |", *lines])
 
 
 def refresh(document: Path) -> bool:

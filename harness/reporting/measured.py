@@ -11,7 +11,7 @@ from harness.evaluation.groups import Group, groups
 from harness.evaluation.objects import SIZES
 from harness.experiment.schema import Experiment
 from harness.reporting.lengths import Length, lengths
-from harness.statistics.scores import Values, frequency_metrics, iou, miou_of
+from harness.statistics.scores import METRICS, Values, frequency_metrics, iou, miou_of
 
 EDGES = ("boundary", "trimap")
 # Of `edge_protocol`: the tables of counts that are read together, and the field that takes their cells.
@@ -25,13 +25,17 @@ PARTS = {
 class Measured:
     """One data set with one model: the cells of its tables, and what is below them.
 
-    `region` holds the mIoU of every protocol, `frequency` head, mid and tail mIoU of every protocol, whose classes are
-    `thirds`, `edges` boundary and trimap mIoU and `objects` mIoU by object size of `edge_protocol`. `class_ious` is
-    {protocol: {arm: {seed: float64 [K] in percent, NaN where undefined}}}, and `class_iou` that of `protocol`, the
-    experiment's first. Of this is also `confusion`, {arm: {seed: float64 [K, K]}}: the share in percent of a true class
-    (row) that is predicted as each class (column), NaN for a class without pixels.
-    `schedules`, where arms are trained for several numbers of iterations, holds the cells of each, by `protocol`, with
-    gains over the baseline's method of the same length.
+    region       mIoU by every protocol
+    others       every other metric of `METRICS` by `protocol`, the experiment's first
+    frequency    mIoU of the head, mid and tail classes, `thirds`, by every protocol
+    edges        boundary and trimap mIoU by `edge_protocol`
+    objects      mIoU by object size by `edge_protocol`
+    class_ious   {protocol: {arm: {seed: float64 [K] in percent, NaN where undefined}}}
+    class_iou    that of `protocol`
+    confusion    {arm: {seed: float64 [K, K]}} by `protocol`: the share in percent of a true class (row) that is
+                 predicted as each class (column), NaN for a class without pixels
+    schedules    where arms are trained for several numbers of iterations, the cells of each by `protocol`, with gains
+                 over the baseline's method of the same length
     """
 
     dataset: str
@@ -42,6 +46,7 @@ class Measured:
     edges: list[Cell] = field(default_factory=list)
     frequency: list[Cell] = field(default_factory=list)
     objects: list[Cell] = field(default_factory=list)
+    others: list[Cell] = field(default_factory=list)
     thirds: dict[str, list[int]] = field(default_factory=dict)
     class_ious: dict[str, dict[str, dict[int, Values]]] = field(default_factory=dict)
     class_iou: dict[str, dict[int, Values]] = field(default_factory=dict)
@@ -67,6 +72,8 @@ def measure(experiment: Experiment, results: Path) -> list[Measured]:
         each = Measured(group.dataset, group.model, experiment.protocols[0], group.classes, thirds=group.thirds)
         each.image_ids = tuple(group.image_ids)
         each.region = cells(experiment, group, [miou_of(REGION)])
+        others = [metric for name, metric in METRICS.items() if name != "miou"]
+        each.others = cells(experiment, group, others, protocols=[each.protocol])
         each.schedules = _by_length(experiment, group)
         for protocol in experiment.protocols:
             tables = {arm: group.tables(protocol, REGION, arm) for arm in experiment.arms}

@@ -9,6 +9,7 @@ from harness.reporting.names import arm_name, in_sentence
 from harness.reporting.summary import demonstration
 from harness.reporting.verdicts import NOT_VERIFIED
 from harness.runs.external_arms import EXTERNAL
+from harness.statistics.scores import METRICS
 
 PROTOCOLS = {
     "whole": "the image as it is, one scale",
@@ -28,6 +29,7 @@ MEANING = {
     "a share of the image's diagonal.",
     "frequency": "Mean IoU of a third of the classes each, from the most frequent (head) to the rarest (tail) by "
     "pixels of the training split.",
+    "metrics": "; ".join(f"{each.title}: {each.about}" for name, each in METRICS.items() if name != "miou") + ".",
     "objects": "mIoU by object size, our definition: TP and FN over the ground truth's objects (connected components "
     "of a class) of a size, FP over the predicted ones; tiny up to 16x16 pixels, small 32x32, medium 96x96, large "
     "above.",

@@ -18,7 +18,7 @@ from harness.reporting.papers import write_paper_tables
 from harness.reporting.seeds_table import write_seeds
 from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table
-from harness.statistics.scores import metric_name
+from harness.statistics.scores import METRICS, metric_name
 
 COLUMNS_TO_READ = 6  # a wider table is split, between models
 CLASS_COLUMNS = ("dataset", "model", "protocol", "arm", "class", "metric", "runs", "mean", "sd")
@@ -32,10 +32,10 @@ def write_tables(
 ) -> None:
     """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md and tex.
 
-    miou has the verdicts; boundary, frequency (head, mid, tail), objects (by size) and per_class are details. seeds:
-    what more seeds would see. settings: means over several data sets and networks. Where the experiment trains what the
-    papers report, theirs with a verdict (`papers.write_paper_tables`). `measured` saves reading the records again,
-    and `folder` is where the tables go instead.
+    miou has the verdicts; metrics (the others of `METRICS`), boundary, frequency (head, mid, tail), objects (by size)
+    and per_class are details. seeds: what more seeds would see. settings: means over several data sets and networks.
+    papers_*: the papers' figures with verdicts, where the experiment trains what they report. Pass `measured` to avoid
+    reading the records again, and `folder` to write elsewhere.
     """
     folder = folder or Path(results) / "reports" / experiment.name / "tables"
     measured = measure(experiment, results) if measured is None else measured
@@ -53,6 +53,11 @@ def write_tables(
         remarks = list(dict.fromkeys(remark for each in measured for remark in _thirds(each)))
         grids = _grids(experiment, frequency, "mIoU by class frequency", "frequency", columns, remarks)
         write_table(folder / "frequency", grids, COLUMNS, map(csv_row, frequency))
+
+    others = [cell for each in measured for cell in each.others]
+    columns = [(experiment.protocols[0], name, each.title) for name, each in METRICS.items() if name != "miou"]
+    grids = _grids(experiment, others, "Other metrics", "metrics", columns)
+    write_table(folder / "metrics", grids, COLUMNS, map(csv_row, others))
 
     protocol: str = edge_protocol(experiment)
     found, grids = [], []

@@ -73,16 +73,24 @@ def pixel_accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
 
 @dataclass(frozen=True)
 class Metric:
-    """A score in percent from summed counts: the mean over the classes of a figure of each class.
+    """A score in percent from summed counts: the mean over classes of a score of each class.
 
-    `table` is the table of counts that it reads. `of_class` maps counts [..., K, 3] and the rule for absent classes to
-    [..., K], NaN for a class that is left out; `classes` are the places of those that count, None for all.
+    table     the table of counts that it reads
+    of_class  maps counts [..., K, 3] and the rule for absent classes to [..., C], NaN for a class that is left out of
+              the mean; C is K, or 1 for a score that is not a mean over classes
+    classes   indices of the classes that count, None for all
+    title     its name in tables
+    about     one line for docs/metrics.md
+    per_class its key in `per_class` of a record; "" if the record lists no score of each class
     """
 
     name: str
     table: str
     of_class: Callable[[NDArray[Any], str], Values] = iou
     classes: tuple[int, ...] | None = None
+    title: str = ""
+    about: str = ""
+    per_class: str = ""
 
     def by_class(self, counts: NDArray[Any], absent: str = "skip") -> Values:
         """The figure of every class that counts, in percent: `counts` [..., K, 3] -> float64 [..., C]."""
@@ -92,6 +100,46 @@ class Metric:
     def score(self, counts: NDArray[Any], absent: str = "skip") -> Values:
         """The score in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
         return mean_defined(self.by_class(counts, absent))
+
+
+# The scores of the region counts. To add a metric, add it here: records, `load_records`, `compare`, the tables
+# metrics.csv, .md and .tex with intervals, the page and docs/metrics.md follow from it.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("miou", "region", iou, None, "mIoU", "TP / (TP + FP + FN), the mean over classes", "iou"),
+        Metric(
+            name="pixel_accuracy",
+            table="region",
+            of_class=lambda counts, absent: pixel_accuracy(counts),
+            title="Pixel accuracy",
+            about="the share of valid pixels that are right",
+        ),
+        Metric(
+            name="mean_accuracy",
+            table="region",
+            of_class=accuracy,
+            title="Mean accuracy",
+            about="TP / (TP + FN), the mean over classes",
+            per_class="accuracy",
+        ),
+        Metric(
+            name="fwiou",
+            table="region",
+            of_class=lambda counts, absent: fwiou(counts)[..., None],
+            title="Frequency-weighted IoU",
+            about="the mean of the classes' IoU, weighted by their pixels in the ground truth (Long et al., CVPR 2015)",
+        ),
+        Metric(
+            name="mean_dice",
+            table="region",
+            of_class=dice,
+            title="Dice",
+            about="2 TP / (2 TP + FP + FN), which is F1, the mean over classes",
+            per_class="dice",
+        ),
+    )
+}
 
 
 def miou_of(table: str) -> Metric:
@@ -147,21 +195,16 @@ def score(
 
     region = tables["region"]
     total = region.sum(0)
-    class_iou, class_accuracy, class_dice = (each(total, absent) for each in (iou, accuracy, dice))
     image_class = iou(region, "require_ground_truth")
     scores = {
-        "miou": mean_defined(class_iou),
-        "pixel_accuracy": pixel_accuracy(total)[0],
-        "mean_accuracy": mean_defined(class_accuracy),
-        "fwiou": fwiou(total),
-        "mean_dice": mean_defined(class_dice),
+        **{name: metric.score(total, absent) for name, metric in METRICS.items()},
         "miou_image": mean_defined(mean_defined(image_class)),
         "miou_class_image": mean_defined(mean_defined(image_class, axis=0)),
     }
-    per_class = {"iou": class_iou, "accuracy": class_accuracy, "dice": class_dice}
+    per_class = {each.per_class: each.by_class(total, absent) for each in METRICS.values() if each.per_class}
     if class_pixels is not None:
         for group, members in groups(class_pixels).items():
-            scores[f"miou_{group}"] = mean_defined(class_iou[members])
+            scores[f"miou_{group}"] = mean_defined(per_class["iou"][members])
     for name, table in tables.items():
         if name != "region":
             values = iou(table.sum(0), absent)

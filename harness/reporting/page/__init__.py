@@ -207,6 +207,7 @@ def _sections(
     edges = [cell for each in measured for cell in each.edges]
     frequency = [cell for each in measured for cell in each.frequency]
     objects = [cell for each in measured for cell in each.objects]
+    others = [cell for each in measured for cell in each.others]
     papers = paper_tables(experiment, tables, facts)
     found = [
         Section("gains", "Gains", "by protocol and setting, as figures", figures["gains"]),
@@ -227,6 +228,13 @@ def _sections(
                 *table("objects", "mIoU by object size", objects, "objects"),
                 *table("frequency", "mIoU of frequent, middling and rare classes", frequency, "frequency"),
             ],
+        ),
+        Section(
+            "metrics",
+            "Other metrics",
+            f"Dice, accuracy and frequency-weighted IoU; {MANY}",
+            [],
+            table("metrics", "Other metrics", others, "metrics"),
         ),
         Section("published", "Published gains", "the papers' figures, found again or not", [], papers),
         Section("cost", "Cost and latency", "accuracy over the time of an image", figures["cost"]),
