@@ -112,8 +112,8 @@ def test_what_is_written_is_read_back_with_the_scores_of_the_record(
     assert len(found) > 1
     assert set(found) <= set(values)
     again = score_predictions(out, dataset, encoding=encoding)
-    assert again["scores"] == record["scores"][protocol]
-    assert again["per_class"] == record["per_class"][protocol]
+    assert again["scores"] == record.scores[protocol]
+    assert again["per_class"] == record.per_class[protocol]
 
 
 @pytest.mark.slow
