@@ -6,6 +6,7 @@ from harness.evaluation.groups import arm_order, display_name
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
 from harness.runs.external_arms import EXTERNAL
+from harness.statistics.scores import METRICS
 
 # Of a luminance that stands out from white and from the page's dark ground alike (a test computes it).
 COLORS = {
@@ -65,6 +66,8 @@ def method_name(method: str) -> str:
 
 def metric_title(name: str) -> str:
     """A metric as people read it: "boundary_miou@3px" is "Boundary mIoU (3px)", "miou_tail" "mIoU, tail classes"."""
+    if name in METRICS:
+        return METRICS[name].title
     name, _, width = name.partition("@")
     if name.startswith("miou_"):
         part = name.removeprefix("miou_")

@@ -44,7 +44,7 @@ def test_old_records_get_it_from_their_counts_and_it_has_a_gain_with_an_interval
     assert of_arm[["low", "high"]].loc["rival_one"].tolist() == pytest.approx([gain.low, gain.high])
     for kind in ("md", "tex"):
         assert "Precision" in (results / f"reports/little/tables/metrics.{kind}").read_text()
-    assert "mean_precision" in write_page(experiment, results, pictures=False).read_text()
+    assert "Precision" in write_page(experiment, results, pictures=False).read_text()
 
 
 def test_it_stands_in_data_frames_new_records_and_the_document(report, tmp_path):
