@@ -89,6 +89,11 @@ def _next(experiment: Experiment, config: Path, results: Path, overrides: Sequen
             f"next  {harness} new-method my_method    writes a method of your own that already trains",
             f"      {harness} list datasets    says which real data are found here, and how to name a place",
         ]
+    if page.is_file():
+        runs = shlex.quote(str(results / "runs" / experiment.name))
+        return [
+            f"next  {harness} check-record {runs}    says whether the runs can be handed in (docs/submit-results.md)"
+        ]
     return [f"next  {harness} report{given}{elsewhere}    writes the tables, figures and page"]
 
 
