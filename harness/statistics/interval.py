@@ -5,9 +5,9 @@ the difference of the arm's mean score to the baseline's, and
 
     SE_a^2 = u_a / n_a + u_0 / n_0 + I_a.
 
-- Seeds: runs are not paired by seed, which on a GPU takes no noise away (docs/metrics.md). All arms share one variance
-  s2 with nu degrees of freedom, pooled over all runs; `guarded` raises it to u_a for an arm, or a baseline, that
-  scatters more than the others.
+- Seeds: runs are not paired by seed, which removes no noise on a GPU (docs/maintainers/statistics.md). All arms share
+  one variance s2 with nu degrees of freedom, pooled over all runs; `guarded` raises it to u_a for an arm or baseline
+  that scatters more than the others.
 - Images: all runs see the same test images. I_a is what is left of the images' noise in the difference, from the
   covariances of the runs' scores over the same resampled images.
 

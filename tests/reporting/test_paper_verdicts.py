@@ -288,7 +288,7 @@ def test_few_honest_papers_are_refused_whatever_the_number_of_seeds(runs):
 
 @pytest.mark.exhaustive
 def test_the_page_tells_what_becomes_of_honest_papers(repository):
-    lines = (repository / "docs/metrics.md").read_text().splitlines()
+    lines = (repository / "docs/maintainers/statistics.md").read_text().splitlines()
     start = lines.index("<!-- honest papers: a test recomputes it -->")
     told = [[float(cell) for cell in lines[start + i].split("|")[2:-1]] for i in (2, 4, 5, 6)]
     for column, runs in enumerate(told[0]):

@@ -78,8 +78,12 @@ def test_the_interval_covers_the_true_difference(world, seeds):
 
 
 def numbers(repository, heading):
-    """A row of numbers on docs/metrics.md."""
-    line = next(line for line in (repository / "docs/metrics.md").read_text().splitlines() if f"| {heading} |" in line)
+    """A row of numbers on docs/maintainers/statistics.md."""
+    line = next(
+        line
+        for line in (repository / "docs/maintainers/statistics.md").read_text().splitlines()
+        if f"| {heading} |" in line
+    )
     return [float(cell) for cell in line.split("|")[2:-1]]
 
 
@@ -140,7 +144,7 @@ def test_the_page_tells_how_much_camvids_frames_have_in_common(repository):
             of_frame = added[arm] - added["cross_entropy"]
             both = [(each[:-1] * each[1:]).sum() for each in (of_frame[video == name] for name in np.unique(video))]
             found.append(sum(both) / (of_frame**2).sum())
-    page = (repository / "docs/metrics.md").read_text()
+    page = (repository / "docs/maintainers/statistics.md").read_text()
     assert f"correlated by {min(found):.2f} to {max(found):.2f} with its neighbour" in " ".join(page.split())
 
 
