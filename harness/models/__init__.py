@@ -202,6 +202,6 @@ def build(name: str, num_classes: int, weights: str | Path = "auto") -> "Segment
     Raises UserError for an unknown model, and for weights that cannot be had, read, or fill the whole backbone.
     """
     spec = load_spec(name)
-    from harness.models.segmenter import from_spec
+    from harness.models.building import from_spec
 
     return from_spec(spec, num_classes, weights)

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,10 +13,21 @@ from torch import Tensor, nn
 
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
-from harness.models import DETECTRON2, MMSEGMENTATION, ModelSpec
+from harness.models import ModelSpec
 
-if TYPE_CHECKING:
-    from harness.models.weights import InitialWeights
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """What was loaded from a file: the file, its sha256, and the names that found no counterpart."""
+
+    path: Path
+    sha256: str
+    unused: tuple[str, ...]  # names in the file, beyond those that the model's YAML expects there
+    unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole network), left at random
+
+    def as_record(self) -> dict[str, Any]:
+        """The `initial_weights` of record.json."""
+        return {"file": self.path.name, "unused": list(self.unused), "unfilled": list(self.unfilled)}
 
 
 class Segmenter(nn.Module):
@@ -128,32 +140,6 @@ class Segmenter(nn.Module):
         resized = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         # cross_entropy's own sum has no fixed order on a GPU.
         return F.cross_entropy(resized, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none").sum()
-
-
-def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -> Segmenter:
-    """Build the network that `spec` describes; see `harness.models.build`."""
-    from harness.models import weights as weights_files
-    from harness.models.code import import_modules
-
-    file = weights_files.locate(spec, weights)
-    if spec.source != DETECTRON2:  # detectron2 imports them with its configuration
-        import_modules(spec)
-    segmenter: Segmenter
-    if spec.source == MMSEGMENTATION:
-        from harness.models import mmsegmentation
-
-        segmenter = mmsegmentation.build(spec, num_classes)
-    elif spec.source == DETECTRON2:
-        from harness.models import detectron2
-
-        segmenter = detectron2.build(spec, num_classes)
-    else:
-        from harness.models import function
-
-        segmenter = function.build(spec, num_classes)
-    if file is not None:
-        segmenter.initial_weights = weights_files.load(segmenter, file, spec)
-    return segmenter
 
 
 def state_hash(state: dict[str, Tensor]) -> str:

@@ -7,10 +7,9 @@ import re
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -21,27 +20,11 @@ from harness.models import DETECTRON2, HASH_IN_NAME, ModelSpec
 from harness.models.checkpoints import read, unwrapped
 from harness.models.configuration import full_address, initial_weights
 from harness.models.conversion import convert, dialect_of
-
-if TYPE_CHECKING:
-    from harness.models.segmenter import Segmenter
+from harness.models.segmenter import InitialWeights, Segmenter
 
 NAMES_SHOWN = 8
 PATIENCE = 30.0  # seconds without a byte before a download fails
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class InitialWeights:
-    """What was loaded from a file: the file, its sha256, and the names that found no counterpart."""
-
-    path: Path
-    sha256: str
-    unused: tuple[str, ...]  # names in the file, beyond those that the model's YAML expects there
-    unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole network), left at random
-
-    def as_record(self) -> dict[str, Any]:
-        """The `initial_weights` of record.json."""
-        return {"file": self.path.name, "unused": list(self.unused), "unfilled": list(self.unfilled)}
 
 
 def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
@@ -67,7 +50,7 @@ def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
     return _from_url(spec.name, _address(spec))
 
 
-def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
+def load(model: Segmenter, path: Path, spec: ModelSpec) -> InitialWeights:
     """Copy the tensors of the file at `path` into `model`, by name and shape.
 
     The file covers the whole network under its own names, or the backbone alone. Names of programs that `conversion`
@@ -118,7 +101,7 @@ def load(model: "Segmenter", path: Path, spec: ModelSpec) -> InitialWeights:
     return InitialWeights(path, checkpoint.sha256, tuple(unused), tuple(unfilled))
 
 
-def load_segmentation_checkpoint(network: "Segmenter", path: Path) -> InitialWeights:
+def load_segmentation_checkpoint(network: Segmenter, path: Path) -> InitialWeights:
     """Load a trained network under its own names (mmsegmentation: `backbone.*`, `decode_head.*` ...).
 
     Its tensors must be exactly the network's: a deeper network's would fill a shallower one. Auxiliary heads are
@@ -199,7 +182,7 @@ def _inside_package(model: str, package: str, file: str) -> Path:
 
 
 def _placed(
-    state: Mapping[str, Tensor], model: "Segmenter", spec: ModelSpec
+    state: Mapping[str, Tensor], model: Segmenter, spec: ModelSpec
 ) -> tuple[dict[str, tuple[Tensor, tuple[str, ...]]], str]:
     """{name in the model: (tensor, names in `state`)} before shapes are compared; a pattern of expected leftovers."""
     backbone, inside = model.backbone_prefix, model.backbone_prefix.removeprefix(model.root)

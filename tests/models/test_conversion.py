@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.models import load_spec
-from harness.models.segmenter import from_spec
+from harness.models.building import from_spec
 
 WINDOW, DEPTHS, HEADS = 4, (2, 2, 2, 2), (1, 2, 2, 2)
 

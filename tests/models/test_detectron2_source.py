@@ -249,7 +249,7 @@ def test_the_examples_are_built_with_their_taps(monkeypatch, request, name):
 @needs_detectron2
 @pytest.mark.slow
 def test_detectron2s_own_files_are_loaded(tmp_path):
-    from harness.models.segmenter import from_spec
+    from harness.models.building import from_spec
 
     theirs, _, _ = real(FPN, MODEL={})
     taps = {"channels": (256, 512, 1024, 2048), "strides": (4, 8, 16, 32)}

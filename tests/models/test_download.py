@@ -8,7 +8,7 @@ import torch
 
 from harness.errors import UserError
 from harness.models import WeightsSource, build, load_spec, weights
-from harness.models.segmenter import from_spec
+from harness.models.building import from_spec
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_wrong_model_file_is_refused_by_its_key(tmp_path: Path, monkeypatch, t
 
 
 def test_a_configuration_that_mmsegmentation_lacks_is_named():
-    from harness.models.segmenter import from_spec
+    from harness.models.building import from_spec
 
     with pytest.raises(UserError, match=r"no configuration hrnet/none\.py"):
         from_spec(load_spec("hrnet_tiny").model_copy(update={"config": "hrnet/none.py"}), 5)

@@ -14,8 +14,9 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.models import ModelSpec, build, load_spec
+from harness.models.building import from_spec
 from harness.models.configuration import network_config
-from harness.models.segmenter import Segmenter, from_spec, state_hash
+from harness.models.segmenter import Segmenter, state_hash
 
 
 def losses_only(num_classes: int = 4, align_corners: bool = False) -> Segmenter:

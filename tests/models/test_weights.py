@@ -13,8 +13,8 @@ from mmengine.logging import MessageHub
 
 from harness.errors import UserError
 from harness.models import ModelSpec, WeightsSource, build, load_spec
+from harness.models.building import from_spec
 from harness.models.checkpoints import read
-from harness.models.segmenter import from_spec
 
 
 def tiny_from(**source):
