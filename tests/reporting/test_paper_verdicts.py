@@ -156,7 +156,7 @@ def test_published_gains_are_over_the_published_baseline(written):
 
 def test_a_note_names_the_figures_that_seem_quoted(written):
     text = (written / "reports/paper/tables/papers_main.md").read_text()
-    said = "as if quoted from other papers, whose training settings are others: pixel contrast with hrnet\\_w48 81.0, "
+    said = "as if quoted from other papers, whose training settings are others: Pixel contrast with hrnet\\_w48 81.0, "
     assert text.count(said) == 1
 
 
@@ -411,7 +411,7 @@ def test_an_ablation_is_corrected_for_its_own_arms_alone_and_names_both_full_met
         c = critical((shared / 3 / error**2,) * others, dof)
         assert widths[arm] == pytest.approx(2 * c * error, rel=1e-6), arm
     text = (tmp_path / "reports/paper/tables/papers_ablations.md").read_text()
-    assert "gain over contextrast or contextrast pp in points" in text
+    assert "gain over Contextrast or Contextrast++ in points" in text
 
 
 def test_an_arm_of_another_method_does_not_stand_for_a_published_one(repository):

@@ -139,7 +139,7 @@ def test_the_csv_keeps_every_digit(make_experiment, write_all, tmp_path):
             "ssst",
             [
                 "Trained on A with torch 2.13.0.",
-                "rival one: the source of its method was not the same for all seeds (commits c0ffeec).",
+                "rival one: the source of its method was not the same for all seeds (commits c0ffee1).",
             ],
         ),
         (["", "", "", ""], "ssss", []),

@@ -230,7 +230,7 @@ def _sections(
             ],
         ),
         Section(
-            "metrics",
+            "other-metrics",
             "Other metrics",
             f"Dice, accuracy and frequency-weighted IoU; {MANY}",
             [],
