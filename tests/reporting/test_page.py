@@ -166,7 +166,7 @@ def test_every_metric_of_the_regions_has_a_ranking_and_the_answer_is_of_miou_alo
     measured = mious(experiment, tmp_path, Metric("mean_dice", "region", dice))
     assert answer(experiment, measured, {}) == answer(experiment, alone, {})
     tables = Reader(write_page(experiment, tmp_path, measured).read_text(encoding="utf-8")).tables
-    assert [tables[key][0][1] for key in ("board-0", "board-1")] == ["mIoU (%)", "Mean Dice (%)"]
+    assert [tables[key][0][1] for key in ("board-0", "board-1")] == ["mIoU (%)", "Dice (%)"]
     for cell in measured[0].region:
         table = tables["board-0" if cell.metric == "miou" else "board-1"]
         (row,) = [row for row in table if row[0].startswith(arm_name(experiment, cell.arm))]
