@@ -177,7 +177,7 @@ def test_every_metric_of_the_regions_has_a_ranking_and_the_answer_is_of_miou_alo
     ("name", "shown"),
     [
         ("miou", "mIoU"),
-        ("mean_dice", "Mean Dice"),
+        ("mean_dice", "Dice"),
         ("boundary_miou@3px", "Boundary mIoU (3px)"),
         ("trimap_miou@0.02", "Trimap mIoU (0.02 of the diagonal)"),
         ("miou_objects_small", "mIoU, small objects"),
