@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,16 +48,12 @@ def arms(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in found if name.startswith(incomplete)]
 
 
-ConfigOption = Annotated[
-    Path,
-    typer.Option(
-        "--config",
-        parser=experiment_path,
-        autocompletion=experiments,
-        metavar="EXPERIMENT",
-        help="A file, or a name in config/.",
-    ),
-]
+def experiment_option(flag: str, text: str) -> Any:
+    """An option that takes experiments by file or name; `text` is its help."""
+    return typer.Option(flag, parser=experiment_path, autocompletion=experiments, metavar="EXPERIMENT", help=text)
+
+
+ConfigOption = Annotated[Path, experiment_option("--config", "A file, or a name in config/.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="The folder that everything is written to.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]
 RootOption = Annotated[Path | None, typer.Option("--root", help="The data set's folder.")]

@@ -14,8 +14,7 @@ from harness.cli.common import (
     RootOption,
     ThreadsOption,
     app,
-    experiment_path,
-    experiments,
+    experiment_option,
 )
 from harness.cli.verbs import verb
 from harness.config import read_size
@@ -130,13 +129,7 @@ def overhead(
 def equal_compute(
     config: Annotated[
         Path,
-        typer.Option(
-            "--config",
-            parser=experiment_path,
-            autocompletion=experiments,
-            metavar="EXPERIMENT",
-            help="Its file is filled in.",
-        ),
+        experiment_option("--config", "Its file is filled in."),
     ],
     root: RootOption = None,
     weights: Annotated[str, typer.Option("--weights", help="As for train; none: from scratch.")] = "auto",

@@ -16,8 +16,7 @@ from harness.cli.common import (
     RootOption,
     SetOption,
     app,
-    experiment_path,
-    experiments,
+    experiment_option,
 )
 from harness.cli.verbs import verb
 from harness.errors import UserError, unknown
@@ -65,13 +64,7 @@ def verify(
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            "--config",
-            parser=experiment_path,
-            autocompletion=experiments,
-            metavar="EXPERIMENT",
-            help="Take the data set's folder from this experiment's roots.",
-        ),
+        experiment_option("--config", "Take the data set's folder from this experiment's roots."),
     ] = None,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,

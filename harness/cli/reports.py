@@ -17,8 +17,7 @@ from harness.cli.common import (
     RootOption,
     SetOption,
     app,
-    experiment_path,
-    experiments,
+    experiment_option,
 )
 from harness.cli.verbs import verb
 from harness.compute.shipped import program, run_command
@@ -192,12 +191,8 @@ def stale(
     remove: Annotated[bool, typer.Option("--remove", help="Delete them.")] = False,
     keep: Annotated[
         list[Path],
-        typer.Option(
-            "--keep",
-            parser=experiment_path,
-            autocompletion=experiments,
-            metavar="EXPERIMENT",
-            help="Keep its runs that only a change of a method's code made stale; tables say so. Repeatable.",
+        experiment_option(
+            "--keep", "Keep its runs that only a change of a method's code made stale; tables say so. Repeatable."
         ),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
@@ -344,13 +339,7 @@ def check_record(
 def status(
     config: Annotated[
         list[Path],
-        typer.Option(
-            "--config",
-            parser=experiment_path,
-            autocompletion=experiments,
-            metavar="EXPERIMENT",
-            help="Repeatable; default: those in config/ that have runs.",
-        ),
+        experiment_option("--config", "Repeatable; default: those in config/ that have runs."),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: run these again next time.")] = None,

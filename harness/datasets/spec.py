@@ -143,11 +143,6 @@ class Spec(_Strict):
         return self
 
 
-def read_spec(path: Path) -> Spec:
-    """The first layout of `read_specs`."""
-    return read_specs(path)[0]
-
-
 def read_specs(path: Path) -> tuple[Spec, ...]:
     """One Spec for each layout of a data set's YAML, in its order. Raises UserError that names the file and key."""
     content = _content(path, ())

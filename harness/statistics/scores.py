@@ -107,7 +107,14 @@ class Metric:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("miou", "region", iou, None, "mIoU", "TP / (TP + FP + FN), the mean over classes", "iou"),
+        Metric(
+            name="miou",
+            table="region",
+            of_class=iou,
+            title="mIoU",
+            about="TP / (TP + FP + FN), the mean over classes",
+            per_class="iou",
+        ),
         Metric(
             name="pixel_accuracy",
             table="region",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.datasets.dataset import Dataset
-from harness.datasets.spec import read_spec
+from harness.datasets.spec import read_specs
 
 YAML = Path(__file__).parents[2] / "harness" / "datasets" / "camvid.yaml"
 COUNTS = {"train": 3, "val": 2, "test": 4}
@@ -36,7 +36,7 @@ def make_tree() -> Callable[..., Dataset]:
                 cv2.imwrite(str(root / f"{split}annot" / f"{name}.png"), rng.integers(0, 12, (10, 12), dtype=np.uint8))
                 lines.append(f"{prefix}{split}/{name}.png {prefix}{split}annot/{name}.png\n")
             (root / f"{split}.txt").write_text("".join(lines))
-        spec = read_spec(YAML).model_copy(update={"splits": COUNTS, "class_pixels": {}, "size": None})
+        spec = read_specs(YAML)[0].model_copy(update={"splits": COUNTS, "class_pixels": {}, "size": None})
         return Dataset(spec, root)
 
     return make

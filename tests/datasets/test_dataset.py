@@ -13,7 +13,7 @@ import yaml
 import harness.datasets
 from harness.datasets import load, prepare, resolve_root
 from harness.datasets.dataset import Dataset
-from harness.datasets.spec import Spec, read_spec, read_specs
+from harness.datasets.spec import Spec, read_specs
 from harness.datasets.verify import verify
 from harness.errors import UserError
 
@@ -95,7 +95,7 @@ def test_camvids_yaml_has_the_facts_of_the_segnet_version():
 )
 def test_a_wrong_yaml_is_refused_with_its_key(tmp_path, edits, message):
     with pytest.raises(UserError, match=message) as caught:
-        read_spec(edited_yaml(tmp_path, **edits))
+        read_specs(edited_yaml(tmp_path, **edits))
     assert "camvid.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -168,7 +168,8 @@ def test_bases_that_go_round_are_refused(tmp_path):
 def test_a_colour_is_a_label_value(tmp_path):
     layout = {"kind": "folders", "images": "a/{id}.png", "labels": "b/{id}.png", "encoding": "colors"}
     classes = [{"name": name, "color": [0, 0, 0], "labels": [[1, 2, red]]} for name, red in (("a", 3), ("b", 255))]
-    spec = read_spec(two_layouts(tmp_path / "p.yaml", layouts=[layout], classes=classes, ignored_labels=[[0, 0, 0]]))
+    path = two_layouts(tmp_path / "p.yaml", layouts=[layout], classes=classes, ignored_labels=[[0, 0, 0]])
+    spec = read_specs(path)[0]
     assert [entry.labels for entry in spec.classes] == [(0x010203,), (0x0102FF,)]
 
 

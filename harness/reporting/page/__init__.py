@@ -37,6 +37,7 @@ from harness.reporting.page.leaderboard import MIOU, answer, boards, key_facts, 
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.summary import demonstration
 from harness.runs.external_arms import EXTERNAL
+from harness.statistics.scores import METRICS
 
 HERE = Path(__file__).parent
 PICTURE = (".pdf", ".png")  # of a figure that stands beside its table only as a file
@@ -232,7 +233,7 @@ def _sections(
         Section(
             "other-metrics",
             "Other metrics",
-            f"Dice, accuracy and frequency-weighted IoU; {MANY}",
+            f"{', '.join(each.title for name, each in METRICS.items() if name != 'miou')}; {MANY}",
             [],
             table("metrics", "Other metrics", others, "metrics"),
         ),
