@@ -24,7 +24,7 @@ def run_main(monkeypatch, *arguments) -> int:
     return cli.main()
 
 
-CAMVID_RUN = ["--config", "config/camvid.yaml", "--dataset", "camvid", "--model", "lite0_fpn", "--arm", "contextrast"]
+CAMVID_RUN = ["config/camvid.yaml", "--dataset", "camvid", "--model", "lite0_fpn", "--arm", "contextrast"]
 
 
 def test_training_without_a_root_says_in_one_sentence_what_to_do(repository, tmp_path):
@@ -41,7 +41,7 @@ def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tm
     run = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast"]
     said = []
     for verb in (["plan"], ["status"], ["report"], ["borrow"], ["list", "arms"], ["train", *run]):
-        assert run_main(monkeypatch, *verb, "--config", config, "--results", tmp_path / "results") == 2
+        assert run_main(monkeypatch, *verb, config, "--results", tmp_path / "results") == 2
         said.append(capsys.readouterr().err)
     (sentence,) = set(said)
     assert sentence.count("\n") == 1
@@ -58,7 +58,7 @@ def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tm
         (["list", "method"], ["methods"]),
         (["train", *CAMVID_RUN[:-1], "contextrasd"], ["did you mean contextrast"]),
         (["train", *CAMVID_RUN, "--seed", "-1"], ["--seed", "-1"]),
-        (["train", *CAMVID_RUN, "--config", "none.yaml"], ["none.yaml"]),
+        (["train", "none.yaml", *CAMVID_RUN[1:]], ["none.yaml"]),
         (["train", *CAMVID_RUN, "--set", "schedule.batch=0"], ["schedule.batch", "0"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["evaluate", "nowhere", "--protocol", "hole"], ["did you mean whole"]),
@@ -87,7 +87,7 @@ def test_a_mistake_ends_with_status_2_and_one_line(repository, monkeypatch, caps
 def test_a_report_of_no_runs_is_written_with_a_warning(experiment_file, tmp_path, monkeypatch, capsys):
     results = tmp_path / "out"
     results.mkdir()
-    given = ["report", "--part", "tables", "--config", experiment_file(), "--results", results]
+    given = ["report", "--part", "tables", experiment_file(), "--results", results]
     assert run_main(monkeypatch, *given) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {results / 'runs' / 'tiny'} holds no run of ")
@@ -154,7 +154,7 @@ def test_list_shows_methods_and_arms_with_their_options(repository, monkeypatch,
     assert re.search(r"^layer_weights +\[0\.1, 0\.3, 0\.7, 1\.0\] .*fine to coarse", shown, re.MULTILINE)
     assert run_main(monkeypatch, "list", "methods", "contrast") == 2
     assert "contextrast" in capsys.readouterr().err
-    assert run_main(monkeypatch, "list", "arms", "--config", "config/camvid.yaml") == 0
+    assert run_main(monkeypatch, "list", "arms", "config/camvid.yaml") == 0
     assert "contextrast" in capsys.readouterr().out
 
 
@@ -198,7 +198,7 @@ def test_with_keep_going_missing_and_wrong_data_are_written_down_and_no_mistake(
 
 def test_verify_takes_roots_that_are_set_for_one_call(experiment_file, tiny_data, tmp_path, monkeypatch):
     experiment = experiment_file(datasets=["tiny"], roots={"tiny": "/nowhere"})
-    given = ["verify", "--dataset", "tiny", "--results", tmp_path / "out", "--config", experiment]
+    given = ["verify", "--dataset", "tiny", "--results", tmp_path / "out", experiment]
     assert run_main(monkeypatch, *given) == 2
     assert run_main(monkeypatch, *given, "--set", f"roots.tiny={tiny_data}") == 0
 
@@ -208,7 +208,7 @@ def test_train_evaluate_and_a_failed_run_by_the_command_line(experiment_file, ti
     from harness.training.trainer import Trainer
 
     results = tmp_path / "out"
-    common = ["--config", experiment_file(datasets=["tiny"]), "--results", results, "--threads", 1]
+    common = [experiment_file(datasets=["tiny"]), "--results", results, "--threads", 1]
     chosen = ["--dataset", "tiny", "--model", "hrnet_tiny", "--arm", "contextrast"]
     assert run_main(monkeypatch, "train", *common, *chosen, "--seed", 5, "--set", "seeds=[0]") == 0
     folder = results / "runs/tiny/tiny/hrnet_tiny/contextrast/seed5"

@@ -57,8 +57,8 @@ def test_an_experiment_is_a_name_or_a_path(monkeypatch, tmp_path):
     ("given", "option", "begun", "proposed"),
     [
         ([], "config", "camvid-sc", ["camvid-scratch"]),
-        (["--config", "ablations"], "arm", "contextrast_v1", ["contextrast_v1_constants"]),
-        (["--config", "nowhere"], "arm", "c", []),
+        (["ablations"], "arm", "contextrast_v1", ["contextrast_v1_constants"]),
+        (["nowhere"], "arm", "c", []),
     ],
 )
 def test_the_shell_completes_experiments_and_their_arms(given, option, begun, proposed, monkeypatch, repository):

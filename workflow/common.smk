@@ -36,7 +36,7 @@ SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
 EXPORTS = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 EXPORTS += "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in ENVIRONMENT.items())
 # `harness VERB ...` in a rule knows the experiment and what is set over it.
-_TOLD = shlex.join(["--config", str(EXPERIMENT_FILE), *(word for item in _SET for word in ("--set", item))])
+_TOLD = shlex.join([str(EXPERIMENT_FILE), *(word for item in _SET for word in ("--set", item))])
 _FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
 _SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
 shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")

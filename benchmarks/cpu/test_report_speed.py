@@ -81,7 +81,7 @@ def test_report_of_300_records(benchmark, repository, tmp_path):
     for path in written:
         Counts.load(path)
     reading = time.process_time() - start
-    command = [sys.executable, "-c", REPORT, "--config", str(config), "--results", str(tmp_path)]
+    command = [sys.executable, "-c", REPORT, str(config), "--results", str(tmp_path)]
     command += [part for each in SETTINGS for part in ("--set", each)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     benchmark.pedantic(lambda: subprocess.run(command, check=True, cwd=repository), rounds=1)

@@ -48,12 +48,15 @@ def arms(ctx: typer.Context, incomplete: str) -> list[str]:
     return [name for name in found if name.startswith(incomplete)]
 
 
-def experiment_option(flag: str, text: str) -> Any:
-    """An option that takes experiments by file or name; `text` is its help."""
-    return typer.Option(flag, parser=experiment_path, autocompletion=experiments, metavar="EXPERIMENT", help=text)
+BY_FILE_OR_NAME: dict[str, Any] = {"parser": experiment_path, "autocompletion": experiments}
 
 
-ConfigOption = Annotated[Path, experiment_option("--config", "A file, or a name in config/.")]
+def experiment_argument(text: str) -> Any:
+    """The argument that takes experiments by file or name; `text` is its help."""
+    return typer.Argument(metavar="EXPERIMENT", help=text, **BY_FILE_OR_NAME)
+
+
+ExperimentArgument = Annotated[Path, experiment_argument("A file, or a name in config/.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="The folder that everything is written to.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")]
 RootOption = Annotated[Path | None, typer.Option("--root", help="The data set's folder.")]

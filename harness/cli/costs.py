@@ -14,7 +14,7 @@ from harness.cli.common import (
     RootOption,
     ThreadsOption,
     app,
-    experiment_option,
+    experiment_argument,
 )
 from harness.cli.verbs import verb
 from harness.config import read_size
@@ -127,10 +127,7 @@ def overhead(
 
 @verb(app, "equal-compute")
 def equal_compute(
-    config: Annotated[
-        Path,
-        experiment_option("--config", "Its file is filled in."),
-    ],
+    config: Annotated[Path, experiment_argument("Its file is filled in.")],
     root: RootOption = None,
     weights: Annotated[str, typer.Option("--weights", help="As for train; none: from scratch.")] = "auto",
     device: DeviceOption = "auto",

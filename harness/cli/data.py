@@ -10,23 +10,39 @@ import typer
 from harness.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_RESULTS,
-    ConfigOption,
     JsonOption,
     ResultsOption,
     RootOption,
     SetOption,
     app,
-    experiment_option,
+    experiment_argument,
+    experiment_path,
+    experiments,
 )
 from harness.cli.verbs import verb
 from harness.errors import UserError, unknown
 
 
+def _listed(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What can follow `list methods` or `list arms`, for the shell's completion."""
+    from harness.experiment import discovery
+
+    if ctx.params.get("what") == "arms":
+        return experiments(incomplete)
+    return [name for name in discovery.names() if name.startswith(incomplete)]
+
+
 @verb(app, "list")
 def list_names(
     what: Annotated[str, typer.Argument(metavar="WHAT", help="methods, datasets, models or arms.")],
-    name: Annotated[str | None, typer.Argument(metavar="METHOD", help="One method: its options.")] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            autocompletion=_listed,
+            help="A method: its options. Of arms: the experiment; default: config/quick.yaml.",
+        ),
+    ] = None,
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
@@ -39,12 +55,12 @@ def list_names(
         "methods": lambda: listing.methods() if name is None else listing.method(name),
         "datasets": lambda: listing.datasets(results),
         "models": listing.models,
-        "arms": lambda: listing.arms(config, overrides),
+        "arms": lambda: listing.arms(experiment_path(name or DEFAULT_CONFIG), overrides),
     }
     if what not in kinds:
         raise unknown("list", what, kinds)
-    if name is not None and what != "methods":
-        raise UserError(f"list {what} takes no name; `list methods NAME` shows one method's options")
+    if name is not None and what not in ("methods", "arms"):
+        raise UserError(f"list {what} takes no name: only `list methods METHOD` and `list arms EXPERIMENT` do")
     if markdown:
         from harness.reporting.methods_page import methods_page
 
@@ -62,10 +78,7 @@ def verify(
     dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
-    config: Annotated[
-        Path | None,
-        experiment_option("--config", "Take the data set's folder from this experiment's roots."),
-    ] = None,
+    config: Annotated[Path | None, experiment_argument("Take the data set's folder from its roots.")] = None,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,

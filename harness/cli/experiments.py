@@ -15,8 +15,7 @@ from harness.cli.common import (
     ResultsOption,
     SetOption,
     app,
-    experiment_path,
-    experiments,
+    experiment_argument,
 )
 from harness.cli.verbs import verb
 from harness.errors import RunFailed
@@ -27,15 +26,7 @@ if TYPE_CHECKING:
 
 @verb(app, "run")
 def run(
-    experiments: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=experiment_path,
-            autocompletion=experiments,
-            metavar="EXPERIMENT",
-            help="Files, or names in config/, in this order.",
-        ),
-    ],
+    experiments: Annotated[list[Path], experiment_argument("Files, or names in config/, in this order.")],
     budget: Annotated[
         str | None,
         typer.Option("--budget", metavar="TIME", help="For example 8m or 1h30m; default: until all is done."),

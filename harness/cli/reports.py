@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from harness.cli.common import (
+    BY_FILE_OR_NAME,
     DEFAULT_CONFIG,
     DEFAULT_RESULTS,
-    ConfigOption,
+    ExperimentArgument,
     JsonOption,
     ResultsOption,
     RootOption,
     SetOption,
     app,
-    experiment_option,
+    experiment_argument,
 )
 from harness.cli.verbs import verb
 from harness.compute.shipped import program, run_command
@@ -88,12 +89,12 @@ def score(
         typer.echo(f"written: {found['record']}")
     if run and not hidden:
         place = "" if results == DEFAULT_RESULTS else f" --results {shlex.quote(str(results))}"
-        typer.echo(f"next: {program()} report --config {config}{place}    shows it in the tables")
+        typer.echo(f"next: {program()} report {config}{place}    shows it in the tables")
 
 
 @verb(app, "report")
 def report(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
@@ -174,7 +175,7 @@ def site(
 
 @verb(app, "summary")
 def summary(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
@@ -191,8 +192,11 @@ def stale(
     remove: Annotated[bool, typer.Option("--remove", help="Delete them.")] = False,
     keep: Annotated[
         list[Path],
-        experiment_option(
-            "--keep", "Keep its runs that only a change of a method's code made stale; tables say so. Repeatable."
+        typer.Option(
+            "--keep",
+            metavar="EXPERIMENT",
+            help="Keep its runs that only a change of a method's code made stale; tables say so. Repeatable.",
+            **BY_FILE_OR_NAME,
         ),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
@@ -244,7 +248,7 @@ def init(
 
 @verb(app, "borrow")
 def borrow(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
@@ -292,7 +296,7 @@ def refresh(
 
 @verb(app, "plan")
 def plan(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many GPUs train at the same time.")] = 1,
     gpu_memory: Annotated[
@@ -339,7 +343,7 @@ def check_record(
 def status(
     config: Annotated[
         list[Path],
-        experiment_option("--config", "Repeatable; default: those in config/ that have runs."),
+        experiment_argument("Files, or names in config/; default: those in config/ that have runs."),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
     retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: run these again next time.")] = None,
@@ -356,7 +360,7 @@ def status(
     from harness.runs import status as of_runs
 
     if overrides and not config:
-        raise UserError("--set changes one experiment: say which with --config")
+        raise UserError("--set changes one experiment: name it")
     if watch and as_json:
         raise UserError("--watch shows lines: pass --json without it")
     files = config or [

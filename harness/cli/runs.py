@@ -12,8 +12,8 @@ import typer
 from harness.cli.common import (
     DEFAULT_CONFIG,
     DEFAULT_RESULTS,
-    ConfigOption,
     DeviceOption,
+    ExperimentArgument,
     JsonOption,
     KeepGoingOption,
     ResultsOption,
@@ -42,7 +42,7 @@ def train(
     model: Annotated[str, typer.Option("--model", help="A name from list models.")],
     arm: Annotated[str, typer.Option("--arm", autocompletion=arms, help="An arm of the experiment.")],
     seed: Annotated[int, typer.Option("--seed", help="The seed of the run.")] = 0,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     root: RootOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -208,7 +208,7 @@ def evaluate(
     if is_main() and not keep_going:
         print(f"written: {folder / RECORD}", file=sys.stderr)
         if (config := DEFAULT_CONFIG.parent / f"{record.key.experiment}.yaml").is_file():
-            print(f"next: {program()} report --config {config}", file=sys.stderr)
+            print(f"next: {program()} report {config}", file=sys.stderr)
 
 
 def _known_answers(

@@ -14,13 +14,13 @@ PROGRAM = "contextrast-bench" if program() == "contextrast-bench" else "python -
 RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
 VERBS: dict[str, dict[str, list[str]]] = {
     "Run": {
-        "plan": ["plan", "plan --config camvid-small --gpu-memory 24"],
+        "plan": ["plan", "plan camvid-small --gpu-memory 24"],
         "run": ["run quick", "run camvid-controls diagnosis --budget 50m --jobs 8"],
-        "train": ["train --config camvid-small --dataset camvid --model lite0_fpn --arm contextrast --seed 0"],
+        "train": ["train camvid-small --dataset camvid --model lite0_fpn --arm contextrast --seed 0"],
         "evaluate": [f"evaluate {RUN}", "evaluate --checkpoint FILE --model hrnet_w48 --dataset cityscapes"],
-        "report": ["report --config quick", "report --config camvid-small --results results/reference/h100"],
-        "status": ["status --config quick --watch", "status --config camvid-small --retry failed"],
-        "summary": ["summary --config quick"],
+        "report": ["report quick", "report camvid-small --results results/reference/h100"],
+        "status": ["status quick --watch", "status camvid-small --retry failed"],
+        "summary": ["summary quick"],
     },
     "Add": {
         "init": ["init my_project"],
@@ -28,11 +28,11 @@ VERBS: dict[str, dict[str, list[str]]] = {
         "score": ["score --predictions DIR --dataset camvid --arm their_method"],
         "prepare": ["prepare --dataset pascal_context --root DIR"],
         "verify": ["verify --dataset camvid"],
-        "borrow": ["borrow --config camvid-controls"],
-        "equal-compute": ["equal-compute --config config/camvid-controls.yaml"],
+        "borrow": ["borrow camvid-controls"],
+        "equal-compute": ["equal-compute config/camvid-controls.yaml"],
     },
     "Inspect": {
-        "list": ["list methods", "list methods contextrast", "list arms --config camvid-small"],
+        "list": ["list methods", "list methods contextrast", "list arms camvid-small"],
         "cost": ["cost --model lite0_fpn --size 360x480"],
         "latency": ["latency --model lite0_fpn --size 512x1024"],
         "overhead": ["overhead --model lite0_fpn --size 128x256 --batch 4"],

@@ -340,7 +340,7 @@ class Experiment(Strict):
         ratio = given.compute_ratio.get(f"{dataset}/{model}")
         if ratio is None:
             raise UserError(
-                f"arms.{arm}.compute_ratio has no {dataset}/{model}: `python -m harness equal-compute --config FILE` "
+                f"arms.{arm}.compute_ratio has no {dataset}/{model}: `python -m harness equal-compute FILE` "
                 f"measures how long a step of {given.compute_of} takes, and fills it in"
             )
         return ratio * self.arms[given.compute_of].longer

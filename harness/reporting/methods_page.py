@@ -20,7 +20,7 @@ Contrast is not the only thing that can explain a gain over cross entropy. `conf
 
 - more supervision: `deep_supervision`, cross entropy on the maps that Contextrast uses, with its layer weights;
 - more time: cross entropy with `compute_of: contextrast` trains for as long as Contextrast takes. First run
-  `python -m harness equal-compute --config FILE`, which times both on your machine and fills in the ratio;
+  `python -m harness equal-compute FILE`, which times both on your machine and fills in the ratio;
 - a better pixel loss: the boundary losses, against boundary-aware negatives.
 
 This page is written by `python -m harness list methods --markdown > docs/methods.md`.

@@ -77,7 +77,7 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _next(experiment: Experiment, config: Path, results: Path, overrides: Sequence[str]) -> list[str]:
     harness = program()
-    given = f" --config {shlex.quote(str(config))}"
+    given = f" {shlex.quote(str(config))}"
     given += "".join(f" --set {shlex.quote(each)}" for each in overrides)
     elsewhere = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
     states = [read_record(experiment, run, results) for run in experiment.runs()]

@@ -55,7 +55,7 @@ class Piece:
     """A run, its experiment, and how to name that on a command line."""
 
     experiment: Experiment
-    told: tuple[str, ...]  # --config and --set, which make the experiment
+    told: tuple[str, ...]  # the experiment's file and --set, as the verbs take them
     run: Run
 
     @property
@@ -331,7 +331,7 @@ def pieces(configs: Sequence[Path], overrides: Sequence[str] = (), arms: Sequenc
         for arm in arms:
             if arm not in experiment.arms:
                 experiment.run(*experiment.pairs()[0], arm, 0)  # which says what there is
-        told = ("--config", str(config), *(word for each in overrides for word in ("--set", each)))
+        told = (str(config), *(word for each in overrides for word in ("--set", each)))
         runs = [run for run in experiment.runs() if not arms or run.arm in arms]
         if arms:
             pairs = experiment.pairs()

@@ -259,7 +259,7 @@ def test_the_command_ends_with_the_report_that_shows_the_arm_or_says_that_none_d
     shown = score("--experiment", "mine", "--model", MODEL)
     assert "warning" not in shown.err
     last = shown.out.splitlines()[-1]
-    assert "report --config config/mine.yaml --results out" in last
+    assert "report config/mine.yaml --results out" in last
     assert score("--experiment", "mine", "--model", MODEL, "--json").out.startswith("{")
     hidden = score("--experiment", "nosuch", "--model", MODEL)
     path = "out/runs/nosuch/tiny/hrnet_tiny/theirs/seed0/record.json"

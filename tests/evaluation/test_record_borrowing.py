@@ -33,7 +33,7 @@ def test_a_record_is_taken_over_once_and_says_from_where(lender, experiment_file
     path = experiment_file("other", datasets=["tiny"], arms=arms, baseline="plain", protocols=["whole"])
     experiment = Experiment.load(path)
     run = experiment.run("tiny", "hrnet_tiny", "plain", 0)
-    arguments = ["borrow", "--config", str(path), "--results", str(tmp_path)]
+    arguments = ["borrow", str(path), "--results", str(tmp_path)]
     said = CliRunner().invoke(app, arguments)
     assert said.output == f"{run}: main/tiny/hrnet_tiny/cross_entropy/seed0\n"
     theirs, ours = (Record.load(each.folder(tmp_path) / "record.json") for each in (lender, run))

@@ -281,7 +281,7 @@ def test_the_single_run_of_the_faq_is_one_of_the_small_setting(repository):
     train = next(line for line in part.splitlines() if "harness train" in line).split()
     evaluate = next(line for line in part.splitlines() if "harness evaluate" in line).split()
     given = dict(itertools.pairwise(train))
-    assert f"make run EXPERIMENT={given['--config']}" in (repository / "README.md").read_text()  # it needs no GPU
-    experiment = Experiment.load(repository / given["--config"])
+    assert f"make run EXPERIMENT={given['train']}" in (repository / "README.md").read_text()  # it needs no GPU
+    experiment = Experiment.load(repository / given["train"])
     run = experiment.run(given["--dataset"], given["--model"], given["--arm"], int(given["--seed"]))
     assert evaluate[-1] == str(run.folder(Path("results")))

@@ -54,7 +54,7 @@ def path(tmp_path):
 
 def check(path, *overrides):
     given = [part for item in overrides for part in ("--set", item)]
-    status, last = outcome("plan", "--config", path, "--results", path.parent / "none", *given)
+    status, last = outcome("plan", path, "--results", path.parent / "none", *given)
     assert status in (0, 2)
     if status and not overrides:
         assert "fuzzed.yaml" in last

@@ -58,7 +58,7 @@ def read(path):
 
 def check(path, *verbs):
     for verb in verbs:
-        status, _ = outcome(*verb, "--config", path, "--results", path.parent / "results")
+        status, _ = outcome(*verb, path, "--results", path.parent / "results")
         assert status in (0, 2)
 
 

@@ -391,7 +391,7 @@ def test_sigterm_leaves_by_the_command_line_with_status_143_and_a_checkpoint(
 
     monkeypatch.setattr(Trainer, "step", asked_to_end)
     chosen = ["--dataset", "tiny", "--model", "hrnet_tiny", "--arm", "cross_entropy", "--threads", "1"]
-    given = ["--config", str(experiment_file(datasets=["tiny"])), "--results", str(tmp_path / "out"), "--keep-going"]
+    given = [str(experiment_file(datasets=["tiny"])), "--results", str(tmp_path / "out"), "--keep-going"]
     monkeypatch.setattr(sys, "argv", ["harness", "train", *chosen, *given])
     with pytest.raises(SystemExit) as left:
         cli.main()

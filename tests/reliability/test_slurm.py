@@ -74,7 +74,7 @@ def weights_hash(run):
 
 
 def train_here(repository, experiment, arm, results):
-    chosen = ["--config", experiment, "--dataset", "scenes", "--model", "hrnet_tiny", "--arm", arm]
+    chosen = [experiment, "--dataset", "scenes", "--model", "hrnet_tiny", "--arm", arm]
     command = [sys.executable, "-m", "harness", "train", *map(str, chosen), "--results", str(results), "--threads", "1"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=repository, env=env, check=True, capture_output=True)

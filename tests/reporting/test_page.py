@@ -193,7 +193,7 @@ def test_a_link_to_the_page_has_a_preview_and_the_page_says_how_it_is_made_again
     told = {found["property"]: found["content"] for found in Reader(text).all("meta") if "property" in found}
     assert told["og:title"] == f"{title(experiment)} · Contextrast Bench"
     assert re.search(r'class="answer">(.*?)<', text)[1] == html.escape(told["og:description"], quote=False)
-    assert "python -m harness report --config little.yaml" in text
+    assert "python -m harness report little.yaml" in text
 
 
 def test_several_settings_have_a_table_of_means(make_experiment, write_all, tmp_path):

@@ -71,7 +71,7 @@ def test_the_reference_tables_are_made_again_from_their_records(committed, tmp_p
 def reports(request, tmp_path_factory) -> tuple[Path, Path]:
     """The committed report of an experiment, and the one that is made now from its records."""
     committed, results = request.param, tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "harness", "report", "--config", f"config/{committed.name}.yaml"]
+    command = [sys.executable, "-m", "harness", "report", f"config/{committed.name}.yaml"]
     command += ["--results", str(linked(committed, results))]
     made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr

@@ -32,7 +32,7 @@ def test_it_shows_means_gains_and_what_is_missing(experiment, tmp_path):
     said = lines(experiment, tmp_path)
     assert said[2].split() == ["Cross", "entropy", "41.00", "2", "of", "2"]
     assert said[3].split() == ["Contextrast", "43.50", "+2.50", "1", "of", "2", "failed:", "out", "of", "luck"]
-    assert "status --config" in said[-1]
+    assert "harness status " in said[-1]
     assert "none yet" in said[-2]
 
 

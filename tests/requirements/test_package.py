@@ -42,7 +42,7 @@ def test_a_project_of_ones_own_finds_methods_experiments_and_published_figures(c
     assert "contextrast-bench run config/try_my_loss.yaml" in run("new-method", "my_loss")  # there is no Makefile
     assert (tmp_path / "methods" / "my_loss.py").is_file()
     assert "my_loss" in run("list", "methods")
-    assert "my_loss" in run("plan", "--config", "config/try_my_loss.yaml")
+    assert "my_loss" in run("plan", "config/try_my_loss.yaml")
     assert "exists: choose an empty folder" in run("init", status=2)
     installed = [command.parent / "python", "-c", "from harness.reporting.published import FOLDER; print(FOLDER)"]
     folder = subprocess.run(installed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
@@ -50,8 +50,8 @@ def test_a_project_of_ones_own_finds_methods_experiments_and_published_figures(c
 
     (tmp_path / "methods" / "broken.py").write_text("class Broken(:\n")
     assert "my_loss" in run("list", "methods")  # a broken file stops nobody else
-    said = run("plan", "--config", "config/try_my_loss.yaml", "--set", "arms.broken={}", status=2)
+    said = run("plan", "config/try_my_loss.yaml", "--set", "arms.broken={}", status=2)
     assert "methods/broken.py, line 1 is not valid Python" in said
 
     (tmp_path / "methods" / "contextrast.py").write_text("")
-    assert "rename it" in run("plan", "--config", "config/try_my_loss.yaml", status=2)
+    assert "rename it" in run("plan", "config/try_my_loss.yaml", status=2)

@@ -29,9 +29,9 @@ FAKE = """
     arguments = sys.argv[1:]
     if arguments[0] == "verify":
         sys.exit()
-    told = dict(zip(arguments[1::2], arguments[2::2]))  # the options before the flags
+    told = dict(zip(arguments[2::2], arguments[3::2]))  # the options before the flags
     name = f"{told['--arm']}/seed{told['--seed']}"
-    experiment = Path(told["--config"]).stem
+    experiment = Path(arguments[1]).stem
     folder = Path(told["--results"]) / "runs" / experiment / told["--dataset"] / told["--model"] / name
     steps, pause = int(os.environ["STEPS"]), float(os.environ["PAUSE"])
     if told["--arm"] == os.environ.get("DEAF"):
@@ -89,10 +89,10 @@ def test_every_arm_of_a_seed_comes_before_the_next_seed_and_experiments_in_their
     arms = ["cross_entropy", "contextrast", "pixel_contrast"]
     assert names(found[:2]) == ["cross_entropy 0", "contextrast 0"]
     assert names(found[2:]) == [f"{arm} {seed}" for seed in (4, 7) for arm in arms] + ["cross_entropy 8"]
-    assert found[0].told == ("--config", str(second))
+    assert found[0].told == (str(second),)
     narrowed = pieces([config], ["seeds=[7]", "baseline_seeds=1"], ["pixel_contrast", "cross_entropy"])
     assert names(narrowed) == ["pixel_contrast 7", "cross_entropy 7"]
-    assert narrowed[0].told[2:] == ("--set", "seeds=[7]", "--set", "baseline_seeds=1")
+    assert narrowed[0].told[1:] == ("--set", "seeds=[7]", "--set", "baseline_seeds=1")
     with pytest.raises(UserError, match="unknown arm 'contrast' in experiment first: did you mean"):
         pieces([config], arms=["contrast"])
 

@@ -23,7 +23,7 @@ class Training:
 
     def __init__(self, repository, experiment, folder, root):
         self.folder = Run("tiny", "camvid", "hrnet_tiny", "cross_entropy", 0).folder(folder)
-        chosen = ["--dataset", "camvid", "--model", "hrnet_tiny", "--arm", "cross_entropy", "--config", str(experiment)]
+        chosen = ["--dataset", "camvid", "--model", "hrnet_tiny", "--arm", "cross_entropy", str(experiment)]
         where = ["--root", str(root), "--results", str(folder), "--device", "cpu", "--threads", "1"]
         self.command = [sys.executable, "-m", "harness", "train", *chosen, *where]
         self.repository = repository

@@ -18,7 +18,7 @@ from harness.runs.locking import hold, holder, seconds_left
 from harness.runs.status import StatusRow, describe, status_rows
 
 WATCH = (
-    "import sys; sys.argv = ['harness', 'status', '--watch', '--config', {config!r}, '--results', {results!r}]\n"
+    "import sys; sys.argv = ['harness', 'status', '--watch', {config!r}, '--results', {results!r}]\n"
     "from harness import cli\nfrom harness.runs import watching\n"
     "watching.SECONDS_BETWEEN_PICTURES = watching.SECONDS_BETWEEN_LINES = 0.1\n"
     "code = cli.main()\n"

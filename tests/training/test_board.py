@@ -74,7 +74,7 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, reposit
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     config, results = repository / "config/smoke.yaml", tmp_path / "out"
     chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", "--results", str(results)]
-    monkeypatch.setattr(sys, "argv", ["harness", "train", "--config", str(config), *chosen, "--tensorboard"])
+    monkeypatch.setattr(sys, "argv", ["harness", "train", str(config), *chosen, "--tensorboard"])
     assert cli.main() == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

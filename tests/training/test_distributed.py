@@ -234,7 +234,7 @@ def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(
     }
     assert group.run(2, group.train, whole) == [0, 0]
 
-    chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", "--config", str(experiment)]
+    chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", str(experiment)]
     where = ["--root", str(scenes_root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "harness", "train", *chosen, *where]

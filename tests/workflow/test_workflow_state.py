@@ -52,7 +52,7 @@ class Project:
         return self.call("snakemake", *arguments, "--config", f"experiment={self.config}", *given)
 
     def train(self, arm, *arguments):
-        chosen = ("--dataset", "tiny", "--model", "hrnet_tiny", "--arm", arm, "--config", self.config)
+        chosen = ("--dataset", "tiny", "--model", "hrnet_tiny", "--arm", arm, self.config)
         return self.harness("train", *chosen, "--device", "cpu", "--threads", 1, *arguments)
 
     def run(self, arm):
@@ -105,7 +105,7 @@ def finished(repository, once):
     def make(folder):
         project = new_project(repository, folder)
         project.train("contextrast", "--evaluate")
-        project.harness("report", "--config", project.config)
+        project.harness("report", project.config)
         assert not is_settled(project)
         (folder / "by_hand.json").write_text((project.run("contextrast") / "training.json").read_text())
         (folder / "said").write_text(project.make())
@@ -136,7 +136,7 @@ def test_scored_predictions_do_not_stand_for_the_experiments_own_runs(repository
     project = new_project(repository, tmp_path)
     chosen = ("--predictions", project.data / "testannot", "--dataset", "tiny", "--format", "raw_ids")
     project.harness("score", *chosen, "--arm", "theirs", "--experiment", "small", "--model", "hrnet_tiny")
-    project.harness("report", "--config", project.config)
+    project.harness("report", project.config)
     said = project.make("-n", "--quiet", "host")
     assert all(f"/{arm}/seed0/record.json" in said for arm in ARMS)
 
@@ -146,8 +146,8 @@ def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothin
     # The default of `contextrast`, which `colder` overrides; both have its source.
     default, other = (f"temperature: Annotated[float, Gt(0)] = {value}" for value in (0.1, 0.2))
     project.edit("methods/contextrast.py", default, other)
-    assert "methods/contextrast.py has changed" in project.harness("status", "--config", project.config)
-    assert "stale" in project.harness("plan", "--config", project.config)
+    assert "methods/contextrast.py has changed" in project.harness("status", project.config)
+    assert "stale" in project.harness("plan", project.config)
     project.make()
     assert project.begun()["cross_entropy"] == begun["cross_entropy"]
     assert project.weights()["cross_entropy"] == weights["cross_entropy"]
@@ -177,7 +177,7 @@ def test_a_trial_leaves_the_real_runs_alone(project):
     assert project.weights() == weights
     assert is_settled(project)
     trial = ("--set", "schedule.iterations=2")
-    assert "3 runs: 3 done" in project.harness("status", "--config", project.config, *trial)
+    assert "3 runs: 3 done" in project.harness("status", project.config, *trial)
     assert "stale" not in (project.folder / "results/reports/small/tables/miou.md").read_text()
 
 

@@ -297,7 +297,7 @@ def _reproduce(experiment: Experiment, results: Path) -> list[tuple[str, str]]:
     folder = Path(results).resolve()
     of_folder = f" --results {folder.relative_to(ROOT)}" if folder.is_relative_to(ROOT) else ""
     made = code()
-    found = [("This page", f"python -m harness report --config {name}{of_folder.removesuffix(' --results results')}")]
+    found = [("This page", f"python -m harness report {name}{of_folder.removesuffix(' --results results')}")]
     found += [("Its runs", f"python -m harness run {name}")]
     if made["commit"]:
         dirty = "  # and changes that were in no commit" if made["dirty"] else ""
