@@ -122,6 +122,7 @@ try:
         assert noticed.given
     assert interrupted
 finally:
+    signal.alarm(0)  # at exit its default would kill this process
     child.kill()
 """
 
