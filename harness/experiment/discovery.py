@@ -10,7 +10,7 @@ import ast
 import importlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,7 +64,15 @@ def names() -> list[str]:
     A file that is no valid Python is none: it stops whoever asks for that method, and nobody else.
     """
     found = {path.stem for folder in folders() for path in folder.glob("*.py")}
-    return sorted(name for name in found if name != TEMPLATE and _defines_a_method(name))
+    return sorted(name for name in found if name != TEMPLATE and is_method(name))
+
+
+def is_method(name: str) -> bool:
+    """Whether `methods/NAME.py` defines a method. False for a file that is not valid Python."""
+    try:
+        return _class_node(name) is not None
+    except UserError:
+        return False
 
 
 def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def load(name: str) -> "type[Method]":
 @cache
 def source_fingerprint(name: str) -> str:
     """sha256 of the code of method `name` and of the parts it imports, without comments and docstrings."""
-    trees = {module: _tree(module) for module in sorted(_imported_parts(name, set()))}
+    trees = {module: ast.parse(source(module)) for module in sorted(_imported_parts(name, set()))}
     for tree in trees.values():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
@@ -155,19 +163,19 @@ def _file(name: str) -> Path:
 
 
 def _tree(name: str) -> ast.Module:
-    """The syntax tree of a file. Raises UserError if it is no valid Python."""
+    """The syntax tree of a file, to be read only. Raises UserError if it is not valid Python."""
+    path = _file(name)
     try:
-        return ast.parse(_file(name).read_text(encoding="utf-8"))
+        return _parsed(path, path.stat().st_mtime_ns)
     except (SyntaxError, ValueError) as error:  # ValueError: bytes that are no text
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise UserError(f"methods/{name}.py{line} is not valid Python: {error.args[0]}") from None
 
 
-def _defines_a_method(name: str) -> bool:
-    try:
-        return _class_node(name) is not None
-    except UserError:
-        return False
+@lru_cache(maxsize=256)
+def _parsed(path: Path, modified: int) -> ast.Module:
+    """The syntax tree of a file; `modified` makes an edited file a new one. A report asks thousands of times."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _about_key(statement: ast.stmt) -> str | None:

@@ -50,7 +50,7 @@ def arm_name(experiment: Experiment, name: str) -> str:
 
 def name_by_method(name: str, method: str | None) -> str:
     """The name of an arm of which its method alone is known, as from a record of another experiment."""
-    if method not in discovery.names() or not name.startswith(method):
+    if method is None or not discovery.is_method(method) or not name.startswith(method):
         return display_name(name)
     title, addition = discovery.about(method).title, display_name(name.removeprefix(method)).strip()
     if addition.isdigit():
