@@ -110,6 +110,18 @@ def write_method(folder, name, options, before="", base="Method"):
     )
 
 
+def test_a_file_is_parsed_once_until_it_is_edited(folder, monkeypatch):
+    parsed, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda text: parsed.append(text) or parse(text))
+    path = folder / "mine.py"
+    for title in ("First", "Second, edited"):
+        path.write_text(f'class Mine(Method):\n    title = "{title}"\n')
+        for _ in range(3):
+            assert discovery.names() == ["mine"]
+            assert discovery.about("mine").title == title
+    assert len(parsed) == 2
+
+
 def test_inherited_options_are_found_through_the_import(folder):
     write_method(folder, "first", "a: int = 1\nb: int = 2\nformer_names: ClassVar = {'z': 'a'}")
     inherited = "from methods.first import First\n"
