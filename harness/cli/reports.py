@@ -298,7 +298,9 @@ def refresh(
 def plan(
     config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="How many GPUs train at the same time.")] = 1,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs; default: this machine's, or its cores.")
+    ] = None,
     gpu_memory: Annotated[
         float | None,
         typer.Option("--gpu-memory", metavar="GB", min=0, help="Memory of one GPU; default: this machine's."),
@@ -313,16 +315,20 @@ def plan(
     from harness.experiment.schema import Experiment
     from harness.runs import planning, sharing
 
-    rows = planning.plan(Experiment.load(config, overrides), results)
-    whole = planning.summary(rows, gpus)
+    here = devices.visible()
+    gpus = gpus or len(here) or (1 if gpu_memory else 0)
+    at_a_time = gpus or devices.cores()
+    rows = planning.plan(Experiment.load(config, overrides), results, on_gpu=gpus > 0)
+    whole = planning.summary(rows, at_a_time)
     listed: dict[str, Any] = {"runs": [asdict(row) for row in rows], "summary": whole}
     text = ""
-    if memory := devices.memory(devices.visible()) if gpu_memory is None else int(1e9 * gpu_memory):
+    if memory := devices.memory(here) if gpu_memory is None else int(1e9 * gpu_memory):
         left = [row for row in rows if row.status in planning.TO_TRAIN]
         proposal = sharing.propose(left, memory, sharing.cores_each(gpus), planning.times(results))
         listed["sharing"] = asdict(proposal)
         text = sharing.describe(proposal, sum(whole["hours"].values()))
-    typer.echo(json.dumps(listed, indent=1) if as_json else planning.describe(rows, gpus, text))
+    text = json.dumps(listed, indent=1) if as_json else planning.describe(rows, at_a_time, text, on_gpu=gpus > 0)
+    typer.echo(text)
 
 
 @verb(app, "check-record")

@@ -117,7 +117,10 @@ def train(
             record = _evaluated(experiment, run, results, threads, device, keep_going) or record
     finish(record, folder, keep_going)
     if is_main() and not keep_going and not evaluate_too:
-        print(f"written: {folder}\nnext: {program()} evaluate {shlex.quote(str(folder))}", file=sys.stderr)
+        from harness.runs.state import work_left
+
+        verb, what = ("evaluate", folder) if work_left(experiment, run, results) else ("report", config)
+        print(f"written: {folder}\nnext: {program()} {verb} {shlex.quote(str(what))}", file=sys.stderr)
 
 
 def _evaluated(

@@ -21,13 +21,16 @@ from harness.runs.record import RECORD, TRAINING, Device, Record, is_set_aside
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
 COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.csv"
-# FLOPs a second in training, where nothing was measured: what the published 8.967 h of HRNet-W48 on Cityscapes (arXiv
-# 2608.22679, table XVI; 40,000 iterations of batch 8) come to, all GPUs together. An A100's float32 peak is 19.5e12.
-SUSTAINED_FLOPS = 11.2e12
-PASSES = 3  # forwards, and twice as much backwards
-MEASURED = "measured on"
-ESTIMATED = f"estimated for a GPU of {SUSTAINED_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
-NOT_MEASURED = "no such run was measured here yet, and a processor takes many times as long"
+# FLOPs a second in training, where nothing was measured. Of a GPU: what the published 8.967 h of HRNet-W48 on
+# Cityscapes (arXiv 2608.22679, table XVI; 40,000 iterations of batch 8) come to, all GPUs together; an A100's float32
+# peak is 19.5e12. Of one processor core: what the committed runs of cross entropy on EPYC come to
+# (results/reference/epyc; lite0_fpn, 1.31 s an iteration, augmentation included).
+GPU_FLOPS, CORE_FLOPS = 11.2e12, 39e9
+PASSES = 3  # one forward, and twice as much backward
+MEASURED, ESTIMATED = "measured on", "estimated for"
+ON_A_GPU = f"{ESTIMATED} a GPU of {GPU_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
+ON_A_CORE = f"{ESTIMATED} a processor core of {CORE_FLOPS / 1e9:.0f} GFLOPS, without the methods' own time"
+NOT_MEASURED = "no such run was measured here yet"
 # Kept for backward by each multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
 # the same network, data set and batch (table XVI) without its weights, gradients and momenta. bfloat16 takes less.
 ACTIVATION_BYTES = 0.0181
@@ -85,14 +88,16 @@ class PlannedRun:
     gpu_bytes_measured: bool = False
 
 
-def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -> list[PlannedRun]:
+def plan(
+    experiment: Experiment, results: Path, cost_table: Path = COST_TABLE, *, on_gpu: bool = True
+) -> list[PlannedRun]:
     """Every run of `experiment`, in its order; what is done is read from `results`.
 
     Hours come from the records in `results` of the same model, crop, batch and precision (of the same method if there
-    are any; on a GPU if there are any; of runs that had it alone if there are any), else from the multiply-adds in
-    `cost_table` at `SUSTAINED_FLOPS`. Memory is what runs or measurements of the training cost found for the same
-    setting, power what they and the runs' own energy say of
-    the same device, else `ACTIVATION_BYTES` and `WATTS`.
+    are any; on a GPU if there are any; of runs that had it to themselves if there are any). Otherwise they are
+    estimated from the multiply-adds in `cost_table`, for a GPU or a processor core (`on_gpu`). Memory is what runs or
+    measurements of the training cost found for the same setting, and power what they found for the same device, else
+    `ACTIVATION_BYTES` and `WATTS`.
     """
     trained = trained_records(results)
     times, measured = measured_times(trained, results), _Measured(results, trained)
@@ -102,7 +107,7 @@ def plan(experiment: Experiment, results: Path, cost_table: Path = COST_TABLE) -
         schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
         method = experiment.arms[run.arm].method
         status = _status(experiment, run, results)
-        seconds, source = _seconds(times, costs, run, schedule, method)
+        seconds, source = _seconds(times, costs, run, schedule, method, on_gpu)
         hours = None if seconds is None else seconds * schedule.iterations / 3600
         peak = measured.gpu_bytes(run, schedule, method)
         rows.append(
@@ -138,19 +143,19 @@ def time_limit(row: PlannedRun) -> int:
     return START_MINUTES + ceil(60 * row.hours * SAFETY[row.hours_from.startswith(MEASURED)])
 
 
-def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
+def summary(rows: Sequence[PlannedRun], at_a_time: int = 1) -> dict[str, Any]:
     """What is left to train: how many runs of each status, hours by where they come from, wall time, energy of the
-    GPUs, memory of the run that needs most, room on the disk.
+    GPUs, memory of the run that needs most, disk space.
 
-    wall_hours: each run on one of `gpus` GPUs, in the order of `rows`, the next one on the first GPU that is free.
+    wall_hours: with `at_a_time` runs at a time, in the order of `rows`.
     """
-    if gpus < 1:
-        raise UserError(f"--gpus must be 1 or larger, not {gpus}")
+    if at_a_time < 1:
+        raise UserError(f"--gpus must be 1 or larger, not {at_a_time}")
     left = [row for row in rows if row.status in TO_TRAIN]
     hours: dict[str, float] = defaultdict(float)
     for row in left:
         hours[row.hours_from] += row.hours or 0
-    free_at = [0.0] * gpus
+    free_at = [0.0] * at_a_time
     for row in left:
         heapq.heapreplace(free_at, free_at[0] + (row.hours or 0))
     return {
@@ -158,7 +163,7 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
         "statuses": dict(Counter(row.status for row in rows)),
         "to_train": len(left),
         "hours": dict(hours),
-        "gpus": gpus,
+        "at_a_time": at_a_time,
         "wall_hours": max(free_at),
         "kwh": sum(row.kwh or 0 for row in left),
         "gpu_bytes": max((row.gpu_bytes or 0 for row in left), default=0),
@@ -166,11 +171,11 @@ def summary(rows: Sequence[PlannedRun], gpus: int = 1) -> dict[str, Any]:
     }
 
 
-def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> str:
+def describe(rows: Sequence[PlannedRun], at_a_time: int = 1, sharing: str = "", *, on_gpu: bool = True) -> str:
     """The plan as text: totals, `sharing` (how runs can share a GPU), then one line per run."""
-    whole = summary(rows, gpus)
+    whole = summary(rows, at_a_time)
     lines = [f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
-    lines += [*(_needs(rows, whole, gpus, sharing) if whole["to_train"] else ["nothing is left to train"]), ""]
+    lines += [*(_needs(rows, whole, sharing, on_gpu) if whole["to_train"] else ["nothing is left to train"]), ""]
     table = [("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")]
     for row in rows:
         time = "?" if row.hours is None else _time(row.hours)
@@ -182,22 +187,24 @@ def describe(rows: Sequence[PlannedRun], gpus: int = 1, sharing: str = "") -> st
     return "\n".join(lines)
 
 
-def _needs(rows: Sequence[PlannedRun], whole: dict[str, Any], gpus: int, sharing: str) -> list[str]:
-    """Lines about what the runs that are left take."""
+def _needs(rows: Sequence[PlannedRun], whole: dict[str, Any], sharing: str, on_gpu: bool) -> list[str]:
+    """Lines about what the remaining runs take."""
     lines = []
+    guessed = [source for source in whole["hours"] if source.startswith(ESTIMATED)]
     for source, hours in whole["hours"].items():
-        why = f" ({NOT_MEASURED})" if source == ESTIMATED else ""
+        why = f" ({NOT_MEASURED})" if source in guessed else ""
         lines.append(f"to train: {_time(hours)} {source}{why}" if source else "to train: some runs of unknown length")
     estimated = ""
-    if ESTIMATED in whole["hours"]:
+    if guessed:
         estimated = " (estimated)" if len(whole["hours"]) == 1 else " (estimated in part)"
     unknown = [row.hours is None for row in rows if row.status in TO_TRAIN]
     wall = f"{_time(whole['wall_hours'])}{' or more' if any(unknown) else ''}{estimated}"
-    lines.append(f"wall time, {gpus} at a time: {'unknown' if unknown and all(unknown) else wall}")
-    if any(row.kwh is not None for row in rows if row.status in TO_TRAIN):  # of a processor nothing is known
-        lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
+    lines.append(f"wall time, {whole['at_a_time']} at a time: {'unknown' if unknown and all(unknown) else wall}")
     memory, disk = (_bytes(rows, key, whole[key]) for key in ("gpu_bytes", "disk_bytes"))
-    lines.append(f"memory of a GPU, for the run that needs most: {memory}")
+    if on_gpu:
+        if any(row.kwh is not None for row in rows if row.status in TO_TRAIN):
+            lines.append(f"energy of the GPUs: {_amount(1000 * whole['kwh'], 'Wh', 'kWh')}{estimated}")
+        lines.append(f"memory of a GPU, for the run that needs most: {memory}")
     lines += [sharing] if sharing else []
     return [*lines, f"disk, without label maps and methods' memories: {disk}"]
 
@@ -286,7 +293,9 @@ def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
     )
 
 
-def _seconds(times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str) -> tuple[float | None, str]:
+def _seconds(
+    times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str, on_gpu: bool
+) -> tuple[float | None, str]:
     """Seconds an iteration takes, and where that comes from."""
     known = times.get((run.model, size_name(schedule.crop), schedule.batch, schedule.precision), {})
     entries = known.get(method) or [entry for of_method in known.values() for entry in of_method]
@@ -296,7 +305,10 @@ def _seconds(times: Times, costs: "_Costs", run: Run, schedule: Schedule, method
         devices = ", ".join(sorted({entry.device for entry in best}))
         return median(entry.seconds for entry in best), f"{MEASURED} {devices}"
     gmacs = costs.gmacs(run, schedule)
-    return (None, "") if gmacs is None else (PASSES * 2 * gmacs * 1e9 * schedule.batch / SUSTAINED_FLOPS, ESTIMATED)
+    if gmacs is None:
+        return None, ""
+    flops, source = (GPU_FLOPS, ON_A_GPU) if on_gpu else (CORE_FLOPS, ON_A_CORE)
+    return PASSES * 2 * gmacs * 1e9 * schedule.batch / flops, source
 
 
 class _Costs:

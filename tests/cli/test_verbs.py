@@ -212,9 +212,11 @@ def test_train_evaluate_and_a_failed_run_by_the_command_line(experiment_file, ti
     chosen = ["--dataset", "tiny", "--model", "hrnet_tiny", "--arm", "contextrast"]
     assert run_main(monkeypatch, "train", *common, *chosen, "--seed", 5, "--set", "seeds=[0]") == 0
     folder = results / "runs/tiny/tiny/hrnet_tiny/contextrast/seed5"
-    capsys.readouterr()
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"evaluate {folder}")
     assert run_main(monkeypatch, "evaluate", folder, "--threads", 1, "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads((folder / "record.json").read_text())["scores"]
+    assert run_main(monkeypatch, "train", *common, *chosen, "--seed", 5, "--set", "seeds=[0]") == 0
+    assert "report" in capsys.readouterr().err.splitlines()[-1]  # nothing is left to do
 
     def broken(*_):
         raise ZeroDivisionError("broken")

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from statistics import median
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from harness.errors import UserError
 from harness.experiment.schema import Experiment
 from harness.runs.planning import (
     CHECKPOINTS,
+    CORE_FLOPS,
     COST_TABLE,
     PlannedRun,
     describe,
@@ -296,7 +298,7 @@ def test_what_is_done_needs_no_more_time_or_room():
 
 
 def test_the_text_lists_every_run_with_its_settings():
-    text = describe([replace(ROW, kwh=2.5), replace(ROW, arm="b", seed=7, status="done")], gpus=3)
+    text = describe([replace(ROW, kwh=2.5), replace(ROW, arm="b", seed=7, status="done")], 3)
     whole, _, runs = text.partition("\n\n")  # what it comes to stands first
     assert whole.startswith("2 runs: 1 not run, 1 done\nto train: 1.0 h here\n")
     lines = runs.splitlines()
@@ -321,12 +323,30 @@ def test_a_short_time_does_not_look_like_none(hours, said):
     assert f"wall time, 1 at a time: {said}" in lines
 
 
+def test_without_a_gpu_the_estimate_is_for_a_core_and_says_nothing_about_gpus(experiment, costs, tmp_path):
+    found, on_gpu = (plan(experiment, tmp_path, costs, on_gpu=given) for given in (False, True))
+    assert found[0].hours == pytest.approx(on_gpu[0].hours * 11.2e12 / 39e9)
+    text = describe(found, 2, on_gpu=False)
+    assert "estimated for a processor core" in text
+    assert "GPU" not in text
+
+
+def test_the_speed_of_a_core_is_that_of_the_committed_runs(repository):
+    """Cross entropy on one thread: 3 passes, 2 FLOPs a multiply-add."""
+    times = measured_times(trained_records(repository / "results/reference/epyc"))
+    seconds = median(each.seconds for each in times["lite0_fpn", "180x240", 8, "float32"]["cross_entropy"])
+    with COST_TABLE.open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if (row["model"], row["size"]) == ("lite0_fpn", "512x1024"))
+    gmacs = float(row["gmacs"]) * (180 * 240) / (512 * 1024)
+    assert pytest.approx(3 * 2 * gmacs * 1e9 * 8 / seconds, rel=0.02) == CORE_FLOPS
+
+
 def test_an_estimate_says_beside_its_figure_that_it_is_a_gpus_and_nothing_was_measured(experiment, costs, tmp_path):
     def lines(beginning):
         return [line for line in describe(plan(experiment, tmp_path, costs)).splitlines() if line.startswith(beginning)]
 
     (line,) = lines("to train")
-    for words in ("estimated for a GPU of 11.2 TFLOPS", "no such run was measured", "a processor takes many times"):
+    for words in ("estimated for a GPU of 11.2 TFLOPS", "no such run was measured"):
         assert words in line
     assert all("estimated" in line for line in lines("wall time") + lines("energy"))
     assert lines("energy") == ["energy of the GPUs: under 1 Wh (estimated)"]
