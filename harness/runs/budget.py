@@ -1,7 +1,7 @@
-"""The missing runs of experiments within a time: the most valuable first, several at a time. Never imports torch.
+"""Runs the missing runs of experiments within a time budget, several at a time. Never imports torch.
 
-Every run is a process of its own (`harness train --evaluate`), as in the workflow, and what is done is read from its
-folder (`runs.state`): this module keeps nothing, so a budget may end anywhere and go on on another machine.
+Each run is a separate process (`harness train --evaluate`), as in the workflow. What is done is read from the runs'
+folders (`runs.state`) and from nowhere else, so you can stop at any time and continue on another machine.
 """
 
 import ctypes
@@ -36,23 +36,23 @@ from harness.runs.record import fingerprint
 from harness.runs.state import FAILURES, Missing, Work, read_record, work_left
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
-START_SECONDS = 15.0  # of a process until it trains, and the least that one is started for
-GRACE = 20.0  # seconds at the end in which runs save a checkpoint; of a short budget a fifth
+START_SECONDS = 15.0  # until a new process trains; with less time left than this, none is started
+GRACE = 20.0  # seconds at the end for saving checkpoints; at most a fifth of the budget
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_LINES = 60.0
-STEPS_OF_A_PACE = 20  # before so many the warm-up is most of it
+STEPS_OF_A_PACE = 20  # fewer would mostly measure the warm-up
 MPS = "nvidia-cuda-mps-control"
-MPS_SECONDS = 10.0  # in which it answers, or it does not work here
-# Asks a run to save a checkpoint and end. Not SIGTERM, which a scheduler may have sent it as well: two of them are an
-# order to end at once (runs/supervise.py).
+MPS_SECONDS = 10.0  # to answer in; later counts as not working
+# Asks a run to save a checkpoint and end. Not SIGTERM: a scheduler may have sent one too, and a second one means "end
+# at once" (runs/supervise.py).
 ASK = signal.SIGUSR1
-STDERR = 2  # its descriptor
+STDERR = 2  # file descriptor
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-@dataclass(frozen=True, eq=False)  # itself its own key
+@dataclass(frozen=True, eq=False)  # hashed by identity
 class Piece:
-    """A run, its experiment, and how to name that on a command line."""
+    """A run with its experiment, and the arguments that name the experiment on a command line."""
 
     experiment: Experiment
     told: tuple[str, ...]  # the experiment's file and --set, as the verbs take them
@@ -60,12 +60,12 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """The run with its experiment."""
+        """EXPERIMENT/DATASET/MODEL/ARM/seedN."""
         return f"{self.experiment.name}/{self.run}"
 
     @property
     def setting(self) -> tuple[str, str, int, str, str]:
-        """What decides the time of an iteration: model, crop, batch, precision, method."""
+        """What determines the time of an iteration: model, crop, batch, precision, method."""
         schedule = self.experiment.schedule_of(self.run.dataset, self.run.model)
         method = self.experiment.arms[self.run.arm].method
         return self.run.model, size_name(schedule.crop), schedule.batch, schedule.precision, method
@@ -73,9 +73,9 @@ class Piece:
 
 @dataclass
 class Budget:
-    """`pieces` in their order, `jobs` at a time, for `seconds` (None: until all is done).
+    """Runs `pieces` in their order, `jobs` at a time, for `seconds` (None: until all are done).
 
-    `train`: further arguments of `harness train`. `environment`: what processes get beside this one's.
+    train: more arguments for `harness train`. environment: variables that the processes get in addition.
     """
 
     pieces: Sequence[Piece]
@@ -85,24 +85,24 @@ class Budget:
     train: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     on_gpu: bool = False
-    complete: bool = False  # whether to start only what ends in time
-    asked: int = 0  # the signal that asked for the end
+    complete: bool = False  # start only runs that can finish in time
+    asked: int = 0  # the signal that asked to stop
 
     def __post_init__(self) -> None:
         self.begun = self._told = time.monotonic()
         self.running: dict[Piece, subprocess.Popen[bytes]] = {}
         self.crashed: list[str] = []
         self._tried: set[Piece] = set()
-        self._paces: dict[tuple[str, str, int, str, str], float] = {}  # seconds an iteration, in this call
-        self._evaluations: dict[tuple[str, str], float] = {}  # seconds by data set and model, in this call
-        self._trained_at: dict[Piece, float] = {}  # when it was last seen to train
+        self._paces: dict[tuple[str, str, int, str, str], float] = {}  # seconds per iteration, measured in this call
+        self._evaluations: dict[tuple[str, str], float] = {}  # seconds per data set and model, measured in this call
+        self._trained_at: dict[Piece, float] = {}  # when it was last seen training
         self._of_records = planning.measured_times(planning.trained_records(self.results))
 
     def work(self) -> None:
-        """Run what is left until it is done, time is up, or SIGTERM or Ctrl-C asks for the end.
+        """Work until everything is done, time is up, or SIGTERM or Ctrl-C asks to stop.
 
-        Then runs save a checkpoint and end; what does not within the grace is killed, and loses what it did since its
-        last one. When this process is killed, they end likewise (on Linux).
+        The running runs then save a checkpoint and end. A run that takes longer than the grace period is killed and
+        loses what it did since its last checkpoint. If this process is killed, its runs end the same way (on Linux).
         """
         with self._noticing():
             self._verify()
@@ -118,11 +118,11 @@ class Budget:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def left(self) -> list[Piece]:
-        """What is left to do now."""
+        """The runs that are not done yet."""
         return [piece for piece in self.pieces if self._work(piece)]
 
     def describe(self) -> str:
-        """How the runs are and what the rest takes, as far as such runs were timed."""
+        """How many runs have which status, and how long the rest takes if such runs were timed."""
         found = Counter(_status(piece, self.results) for piece in self.pieces)
         text = f"{len(self.pieces)} runs: {', '.join(f'{number} {status}' for status, number in found.items())}"
         left = self.left()
@@ -137,7 +137,7 @@ class Budget:
         return text
 
     def seconds_of(self, piece: Piece) -> float | None:
-        """What is left of a run takes so long, the start of its process and its evaluation included; None: unknown."""
+        """Seconds to finish a run, with the start of its process and its evaluation; None if unknown."""
         evaluation = self._evaluations.get((piece.run.dataset, piece.run.model), 0.0)
         if self._work(piece) == "evaluate":
             return START_SECONDS + evaluation
@@ -151,9 +151,9 @@ class Budget:
             self._say(f"started {piece.name}, {len(self.running)} running")
 
     def _next(self) -> Piece | None:
-        """The first that can end in time, else the first that reaches a checkpoint; of unknown ones it is assumed.
+        """The first run that can finish in time, else (unless `complete`) the first that can reach a checkpoint.
 
-        With `complete` none that only reaches a checkpoint.
+        A run that was never timed counts as fast enough.
         """
         time_left = self._time_left()
         if time_left < START_SECONDS:
@@ -182,7 +182,7 @@ class Budget:
         return folder / f"{run.dataset}-{run.model}-{run.arm}-seed{run.seed}.log"
 
     def _harness(self, arguments: Sequence[str], **streams: Any) -> "subprocess.Popen[bytes]":
-        # In a session of its own: Ctrl-C comes here alone, and asks for checkpoints as SIGTERM does.
+        # In its own session, so that Ctrl-C reaches only this process, which then asks for checkpoints.
         return subprocess.Popen(
             [sys.executable, "-m", "harness", *arguments],
             env=os.environ | self.environment,
@@ -193,7 +193,7 @@ class Budget:
         )
 
     def _verify(self) -> None:
-        """Check the data sets, once and not in every run at the same time."""
+        """Verify the data sets once, before the runs would all do it at the same time."""
         for name, told in {piece.run.dataset: piece.told for piece in self.pieces}.items():
             if datasets.is_verified(name, self.results) or self._over():
                 continue
@@ -205,7 +205,7 @@ class Budget:
                 time.sleep(SECONDS_BETWEEN_LOOKS / 5)
 
     def _look(self) -> None:
-        """Note the paces of running ones, and what has ended."""
+        """Update the measured paces, and note the runs that have ended."""
         for piece in list(self.running):
             if (code := self.running[piece].poll()) is not None:
                 self._note_end(piece, code)
@@ -227,7 +227,7 @@ class Budget:
         self._say(f"ended {piece.name}: {status}")
 
     def _tell(self) -> None:
-        """Print how far the running trainings are, once in `SECONDS_BETWEEN_LINES`."""
+        """Print the progress of the running runs, at most every `SECONDS_BETWEEN_LINES`."""
         if time.monotonic() - self._told < SECONDS_BETWEEN_LINES:
             return
         self._told = time.monotonic()
@@ -237,7 +237,7 @@ class Budget:
             self._say(", ".join(said))
 
     def _end(self) -> None:
-        """Ask all to end, and kill what does not."""
+        """Ask all runs to end, and kill those that do not."""
         why = f"asked by {signal.Signals(self.asked).name}" if self.asked else "time is up"
         self._say(f"{why}: {len(self.running)} runs save a checkpoint and end")
         for process in self.running.values():
@@ -257,7 +257,7 @@ class Budget:
         return bool(self.asked) or self._time_left() <= 0
 
     def _time_left(self) -> float:
-        """Seconds until runs are asked to end."""
+        """Seconds until the runs are asked to end."""
         if self.seconds is None:
             return float("inf")
         return self.begun + self.seconds - min(GRACE, self.seconds / 5) - time.monotonic()
@@ -266,7 +266,7 @@ class Budget:
         return work_left(piece.experiment, piece.run, self.results)
 
     def _twin(self, piece: Piece) -> bool:
-        """Whether another experiment's run of these very settings is being trained: afterwards it is borrowed."""
+        """Whether another experiment is training the same settings right now: later this one can borrow its result."""
         mine = fingerprint(piece.experiment.settings(piece.run))
         return any(
             other.experiment.name != piece.experiment.name and fingerprint(other.experiment.settings(other.run)) == mine
@@ -274,7 +274,7 @@ class Budget:
         )
 
     def _pace(self, piece: Piece) -> float | None:
-        """Seconds an iteration of such runs in this call, else in records; without the method the slowest of others."""
+        """Seconds per iteration from this call, else from records; of the slowest method if this one was not timed."""
         *setting, method = piece.setting
         now = {name: pace for (*others, name), pace in self._paces.items() if others == setting}
         model, crop, batch, precision = piece.setting[:4]
@@ -291,7 +291,7 @@ class Budget:
 
     def _iterations_left(self, piece: Piece) -> int:
         schedule = piece.experiment.schedule_of(piece.run.dataset, piece.run.model, piece.run.arm)
-        if _status(piece, self.results) != "unfinished":  # stale ones start over
+        if _status(piece, self.results) != "unfinished":  # a stale run starts over
             return schedule.iterations
         saved = (piece.run.folder(self.results) / "checkpoints").glob("iteration_*.pt")
         return schedule.iterations - max((int(path.stem.removeprefix("iteration_")) for path in saved), default=0)
@@ -319,18 +319,18 @@ class Budget:
 
 
 def pieces(configs: Sequence[Path], overrides: Sequence[str] = (), arms: Sequence[str] = ()) -> list[Piece]:
-    """The runs of experiments in the order in which they are worth most.
+    """The runs of experiments, the most valuable first.
 
-    Experiments in the order given; in each the order of its `runs`: by data set and model, every arm of a seed, the
-    baseline first, before the next seed, so that there are pairs to compare whenever time is up. With `arms` only
-    those of each experiment, in that order. Raises UserError for a wrong file, override or arm.
+    Experiments come in the order given. Within each, for every data set and model, all arms of one seed come before
+    the next seed, the baseline first, so that there are pairs to compare whenever time is up. With `arms`, only those,
+    in that order. Raises UserError for a wrong file, override or arm.
     """
     found = []
     for config in configs:
         experiment = Experiment.load(config, list(overrides))
         for arm in arms:
             if arm not in experiment.arms:
-                experiment.run(*experiment.pairs()[0], arm, 0)  # which says what there is
+                experiment.run(*experiment.pairs()[0], arm, 0)  # raises UserError with the nearest name
         told = (str(config), *(word for each in overrides for word in ("--set", each)))
         runs = [run for run in experiment.runs() if not arms or run.arm in arms]
         if arms:
@@ -341,7 +341,7 @@ def pieces(configs: Sequence[Path], overrides: Sequence[str] = (), arms: Sequenc
 
 
 def read_budget(text: str) -> float:
-    """Seconds of a time such as "8m", "90s", "1h30m" or a number of seconds. Raises UserError for another one."""
+    """Seconds in a time such as "8m", "90s", "1h30m" or "480". Raises UserError for anything else."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
     seconds = (
         sum(int(part or 0) * UNITS[unit] for part, unit in zip(parts.groups(), UNITS, strict=True)) if parts else 0
@@ -352,10 +352,10 @@ def read_budget(text: str) -> float:
 
 
 def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[int, int]:
-    """How many runs pay at a time here, and how many GPUs there are for them.
+    """How many runs to start at a time on this machine, and on how many GPUs.
 
-    Without a GPU one a core. On a GPU what `CONTEXTRAST_BENCH_SHARE` says, else what is proposed (`sharing.propose`);
-    one where the memory that a run needs is not known.
+    Without a GPU, one per core. Per GPU, as many as `CONTEXTRAST_BENCH_SHARE` says, else as `sharing.propose` proposes:
+    one if the memory of a run is not known.
     """
     gpus = [] if device == "cpu" else devices.visible()
     if not gpus:
@@ -375,11 +375,10 @@ def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[
 
 @contextmanager
 def multi_process_service() -> Iterator[dict[str, str]]:
-    """NVIDIA's multi-process service for the length of the block, in a folder of its own; yields what its clients need
-    in their environment.
+    """Runs NVIDIA's multi-process service during the block; yields the environment variables for its clients.
 
-    With it the kernels of several processes run beside each other; without it they take turns. The GPU's compute mode
-    stays as it is. Raises UserError if there is no such service, or it does not start.
+    With it, kernels of several processes run side by side; without it, processes take turns. The GPU's compute mode is
+    not changed. Raises UserError if the service is not installed or does not start.
     """
     if shutil.which(MPS) is None:
         raise UserError(f"--mps: there is no {MPS} on the PATH; leave the option out")
@@ -417,7 +416,7 @@ def multi_process_service() -> Iterator[dict[str, str]]:
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """In a child before its program starts: have Linux send it a signal when its parent ends, however that ends."""
+    """Called in a child before its program starts: Linux then sends it this signal when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 

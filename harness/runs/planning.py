@@ -1,4 +1,4 @@
-"""What an experiment would run: what is done, and what the rest takes of time, memory, disk and energy. No torch."""
+"""What an experiment would run, what is done, and the time, memory, disk and energy that the rest takes. No torch."""
 
 import csv
 import heapq
@@ -31,15 +31,15 @@ MEASURED, ESTIMATED = "measured on", "estimated for"
 ON_A_GPU = f"{ESTIMATED} a GPU of {GPU_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
 ON_A_CORE = f"{ESTIMATED} a processor core of {CORE_FLOPS / 1e9:.0f} GFLOPS, without the methods' own time"
 NOT_MEASURED = "no such run was measured here yet"
-# Kept for backward by each multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
-# the same network, data set and batch (table XVI) without its weights, gradients and momenta. bfloat16 takes less.
+# Bytes kept for backward per multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
+# the same network, data set and batch (table XVI) without weights, gradients and momenta. bfloat16 takes less.
 ACTIVATION_BYTES = 0.0181
-WATTS = 400.0  # of one GPU at work, where nothing was measured: the most an A100 SXM4 may take (NVIDIA's data sheet)
-# What a scheduler grants, in multiples of the planned time, and for the start (packages, verification, cached images).
-SAFETY = {True: 1.5, False: 4.0}  # measured, estimated: methods' own time is unknown, and other GPUs are slower
+WATTS = 400.0  # of a busy GPU, where nothing was measured: an A100 SXM4's maximum (NVIDIA's data sheet)
+# What to ask a scheduler for: a multiple of the planned time, plus the start (packages, verification, cached images).
+SAFETY = {True: 1.5, False: 4.0}  # of a measured and of an estimated time, which leaves out the method and slower GPUs
 START_MINUTES = 30
 UNKNOWN_MINUTES = 24 * 60
-CHECKPOINTS = 2  # that a run keeps, beside the inference network's weights
+CHECKPOINTS = 2  # that a run keeps, besides the weights of the inference network
 TO_TRAIN = ("not run", "unfinished", "stale", "unreadable")
 
 Key = tuple[str, str, int, str]  # model, crop, batch, precision
@@ -47,7 +47,7 @@ Key = tuple[str, str, int, str]  # model, crop, batch, precision
 
 @dataclass(frozen=True, order=True)
 class Pace:
-    """Seconds of an iteration, on which device, and how many runs were on it at a time."""
+    """Seconds per iteration, on which device, and how many runs shared it."""
 
     gpu: bool
     seconds: float
@@ -60,14 +60,13 @@ Times = dict[Key, dict[str, list[Pace]]]  # by method
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of an experiment with its settings in short.
+    """A run of an experiment and what it takes.
 
-    status: "done", or why not: "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more,
-    of one that is done which protocols were left out. hours: of its whole training, and where that comes from; kwh:
-    that the GPU takes meanwhile, without the rest of the machine (the processor, where that is what trains and it
-    counts its energy); gpu_bytes: the most that is on the GPU at a time, and whether that was measured; disk_bytes:
-    weights and checkpoints, without label maps and methods' memories. None where the model is in no cost table and no
-    record.
+    status: "done", "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more: for a run
+    that is done, which protocols are missing. hours: of the whole training; hours_from: measured or estimated where. kwh: of
+    the GPU alone (of the processor, if that trains and counts its energy). gpu_bytes: peak memory on the GPU.
+    disk_bytes: weights and checkpoints, without label maps and methods' memories. None where neither the cost table nor
+    a record has the model.
     """
 
     dataset: str
@@ -134,9 +133,9 @@ def plan(
 
 
 def time_limit(row: PlannedRun) -> int:
-    """Minutes that a scheduler should grant a training: its hours with a margin (`SAFETY`, `START_MINUTES`).
+    """Minutes to ask a scheduler for: the training's hours with a margin (`SAFETY`, `START_MINUTES`).
 
-    A training that is stopped at the limit continues from its last checkpoint when it is started again.
+    A training that hits the limit continues from its last checkpoint when it is started again.
     """
     if row.hours is None:
         return UNKNOWN_MINUTES
@@ -210,7 +209,7 @@ def _needs(rows: Sequence[PlannedRun], whole: dict[str, Any], sharing: str, on_g
 
 
 def _bytes(rows: Sequence[PlannedRun], key: str, known: int) -> str:
-    """An amount of `summary`, or that it is unknown because the runs' models are in no cost table."""
+    """An amount from `summary` as text; "unknown" if the runs' models are in no cost table."""
     missing = [getattr(row, key) is None for row in rows if row.status in TO_TRAIN]
     if not any(missing):
         return _amount(known / 1e6, "MB", "GB")
@@ -220,15 +219,15 @@ def _bytes(rows: Sequence[PlannedRun], key: str, known: int) -> str:
 
 
 def times(results: Path) -> Times:
-    """Seconds an iteration of all that was trained or measured in `results`."""
+    """Seconds per iteration of everything trained or measured in `results`."""
     return measured_times(trained_records(results), results)
 
 
 def measured_times(trained: Iterable[Record], results: Path | None = None) -> Times:
-    """Seconds an iteration of the `trained_records`, and of the steps that were measured on GPUs in `results`.
+    """Seconds per iteration of the `trained_records`, and of the steps measured on GPUs in `results`.
 
-    Odd ones are left out, and so are steps on labels of equally frequent classes, which give some methods far more to
-    do than a data set does.
+    Skipped are records that lack the needed fields, and steps on labels with equally frequent classes, which cost some
+    methods far more than a data set does.
     """
     times: Times = defaultdict(lambda: defaultdict(list))
     for record in trained:
@@ -252,7 +251,7 @@ def measured_times(trained: Iterable[Record], results: Path | None = None) -> Ti
 
 
 def _measured_records(results: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """Of `results`/cost, as far as they can be read."""
+    """The readable records in `results`/cost/`kind`."""
     for path in sorted((Path(results) / "cost" / kind).glob("**/*.json")):
         with suppress(OSError, ValueError):
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -261,7 +260,7 @@ def _measured_records(results: Path, kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _device(record: Record) -> Device | None:
-    """What a run was trained on; None where the record does not say, or has no schedule of this version."""
+    """The device of a run; None if the record does not say, or its schedule is from another version."""
     with suppress(UserError):
         return record.device if record.schedule else None
     return None
@@ -277,7 +276,7 @@ def _key_of(setting: dict[str, Any]) -> Key:
 
 
 def trained_records(results: Path) -> list[Record]:
-    """The records of every run under `results`/runs that was trained to its end."""
+    """The records of all runs under `results`/runs that were trained to the end."""
     folders = [path for path in sorted((Path(results) / "runs").glob("*/*/*/*/seed*")) if not is_set_aside(path)]
     found = [_read(folder / TRAINING) or _read(folder / RECORD) for folder in folders]
     return [record for record in found if record and record.status == "done"]
@@ -312,7 +311,7 @@ def _seconds(
 
 
 class _Costs:
-    """What the cost table knows of models; of a data set or size that is not in it, the nearest that it has."""
+    """The cost table; for a data set or size that it lacks, its nearest row."""
 
     def __init__(self, path: Path) -> None:
         rows: list[dict[str, str]] = []
@@ -325,12 +324,12 @@ class _Costs:
         self._row = cache(self._find)
 
     def gmacs(self, run: Run, schedule: Schedule) -> float | None:
-        """1e9 multiply-adds of one image at the schedule's crop, in proportion to the pixels if need be."""
+        """1e9 multiply-adds of one image at the schedule's crop, scaled by the number of pixels if necessary."""
         row = self._row(run.model, run.dataset, size_name(schedule.crop), None)
         return None if row is None else float(row["gmacs"]) * prod(schedule.crop) / prod(read_size(row["size"]))
 
     def disk_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
-        """Float32 weights of the inference network; of all that is trained, with its moments, in each checkpoint."""
+        """Float32 weights of the inference network, plus checkpoints of everything trained with its moments."""
         row = self._row(run.model, run.dataset, size_name(schedule.crop), method)
         if row is None:
             return None
@@ -338,7 +337,7 @@ class _Costs:
         return 4 * (int(row["inference_parameters"]) + kept)
 
     def gpu_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
-        """Float32 weights, gradients and moments of all that is trained, and the activations of a batch."""
+        """Float32 weights, gradients and moments of everything trained, plus the activations of a batch."""
         row, gmacs = self._row(run.model, run.dataset, size_name(schedule.crop), method), self.gmacs(run, schedule)
         if row is None or gmacs is None:
             return None
@@ -353,11 +352,11 @@ class _Costs:
 
 
 class _Measured:
-    """What measurements of the training cost (`results`/cost/training) say of memory and power, and runs of power."""
+    """Peak memory and power from runs and from measurements of the training cost (`results`/cost/training)."""
 
     def __init__(self, results: Path, trained: Iterable[Record]) -> None:
         self._peaks: dict[tuple[Key, str], int] = {}
-        self._processors: set[str] = set()  # that runs were trained on without a GPU
+        self._processors: set[str] = set()  # of runs without a GPU
         watts: dict[str, list[float]] = defaultdict(list)
         for record in trained:
             if (device := _device(record)) is None or record.provenance is None:
@@ -378,40 +377,40 @@ class _Measured:
                 joules, seconds = measured["energy_joules"].get("gpu"), measured.get("energy_seconds")
                 power = joules / seconds if joules and seconds else None
             except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-                continue  # another version's: nothing to learn from
-            self._peaks = peaks | self._peaks  # a run's own goes before
+                continue  # written by another version
+            self._peaks = peaks | self._peaks  # a run's own peak takes precedence
             if power is not None:
                 watts[machine].append(power)
         self._watts = {machine: median(found) for machine, found in watts.items()}
 
     def gpu_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
-        """The peak of the same model, crop, batch and precision with this method."""
+        """The peak for the same model, crop, batch, precision and method."""
         key = (run.model, size_name(schedule.crop), schedule.batch, schedule.precision)
         return self._peaks.get((key, method))
 
     def kwh(self, hours: float | None, source: str) -> float | None:
-        """At the mean power of the device that the hours were measured on, else at `WATTS`; None for a processor's."""
+        """At the mean power of the device that the hours were measured on, else at `WATTS`; None for a processor."""
         device = source.removeprefix(f"{MEASURED} ")
         watts = self._watts.get(device, None if device in self._processors else WATTS)
         return None if hours is None or watts is None else hours * watts / 1000
 
 
 def _time(hours: float) -> str:
-    """Such as "12 h", "1.5 h" or "8 min": what is short must not look like nothing."""
+    """Such as "12 h", "1.5 h", "8 min" or "under 1 min"."""
     if hours >= 1:
         return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
     return f"{60 * hours:.0f} min" if 60 * hours >= 1 or hours == 0 else "under 1 min"
 
 
 def _amount(number: float, unit: str, thousands: str) -> str:
-    """`number` in its unit, or in that of a thousand of them."""
+    """A number with its unit, in thousands from 1,000 on."""
     if number >= 1000:
         return f"{number / 1000:.0f} {thousands}"
     return f"{number:.0f} {unit}" if number >= 1 or number == 0 else f"under 1 {unit}"
 
 
 def _moments(schedule: Schedule) -> int:
-    """Tensors that the optimiser keeps for each parameter."""
+    """Tensors that the optimizer keeps per parameter."""
     return 2 if schedule.optimizer == "adamw" else int(schedule.momentum > 0)
 
 
