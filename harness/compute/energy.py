@@ -1,4 +1,4 @@
-"""Energy of a piece of work, where the machine counts it; absent, never zero, where it does not."""
+"""The energy that some work takes, if the machine counts it. Where it does not, the value is absent, not zero."""
 
 import time
 from collections.abc import Mapping
@@ -11,26 +11,25 @@ import torch
 from harness.compute import devices, nvml
 
 POWERCAP = Path("/sys/class/powercap")  # Linux: the counters of Intel's and AMD's processors (RAPL)
-PERIOD = 1.0  # seconds between two readings of `EnergyMeter.follow`
-LONGEST_GAP = 10.0  # seconds between two readings of a GPU's power, beyond which their mean says nothing
+PERIOD = 1.0  # seconds between readings of `EnergyMeter.follow`
+LONGEST_GAP = 10.0  # seconds between readings of a GPU's power; over a longer gap their mean means nothing
 
 Energy = Mapping[str, Mapping[str, Any]]  # as `EnergyMeter.energy` returns it
 
 
 class EnergyMeter:
-    """Counts from `with EnergyMeter(device) as meter:` on; `meter.joules()` says what was used until then.
+    """Counts energy during `with EnergyMeter(device) as meter:`; `meter.joules()` is what was used so far.
 
-    {"gpu": J of the device, "processor": J of all processor packages}, each only where it is counted. Both are of the
-    whole device, whoever else uses it. With several processes that train together the GPUs' energy is absent: each
-    process sees its own alone. Long work calls `follow` now and then: a processor's counter starts over after
-    minutes to hours and must be read before it has done so twice, and the power of a GPU whose driver has no counter
-    of energy is added up over these readings (without them such a GPU is absent).
+    {"gpu": J of the device, "processor": J of all processor packages}, each only if it is counted. Both include other
+    users of the device. In distributed training the GPUs' energy is absent, since each process sees only its own. Call
+    `follow` regularly during long work: a processor's counter wraps around after minutes to hours, and the power of a
+    GPU without an energy counter is integrated over these readings (without them, such a GPU is absent).
     """
 
     def __init__(self, device: torch.device, powercap: Path | None = None) -> None:
         self.gpu = nvml.gpu(device)
         zones = sorted((powercap or POWERCAP).glob("intel-rapl:[0-9]*"))
-        self.packages = [zone for zone in zones if zone.name.count(":") == 1]  # not their parts, which they count
+        self.packages = [zone for zone in zones if zone.name.count(":") == 1]  # their subzones are included
         self.seconds = 0.0  # from the start to the last reading
         self._counters: dict[str, _Counter] = {}
         self._used: dict[str, float] = {}
@@ -50,12 +49,12 @@ class EnergyMeter:
         self._ended = True
 
     def follow(self) -> None:
-        """Read the counters if the last reading is `PERIOD` ago; cheap enough for every iteration."""
+        """Read the counters if the last reading is at least `PERIOD` ago. Cheap enough for every iteration."""
         if time.monotonic() - self._start - self.seconds >= PERIOD:
             self.joules()
 
     def joules(self) -> dict[str, float]:
-        """What was used since the start, until now or the end of the block."""
+        """Joules used since the start, until now or the end of the block."""
         if not self._ended:
             before, self.seconds = self.seconds, time.monotonic() - self._start
             read = {part: counter.used(self.seconds - before) for part, counter in self._counters.items()}
@@ -63,7 +62,7 @@ class EnergyMeter:
         return self._used
 
     def energy(self, before: Energy) -> dict[str, dict[str, Any]]:
-        """`joules` with seconds and source, {part: {"joules", "seconds", "source"}}, on top of an earlier meter's."""
+        """{part: {"joules", "seconds", "source"}}, added to what an earlier meter returned."""
         found = {part: dict(earlier) for part, earlier in before.items()}
         for part, used in self.joules().items():
             earlier = before.get(part, {"joules": 0.0, "seconds": 0.0})
@@ -79,7 +78,7 @@ class _Counter(Protocol):
     source: str
 
     def used(self, seconds: float) -> float | None:
-        """Joules since the start, `seconds` after the last call; None where they are not known."""
+        """Joules since the start, `seconds` after the last call; None if unknown."""
 
 
 class _GpuCounter:
@@ -103,11 +102,11 @@ class _GpuPower:
     def used(self, seconds: float) -> float | None:
         before, self.watts = self.watts, self.gpu.watts()
         if self.watts is None or before is None or seconds > LONGEST_GAP:
-            self.watts = None  # a hole: nothing is known any more
+            self.watts = None  # after a gap, the total is unknown
             return None
         self.joules += seconds * (before + self.watts) / 2
         self.readings += 1
-        return self.joules if self.readings > 1 else None  # start and end alone are no mean
+        return self.joules if self.readings > 1 else None  # start and end alone give no mean
 
 
 class _Packages:
@@ -128,18 +127,18 @@ class _Packages:
 
 
 def gpu_hours(seconds: float, device: torch.device) -> float | None:
-    """Hours of all GPUs of this training, one a process or, where several may share one, its part; None on a CPU."""
+    """GPU hours of this training: one GPU per process, or its share of a shared one; None on a CPU."""
     return seconds / 3600 * _processes() / devices.sharers() if device.type == "cuda" else None
 
 
 def _processes() -> int:
-    """That train together."""
+    """World size."""
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if several else 1
 
 
 def _read(package: Path, name: str) -> int | None:
-    """A counter in microjoules; None where only the administrator may read it."""
+    """A counter in microjoules; None if only root may read it."""
     with suppress(OSError, ValueError):
         return int((package / name).read_text())
     return None

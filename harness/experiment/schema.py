@@ -1,4 +1,4 @@
-"""The experiment file: arms x data sets x models x seeds, and the only place for training settings."""
+"""The experiment file: arms x data sets x models x seeds, and all training settings."""
 
 # ruff: noqa: RUF012 (pydantic copies mutable defaults)
 
@@ -29,10 +29,10 @@ from harness.experiment.run import Run
 
 Protocol = Literal["whole", "slide", "ms_flip"]
 Absent = Literal["skip", "zero", "require_ground_truth"]
-SEEDS = 2**32  # one more than the largest: what every generator of random numbers takes
+SEEDS = 2**32  # seeds are below this: every random number generator accepts them
 FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=-]*")
 LONGEST_TRIAL = 80  # characters of overrides in a folder's name
-# Keys that choose among an experiment's runs and what is shown of them, or say where data are, and change no result.
+# Keys that select runs and what is shown of them, or say where data are; they change no result.
 CHOOSING = ("name", "datasets", "models", "only", "seeds", "baseline_seeds", "protocols", "baseline", "roots")
 ARM_KEYS = (
     "method",
@@ -58,17 +58,17 @@ class Photometric(Strict):
 class Schedule(Strict):
     """Training settings, the same for every arm.
 
-    A run's settings leave out a key added later where it has its default, so that older fingerprints stay valid.
+    A key added later is left out of a run's settings if it has its default, so that older fingerprints stay valid.
     """
 
     iterations: PositiveInt
     batch: PositiveInt  # images per step, over all processes
-    # Share of the training images that are used, for training with few labels: the first ones of a random order that is
-    # the same for all seeds and arms, so that a smaller share is a part of a larger one.
+    # Share of the training images to use, for experiments with few labels. The images are the first ones of a random
+    # order that is the same for all seeds and arms, so a smaller share is a subset of a larger one.
     train_share: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, exclude_if=lambda share: share == 1)
     crop: Size
     scale: Range = (0.5, 2.0)  # random resize before the crop
-    # Long and short side of a box that the image is fitted into before `scale`; None: its own size.
+    # Long and short side of the box that images are resized to fit before `scale`; None: keep their size.
     fit: Size | None = Field(default=None, exclude_if=lambda fit: fit is None)
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5  # probability
     photometric: Photometric | None = Photometric()
@@ -76,17 +76,17 @@ class Schedule(Strict):
     learning_rate: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of SGD; AdamW uses betas (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0005
-    # Parameters that have one of these in their names do not decay (norms, tables of positions).
+    # No weight decay for parameters with one of these in their names (norms, position embeddings).
     undecayed: Annotated[tuple[str, ...], Listed] = Field(default=(), exclude_if=lambda parts: not parts)
-    # Factor of the learning rate for all but the backbone: heads and what the method trains.
+    # Multiplies the learning rate of everything except the backbone.
     head_rate: PositiveFloat = Field(default=1.0, exclude_if=lambda rate: rate == 1)
     policy: Literal["poly", "linear", "constant"] = "poly"
     power: PositiveFloat = 0.9  # of the poly policy
     minimum_learning_rate: NonNegativeFloat = 0.0
     warmup: NonNegativeInt = 0  # iterations of linear warm-up
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the learning rate at the start of the warm-up
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0  # the warm-up starts at this share of the learning rate
     class_weights: Annotated[tuple[NonNegativeFloat, ...], Listed] | None = None  # one per class of the data set
-    # Of the protocol `slide`; None: the crop, and two thirds of the window.
+    # Of the protocol `slide`. Defaults: the crop, and two thirds of the window.
     slide_window: Size | None = Field(default=None, exclude_if=lambda given: given is None)
     slide_stride: Size | None = Field(default=None, exclude_if=lambda given: given is None)
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast on a GPU
@@ -97,7 +97,7 @@ class Schedule(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Schedule":
         if self.checkpoint_every % self.log_every:
-            # A log row averages the iterations since the last one; a continued run must start on a whole row.
+            # A row of the curve averages the iterations since the last one, so a resumed run must start with a new row.
             raise ValueError(f"checkpoint_every ({self.checkpoint_every}) must be a multiple of log_every")
         if self.class_weights is not None and not any(self.class_weights):
             raise ValueError("class_weights are all 0, which trains nothing: give null, or a positive one")
@@ -110,19 +110,19 @@ class Schedule(Strict):
 
 
 class Arm(Strict):
-    """A method with its options, when its terms count, and how much longer it trains than the others."""
+    """A method with its options, when its terms count, and for how long it trains."""
 
     method: str
-    starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms weigh nothing
-    # Share of the schedule after which they weigh nothing. With a method that takes the place of cross entropy until
-    # then, the network is trained in two stages: by the method, and then by cross entropy.
+    starts_at: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the schedule before which its terms are 0
+    # Share of the schedule after which its terms are 0. If the method replaces cross entropy until then, training has
+    # two stages: the method, then cross entropy.
     ends_at: Annotated[float, Field(gt=0, le=1)] = 1.0
-    longer: PositiveFloat = 1.0  # factor of the schedule's iterations
-    # An arm that this one trains as long as, in time: its iterations are the schedule's times the measured ratio of a
-    # step of that arm to one of this, {DATASET/MODEL: ratio}, which `harness equal-compute` fills in.
+    longer: PositiveFloat = 1.0  # multiplies the schedule's iterations
+    # The arm whose training time this one matches: the schedule's iterations are multiplied by the ratio of that arm's
+    # step time to this one's, {DATASET/MODEL: ratio}, which `harness equal-compute` measures and fills in.
     compute_of: str | None = None
     compute_ratio: dict[str, PositiveFloat] = {}
-    options: dict[str, Any]  # as given, under the method's current names; checked against its `Options`
+    options: dict[str, Any]  # as given, under their current names; checked against the method's `Options`
 
     @model_validator(mode="after")
     def _counts_at_all(self) -> "Arm":
@@ -132,7 +132,7 @@ class Arm(Strict):
 
 
 class Override(Strict):
-    """Training settings for some (data set, model) pairs, on top of the schedule; None: for all data sets or models."""
+    """Training settings for some data sets or models, on top of the schedule; None: for all of them."""
 
     datasets: list[str] | None = None
     models: list[str] | None = None
@@ -144,24 +144,24 @@ class Override(Strict):
 
 
 class Experiment(Strict):
-    """What is compared with what, on what, and how. Load one with `Experiment.load`."""
+    """An experiment file's content. Read one with `Experiment.load`."""
 
     name: str
     arms: dict[str, Arm]
     baseline: str
     datasets: Annotated[list[str], Field(min_length=1)]
     models: Annotated[list[str], Field(min_length=1)]
-    only: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # models that run on some of the data sets alone
+    only: dict[str, Annotated[list[str], Field(min_length=1)]] = {}  # models that run on these data sets only
     schedule: Schedule
     schedules: list[Override] = []
     protocols: Annotated[list[Protocol], Field(min_length=1)] = ["whole"]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    # How many seeds the baseline has, these and the next ones: it is in every comparison. None: twice the arms', or one
-    # where these have one, which shows no interval anyway.
+    # The baseline is in every comparison, so it gets more seeds: `seeds` and the next ones. None: twice as many as the
+    # arms have, or one if they have one, since a single run has no interval.
     baseline_seeds: PositiveInt | None = None
     roots: dict[str, Annotated[Path, Listed]] = {}
     absent: Absent = "skip"
-    demonstration: bool = False  # it shows that everything works, and nothing about the methods
+    demonstration: bool = False  # shows that everything works, and nothing about the methods
 
     @classmethod
     def load(cls, path: Path, overrides: list[str] | None = None) -> "Experiment":

@@ -1,7 +1,7 @@
-"""A lock on a run's folder: one process at a time. The system releases it when its process ends.
+"""A lock on a run's folder, so that one process at a time works on it. The system releases it when the process ends.
 
-It is `flock` on the file `.lock`, which also says who holds it and how far the work is. (The filelock package hides the
-file that the progress is written to.)
+It is `flock` on the file `.lock`, which also says who holds the lock and how far the work is. (The filelock package
+does not expose the file, which the progress is written to.)
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from harness.errors import UserError
 
 NAME = ".lock"
-SECONDS_TO_DIE = 2.0  # for which a process that was just killed may still hold its lock
+SECONDS_TO_DIE = 2.0  # a process that was just killed may still hold its lock for so long
 _held: set[int] = set()  # the descriptors of this process's locks
 
 
@@ -31,13 +31,13 @@ class Lock:
     about: dict[str, Any]
 
     def begin(self, work: str, done: int, total: int) -> None:
-        """Note that `work` begins, `done` of its `total` steps done before."""
+        """Record that `work` begins, with `done` of its `total` steps already done."""
         self.about.update(work=work, begun=time.time(), done_before=done)
         self.tell(done, total)
 
     def tell(self, done: int, total: int) -> None:
-        """Note that `done` of `total` steps are done."""
-        # In place, since the lock belongs to this very file; a reader in between sees no progress.
+        """Record that `done` of `total` steps are done."""
+        # In place, since the lock belongs to this file; a reader in between sees no progress.
         self.file.seek(0)
         self.file.truncate()
         self.file.write(json.dumps(self.about | {"done": done, "total": total, "told": time.time()}))
@@ -46,11 +46,11 @@ class Lock:
 
 @contextmanager
 def hold(folder: Path, work: str, wait: bool = False) -> Iterator[Lock]:
-    """Hold the lock of `folder`, which is created if needed, for the length of the block.
+    """Hold the lock of `folder` during the block. Creates the folder if needed, and removes it if it ends up empty.
 
-    `work` names what is done under it ("train"). If another process holds it, wait for its end, or without `wait` raise
-    UserError naming its pid and host. A folder that is empty afterwards is removed. On a network file system the lock
-    works between machines if `flock` does (NFS 4 and newer, Lustre with -o flock).
+    work: what is done, such as "train". If another process holds the lock, wait until it ends, or without `wait` raise
+    UserError with its pid and host. On a network file system, the lock works between machines if `flock` does (NFS 4
+    and newer, Lustre with -o flock).
     """
     file = _take(folder, wait)
     _held.add(file.fileno())
@@ -59,18 +59,18 @@ def hold(folder: Path, work: str, wait: bool = False) -> Iterator[Lock]:
         lock.tell(0, 0)
         yield lock
     finally:
-        (folder / NAME).unlink(missing_ok=True)  # before the lock is given up, so that nobody else's is removed
+        (folder / NAME).unlink(missing_ok=True)  # before releasing it, so as not to remove the next holder's
         _held.discard(file.fileno())
         file.close()
-        with suppress(OSError):  # it holds something, as a rule
+        with suppress(OSError):  # usually not empty
             folder.rmdir()
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
-    """Who works on `folder` now: pid, host, work, since (seconds since 1970), done, total; None if nobody does.
+    """The process that works on `folder`: pid, host, work, since (Unix time), done, total; None if there is none.
 
-    Also begun, done_before and told (when `done` was noted), for `seconds_left`. The file that a killed process left
-    behind holds no lock.
+    Also begun, done_before and told (when `done` was written), for `seconds_left`. A file left behind by a killed
+    process holds no lock.
     """
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
@@ -84,7 +84,7 @@ def holder(folder: Path) -> dict[str, Any] | None:
 
 
 def left_behind(folder: Path) -> dict[str, Any]:
-    """What a killed process last noted in the lock of `folder`: work, done and total; "", 0 and 0 without a note."""
+    """What a killed process last wrote into the lock of `folder`: work, done and total; "", 0 and 0 if nothing."""
     try:
         with (folder / NAME).open(encoding="utf-8") as file:
             return {"work": "", "done": 0, "total": 0} | _read(file)
@@ -93,7 +93,7 @@ def left_behind(folder: Path) -> dict[str, Any]:
 
 
 def seconds_left(who: dict[str, Any]) -> float | None:
-    """Seconds that the rest takes at the pace so far, from what `holder` returned; None until there is a pace."""
+    """Seconds left at the pace so far, from what `holder` returned; None until there is a pace."""
     try:
         steps, spent = who["done"] - who["done_before"], who["told"] - who["begun"]
         left = spent / steps * (who["total"] - who["done"]) - max(0.0, time.time() - who["told"])
@@ -105,7 +105,7 @@ def seconds_left(who: dict[str, Any]) -> float | None:
 def remove_leftovers(folder: Path, seconds: float = 0) -> int:
     """Remove the temporary files that killed writers left below `folder` (see `atomic`); returns how many.
 
-    Hold the folder's lock, or spare files that were written to in the last `seconds`.
+    Hold the folder's lock, or keep files that were written to in the last `seconds`.
     """
     newest, removed = time.time() - seconds, 0
     for path in folder.rglob(".*.????????*"):  # .STEM.8 random characters.SUFFIX
@@ -162,7 +162,7 @@ def _read(file: TextIO) -> dict[str, Any]:
 
 
 def _forget() -> None:
-    """In a forked child, such as a data loader's worker: its copy of the lock must not outlive the parent."""
+    """Close a forked child's copies of the locks: a data loader's worker must not keep its parent's lock."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()

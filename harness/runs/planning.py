@@ -63,8 +63,8 @@ class PlannedRun:
     """A run of an experiment and what it takes.
 
     status: "done", "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more: for a run
-    that is done, which protocols are missing. hours: of the whole training; hours_from: measured or estimated where. kwh: of
-    the GPU alone (of the processor, if that trains and counts its energy). gpu_bytes: peak memory on the GPU.
+    that is done, which protocols are missing. hours: of the whole training; hours_from: measured or estimated where.
+    kwh: of the GPU alone (of the processor, if that trains and counts its energy). gpu_bytes: peak memory on the GPU.
     disk_bytes: weights and checkpoints, without label maps and methods' memories. None where neither the cost table nor
     a record has the model.
     """

@@ -1,4 +1,4 @@
-"""How many runs should share a GPU: as many as fit its memory, if measurements do not say that fewer are faster."""
+"""How many runs should share a GPU: as many as fit its memory, unless measurements say that fewer are faster."""
 
 import os
 from collections import defaultdict
@@ -13,19 +13,19 @@ from harness.experiment.schema import Experiment
 from harness.runs import planning
 from harness.runs.planning import PlannedRun, Times
 
-# Without a multi-process service runs on a GPU take turns, and each needs a core to feed it.
+# Without the multi-process service, runs on a GPU take turns; each needs a core to feed it.
 MOST = 4
-CONTEXT_BYTES = 1 << 30  # of CUDA and its libraries, a process
-ROOM = 0.9  # of a GPU's memory that runs are packed into
-WORTH = 1.05  # times the iterations an hour: what sharing must be measured to give
+CONTEXT_BYTES = 1 << 30  # of CUDA and its libraries, per process
+ROOM = 0.9  # share of a GPU's memory to fill
+WORTH = 1.05  # measured gain in throughput from which sharing is proposed
 
 
 @dataclass(frozen=True)
 class Proposal:
     """How many `runs` should share a GPU.
 
-    need: bytes of the largest run, None if that of a run is unknown; `measured`: whether all were measured. gain:
-    throughput of `runs` runs on one GPU over that of one alone; None if that was not measured.
+    need: bytes of the largest run, None if one is unknown; `measured`: whether all were measured. gain: throughput of
+    `runs` runs on one GPU, divided by that of one alone; None if not measured.
     """
 
     runs: int
@@ -35,7 +35,7 @@ class Proposal:
 
 
 def propose(rows: Sequence[PlannedRun], memory: int, cores: int, times: Times | None = None) -> Proposal:
-    """The proposal for runs that are left. memory: bytes of each GPU. cores: per GPU. times: `planning.times`."""
+    """The proposal for the remaining runs. memory: bytes of each GPU. cores: per GPU. times: `planning.times`."""
     needs = [row.gpu_bytes for row in rows]
     measured = bool(rows) and all(row.gpu_bytes_measured for row in rows)
     known = [need for need in needs if need is not None]
@@ -44,7 +44,7 @@ def propose(rows: Sequence[PlannedRun], memory: int, cores: int, times: Times | 
     fitting = max(1, min(int(ROOM * memory / (max(known) + CONTEXT_BYTES)), MOST, cores))
     gains = measured_gains(times or {})
     tried = {number: gain for number, gain in gains.items() if number <= fitting}
-    if tried and fitting in gains:  # else more than was tried may be better still
+    if tried and fitting in gains:  # else a larger number than was tried may be better
         fitting = max(tried, key=lambda number: tried[number])
         fitting = fitting if tried[fitting] >= WORTH else 1
     return Proposal(fitting, max(known), measured, gains.get(fitting) if fitting > 1 else None)
@@ -56,7 +56,7 @@ def cores_each(gpus: int) -> int:
 
 
 def measured_gains(times: Times) -> dict[int, float]:
-    """{runs on a GPU: throughput over that of one run alone}, the median over settings, methods and devices."""
+    """{runs on a GPU: throughput divided by that of one run alone}, the median over settings, methods and devices."""
     found: dict[int, list[float]] = defaultdict(list)
     for methods in times.values():
         for entries in methods.values():
@@ -71,9 +71,9 @@ def measured_gains(times: Times) -> dict[int, float]:
 
 
 def describe(proposal: Proposal, hours: float) -> str:
-    """A line of the plan: how many runs share a GPU, why, and how many of the GPU `hours` that saves."""
+    """A line for the plan: how many runs share a GPU, why, and how many of the GPU `hours` that saves."""
     if proposal.need is None:
-        return "runs on one GPU at a time: 1, since the memory of some is not known"
+        return "runs on one GPU at a time: 1, since the memory of some runs is not known"
     by = "measured" if proposal.measured else "estimated; measure before you share"
     line = f"runs on one GPU at a time: {proposal.runs} (the largest takes {proposal.need / 1e9:.1f} GB, {by})"
     if proposal.runs == 1:
@@ -87,7 +87,7 @@ def describe(proposal: Proposal, hours: float) -> str:
 
 
 def settled(asked: str, experiment: Experiment, results: Path) -> int:
-    """How many runs of an experiment share a GPU of this machine; the workflow asks.
+    """How many runs of an experiment share a GPU of this machine, for the workflow.
 
     `CONTEXTRAST_BENCH_SHARE` if it is set, else `asked`: a number, or "auto" for what `propose` says if the memory of
     all remaining runs was measured, and 1 if not. Raises UserError for anything else.

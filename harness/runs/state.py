@@ -1,4 +1,4 @@
-"""Is a run what its experiment asks for, and what is left to do? Never imports torch.
+"""Whether a run is what its experiment asks for, and what is left to do. Never imports torch.
 
 `status`, `plan`, `report`, `run` and the workflow all ask here, so they agree on which runs are done.
 """
@@ -24,7 +24,7 @@ Work = Literal["", "evaluate", "train"]
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a run has no scores: a status, the record's or one of those that `read_record` lists, and the reason."""
+    """Why a run has no scores: the record's status, or one that `read_record` lists, and the reason."""
 
     status: str
     reason: str = ""
@@ -58,11 +58,11 @@ def read_record(experiment: Experiment, run: Run, results: Path) -> Record | Mis
 
 
 def changed_settings(experiment: Experiment, run: Run, found: Record | dict[str, Any], folder: Path) -> list[str]:
-    """The settings in which what a folder holds, a record or settings, differs from what the experiment asks for.
+    """The settings of a run in `folder` that differ from what the experiment asks for.
 
     Only keys that both have are compared, options by their current names, so records outlive a new key. The method's
-    source and the model's description count only for runs that were trained here: a record that came without weights
-    cannot be trained again with its own code. External arms have no settings in the experiment.
+    source and the model's description count only for runs trained here: a record without weights cannot be trained
+    again with its own code. External arms have no settings in the experiment.
     """
     if experiment.arms[run.arm].method == EXTERNAL:
         return []
@@ -85,13 +85,13 @@ def changed_settings(experiment: Experiment, run: Run, found: Record | dict[str,
 
 
 def in_words(asked: dict[str, Any], made: dict[str, Any], method: str) -> list[str]:
-    """The settings in which two runs differ; for a changed source the file's name instead of two hashes."""
+    """The settings that differ between two runs; for changed source code, the file's name instead of two hashes."""
     changed = differences(asked, made)
     return [f"methods/{method}.py has changed" if each.startswith("method_source ") else each for each in changed]
 
 
 def is_local(folder: Path) -> bool:
-    """Whether a run was trained here, and not handed in as a record alone."""
+    """Whether a run was trained here, and did not come as a record alone."""
     return any((folder / name).exists() for name in (TRAINING, SETTINGS, "checkpoints"))
 
 
@@ -108,10 +108,10 @@ def describe_left_out(protocols: list[str]) -> str:
 def work_left(
     experiment: Experiment, run: Run, results: Path, data_is_there: Callable[[str], bool] = lambda dataset: True
 ) -> Work:
-    """What must be done until a run's folder holds all that the experiment asks for; "" if nothing.
+    """What is left to do for a run; "" if nothing.
 
-    A failure is a result and asks for nothing. A skipped run is trained when its data are there. For a run that was
-    trained here every file but checkpoints and weights must exist; for one that was handed in, the record.
+    A failure is a result: nothing is left. A skipped run is trained when its data are there. A run trained here needs
+    every file except checkpoints and weights; one that was submitted needs only the record.
     """
     folder, found = run.folder(results), read_record(experiment, run, results)
     if isinstance(found, Missing):
@@ -130,7 +130,7 @@ def work_left(
 
 
 def finished(folder: Path) -> Record | None:
-    """The record of a training that the same settings would end the same way; None if it or one of its files is gone.
+    """The record of a training that need not be repeated; None if it or one of its files is missing.
 
     Raises UserError for a damaged training.json.
     """
@@ -142,7 +142,7 @@ def finished(folder: Path) -> Record | None:
 
 
 def _finished_files(folder: Path) -> bool:
-    """Whether all files of a training that is done are there; checkpoints are not needed."""
+    """Whether all files of a finished training are there, checkpoints aside."""
     paths = [*(folder / name for name in TRAINING_FILES), inference_weights(folder)]
     return all(path.exists() for path in paths)
 
@@ -154,9 +154,10 @@ def _is_evaluated(folder: Path, protocol: str) -> bool:
 
 
 def settings_in(folder: Path, source: str | None = None) -> dict[str, Any] | None:
-    """The settings that a run's folder was trained with, {} if the file is damaged; None if nothing was trained.
+    """The settings that the run in `folder` was trained with; {} if the file is damaged, None if nothing was trained.
 
-    With the `source` of the method's code now, of a run that was kept for it, they are settings of that code.
+    source: the current fingerprint of the method's code; a run that was kept for it (`stale --keep`) counts as trained
+    with that code.
     """
     for name in (TRAINING, SETTINGS, RECORD):
         if not (folder / name).exists():

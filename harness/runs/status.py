@@ -1,4 +1,4 @@
-"""What the runs of experiments are doing: done, running, failed and why, or not begun. Never imports torch."""
+"""The state of every run: done, running, failed and why, or not started. Never imports torch."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from harness.runs.locking import hold, holder, seconds_left
 from harness.runs.record import RECORD, TRAINING, Record
 from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
 
-# What `--retry` takes, and the statuses that it means. A diverged run would diverge again unless something changed.
+# What `--retry` accepts, and the statuses it covers. A diverged run diverges again unless something changed.
 RETRIED = {
     "failed": ("failed", "out_of_memory", "timeout", "skipped", "unreadable"),
     "diverged": ("diverged",),
@@ -28,11 +28,11 @@ class StatusRow:
     """A run and its state.
 
     status: "done"; "running"; a failure ("failed", "diverged", "out_of_memory", "timeout", "skipped"); "not evaluated";
-    "unfinished" (training began and no process works on it, or files are gone); "not run"; "stale" (made with other
-    settings than the experiment's) or "unreadable". reason: why; for a running one the process that works on it, for a
-    done one the protocols that were left out. work: what a running one does, such as "train" or "evaluate whole"; done,
-    total: its steps (0, 0: unknown); left: seconds that the rest takes at the pace so far. log_tail: the last lines of
-    a failure's log. marks: the faults that its curve shows so far (`runs.health`).
+    "unfinished" (training began and no process works on it, or files are missing); "not run"; "stale" (made with
+    settings other than the experiment's) or "unreadable". reason: why; of a running run, its process; of one that is
+    done, the protocols that are missing. work: what a running run does, such as "train" or "evaluate whole"; done,
+    total: its steps (0, 0: unknown); left: seconds for the rest at the pace so far. log_tail: the last lines of a
+    failure's log. marks: the faults that the curve shows so far (`runs.health`).
     """
 
     experiment: str
@@ -56,7 +56,7 @@ class StatusRow:
 
 
 def status_rows(results: Path, experiments: Sequence[Experiment]) -> list[StatusRow]:
-    """Every run of `experiments`, in their order, as `results` shows it now."""
+    """The current state of every run of `experiments`, in their order."""
     return [_row(results, experiment, run) for experiment in experiments for run in experiment.runs()]
 
 
@@ -73,17 +73,17 @@ def lines(rows: Sequence[StatusRow]) -> list[str]:
 
 
 def totals(rows: Sequence[StatusRow]) -> str:
-    """The numbers of runs by status, in a line."""
+    """One line with the number of runs by status."""
     counted = ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items())
     return f"{len(rows)} runs: {counted}"
 
 
 def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> list[StatusRow]:
-    """Make the next start of the workflow run those of `rows` again that failed; returns them.
+    """Remove the records of those of `rows` that failed, so that the next start runs them again; returns them.
 
-    which: a key of `RETRIED`. Their records are removed: record.json, and training.json where it was the training that
-    failed. Checkpoints stay, so that a training goes on at its last one. Data that runs were skipped for are
-    verified again. Raises UserError for another `which`.
+    which: a key of `RETRIED`. Removes record.json, and training.json if it was the training that failed. Checkpoints
+    stay, so a training continues from its last one. Data sets for which runs were skipped are verified again. Raises
+    UserError for another `which`.
     """
     if which not in RETRIED:
         raise unknown("kind of failure", which, RETRIED)
@@ -97,7 +97,7 @@ def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> li
                 if not _is_done(folder / TRAINING):
                     (folder / TRAINING).unlink(missing_ok=True)
                 (folder / RECORD).unlink(missing_ok=True)
-        except UserError:  # a process has just begun to work on it: it is being retried
+        except UserError:  # another process is already retrying it
             continue
         again.append(row)
     for name in {row.dataset for row in again if row.status == "skipped"}:
@@ -125,7 +125,7 @@ def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
         if not work:
             reason = describe_left_out(left_out(experiment, record))
             return StatusRow(**run.key(), status="done", reason=reason, marks=_marks(health_of(folder, record)))
-        lacking = describe_left_out(left_out(experiment, record)) or "files of it are gone"
+        lacking = describe_left_out(left_out(experiment, record)) or "files are missing"
         return StatusRow(**run.key(), status="not evaluated" if work == "evaluate" else "unfinished", reason=lacking)
     return StatusRow(**run.key(), status=record.status, reason=record.reason, log_tail=_log_tail(folder))
 
@@ -142,7 +142,7 @@ def _is_done(training: Path) -> bool:
 
 
 def _log_tail(folder: Path) -> tuple[str, ...]:
-    """The last lines of the log of a run that failed, from the newest file that has them."""
+    """The last lines of a failed run's log, from the newest file that has them."""
     for name in (RECORD, TRAINING):
         with suppress(UserError):
             return tuple(Record.load(folder / name).log_tail)

@@ -15,24 +15,24 @@ from harness.experiment.schema import Experiment
 from harness.runs import planning
 from harness.runs.status import StatusRow, lines, status_rows, totals
 
-SECONDS_BETWEEN_PICTURES = 2.0
+SECONDS_BETWEEN_REDRAWS = 2.0
 WAITING = (*planning.TO_TRAIN, "not evaluated")
-# In the order shown, with their styles. Any other status is a failure and comes after the first.
+# In the order shown, with their styles. Failures, which are all other statuses, come second.
 STYLES = {"running": "bold", **dict.fromkeys(WAITING, "dim"), "done": "green"}
 WRONG = "red"
 
 
 def watch(results: Path, experiments: Sequence[Experiment], console: Console | None = None) -> None:
-    """Show the runs of `experiments` until none runs or waits, or until Ctrl-C.
+    """Show the runs of `experiments` until none is running or waiting, or until Ctrl-C.
 
-    A terminal is redrawn every `SECONDS_BETWEEN_PICTURES`. Into a pipe or file every line is printed once, then every
-    `SECONDS_BETWEEN_LINES` those that changed in more than the time left.
+    A terminal is redrawn every `SECONDS_BETWEEN_REDRAWS`. In a pipe or file, every line is printed once, and then every
+    `SECONDS_BETWEEN_LINES` those whose status changed.
     """
     console = console or Console(highlight=False, soft_wrap=True)
     try:
         if console.is_terminal:
             with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
-                for rows in _looks(results, experiments, SECONDS_BETWEEN_PICTURES):
+                for rows in _looks(results, experiments, SECONDS_BETWEEN_REDRAWS):
                     live.update(picture(rows, time_left(rows, results, experiments), console.height), refresh=True)
         else:
             _print_changes(_looks(results, experiments, SECONDS_BETWEEN_LINES))
@@ -41,7 +41,7 @@ def watch(results: Path, experiments: Sequence[Experiment], console: Console | N
 
 
 def progress_of(experiment: Experiment, results: Path) -> str:
-    """A line: how many runs of an experiment have ended, and how long the rest takes if that is known."""
+    """One line: how many runs of an experiment have ended, and how long the rest takes if that is known."""
     rows = status_rows(results, [experiment])
     ended = sum(row.status not in ("running", *WAITING) for row in rows)
     left = time_left(rows, results, [experiment])
@@ -51,10 +51,10 @@ def progress_of(experiment: Experiment, results: Path) -> str:
 
 
 def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Experiment]) -> float | None:
-    """Seconds until all runs are trained, with as many at a time as now and without evaluations.
+    """Seconds until all runs are trained, with as many at a time as now; evaluations are not counted.
 
-    Running ones go on at their pace; waiting ones take as long as the same setting took in `results`. None if one of
-    these is unknown or nothing trains.
+    Assumes that running trainings keep their pace, and that waiting ones take as long as the same setting took in
+    `results`. None if such a time is unknown or nothing is training.
     """
     free_at = [row.left for row in rows if _trains(row)]
     if not free_at or None in free_at:
@@ -71,7 +71,7 @@ def time_left(rows: Sequence[StatusRow], results: Path, experiments: Sequence[Ex
 
 
 def picture(rows: Sequence[StatusRow], left: float | None, height: int) -> Text:
-    """The rows in at most `height` lines: running ones, then failures, waiting ones, and done ones."""
+    """The rows in at most `height` lines: running, then failed, waiting, and done."""
     ranks = {status: float(rank) for rank, status in enumerate(STYLES)}
     ordered = sorted(rows, key=lambda row: ranks.get(row.status, 0.5))
     room = max(1, height - 2)
@@ -95,7 +95,7 @@ def _trains(row: StatusRow) -> bool:
 
 
 def _looks(results: Path, experiments: Sequence[Experiment], seconds: float) -> Iterator[list[StatusRow]]:
-    """The rows every `seconds`, last when nothing runs or waits any more."""
+    """The rows every `seconds`, until nothing is running or waiting."""
     while True:
         rows = status_rows(results, experiments)
         yield rows
@@ -116,7 +116,7 @@ def _print_changes(looks: Iterator[list[StatusRow]]) -> None:
 
 
 def _measured_seconds(results: Path, experiments: Sequence[Experiment]) -> dict[Run, float]:
-    """What the trainings of runs take, where runs of the same setting were measured."""
+    """Seconds that each run's training takes, where the same setting was measured."""
     return {
         Run(experiment.name, row.dataset, row.model, row.arm, row.seed): row.hours * 3600
         for experiment in experiments

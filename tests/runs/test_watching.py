@@ -20,7 +20,7 @@ from harness.runs.status import StatusRow, describe, status_rows
 WATCH = (
     "import sys; sys.argv = ['harness', 'status', '--watch', {config!r}, '--results', {results!r}]\n"
     "from harness import cli\nfrom harness.runs import watching\n"
-    "watching.SECONDS_BETWEEN_PICTURES = watching.SECONDS_BETWEEN_LINES = 0.1\n"
+    "watching.SECONDS_BETWEEN_REDRAWS = watching.SECONDS_BETWEEN_LINES = 0.1\n"
     "code = cli.main()\n"
     "assert 'torch' not in sys.modules\n"
     "sys.exit(code)"
