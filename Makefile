@@ -37,7 +37,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal -m "not exhaustive" tests
 
 test-all: .venv/ready
-	OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal tests
+	ALL_EXAMPLES=1 OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal tests
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -1,14 +1,10 @@
 """Experiment files of any content load, or are refused in one sentence."""
 
-import functools
-
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mutations import ODD_YAML, damaged, examples, mutated, outcome, values
-
-from harness.experiment import discovery
 
 CONTENT = {
     "arms": {
@@ -40,11 +36,6 @@ CONTENT = {
 }
 TEXT = yaml.safe_dump(CONTENT)
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def _methods_are_parsed_once(monkeypatch):
-    monkeypatch.setattr(discovery, "_tree", functools.cache(discovery._tree))
 
 
 @pytest.fixture

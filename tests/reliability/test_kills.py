@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from pathlib import Path
 
 import grid
 import jobs
@@ -16,7 +17,7 @@ from harness.runs.record import read_json
 
 pytestmark = pytest.mark.slow
 
-# By job: how many kills at random moments, and how many at random file operations.
+# By job: kills at random moments, and at random file operations.
 FEW = {"train": (3, 5), "evaluate": (2, 4), "report": (1, 3)}
 MANY = {"train": (10, 8), "evaluate": (6, 6), "report": (2, 6)}
 TIMES = ("started", "seconds", "gpu_hours", "energy", "evaluated", "record_hash", "root")
@@ -31,7 +32,11 @@ def given(experiment_file, tiny_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def processes():
-    return jobs.context()
+    context = jobs.context()
+    first = context.Process(target=int)  # it waits for the server's imports, which would count as a job's seconds
+    first.start()
+    first.join()
+    return context
 
 
 def start(processes, job, given, dies_at=None):
@@ -45,18 +50,18 @@ def finish(processes, job, given):
     began = time.monotonic()
     process = start(processes, job, given)
     process.join()
-    assert process.exitcode == 0
+    assert process.exitcode == 0, Path(f"{given['results']}.log").read_text()
     return time.monotonic() - began
 
 
-def killed(processes, job, given, draw, seconds=None, operations=None):
-    """Start a job and kill it at a random moment, or let it die at a random file operation; whether that happened."""
-    process = start(processes, job, given, draw.randint(1, operations) if operations else None)
-    if seconds:
-        process.join(draw.uniform(0, seconds))
+def killed(processes, job, given, dies_at=None, after=None):
+    """Whether a job died at its file operation `dies_at`, or was killed after so many seconds, before its end."""
+    process = start(processes, job, given, dies_at)
+    if after is not None:
+        process.join(after)
         process.kill()
     process.join()
-    assert process.exitcode in (0, -signal.SIGKILL)
+    assert process.exitcode in (0, -signal.SIGKILL), Path(f"{given['results']}.log").read_text()
     return process.exitcode != 0
 
 
@@ -71,21 +76,23 @@ def test_after_any_kills_a_run_its_evaluation_and_its_tables_end_in_the_same_bit
     longest = {job: finish(processes, job, whole) for job in kills}
     folder = Experiment.load(given["experiment"]).run("tiny", "hrnet_tiny", "contextrast", 0).folder
     made = {"train": "training.json", "evaluate": "record.json"}
-    survived = 0
+    kills_that_hit = 0
     for job, (moments, operations) in kills.items():
         for number in range(moments + operations):
-            how = {"seconds": longest[job]} if number < moments else {"operations": 40}
+            latest = longest[job]
             for _ in range(10):
-                if killed(processes, job, broken, draw, **how):
-                    survived += 1
+                at = {"after": draw.uniform(0, latest)} if number < moments else {"dies_at": draw.randint(1, 40)}
+                if killed(processes, job, broken, **at):
+                    kills_that_hit += 1
                     break
+                latest *= 0.7  # the machine has become faster since the first, undisturbed job
                 if job in made:  # it was at its end before: begin anew, or there would be nothing left to kill
                     (folder(tmp_path / "broken") / made[job]).unlink()
                     for checkpoint in (folder(tmp_path / "broken") / "checkpoints").glob("iteration_*.pt"):
                         if job == "train":
                             checkpoint.unlink()
         finish(processes, job, broken)
-    assert survived >= 0.8 * sum(map(sum, kills.values()))
+    assert kills_that_hit >= 0.8 * sum(map(sum, kills.values()))
 
     one, two = folder(tmp_path / "whole"), folder(tmp_path / "broken")
     for name in ("training.json", "record.json"):

@@ -70,7 +70,7 @@ WORLDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [3, pytest.param(5, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_interval_covers_the_true_difference(world, seeds):
     # The guard makes it wider than 95 % where scores scatter alike.
