@@ -1,7 +1,8 @@
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
-from harness import datasets
 from harness.cli import app
 from harness.compute.machine import Machine
 from harness.errors import UserError
@@ -16,15 +17,18 @@ MACHINE = Machine("cpu", threads=1)
 
 
 @pytest.fixture
-def lender(experiment_file, tiny_data, tmp_path):
+def lender(experiment_file, tiny_data, tmp_path, once):
     """An evaluated run of the experiment `main`, whose weights are gone."""
     experiment = Experiment.load(experiment_file("main", datasets=["tiny"], protocols=["whole", "ms_flip"]))
     run = experiment.run("tiny", "hrnet_tiny", "cross_entropy", 0)
-    train(experiment, run, tmp_path, MACHINE, root=datasets.resolve_root("tiny"))
-    evaluate(run.folder(tmp_path), MACHINE)
-    for path in (run.folder(tmp_path) / "checkpoints").iterdir():
-        path.unlink()
-    (run.folder(tmp_path) / "training.json").unlink()
+
+    def make(folder):
+        train(experiment, run, folder, MACHINE, root=tiny_data)
+        evaluate(run.folder(folder), MACHINE)
+        shutil.rmtree(run.folder(folder) / "checkpoints")
+        (run.folder(folder) / "training.json").unlink()
+
+    shutil.copytree(once("lender", make), tmp_path, dirs_exist_ok=True)
     return run
 
 
