@@ -19,6 +19,7 @@ A label value is an integer, a range "3..8", or a colour [r, g, b]. If layouts s
 
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,14 +171,21 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
     return tuple(specs)
 
 
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """`read_yaml`, once for each text: a check reads the files of all data sets for every split. Not to be changed."""
+    return read_yaml(text)
+
+
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     """The YAML's keys on top of its base's; `below` are the files that named this one as their base."""
     try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys such as name, layout and classes")
+    content = dict(content)
     base = content.pop("base", None)
     if base is None:
         return content
