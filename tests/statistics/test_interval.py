@@ -122,14 +122,14 @@ NULL = (0.0,) * 8
 
 @pytest.mark.slow
 def test_eight_arms_that_equal_the_baseline_seldom_look_different():
-    found = simulate(NULL, 300)
+    found = simulate(NULL, 150)
     assert 0.005 <= found["false"] <= 0.055
     assert found["half"] == pytest.approx(1.35, abs=0.05)
 
 
 @pytest.mark.slow
 def test_a_gain_of_two_points_is_found_in_nine_of_ten_experiments():
-    assert simulate((2.0, *NULL[1:]), 200)["found"] == pytest.approx(0.91, abs=0.05)
+    assert simulate((2.0, *NULL[1:]), 100)["found"] == pytest.approx(0.91, abs=0.05)
 
 
 @pytest.mark.exhaustive

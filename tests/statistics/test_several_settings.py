@@ -74,7 +74,7 @@ def coverage(grids, between, arms=3, datasets=3, networks=2, seed=0):
 
 @pytest.mark.slow
 def test_both_intervals_cover_their_truth():
-    here, like = coverage(150, between=0.5)
+    here, like = coverage(75, between=0.5)
     assert here >= 0.91
     assert like == pytest.approx(0.95, abs=0.04)
 
