@@ -63,6 +63,7 @@ def test_listing_models_imports_no_torch():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_building_a_model_says_nothing_on_the_terminal():
     code = "from harness.models import build; build('lite0_fpn', 2); build('upernet_swin_t', 2, 'none')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -225,6 +225,7 @@ def _process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_gradient_of_one_when_their_valid_pixels_differ():
     logits = torch.randn(2, 4, 3, 3, requires_grad=True)
     labels = torch.randint(0, 4, (2, 3, 3))
