@@ -11,9 +11,10 @@ from contextlib import suppress
 
 LINES = 20  # of the child's log, kept for the record
 SECONDS_BETWEEN_LOOKS = 0.5
-SECONDS_AFTER_CTRL_C = 2.0  # for a child that the terminal sent it too; then it is passed on
+SECONDS_AFTER_CTRL_C = 2.0  # before it is passed on: a terminal has sent it to the child too
+SECONDS_BETWEEN_CTRL_C = 10.0  # Python drops a KeyboardInterrupt that is raised in a destructor, so it is repeated
 SECONDS_TO_DRAIN = 2.0  # the pipe, which a process that the child left behind may hold open
-# Signals that ask a process to end; a process that dies of any other was killed or crashed.
+# Signals that ask a process to end; a process that dies of any other signal was killed or crashed.
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 enabled = False  # `python -m harness` turns it on; a program that calls the verbs is not forked
@@ -74,9 +75,9 @@ def _pass_on(descriptor: int, tail: deque[str]) -> None:
 def _pass_signals_on(child: int) -> None:
     """Pass SIGTERM, SIGUSR1 and Ctrl-C on to the child.
 
-    A scheduler or a terminal may have sent them to the child too, so the first SIGTERM is passed on as SIGUSR1, which
-    asks for the same however often it comes, and Ctrl-C only if the child does not end by itself. The handlers take no
-    lock: one may interrupt another.
+    A scheduler or a terminal may have sent them to the child too. So the first SIGTERM is passed on as SIGUSR1, which
+    asks for the same however often it comes, and Ctrl-C is passed on only while the child does not end by itself. The
+    handlers take no lock, because one may interrupt another.
     """
 
     def send(number: int) -> None:
@@ -97,4 +98,5 @@ def _pass_signals_on(child: int) -> None:
     signal.signal(signal.SIGUSR1, ask)
     signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGALRM, lambda *_: send(signal.SIGINT))
-    signal.signal(signal.SIGINT, lambda *_: signal.setitimer(signal.ITIMER_REAL, SECONDS_AFTER_CTRL_C))
+    times = SECONDS_AFTER_CTRL_C, SECONDS_BETWEEN_CTRL_C
+    signal.signal(signal.SIGINT, lambda *_: signal.setitimer(signal.ITIMER_REAL, *times))

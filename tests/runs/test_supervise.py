@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.runs.record import Record
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 120  # seconds, on a busy machine
 SCHEDULE = {"iterations": 100_000, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
 SCHEDULE |= {"log_every": 2, "checkpoint_every": 4}
 
@@ -27,12 +29,14 @@ class Training:
         where = ["--root", str(root), "--results", str(folder), "--device", "cpu", "--threads", "1"]
         self.command = [sys.executable, "-m", "harness", "train", *chosen, *where]
         self.repository = repository
+        self.started = []
 
     def start(self, *arguments):
         """Start it in a process group of its own and wait for its first checkpoint."""
         command, env = [*self.command, *arguments], os.environ | {"OMP_NUM_THREADS": "1"}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         process = subprocess.Popen(command, cwd=self.repository, env=env, start_new_session=True, **streams)
+        self.started.append(process)
         while not (self._at_work() and list(self.folder.glob("checkpoints/*.pt"))) and process.poll() is None:
             time.sleep(0.05)
         assert process.poll() is None, process.communicate()[0]
@@ -56,7 +60,11 @@ def training(repository, experiment_file, tmp_path):
     root = tmp_path / "camvid"
     write_scenes(root, datasets.load("camvid").specs[0])
     experiment = experiment_file(datasets=["camvid"], schedule=SCHEDULE, protocols=["whole"])
-    return Training(repository, experiment, tmp_path / "out", root)
+    found = Training(repository, experiment, tmp_path / "out", root)
+    yield found
+    for process in found.started:  # of a test that failed, it would train for hours
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("by", "why"), [(signal.SIGKILL, "memory runs out"), (signal.SIGSEGV, "compiled code")])
@@ -64,7 +72,7 @@ def test_a_killed_training_leaves_a_record_that_says_by_what_where_and_what_to_d
     process = training.start("--evaluate", "--keep-going")
     assert training.worker() != process.pid
     os.kill(training.worker(), by)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0  # --keep-going: the rest of the grid goes on
     for name in ("training.json", "record.json"):
         record = Record.load(training.folder / name)
@@ -81,12 +89,12 @@ def test_sigterm_ends_it_at_a_checkpoint_without_a_record(training, everyone):
     process = training.start()
     if not everyone:  # by hand the same command continues what was killed
         os.kill(training.worker(), signal.SIGKILL)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
         assert Record.load(training.folder / "training.json").status == "failed"
         process = training.start()
         assert not list(training.folder.parent.glob("*.stale-*"))
     os.killpg(process.pid, signal.SIGTERM) if everyone else process.terminate()
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stops at a checkpoint" in said
     assert (training.folder / "training.json").exists() == (not everyone)  # only the one of the kill
@@ -139,10 +147,35 @@ def test_a_signal_that_comes_while_its_handler_runs_hangs_nothing(repository, nu
 def test_ctrl_c_is_passed_on(training):
     process = training.start()
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "interrupted" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_is_repeated_until_the_child_ends(repository):
+    """Python drops a KeyboardInterrupt in a destructor; this child ignores the first one."""
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "from harness.runs import supervise\n"
+        "supervise.SECONDS_AFTER_CTRL_C = supervise.SECONDS_BETWEEN_CTRL_C = 0.5\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "supervise._pass_signals_on(child.pid)\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "print(child.wait())\n"
+    )
+    child = (
+        "import signal, time\n"
+        "again = lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGINT, again)\n"
+        "print(flush=True)\n"
+        "time.sleep(100)\n"
+        "time.sleep(100)\n"
+    )
+    command = [sys.executable, "-c", code, child]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert int(done.stdout) == -signal.SIGINT
 
 
 def test_a_training_ends_when_its_parent_is_killed(training):
