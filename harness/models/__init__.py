@@ -115,6 +115,7 @@ class Input(_Strict):
 class ModelSpec(_Strict):
     """A model's YAML.
 
+    title: its name on pages and in figures; default: the YAML's name.
     source: mmsegmentation, detectron2, or MODULE:FUNCTION that returns the network. config: a configuration of the
     framework; overrides: merged into it (mmengine's `_delete_: true` replaces a dict). imports: modules to import
     first. arguments, input, backbone: of MODULE:FUNCTION. smallest_image: side in pixels. pools_to_one: a batch norm
@@ -123,6 +124,7 @@ class ModelSpec(_Strict):
     """
 
     name: str
+    title: str = Field(default="", exclude=True)
     source: str = Field(default=MMSEGMENTATION, exclude_if=lambda source: source == MMSEGMENTATION)
     config: str = Field(default="", exclude_if=lambda config: not config)
     taps: Taps
@@ -185,7 +187,7 @@ def _content(name: str) -> dict[str, Any]:
         raise unknown("model", name, files)
     own = read_yaml(files[name].read_text(encoding="utf-8"))
     base = own.pop("base", None)
-    return _content(base) | own if base else own
+    return _content(base) | {"title": ""} | own if base else own
 
 
 def published(model: str, dataset: str, sha256: str | None = None) -> list[Published]:

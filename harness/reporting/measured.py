@@ -11,6 +11,7 @@ from harness.evaluation.groups import Group, groups
 from harness.evaluation.objects import SIZES
 from harness.experiment.schema import Experiment
 from harness.reporting.lengths import Length, lengths
+from harness.reporting.names import setting_name
 from harness.statistics.scores import METRICS, Values, frequency_metrics, iou, miou_of
 
 EDGES = ("boundary", "trimap")
@@ -56,8 +57,8 @@ class Measured:
 
     @property
     def title(self) -> str:
-        """What a figure's panel is called."""
-        return f"{self.dataset}, {self.model}"
+        """The name of a figure's panel: "CamVid, HRNet-W48"."""
+        return setting_name(self.dataset, self.model)
 
     def over_baseline(self, values: dict[str, dict[int, Values]], arm: str, baseline: str) -> Values | None:
         """The mean of `class_iou` or `confusion` over an arm's runs less that over the baseline's; None without any."""

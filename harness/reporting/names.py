@@ -1,14 +1,18 @@
-"""What arms are called, and their colour and marker: fixed by method, the same in every figure and experiment."""
+"""Names that readers see, of arms, data sets, networks, protocols and metrics; and every arm's color and marker.
+
+Colors and markers are fixed by method, the same in every figure and experiment.
+"""
 
 from zlib import crc32
 
+from harness import datasets, models
 from harness.evaluation.groups import arm_order, display_name
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
 from harness.runs.external_arms import EXTERNAL
 from harness.statistics.scores import METRICS
 
-# Of a luminance that stands out from white and from the page's dark ground alike (a test computes it).
+# Readable on white and on the page's dark background alike (a test computes the contrast).
 COLORS = {
     "cross_entropy": "#7a818c",
     "pixel_contrast": "#3b82c4",
@@ -32,13 +36,35 @@ COLORS = {
 }
 SPARE_COLORS = ("#a06cc4", "#9c7b1e", "#c45f86", "#4a7fd0", "#7f8a3c", "#b06a38", "#5f7f96", "#a2577f", "#38908f")
 MARKERS = "osD^v<>ph"
+PROTOCOLS = {"whole": "whole image", "slide": "sliding window", "ms_flip": "multi-scale and flip"}
+
+
+def dataset_name(key: str) -> str:
+    """The title in the data set's YAML, "CamVid"; the key itself for a data set that is not installed."""
+    return datasets.load(key).title if key in datasets.names() else key
+
+
+def model_name(key: str) -> str:
+    """The title in the network's YAML, "HRNet-W48"; the key itself for a YAML without one, or no YAML."""
+    return (key in models.names() and models.load_spec(key).title) or key
+
+
+def setting_name(dataset: str, model: str) -> str:
+    """A data set with a network: "CamVid, HRNet-W48"."""
+    return f"{dataset_name(dataset)}, {model_name(model)}"
+
+
+def protocol_name(key: str) -> str:
+    """An evaluation protocol: "multi-scale and flip" for ms_flip."""
+    return PROTOCOLS.get(key, key)
 
 
 def arm_name(experiment: Experiment, name: str) -> str:
-    """The name that people read: the method's title, and what the arm adds to it.
+    """The arm's method by its title, and how the arm differs from it.
 
-    "Pixel contrast", "Pixel contrast + memory" (the arm pixel_contrast_memory), "Cross entropy, 2.9× longer", and
-    "Cross entropy, equal compute" with `compute_of`. Another arm that is not named after its method keeps its own name.
+    "Pixel contrast", "Pixel contrast + memory" (an option that the method has), "Contextrast, tenth" (a variant),
+    "Cross entropy, 2.9× longer", "Cross entropy, equal compute" (`compute_of`). An arm that is not named after its
+    method keeps its own name.
     """
     arm = experiment.arms[name]
     if arm.compute_of is not None:
@@ -49,23 +75,25 @@ def arm_name(experiment: Experiment, name: str) -> str:
 
 
 def name_by_method(name: str, method: str | None) -> str:
-    """The name of an arm of which its method alone is known, as from a record of another experiment."""
+    """The same when only the arm's method is known, as from another experiment's record."""
     if method is None or not discovery.is_method(method) or not name.startswith(method):
         return display_name(name)
-    title, addition = discovery.about(method).title, display_name(name.removeprefix(method)).strip()
-    if addition.isdigit():
-        return f"{title}, {int(addition):,} iterations"
-    return f"{title} + {addition}" if addition else title
+    title, difference = discovery.about(method).title, display_name(name.removeprefix(method)).strip()
+    if not difference:
+        return title
+    if difference.isdigit():
+        return f"{title}, {int(difference):,} iterations"
+    return f"{title}{' +' if difference in discovery.options(method) else ','} {difference}"
 
 
 def method_name(method: str) -> str:
-    """The title of a method, "Contextrast++", and what follows its name: "cross_entropy (again)"."""
+    """A method's title, "Contextrast++", with what follows the key: "cross_entropy (again)"."""
     name, space, rest = method.partition(" ")
     return name_by_method(name, name) + space + rest
 
 
 def metric_title(name: str) -> str:
-    """A metric as people read it: "boundary_miou@3px" is "Boundary mIoU (3px)", "miou_tail" "mIoU, tail classes"."""
+    """A metric's name: "Boundary mIoU (3px)" for boundary_miou@3px, "mIoU, tail classes" for miou_tail."""
     if name in METRICS:
         return METRICS[name].title
     name, _, width = name.partition("@")
@@ -90,15 +118,15 @@ def in_sentence(experiment: Experiment, name: str) -> str:
 
 
 def baseline_name(experiment: Experiment) -> str:
-    """What the gains of an experiment are over, inside a sentence."""
+    """The experiment's baseline inside a sentence."""
     return in_sentence(experiment, experiment.baseline)
 
 
 def arm_styles(experiment: Experiment) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every arm, the baseline first.
+    """{arm: (color, marker)}, the baseline first.
 
-    An arm that is the only one of its method has the method's, whatever it is called. One without a colour of its own
-    takes a spare one by its name, and another where two of an experiment would share it, as long as there are any.
+    The only arm of a method has the method's color, whatever the arm is called. An arm without a fixed color takes a
+    spare one, chosen by its name; two arms of an experiment share a color only when none is left.
     """
     methods = [arm.method for arm in experiment.arms.values()]
     styles: dict[str, tuple[str, str]] = {}

@@ -154,6 +154,6 @@ def _holes(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     for (dataset, model, reason, arm), listed in seeds.items():
         arms.setdefault((dataset, model, reason, ", ".join(map(str, listed))), []).append(arm_name(experiment, arm))
     return [
-        f"Missing: {', '.join(names)} on {dataset} with {model}, seed {numbers}: {reason}."
+        f"Missing: {'; '.join(names)} on {dataset} with {model}, seed {numbers}: {reason}."
         for (dataset, model, reason, numbers), names in arms.items()
     ]

@@ -38,7 +38,7 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
     found = over_settings(experiment, measured)
     if not found:
         return []
-    names = ", ".join(each.title.replace(", ", " with ") for each in measured)
+    names = "; ".join(each.title for each in measured)
     rows = [
         [
             Entry(arm_name(experiment, arm)),

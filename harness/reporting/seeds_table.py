@@ -38,7 +38,7 @@ def write_seeds(experiment: Experiment, folder: Path, measured: Sequence[Measure
         grids.append(
             Grid(
                 name="-".join(["seeds", experiment.name, *key]),
-                title=f"What so many runs see: {each.title}",
+                title=f"What so many runs see: {each.dataset}, {each.model}",
                 columns=[("", "runs of an arm"), ("", "runs of the baseline"), ("", "gain seen in four of five cases")],
                 rows=[
                     [

@@ -242,7 +242,7 @@ def test_without_a_root_a_line_says_why_and_stands_in_the_pictures_place(predict
     monkeypatch.delenv("TINY_ROOT")
     assert write_examples(experiment, results) == []
     error = capsys.readouterr().err
-    assert error.startswith("no examples of tiny with lite0_fpn: the data set tiny has no root")
+    assert error.startswith("no examples for CamVid, EfficientNet-Lite0: the data set tiny has no root")
     assert error.count("\n") == 1
     picture = cv2.imread(str(results / "reports" / "little" / "figures" / "examples.png"))
     assert 0.001 < (picture < 128).mean() < 0.2  # a line of text on white
@@ -250,7 +250,7 @@ def test_without_a_root_a_line_says_why_and_stands_in_the_pictures_place(predict
 
 def test_without_label_maps_nothing_is_drawn_and_a_line_says_why(tiny_data, make_experiment, tmp_path, capsys):
     assert write_examples(make_experiment(datasets=["tiny"]), tmp_path) == []
-    assert "no run has label maps of the protocol whole (not run)" in capsys.readouterr().err
+    assert "no run kept its label maps of the protocol whole (not run)" in capsys.readouterr().err
 
 
 def test_label_maps_of_other_data_are_refused(predicted, tiny_data, capsys):

@@ -10,7 +10,7 @@ from harness.reporting.figures.curves import Curve, read_curves
 from harness.reporting.figures.negatives import BINS, negatives_figure
 from harness.reporting.figures.style import STYLE
 
-TITLE = "scenes, lite0_fpn"
+TITLE = "Scenes, EfficientNet-Lite0"
 
 
 @pytest.fixture(autouse=True)

@@ -332,7 +332,7 @@ def test_without_records_there_is_a_page_that_says_so(make_experiment, tmp_path)
     (ranking,) = re.findall(r'(?s)<section id="results".*?</section>', text)
     assert not re.search(r"nan|None", ranking)
     assert "There is no result yet" in text
-    assert "no examples of scenes" in text
+    assert "no examples for Scenes" in text
 
 
 def test_published_gains_stand_first_with_verdict_and_source(written):
@@ -349,7 +349,20 @@ def test_published_gains_stand_first_with_verdict_and_source(written):
     assert "<strong>3</strong> confirmed" in text
     (found,) = Reader(text).tables["papers-main"][1:]
     assert found == [
-        *("scenes", "Net", "Method & Co", "mIoU", "whole", "71.50", "+1.25", "70.00", "+1.50", "+0.50", "+2.50", "3"),
+        *(
+            "Scenes",
+            "Net",
+            "Method & Co",
+            "mIoU",
+            "whole image",
+            "71.50",
+            "+1.25",
+            "70.00",
+            "+1.50",
+            "+0.50",
+            "+2.50",
+            "3",
+        ),
         *("open (gains of 1.68 would be seen)", "too few seeds", "table III"),
     ]
 

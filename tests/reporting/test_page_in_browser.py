@@ -125,7 +125,7 @@ def test_names_are_text(browser, page):
     assert browser.run("document.scripts.length") == 2
     assert browser.run("document.querySelectorAll('[onerror], [src=x]').length") == 0
     assert f"not finite {EVIL}" in column(browser, "runs-all", "Reason")
-    assert EVIL in column(browser, "papers-main", "Model")
+    assert EVIL in column(browser, "papers-main", "Network")
     assert browser.complaints == []
 
 

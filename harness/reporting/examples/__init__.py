@@ -15,6 +15,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.examples.choice import Examples, gather
 from harness.reporting.examples.sheet import FONT, examples_figure
 from harness.reporting.figures.style import PAGE, STYLE
+from harness.reporting.names import setting_name
 
 DOTS_PER_INCH = 250
 
@@ -31,7 +32,7 @@ def gather_examples(
         try:
             found.append(gather(experiment, results, dataset, model, (roots or {}).get(dataset)))
         except UserError as error:
-            reasons.append(f"no examples of {dataset} with {model}: {error}")
+            reasons.append(f"no examples for {setting_name(dataset, model)}: {error}")
     return found, reasons
 
 

@@ -89,7 +89,7 @@ def gather(experiment: Experiment, results: Path, name: str, model: str, root: P
     """
     arms, absent = _arms(experiment, results, name, model)
     if not arms:
-        raise UserError(f"no run has label maps of the protocol {experiment.protocols[0]} ({'; '.join(absent)})")
+        raise UserError(f"no run kept its label maps of the protocol {experiment.protocols[0]} ({'; '.join(absent)})")
     dataset = _open(experiment, results, name, root)
     samples = {sample.id: sample for sample in dataset.samples(dataset.evaluation_split)}
     ids = [image_id for image_id in samples if all(_label_map(experiment, arm, image_id).is_file() for arm in arms)]

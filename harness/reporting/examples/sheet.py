@@ -13,7 +13,7 @@ from harness.datasets.pictures import WRONG, Pixels, errors, framed, painted
 from harness.experiment.schema import Experiment
 from harness.reporting.examples.choice import Examples
 from harness.reporting.figures.style import PAGE, letters
-from harness.reporting.names import arm_name
+from harness.reporting.names import arm_name, protocol_name, setting_name
 
 FONT = 6.5  # points
 MARGIN, GAP, BETWEEN = 0.05, 0.03, 0.1  # inches: around all, between pictures, between images
@@ -38,10 +38,10 @@ def examples_figure(experiment: Experiment, examples: Examples) -> Figure:
     row = LINE + tallest + GAP
     width = PAGE
     note = textwrap.fill(
-        "Left of each pair the whole picture, right the framed window: of a quarter of height and width, where the "
-        "two arms compared differ most in what they get right. Arms: errors left, prediction right. "
-        f"{examples.rule} Protocol {experiment.protocols[0]}. mIoU of a picture: over the classes in its ground truth."
-        + (f" Not shown: {'; '.join(examples.absent)}." if examples.absent else ""),
+        "Left of each pair the whole image; right the framed window, a quarter as high and wide, where the two "
+        "compared arms differ most in what they get right. Arms: errors left, prediction right. "
+        f"{examples.rule} {protocol_name(experiment.protocols[0]).capitalize()}. mIoU averages the classes in an "
+        "image's ground truth." + (f" Not shown: {'; '.join(examples.absent)}." if examples.absent else ""),
         letters(width - 2 * MARGIN, FONT),
     )
     handles = _handles(dataset, _classes_seen(examples))
@@ -62,7 +62,7 @@ def examples_figure(experiment: Experiment, examples: Examples) -> Figure:
         axis.imshow(content, interpolation="nearest" if zoomed else "antialiased")
         axis.set_axis_off()
 
-    text(MARGIN, 0.06, f"{dataset.name}, {examples.model}", va="top", size=8, weight="bold")
+    text(MARGIN, 0.06, setting_name(dataset.name, examples.model), va="top", size=8, weight="bold")
     for number, name in enumerate(names):
         wrapped = textwrap.fill(name, letters(NAMES, FONT))
         text(MARGIN, head + row * number + LINE + tallest / 2, wrapped, va="center", weight="bold")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.experiment.schema import Experiment
 from harness.reporting.lengths import lengths
+from harness.reporting.names import dataset_name, setting_name
 
 if TYPE_CHECKING:
     from harness.reporting.measured import Measured
@@ -18,16 +19,16 @@ CAPTIONS = {
     "settings": "Gains over the baseline in all data sets and networks, and their means.",
     "miou": "mIoU of every arm and its gain over the baseline.",
     "gains": "Gains over the baseline with their 95 % intervals, by protocol.",
-    "schedules": "mIoU and gains over the number of iterations.",
+    "schedules": "mIoU and gain by number of iterations.",
     "boundary": "Boundary mIoU and trimap mIoU by the width of the band, and the gains over the baseline.",
-    "frequency": "Gains over the baseline in frequent, middling and rare classes.",
+    "frequency": "Gains over the baseline in frequent, medium and rare classes.",
     "classes": "Gains over the baseline by class.",
-    "confusion": "What is taken for what, against the baseline.",
-    "latency": "mIoU over the time that one image takes.",
-    "training": "Losses over the iterations.",
-    "diagnostics": "What the methods log of themselves over the iterations.",
-    "negatives": "Boundary-aware sampling: what is kept, how similar it is, and how far from the error region's edge.",
-    "embeddings": "What pixels of each class look like to each layer, before and after training.",
+    "confusion": "Which classes are confused, relative to the baseline.",
+    "latency": "mIoU against inference time per image.",
+    "training": "Training losses.",
+    "diagnostics": "Diagnostics that the methods log during training.",
+    "negatives": "Boundary-aware sampling: the kept negatives, their similarity and distance from the error's edge.",
+    "embeddings": "Features of each class at each layer, before and after training.",
 }
 
 
@@ -44,12 +45,11 @@ def figure_names(experiment: Experiment) -> dict[str, str]:
             continue
         if family == "schedules":
             pairs = [pair for pair in experiment.pairs() if lengths(experiment, *pair)]
-            names |= {f"{family}_{dataset}_{model}": f"{dataset}, {model}: {caption}" for dataset, model in pairs}
+            names |= {f"{family}_{'_'.join(pair)}": f"{setting_name(*pair)}: {caption}" for pair in pairs}
         elif family in PER_DATASET:
-            names |= {f"{family}_{dataset}": f"{dataset}: {caption}" for dataset in experiment.datasets}
+            names |= {f"{family}_{dataset}": f"{dataset_name(dataset)}: {caption}" for dataset in experiment.datasets}
         elif family in PER_PAIR:
-            pairs = experiment.pairs()
-            names |= {f"{family}_{dataset}_{model}": f"{dataset}, {model}: {caption}" for dataset, model in pairs}
+            names |= {f"{family}_{'_'.join(pair)}": f"{setting_name(*pair)}: {caption}" for pair in experiment.pairs()}
         else:
             names[family] = caption
     return names

@@ -18,7 +18,7 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, arm_styles, baseline_name
+from harness.reporting.names import arm_name, arm_styles, baseline_name, dataset_name, model_name, protocol_name
 
 PARTS = ("head", "mid", "tail")
 CLASSES_SHOWN = 20  # more are not readable on a page
@@ -35,7 +35,7 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
     if not arms:
         return only_text(f"{baseline_name(experiment)} is the only arm: there is nothing to compare it with.")
     text = (
-        f"Classes by pixel frequency in the training split, in three groups. Protocol {measured[0].protocol}. "
+        f"Classes in three groups by pixel frequency in the training split; {protocol_name(measured[0].protocol)}. "
         f"Gain over {baseline_name(experiment)} in points with its 95 % interval for all arms at once. One of "
         "many comparisons: no verdicts here."
     )
@@ -69,7 +69,7 @@ def frequency_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fi
             axis.set_xlabel("gain (points)")
             sns.despine(ax=axis, left=True)
         line[0].set_yticklabels([arm_name(experiment, arm) for arm in arms])
-        line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
+        line[0].set_ylabel(f"{dataset_name(each.dataset)}\n{model_name(each.model)}", fontweight="bold")
     note(figure, text)
     return figure
 
@@ -87,8 +87,8 @@ def classes_figure(experiment: Experiment, each: Measured) -> Figure:
     rows = _largest(values)
     text = (
         f"IoU less that of {baseline_name(experiment)} (its own IoU beside the class's name), in points, the "
-        f"mean over seeds; protocol {each.protocol}. Single classes are noisier than their mean: no intervals here. "
-        "Grey: the class is absent."
+        f"mean over seeds; {protocol_name(each.protocol)}. Single classes are noisier than their mean: no intervals "
+        "here. Grey: the class is absent."
         + (f" The {CLASSES_SHOWN} classes that differ most." if len(rows) < len(values) else "")
     )
     reach = float(np.nanmax(np.abs(values[rows]), initial=0.1))

@@ -11,7 +11,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.figures.classes import DIVERGING
 from harness.reporting.figures.style import PAGE, letters, note, note_height, only_text, sheet
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, baseline_name
+from harness.reporting.names import arm_name, baseline_name, protocol_name
 
 CLASSES_SHOWN = 20  # more are not readable
 PANELS_ACROSS = 3
@@ -32,7 +32,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     rows = _most_confused(baseline)
     text = (
         f"Of the pixels of a class (row), the share predicted as each class (column), less that of "
-        f"{baseline_name(experiment)}, in points; mean over seeds, protocol {each.protocol}. Orange is more "
+        f"{baseline_name(experiment)}, in points; mean over seeds, {protocol_name(each.protocol)}. Orange is more "
         "(good on the diagonal, where it is recall, and bad elsewhere), purple less. One scale for all arms; grey: no "
         "pixels of that class."
         + (f" The {CLASSES_SHOWN} classes that the baseline confuses most." if len(rows) < len(baseline) else "")

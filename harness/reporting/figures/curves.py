@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
+from harness.reporting.names import setting_name
 from harness.runs.record import RECORD, Record
 
 
@@ -32,13 +33,13 @@ Curves = dict[str, list[Curve]]  # "data set, model" -> its runs
 
 def read_curves(experiment: Experiment, results: Path) -> Curves:
     """The curve of every run that has one, whatever became of the run."""
-    curves: Curves = {f"{dataset}, {model}": [] for dataset, model in experiment.pairs()}
+    curves: Curves = {setting_name(dataset, model): [] for dataset, model in experiment.pairs()}
     for run in experiment.runs():
         path = run.folder(results) / "curve.csv"
         if path.is_file() and path.stat().st_size:
             table = pd.read_csv(path).set_index("iteration")
             found = Curve(run.arm, table, _diverged(path.parent), _vectors(path.parent, len(table)))
-            curves[f"{run.dataset}, {run.model}"].append(found)
+            curves[setting_name(run.dataset, run.model)].append(found)
     return curves
 
 

@@ -19,7 +19,7 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import EDGES, Measured
-from harness.reporting.names import arm_name, arm_styles, baseline_name
+from harness.reporting.names import arm_name, arm_styles, baseline_name, dataset_name, model_name, protocol_name
 
 TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 
@@ -37,9 +37,9 @@ def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
     names = [arm_name(experiment, arm) for arm in arms]
     protocol = measured[0].edges[0].protocol
     text = (
-        f"Protocol {protocol}; means over runs. Gains over {baseline_name(experiment)} (the line at 0) in points; "
-        "levels and intervals stand in the tables. Trimap: pixels near an edge of the ground truth. Boundary: the "
-        "bands along both edges (Cheng et al., 2021)."
+        f"{protocol_name(protocol).capitalize()}; means over runs. Gains over {baseline_name(experiment)} (the line at "
+        "0) in points; the tables have levels and intervals. Trimap: pixels near an edge of the ground truth. "
+        "Boundary: the bands along both edges (Cheng et al., 2021)."
     )
     height = 0.2 + note_height(text, PAGE) + legend_height(names, PAGE) + 2.1 * len(measured)
     figure = sheet(PAGE, height)
@@ -49,7 +49,7 @@ def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
             found = [cell for cell in each.edges if cell.metric.startswith(kind) and cell.metric.endswith("px")]
             _by_width(axis, found, styles)
             axis.set_title(f"{TITLES[kind]}, gain (points)", loc="left")
-        line[0].set_ylabel(f"{each.dataset}\n{each.model}", fontweight="bold")
+        line[0].set_ylabel(f"{dataset_name(each.dataset)}\n{model_name(each.model)}", fontweight="bold")
     for axis in axes[-1]:
         axis.set_xlabel("width (pixels)")
     arms_legend(figure, experiment, arms)

@@ -26,7 +26,7 @@ from harness.reporting.figures.style import (
     only_text,
     sheet,
 )
-from harness.reporting.names import MARKERS, arm_name
+from harness.reporting.names import MARKERS, arm_name, setting_name
 
 PHASES = ("before", "after")
 SMALL = 6.0  # points
@@ -104,7 +104,7 @@ def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: S
 
     Above each panel stands the mean silhouette in all dimensions, in brackets that of the encoder's own map.
     """
-    title = f"{dataset}, {model}"
+    title = setting_name(dataset, model)
     if not found:
         return only_text(f"{title}: no run has embeddings; records of earlier versions have none.")
     opened = datasets.load(dataset)

@@ -20,7 +20,7 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, arm_styles, baseline_name
+from harness.reporting.names import arm_name, arm_styles, baseline_name, protocol_name
 from harness.reporting.over_settings import over_settings
 
 ROW = 0.17  # inches
@@ -38,8 +38,8 @@ def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
     across = 1 if len(panels) <= 3 else 2
     down = -(-len(panels) // across)
     text = (
-        f"Protocol {protocol}. Left: every run and the mean. Right: gain over {baseline_name(experiment)} with "
-        f"its 95 % interval, for all arms at once; {HOLLOW}."
+        f"{protocol_name(protocol).capitalize()}. Left: every run and the mean. Right: gain over "
+        f"{baseline_name(experiment)} with its 95 % interval, for all arms at once; {HOLLOW}."
     )
     width = COLUMN if across == 1 else PAGE
     figure = sheet(width, 0.2 + note_height(text, width) + down * (0.5 + ROW * len(styles)))
@@ -79,7 +79,7 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
         f"arms at once, and n, the number of runs; {HOLLOW}."
     )
     if len(protocols) > 1:
-        text += f" Verdicts are by {protocols[0]}; other protocols are details."
+        text += f" Verdicts are by {protocol_name(protocols[0])}; other protocols are details."
     width = COLUMN if len(protocols) == 1 else PAGE
     figure = sheet(width, 0.15 + note_height(text, width) + len(measured) * (0.45 + ROW * number))
     axes = figure.subplots(len(measured), len(protocols), squeeze=False)
@@ -88,7 +88,7 @@ def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure
         for protocol, axis in zip(protocols, line, strict=True):
             of_arm = {cell.arm: cell for cell in by_gain([cell for cell in each.region if cell.protocol == protocol])}
             order = order or [arm for arm in of_arm if arm != experiment.baseline]
-            title = axis.set_title(f"{each.title}, {protocol}", loc="left", fontweight="bold")
+            title = axis.set_title(f"{each.title}\n{protocol_name(protocol)}", loc="left", fontweight="bold")
             title.set_in_layout(False)
             _gains(axis, [of_arm[arm] for arm in order], styles, numbers=True)
             if down == len(measured) - 1:
@@ -105,7 +105,7 @@ def settings_figure(experiment: Experiment, measured: Sequence[Measured]) -> Fig
         return only_text("No arm has a gain with an interval in one of several data sets or networks yet.")
     styles, protocol = arm_styles(experiment), experiment.protocols[0]
     text = (
-        f"Gain over {baseline_name(experiment)} in points of mIoU, protocol {protocol}. Points: one data set "
+        f"Gain over {baseline_name(experiment)} in points of mIoU, {protocol_name(protocol)}. Points: one data set "
         "and network each. Diamond: their mean; thick line: 95 % interval for these settings, of all arms at once; "
         "thin line: for settings like these."
     )

@@ -19,7 +19,7 @@ from harness.reporting.figures.style import (
     sheet,
 )
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, arm_styles
+from harness.reporting.names import arm_name, arm_styles, protocol_name
 
 PANELS_ACROSS = 3
 
@@ -56,9 +56,9 @@ def latency_figure(experiment: Experiment, measured: Sequence[Measured], latency
         return only_text("No latency was measured for these models, or no run is done: python -m harness latency.")
     shown = {arm for of_panel in points.values() for _, arm, *_ in of_panel}
     text = (
-        f"mIoU (protocol {experiment.protocols[0]}, mean over seeds) over the time for one image: the point is the "
-        "median, the line ends at the 90th percentile. The arms of a model run the same network at inference: what "
-        "differs in time is noise."
+        f"mIoU ({protocol_name(experiment.protocols[0])}, mean over seeds) against the time for one image: the point "
+        "is the median, the line ends at the 90th percentile. All arms of a network run the same inference network: "
+        "differences in time are noise."
     )
     across, width = (1, COLUMN) if len(points) == 1 else (PANELS_ACROSS, PAGE)
     down = -(-len(points) // across)

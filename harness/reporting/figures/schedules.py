@@ -10,7 +10,7 @@ from harness.comparison import Cell
 from harness.experiment.schema import Experiment
 from harness.reporting.figures.style import BASELINE_COLOR, PAGE, arms_legend, note, note_height, sheet
 from harness.reporting.lengths import Length
-from harness.reporting.names import arm_styles, baseline_name
+from harness.reporting.names import arm_styles, baseline_name, protocol_name
 
 WIDER = 1.25  # times a marker's place on the axis of iterations, so that intervals of several arms stand side by side
 
@@ -21,8 +21,8 @@ def schedules_figure(experiment: Experiment, title: str, schedules: Sequence[tup
     `schedules` holds the cells of each length by the experiment's first protocol, gains over its own baseline.
     """
     text = (
-        f"{title}, protocol {experiment.protocols[0]}. Left: every run and the mean of each arm. Right: the gain over "
-        f"{baseline_name(experiment)} trained for as many iterations, with its 95 % interval, for all arms of "
+        f"{title}, {protocol_name(experiment.protocols[0])}. Left: every run and the mean of each arm. Right: gain "
+        f"over {baseline_name(experiment)} trained for as many iterations, with its 95 % interval, for all arms of "
         "a length at once, though not for all lengths; hollow: it holds 0, or there is none (a single run)."
     )
     styles = arm_styles(experiment)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness import datasets
 from harness.comparison import Cell
 from harness.compute import atomic
 from harness.compute.provenance import ROOT, code
@@ -19,7 +18,15 @@ from harness.experiment.schema import Arm, Experiment
 from harness.reporting.examples import gather_examples
 from harness.reporting.figures import figure_names
 from harness.reporting.measured import Measured, measure
-from harness.reporting.names import arm_name, arm_styles, baseline_name
+from harness.reporting.names import (
+    arm_name,
+    arm_styles,
+    baseline_name,
+    dataset_name,
+    model_name,
+    protocol_name,
+    setting_name,
+)
 from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, aa_text
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page.content import (
@@ -33,7 +40,7 @@ from harness.reporting.page.content import (
 )
 from harness.reporting.page.gallery import Gallery, gallery
 from harness.reporting.page.graphics import Graphic, downloads, graphic
-from harness.reporting.page.leaderboard import MIOU, answer, boards, key_facts, title
+from harness.reporting.page.leaderboard import CHOICES, MIOU, answer, boards, key_facts, selects, title
 from harness.reporting.page.papers import paper_tables, verdict_counts
 from harness.reporting.summary import demonstration
 from harness.runs.external_arms import EXTERNAL
@@ -151,9 +158,8 @@ def page(
             badges=_badges(experiment, first),
             facts=key_facts(experiment, measured, facts),
             boards=ranked,
-            pairs=list(dict.fromkeys(board.pair for board in ranked)),
-            metrics=list(dict.fromkeys(board.metric for board in ranked)),
-            protocols=list(dict.fromkeys(board.protocol for board in ranked)),
+            selects=selects(ranked),
+            labels=CHOICES,
             board_downloads=[*downloads(tables, "miou"), *downloads(folder / "figures", "miou", PICTURE)],
             examples=galleries,
             no_examples=reasons,
@@ -177,7 +183,7 @@ def _badges(experiment: Experiment, first: Sequence[Cell]) -> list[str]:
     if gains and not experiment.demonstration and all(gain.low is None for gain in gains):
         badges.append("Not enough runs: a single run of an arm says nothing about its method.")
     badges += dict.fromkeys(
-        f"Not the published {datasets.load(cell.dataset).title}: {origin.data}"
+        f"Not the published {dataset_name(cell.dataset)}: {origin.data}"
         for cell in first
         for origin in cell.origins.values()
         if origin.data
@@ -315,12 +321,17 @@ def _description(experiment: Experiment) -> list[tuple[str, str]]:
     return [
         ("Arms", "; ".join(arms)),
         ("Baseline", baseline_name(experiment)),
-        ("Data sets and models", "; ".join(f"{dataset} with {model}" for dataset, model in experiment.pairs())),
+        ("Data sets and networks", "; ".join(_with_keys(dataset, model) for dataset, model in experiment.pairs())),
         ("Seeds", ", ".join(map(str, experiment.seeds))),
         ("Seeds of the baseline", ", ".join(map(str, experiment.seeds_of(experiment.baseline)))),
-        ("Protocols", "; ".join(f"{name}: {PROTOCOLS[name]}" for name in experiment.protocols)),
+        ("Protocols", "; ".join(f"{protocol_name(key)} ({key}): {PROTOCOLS[key]}" for key in experiment.protocols)),
         ("Absent classes", f"{experiment.absent}: {ABSENT[experiment.absent]}"),
     ]
+
+
+def _with_keys(dataset: str, model: str) -> str:
+    """Names and keys: "CamVid (camvid) with HRNet-W48 (hrnet_w48)"."""
+    return f"{dataset_name(dataset)} ({dataset}) with {model_name(model)} ({model})"
 
 
 def _arm_text(name: str, arm: Arm) -> str:
@@ -338,7 +349,7 @@ def _schedules(experiment: Experiment) -> list[tuple[str, list[tuple[str, str]]]
     grouped: dict[str, list[str]] = {}
     for dataset, model in experiment.pairs():
         text = json.dumps(experiment.schedule_of(dataset, model).model_dump(mode="json"))
-        grouped.setdefault(text, []).append(f"{dataset} with {model}")
+        grouped.setdefault(text, []).append(setting_name(dataset, model))
     return [
         (", ".join(names), [(key.replace("_", " "), str(value)) for key, value in json.loads(text).items()])
         for text, names in grouped.items()
@@ -355,7 +366,7 @@ def _reading(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         "interval that knows the noise of seeds and of test images and holds for all arms of a column at once.",
         "A filled mark: the interval leaves out 0. From a single run there is no interval: it says nothing about a "
         "method. Verdicts stand in the ranking alone; everything else is one of many comparisons.",
-        *(f"{datasets.load(cell.dataset).title}, {cell.model}. {text}" for cell, text in halves if text),
+        *(f"{setting_name(cell.dataset, cell.model)}. {text}" for cell, text in halves if text),
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",
         "Grey rows are holes: what was not run, or failed, with its reason.",

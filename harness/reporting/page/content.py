@@ -19,7 +19,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.entries import gain_text, interval_text, runs_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured
-from harness.reporting.names import arm_name, baseline_name, metric_title
+from harness.reporting.names import arm_name, baseline_name, dataset_name, metric_title, model_name, protocol_name
 from harness.reporting.page.graphics import Download, address
 from harness.runs.health import health_of
 from harness.runs.record import RECORD, Provenance, Record
@@ -158,17 +158,19 @@ def cell_table(
     experiment: Experiment, key: str, title: str, found: Sequence[Cell], facts: Mapping[str, dict[str, str]]
 ) -> PageTable:
     """A row a cell: its level with runs, and its gain with interval."""
-    headings = [Heading(text) for text in ("Arm", "Data set", "Model", "Protocol", "Metric")]
+    headings = [Heading(text) for text in ("Arm", "Data set", "Network", "Protocol", "Metric")]
     headings += [Heading("Mean (%)", True), Heading("SD", True), Heading("Runs", True), Heading("Gain [95 %]", True)]
     headings += [Heading("Note")]
     rows = []
+    names = _names(experiment)
     for cell in found:
         spread = cell.spread
         rows.append(
             Row(
                 [
                     Entry(arm_name(experiment, cell.arm) + (" (baseline)" if cell.is_baseline else "")),
-                    *(Entry(name) for name in (cell.dataset, cell.model, cell.protocol, metric_title(cell.metric))),
+                    *(Entry(names[key]) for key in (cell.dataset, cell.model)),
+                    *(Entry(name) for name in (protocol_name(cell.protocol), metric_title(cell.metric))),
                     _mean(cell, facts),
                     number(spread.sd if spread else None),
                     Entry(runs_text(cell), len(cell.values), "number"),
@@ -231,7 +233,7 @@ def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:
         "points; means over seeds. Single classes are noisier than their mean: no intervals here. Empty: the class is "
         "absent."
     ]
-    return PageTable(key, f"{each.title}, {each.protocol}", headings, rows, notes, kind="heat")
+    return PageTable(key, f"{each.title}, {protocol_name(each.protocol)}", headings, rows, notes, kind="heat")
 
 
 def _class_means(each: Measured, arm: str) -> NDArray[np.float64] | None:
@@ -252,9 +254,10 @@ def _heat(gain: float, reach: float) -> Entry:
 
 def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> PageTable:
     """Every run of the experiment with what became of it."""
-    headings = [*map(Heading, ("Arm", "Data set", "Model")), Heading("Seed", True)]
+    headings = [*map(Heading, ("Arm", "Data set", "Network")), Heading("Seed", True)]
     headings += [*map(Heading, ("Status", "Reason", "Commit", "Data")), Heading("Seconds", True)]
     rows = []
+    names = _names(experiment)
     for run in experiment.runs():
         key = run_key(run.dataset, run.model, run.arm, run.seed)
         of_run = facts[key]
@@ -263,7 +266,7 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
         rows.append(
             Row(
                 [
-                    *(Entry(name) for name in (arm_name(experiment, run.arm), run.dataset, run.model)),
+                    *(Entry(name) for name in (arm_name(experiment, run.arm), names[run.dataset], names[run.model])),
                     Entry(str(run.seed), run.seed, "number"),
                     Entry(of_run["status"], runs=key, title=hover([of_run])),
                     Entry(of_run["reason"], kind="wide"),
@@ -275,9 +278,8 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
             )
         )
     table = PageTable("runs-all", "Every run", headings, rows).compact(1, 2).without_empty()
-    names = list(dict.fromkeys(name for of_run in facts.values() for name in of_run))
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, names)
+    writer = csv.DictWriter(lines, list(dict.fromkeys(name for of_run in facts.values() for name in of_run)))
     writer.writeheader()
     writer.writerows(facts.values())
     table.downloads.append(Download("CSV", "runs.csv", address("text/csv", lines.getvalue().encode())))
@@ -301,6 +303,11 @@ def _mean(cell: Cell, facts: Mapping[str, dict[str, str]]) -> Entry:
     text = points(cell.spread.mean) if cell.spread else cell.status.replace("_", " ")
     value = cell.spread.mean if cell.spread else None
     return Entry(text, value, "number", " ".join(keys), hover([facts[key] for key in keys]))
+
+
+def _names(experiment: Experiment) -> dict[str, str]:
+    """{key: name} of the experiment's data sets and networks."""
+    return {key: dataset_name(key) for key in experiment.datasets} | {key: model_name(key) for key in experiment.models}
 
 
 def _there(value: float | None) -> bool:

@@ -14,7 +14,7 @@ from harness.datasets.pictures import STRIPES, WRONG, Pixels, narrowed, stripes
 from harness.experiment.schema import Experiment
 from harness.reporting.examples.choice import Example, Examples
 from harness.reporting.markup import points
-from harness.reporting.names import arm_name, baseline_name
+from harness.reporting.names import arm_name, baseline_name, setting_name
 from harness.reporting.page.graphics import address
 
 WIDEST = 640  # pixels of a picture
@@ -72,7 +72,7 @@ def gallery(experiment: Experiment, examples: Examples, key: str) -> Gallery:
         (dataset.classes[index], "#{:02x}{:02x}{:02x}".format(*dataset.colors[index]))
         for index in sorted(seen - {dataset.ignore_index})
     ]
-    note = f"{examples.rule} mIoU of a picture: over the classes in its ground truth. Stripes: ignored pixels."
+    note = f"{examples.rule} mIoU averages the classes in an image's ground truth. Stripes: ignored pixels."
     note += f" Not shown: {'; '.join(examples.absent)}." if examples.absent else ""
     height, width = examples.chosen[0].label.shape
     images = [
@@ -86,7 +86,7 @@ def gallery(experiment: Experiment, examples: Examples, key: str) -> Gallery:
         for each in examples.chosen
     ]
     arms = [(arm, f"{arm_name(experiment, arm)}, seed {_seed(examples, arm)}") for arm in others]
-    return Gallery(key, f"{dataset.title}, {examples.model}", note, width / height, arms, classes, images)
+    return Gallery(key, setting_name(dataset.name, examples.model), note, width / height, arms, classes, images)
 
 
 def _maps(each: Example) -> list[Pixels]:

@@ -6,14 +6,22 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from harness import datasets
 from harness.comparison import Cell, by_gain
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import interval_text
 from harness.reporting.markup import points
 from harness.reporting.measured import Measured, edge_protocol
-from harness.reporting.names import arm_name, arm_styles, baseline_name, in_sentence, metric_title
+from harness.reporting.names import (
+    arm_name,
+    arm_styles,
+    baseline_name,
+    dataset_name,
+    in_sentence,
+    metric_title,
+    model_name,
+    protocol_name,
+)
 from harness.reporting.page.content import hover, run_key
 from harness.runs.external_arms import EXTERNAL
 from harness.runs.health import MEANING
@@ -23,6 +31,7 @@ from harness.statistics.settings import MeanGain
 Facts = Mapping[str, dict[str, str]]  # of every run, by its key
 MIOU = "miou"
 BOUNDARY = "boundary_miou@3px"
+CHOICES = {"dataset": "Data set", "model": "Network", "metric": "Metric", "protocol": "Protocol"}  # and labels
 MARGIN = 0.06  # of the axis, free on both sides
 
 
@@ -73,15 +82,31 @@ class Rank:
 
 @dataclass(frozen=True)
 class Board:
-    """A ranking on one data set and network, by one metric and protocol; `zero`: where 0 is, in percent of the axis."""
+    """A ranking on one data set and network, by one metric and protocol; `zero`: where 0 is, in percent of the axis.
+
+    `choices` are {one of `CHOICES`: (key, name)}.
+    """
 
     key: str
-    pair: str
-    metric: str
-    protocol: str
+    choices: dict[str, tuple[str, str]]
     zero: float
     rows: list[Rank]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def setting(self) -> str:
+        """Data set and network by name."""
+        return f"{self.choices['dataset'][1]}, {self.choices['model'][1]}"
+
+    @property
+    def metric(self) -> str:
+        """The metric's name."""
+        return self.choices["metric"][1]
+
+    @property
+    def title(self) -> str:
+        """Data set, network and protocol by name."""
+        return f"{self.setting}, {self.choices['protocol'][1]}"
 
 
 def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts) -> list[Board]:
@@ -90,8 +115,7 @@ def boards(experiment: Experiment, measured: Sequence[Measured], facts: Facts) -
     metrics = dict.fromkeys([MIOU, *(cell.metric for each in measured for cell in each.region)])
     for metric, protocol, each in product(metrics, experiment.protocols, measured):
         cells = by_rank([cell for cell in each.region if cell.protocol == protocol and cell.metric == metric])
-        title = f"{datasets.load(each.dataset).title}, {each.model}"
-        found.append(_board(experiment, f"board-{len(found)}", title, metric, protocol, cells, each, facts))
+        found.append(_board(experiment, f"board-{len(found)}", metric, protocol, cells, each, facts))
     return found
 
 
@@ -103,7 +127,6 @@ def by_rank(cells: Sequence[Cell]) -> list[Cell]:
 def _board(
     experiment: Experiment,
     key: str,
-    title: str,
     metric: str,
     protocol: str,
     cells: Sequence[Cell],
@@ -162,7 +185,19 @@ def _board(
     notes = _notes(experiment, cells, metric, protocol)
     shown = {mark for mark in MEANING for cell in cells if any(text.startswith(mark) for text in cell.marks)}
     notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]
-    return Board(key, title, metric_title(metric), protocol, at(0.0) or 0.0, rows, notes)
+    choices = {
+        "dataset": (each.dataset, dataset_name(each.dataset)),
+        "model": (each.model, model_name(each.model)),
+        "metric": (metric, metric_title(metric)),
+        "protocol": (protocol, protocol_name(protocol)),
+    }
+    return Board(key, choices, at(0.0) or 0.0, rows, notes)
+
+
+def selects(found: Sequence[Board]) -> dict[str, dict[str, str]]:
+    """{one of `CHOICES`: {key: name}} for those in which the boards differ."""
+    named = {choice: dict(board.choices[choice] for board in found) for choice in CHOICES}
+    return {choice: names for choice, names in named.items() if len(names) > 1}
 
 
 def _status(cell: Cell) -> str:
@@ -213,7 +248,7 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol:
 
 def title(experiment: Experiment) -> str:
     """The experiment in words: "7 methods against cross entropy on CamVid"; the lesser kind of arms goes unsaid."""
-    on = _and([datasets.load(name).title for name in experiment.datasets])
+    on = _and([dataset_name(name) for name in experiment.datasets])
     methods, variants = _kinds(experiment, experiment.arms)
     if not methods and not variants:
         return f"{arm_name(experiment, experiment.baseline)} on {on}"
@@ -240,7 +275,7 @@ def answer(experiment: Experiment, measured: Sequence[Measured], means: Mapping[
     if means:
         spans = {arm: Span(mean.difference, mean.low, mean.high) for arm, mean in means.items()}
         return f"Over {len(measured)} data sets and networks {_sentence(experiment, spans, over)}."
-    on = _and(list(dict.fromkeys(datasets.load(cell.dataset).title for cell in gains)))
+    on = _and(list(dict.fromkeys(dataset_name(cell.dataset) for cell in gains)))
     judged = [(cell.arm, span) for cell in gains if (span := _span(cell.gain)) is not None]
     if not judged:
         low, high = (end(cell.gain.difference for cell in gains if cell.gain) for end in (min, max))
@@ -298,7 +333,7 @@ def key_facts(experiment: Experiment, measured: Sequence[Measured], facts: Facts
     done = [of_run for of_run in facts.values() if of_run["status"] == "done"]
     images = {each.dataset: len(each.image_ids) for each in measured if each.image_ids}
     data = [
-        datasets.load(name).title + (f", {images[name]} test images" if images.get(name) else "")
+        dataset_name(name) + (f", {images[name]} test images" if images.get(name) else "")
         for name in experiment.datasets
     ]
     schedules = {str(s := experiment.schedule_of(*pair)): s for pair in experiment.pairs()}
@@ -310,7 +345,7 @@ def key_facts(experiment: Experiment, measured: Sequence[Measured], facts: Facts
     days = sorted({of_run["started"][:10] for of_run in done if of_run.get("started")})
     found = [
         ("Data", "; ".join(data)),
-        ("Network", ", ".join(experiment.models)),
+        ("Network", ", ".join(map(model_name, experiment.models))),
         ("Training", training[0] if len(training) == 1 else f"{len(training)} schedules"),
         ("Seeds", seeds),
         ("Runs", f"{len(done)} of {len(facts)} done"),

@@ -43,15 +43,29 @@ for (const input of all(".filter input")) {
   input.addEventListener("input", filter);
   filter();
 }
-// The ranking of one data set and network by one protocol at a time.
+// One ranking at a time: the one chosen by data set, network, metric and protocol, which the address keeps.
 const choices = all("select[data-board]");
-const choose = () => {
-  for (const board of all(".board")) {
-    board.hidden = choices.some((select) => board.dataset[select.dataset.board] !== select.value);
-  }
+const boards = all(".board");
+const agrees = (board, select) => board.dataset[select.dataset.board] === select.value;
+const choose = (changed) => {
+  // Not every data set has every network: the ranking that agrees with the choice just made, then with most others.
+  const agreement = (board) => choices.filter((select) => agrees(board, select)).length + (changed && agrees(board, changed) ? choices.length : 0);
+  const best = boards.reduce((found, board) => (agreement(board) > agreement(found) ? board : found));
+  boards.forEach((board) => { board.hidden = board !== best; });
+  choices.forEach((select) => { select.value = best.dataset[select.dataset.board]; });
 };
 if (choices.length) {
-  choices.forEach((select) => select.addEventListener("change", choose));
+  const asked = new URLSearchParams(location.search);
+  for (const select of choices) {
+    const value = asked.get(select.dataset.board);
+    if ([...select.options].some((option) => option.value === value)) select.value = value;
+    select.addEventListener("change", () => {
+      choose(select);
+      const address = new URL(location.href);
+      choices.forEach((each) => address.searchParams.set(each.dataset.board, each.value));
+      history.replaceState(null, "", address);
+    });
+  }
   choose();
 }
 // A number tells which runs it was made of.

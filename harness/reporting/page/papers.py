@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.experiment.schema import Experiment
+from harness.reporting.names import dataset_name, method_name, model_name, protocol_name
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
 from harness.reporting.page.graphics import downloads
 from harness.reporting.verdicts import NOT_COMPARED
 
 VERDICTS = "papers_verdicts"
 # Columns of the files and what they are called here; a sign goes before differences.
-TEXTS = {"dataset": "Data set", "model": "Model", "method": "Method", "setting": "Setting", "metric": "Metric"}
+TEXTS = {"dataset": "Data set", "model": "Network", "method": "Method", "setting": "Setting", "metric": "Metric"}
 TEXTS |= {"reading": "Reading", "protocol": "Protocol"}
+NAMED = {"dataset": dataset_name, "model": model_name, "method": method_name, "protocol": protocol_name}
 NUMBERS = {"published": ("Published", False), "published_gain": ("Published gain", True), "mean": ("Measured", False)}
 NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "runs": ("Runs", False)}
 NO_VERDICT = "–: no verdict, since the runs are not as published; the number says why."
@@ -55,7 +57,7 @@ def _row(experiment: Experiment, line: dict[str, str], texts: list[str], facts: 
         if line["arm"] and line["mean"]
     ]
     keys = [key for key in keys if key in facts]
-    cells = [Entry(line[name]) for name in texts]
+    cells = [Entry(NAMED[name](line[name]) if name in NAMED else line[name]) for name in texts]
     for name, (_, sign) in NUMBERS.items():
         entry = number(float(line[name]) if line[name] else None, sign)
         if name == "runs":

@@ -17,7 +17,7 @@ from harness.experiment import discovery
 from harness.experiment.schema import Experiment
 from harness.reporting.figures import write_figures
 from harness.reporting.measured import Measured, measure
-from harness.reporting.names import COLORS, metric_title
+from harness.reporting.names import COLORS
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import environment, looks, page
 from harness.reporting.page.content import run_facts, run_key
@@ -110,8 +110,9 @@ def _shown(experiment: Experiment, folder: Path, measured: Sequence[Measured], a
         run_key(run.dataset, run.model, run.arm, run.seed): run_facts(experiment, run, folder)
         for run in experiment.runs()
     }
-    shown = metric_title(MIOU), experiment.protocols[0]
-    first = [each for each in boards(experiment, measured, facts) if (each.metric, each.protocol) == shown]
+    shown = MIOU, experiment.protocols[0]
+    found = boards(experiment, measured, facts)
+    first = [each for each in found if (each.choices["metric"][0], each.choices["protocol"][0]) == shown]
     return Shown(
         address=address,
         machine=folder.name,
@@ -119,7 +120,7 @@ def _shown(experiment: Experiment, folder: Path, measured: Sequence[Measured], a
         title=title(experiment),
         answer=answer(experiment, measured, over_settings(experiment, measured)),
         facts=key_facts(experiment, measured, facts),
-        ranks=[(board.pair, row) for board in first for row in board.rows if row.mean_value is not None],
+        ranks=[(board.setting, row) for board in first for row in board.rows if row.mean_value is not None],
         demonstration=experiment.demonstration,
     )
 
