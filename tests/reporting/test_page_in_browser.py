@@ -409,3 +409,17 @@ def test_every_text_stands_out_from_its_ground(browser, page, width, scheme):
     assert expected - {"OPTION."} <= {where for *_, where in found}
     assert len({color for _, color, _ in found}) >= 4
     assert (min(ratio for ratio, *_ in found) >= 4.5, [each for each in found if each[0] < 4.5]) == (True, [])
+
+
+def test_on_a_phone_controls_are_as_large_as_a_fingertip(browser, page):
+    browser.open(page, width=PHONE)
+    sizes = browser.run(
+        "(() => { document.querySelectorAll('details').forEach((each) => { each.open = true; });"
+        "return [...document.querySelectorAll('select, summary, button, input')].map((each) => [each,"
+        "each.getBoundingClientRect()]).filter(([each, box]) => box.height > 0 && each.type !== 'checkbox').map(([each,"
+        "box]) => [each.outerHTML.slice(0, 80), Boolean(each.closest('tbody')), box.width, box.height]); })()"
+    )
+    assert len(sizes) > 10
+    for name, in_table, width, height in sizes:
+        assert min(width, height) >= 24, (name, width, height)
+        assert in_table or height >= 44, (name, height)
