@@ -91,6 +91,8 @@ class Schedule(Strict):
     slide_stride: Size | None = Field(default=None, exclude_if=lambda given: given is None)
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast on a GPU
     channels_last: bool = True
+    # Compile the network with torch.compile. The first run takes minutes to compile; later ones find it in the cache.
+    compile: bool = Field(default=False, exclude_if=lambda given: not given)
     log_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 500
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.models import ModelSpec
@@ -78,6 +78,10 @@ class Detectron2Segmenter(Segmenter):
                 logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
             logits = logits[..., :height, :width]
         return logits, []
+
+    def compilable(self) -> list[tuple[nn.Module, str]]:
+        """Also the encoder; the pyramid and the head are called in parts."""
+        return [*super().compilable(), (self.backbone.bottom_up if self.has_pyramid else self.backbone, "forward")]
 
 
 class _WithoutEncoder:

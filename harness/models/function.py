@@ -47,6 +47,10 @@ class FunctionSegmenter(Segmenter):
         """The network's logits, and no others."""
         return self.network.logits(features.every if isinstance(features, TappedMaps) else list(features)), []
 
+    def compilable(self) -> list[tuple[nn.Module, str]]:
+        """Also the network's two functions."""
+        return [*super().compilable(), (self.network, "features"), (self.network, "logits")]
+
 
 def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
     """Call `spec`'s function and try its network on a small image.

@@ -46,6 +46,11 @@ class MMSegmenter(Segmenter):
         auxiliary = [head(inputs) for head in _each(self.auxiliary_head)] if self.training else []
         return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
 
+    def compilable(self) -> list[tuple[nn.Module, str]]:
+        """Also backbone, neck and heads; a UPerNet head whose pyramid is tapped is called in pieces and stays eager."""
+        parts = [self.backbone, self.neck, *_each(self.decode_head), *_each(self.auxiliary_head)]
+        return super().compilable() + [(part, "forward") for part in parts if part is not None]
+
     def auxiliary_weights(self) -> list[float]:
         """The configuration's, usually 0.4 each."""
         heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]

@@ -79,6 +79,10 @@ class Segmenter(nn.Module):
         """Loss weights of the other heads' logits, in the order of `decode`."""
         return []
 
+    def compilable(self) -> list[tuple[nn.Module, str]]:
+        """What `compile: true` compiles, as (owner, name of its method); subclasses add their parts."""
+        return [(self, "_cross_entropy")]
+
     def normalized(self, images: Tensor) -> Tensor:
         """Images of `features`, normalized by `mean` and `std`, in the parameters' dtype.
 

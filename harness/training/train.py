@@ -20,6 +20,7 @@ from harness.datasets.verify import verify
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
+from harness.models.compiled import require_compiler
 from harness.models.segmenter import state_hash
 from harness.runs.aside import restore, set_aside
 from harness.runs.ending import Ending
@@ -86,6 +87,8 @@ def train(
         settings["initial_weights"] = trainer.network.initial_weights_sha256
         if made := distributed.record_from_main(lambda: _made_before(experiment, run, results, settings, restart)):
             return made
+        if trainer.schedule.compile:
+            require_compiler(device)
         cache = results / "cache"
         job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer)
         job.timeout, job.tensorboard = timeout, tensorboard

@@ -11,6 +11,7 @@ from harness.compute.graph import Graphs
 from harness.datasets import IGNORE_INDEX
 from harness.errors import UserError
 from harness.experiment.schema import Schedule, discovery
+from harness.models.compiled import compile_network
 from harness.models.segmenter import Segmenter, total_weight
 from harness.training import distributed
 from harness.training.health import EncoderGradients, embedding_health
@@ -63,6 +64,8 @@ class Trainer:
         self.part = self.schedule.batch // distributed.number()  # images of a batch that this process has
         self.micro_batch = self.part  # images that go through the network at a time
         both.train()
+        if self.schedule.compile:
+            compile_network(self.network)
         self._graphs: Graphs | None = None
         if graphs and device.type == "cuda" and distributed.number() == 1:
             self._graphs = Graphs(self._update, "training", lambda: (*both.parameters(), *both.buffers()))
