@@ -100,7 +100,6 @@ def test_the_committed_curves_of_methods_that_fail_have_their_marks(repository):
         for path in (repository / "results/reference").glob("*/curves/*.csv")
     }
     assert found == {
-        "cpu-pixel_contrast_memory": [NOT_LEARNT, COLLAPSED],
         "smoke-pne": [NOT_LEARNT, COLLAPSED],
         "memory_all_keys": [],
         "pixel_contrast_memory": [NOT_LEARNT],
@@ -133,7 +132,7 @@ def test_without_a_curve_a_record_is_believed_and_a_damaged_curve_says_nothing(t
 
 
 def test_the_committed_runs_that_learnt_nothing_are_marked_and_no_other(repository):
-    """Six runs end above log(1 + N) of their loss; four of them have all embeddings along one direction."""
+    """Pixel contrast mining the hardest tenth of a memory ends above log(1 + N), mostly with all embeddings alike."""
     found = {}
     for path in sorted((repository / "results" / "reference").glob("*/runs/*/*/*/*/seed*/record.json")):
         if marks := health_of(path.parent):
@@ -145,4 +144,12 @@ def test_the_committed_runs_that_learnt_nothing_are_marked_and_no_other(reposito
     }
     for name in ("memory/seed1", "synthetic/seed0", "synthetic/seed1", "synthetic/seed2"):
         ill[f"lite0_fpn/pixel_contrast_{name}"].append(COLLAPSED)
+    # From scratch (config/diagnosis-cpu.yaml) all collapse, and Contextrast's terms drown cross entropy.
+    for seed in range(3):
+        for arm in ("pixel_contrast_memory", "memory_late"):
+            ill[f"hrnet_tiny/{arm}/seed{seed}"] = [NOT_LEARNT, COLLAPSED]
+        for arm in ("contextrast", "contextrast_late"):
+            ill[f"hrnet_tiny/{arm}/seed{seed}"] = [DROWNS]
+    for seed in (0, 2):
+        ill[f"hrnet_tiny/contextrast_coarse/seed{seed}"] = [DROWNS]
     assert found == ill
