@@ -18,7 +18,7 @@ help:
 	@echo '  SET="KEY=VALUE ..."    a trial with other settings, kept apart from the real runs'
 	@echo '  SHARE=N                so many runs on a GPU at a time; default: what was measured to pay'
 	@echo '  CORES=N TORCH=cpu PYTHON=python3.12    fewer cores; torch without CUDA; another Python'
-	@echo 'make test              all tests but the exhaustive ones                         15 min'
+	@echo 'make test              all tests but the exhaustive ones                         12 min'
 	@echo 'make check             what every commit must pass                                2 min'
 	@echo 'make bench             speed, as ratios against references                        6 min'
 	@echo 'make bench-gpu         speed on a GPU beside its goals; LIMIT=2 for two minutes      6 min'

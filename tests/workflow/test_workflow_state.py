@@ -202,25 +202,23 @@ def files(results):
     return [path for path in paths if not any(part in str(path) for part in spared)]
 
 
-def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(project):
+@pytest.mark.parametrize("drawn", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(project, drawn):
+    """Half of all files, or a run, two records and a run's checkpoints; each file of a run alone is tested below."""
     results = project.folder / "results"
     whole, names = contents(results), files(results)
     assert len(names) > 50
-    draw = np.random.default_rng(0)
-    # Each file of a run alone is tested without the workflow below; here all at once, and drawn subsets.
-    run = results / "runs" / "small" / "tiny" / "hrnet_tiny"
-    for removed in (
-        [run / "contextrast" / "seed0"]
-        + [run / arm / "seed0" / "record.json" for arm in ("cross_entropy", "colder")]
-        + [run / "colder" / "seed0" / "checkpoints"],
-        [results / name for name in names if draw.random() < 0.5],
-    ):
-        for path in removed:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        project.make()
-        assert files(results) == names
-        assert contents(results) == whole
-        assert is_settled(project)
+    run, draw = results / "runs" / "small" / "tiny" / "hrnet_tiny", np.random.default_rng(0)
+    removed = [results / name for name in names if draw.random() < 0.5]
+    if not drawn:
+        removed = [run / "contextrast" / "seed0", run / "colder" / "seed0" / "checkpoints"]
+        removed += [run / arm / "seed0" / "record.json" for arm in ("cross_entropy", "colder")]
+    for path in removed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    project.make()
+    assert files(results) == names
+    assert contents(results) == whole
+    assert is_settled(project)
 
 
 def test_every_file_of_a_run_that_is_missing_is_work_left(project, monkeypatch):
