@@ -81,7 +81,7 @@ def train_ours(experiment, dataset, folder, workers=0, arm="cross_entropy"):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "step", noting)
         record = train.train(experiment, run, folder, machine, root=dataset.root, weights="none", restart=True)
-    assert (record["status"], len(times)) == ("done", record["iterations"])
+    assert (record.status, len(times)) == ("done", record.iterations)
     return times
 
 

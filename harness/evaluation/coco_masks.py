@@ -37,7 +37,7 @@ def write_maps(path: Path, folder: Path) -> None:
             if (labels[mask] != IGNORE_INDEX).any():
                 raise UserError(f"{path}: two masks of {name} overlap: it holds instances, not one class a pixel")
             labels[mask] = entry["category_id"]
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} is not detectron2's {FILE} ({type(error).__name__}: {error})") from None
     for name, labels in maps.items():
         write_map(folder / f"{name}.png", labels)
