@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu import Measured, Piece
+from benchmarks.gpu_record import Measured, Piece
 from harness import datasets, models
 from harness.compute.machine import Machine
 from harness.compute.provenance import provenance

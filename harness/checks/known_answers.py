@@ -12,6 +12,7 @@ from harness.evaluation.evaluate import measure, ready
 from harness.evaluation.pipeline import counting
 from harness.evaluation.record import scores_of
 from harness.models.inference import Window
+from harness.models.spec import Published
 from harness.models.weights import load_segmentation_checkpoint
 
 
@@ -38,7 +39,7 @@ def evaluate_checkpoint(
     loaded = load_segmentation_checkpoint(network, path)
     device = machine.use()
     ready(network, device)
-    published: dict[str, models.Published] = {
+    published: dict[str, Published] = {
         each.protocol: each for each in models.published(model, dataset.name, loaded.sha256)
     }
     scores: dict[str, Any] = {}

@@ -138,7 +138,7 @@ def prepare(
 
     opened = datasets.load(dataset, datasets.resolve_root(dataset, root, results))
     if as_is:
-        from harness.datasets.as_is import declare
+        from harness.datasets.declaring import declare
 
         found = declare(opened)
         typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")

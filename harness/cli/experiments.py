@@ -88,7 +88,8 @@ def run(
 
 def _require_packages(found: "Sequence[Piece]") -> None:
     """Raises ModuleNotFoundError if a package that training imports late is missing, before anything starts."""
-    from harness.models import DETECTRON2, MMSEGMENTATION, load_spec
+    from harness.models import load_spec
+    from harness.models.spec import DETECTRON2, MMSEGMENTATION
 
     of_source = {MMSEGMENTATION: "mmseg", DETECTRON2: "detectron2"}
     sources = {load_spec(model).source for model in {piece.run.model for piece in found}}

@@ -2,17 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.compute import atomic
-from harness.datasets.sizes import Pair, Sizes
+from harness.datasets.sizes import Sizes
 from harness.errors import UserError
-
-if TYPE_CHECKING:
-    from harness.datasets.dataset import Dataset
 
 AS_IS = "as_is.json"
 
@@ -49,34 +44,6 @@ def read(root: Path, splits: Mapping[str, int]) -> Declared | None:
         raise UserError(f"{path} is damaged: remove it and run prepare --as-is again") from None
 
 
-def declare(dataset: "Dataset") -> Declared:
-    """Write into the root's as_is.json what it holds, so that it is read as it is and marked in every result.
-
-    Raises UserError if there is no pair to train or evaluate on, if the root holds the published set, or if it cannot
-    be written.
-    """
-    root, spec = dataset.folder(), dataset.spec
-    if spec.generator is not None:
-        raise UserError(f"{root} holds rendered scenes: there is nothing to declare")
-    published = type(dataset)(dataset.specs)
-    found = {split: spec.layout.scan(root, split).samples for split in spec.splits if spec.layout.found(root, [split])}
-    counts = {split: len(found.get(split, [])) for split in published.splits}
-    for split in (dataset.train_split, dataset.evaluation_split):
-        if not counts[split]:
-            raise UserError(
-                f"{root} has no labelled image in {split}: training needs at least one in {dataset.train_split} and "
-                f"evaluation one in {dataset.evaluation_split}"
-            )
-    with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(_size, (sample.image_path for samples in found.values() for sample in samples)))
-    all_fit = published.sizes is None or all(size in published.sizes for size in sizes)
-    if all_fit and all(counts[split] in published.accepted_counts(split) for split in counts):
-        raise UserError(f"{root} holds all of {published.title} in its own size: there is nothing to declare")
-    declared = Declared(counts, None if all_fit else Sizes.around(sizes))
-    write(root, dataset.name, declared)
-    return declared
-
-
 def write(root: Path, dataset: str, declared: Declared) -> None:
     """Write as_is.json. Raises UserError if the root cannot be written."""
     size = str(declared.sizes) if declared.sizes else None
@@ -87,13 +54,3 @@ def write(root: Path, dataset: str, declared: Declared) -> None:
             f"{root / AS_IS} cannot be written ({error.strerror}): make a folder of links to the data (ln -s) and "
             "pass that as --root"
         ) from None
-
-
-def _size(path: Path) -> Pair:
-    from harness.datasets.images import opened
-
-    try:
-        with opened(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError):
-        raise UserError(f"{path} cannot be decoded: copy or download it again, or remove it") from None

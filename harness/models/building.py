@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from harness.models import DETECTRON2, MMSEGMENTATION, ModelSpec
 from harness.models import weights as weights_files
 from harness.models.code import import_modules
 from harness.models.segmenter import Segmenter
+from harness.models.spec import DETECTRON2, MMSEGMENTATION, ModelSpec
 
 
 def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -> Segmenter:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import HASH_IN_NAME
+from harness.models.spec import HASH_IN_NAME
 
 # Where programs keep a network in a checkpoint, in order of preference: its own weights before a moving average.
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "ema_state_dict")

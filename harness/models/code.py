@@ -6,16 +6,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from harness.compute.source import code_hash
 from harness.errors import UserError
-
-if TYPE_CHECKING:
-    from harness.models import ModelSpec
+from harness.models.spec import FOLDER, ModelSpec
 
 
-def code_of(spec: "ModelSpec") -> dict[str, str]:
+def code_of(spec: ModelSpec) -> dict[str, str]:
     """{module: sha256 of its code} of the modules in `spec`'s folder that build its network, imports included.
 
     Raises UserError for a syntax error.
@@ -39,17 +36,15 @@ def code_of(spec: "ModelSpec") -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def import_modules(spec: "ModelSpec") -> None:
+def import_modules(spec: ModelSpec) -> None:
     """Import the YAML's `imports`. Raises UserError for a module that fails to import."""
     for name in spec.imports:
         import_module(spec, name)
 
 
-def import_module(spec: "ModelSpec", name: str) -> ModuleType:
+def import_module(spec: ModelSpec, name: str) -> ModuleType:
     """Import `name` from the folder of `spec`'s YAML or the Python path. Raises UserError if that fails."""
-    from harness import models
-
-    if spec.folder != models.FOLDER and str(spec.folder) not in sys.path:
+    if spec.folder != FOLDER and str(spec.folder) not in sys.path:
         sys.path.insert(0, str(spec.folder))  # as Python does with a script's folder
         importlib.invalidate_caches()
     try:
@@ -58,7 +53,7 @@ def import_module(spec: "ModelSpec", name: str) -> ModuleType:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"model {spec.name}: module {name} cannot be imported ({said})") from None
     beside = _file(spec.folder, name)
-    if spec.folder != models.FOLDER and beside is not None and Path(module.__file__ or "").resolve() != beside:
+    if spec.folder != FOLDER and beside is not None and Path(module.__file__ or "").resolve() != beside:
         raise UserError(f"model {spec.name}: {beside} and {module.__file__} are both the module {name}: rename yours")
     return module
 

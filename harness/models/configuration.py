@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.models import ModelSpec
+from harness.models.spec import ModelSpec
 
 
 def network_config(spec: ModelSpec, num_classes: int) -> Any:

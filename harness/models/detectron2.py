@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.models import ModelSpec
 from harness.models.code import import_module
 from harness.models.segmenter import Segmenter
+from harness.models.spec import ModelSpec
 
 
 class BackboneMaps(list[Tensor]):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.models import Input, ModelSpec
 from harness.models.code import import_module
 from harness.models.segmenter import Segmenter
+from harness.models.spec import Input, ModelSpec
 
 CHECKED = 64  # side in pixels of the image that a new network is tried with
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.models import ModelSpec
 from harness.models.configuration import network_config, quiet
 from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
 from harness.models.segmenter import Segmenter
+from harness.models.spec import ModelSpec
 
 
 class MMSegmenter(Segmenter):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
-from harness.models import ModelSpec
+from harness.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import UserError
-from harness.models import DETECTRON2, HASH_IN_NAME, ModelSpec
 from harness.models.checkpoints import read, unwrapped
 from harness.models.configuration import full_address, initial_weights
 from harness.models.conversion import convert, dialect_of
 from harness.models.segmenter import InitialWeights, Segmenter
+from harness.models.spec import DETECTRON2, HASH_IN_NAME, ModelSpec
 
 NAMES_SHOWN = 8
 PATIENCE = 30.0  # seconds without a byte before a download fails

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from benchmarks import gpu, gpu_table
-from benchmarks.gpu import Piece, Record, at_most, work
+from benchmarks.gpu import at_most, work
+from benchmarks.gpu_record import Piece, Record
 from harness.errors import UserError
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness import datasets
-from harness.datasets.as_is import AS_IS, declare
+from harness.datasets.as_is import AS_IS
 from harness.datasets.dataset import Dataset
+from harness.datasets.declaring import declare
 from harness.datasets.sizes import Sizes
 from harness.datasets.verify import verify
 from harness.errors import UserError

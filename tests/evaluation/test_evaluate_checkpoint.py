@@ -9,7 +9,8 @@ import torch
 
 from harness import models
 from harness.cli import main
-from harness.models import Published, build
+from harness.models import build
+from harness.models.spec import Published
 
 pytestmark = pytest.mark.slow
 

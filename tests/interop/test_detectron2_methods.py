@@ -114,8 +114,8 @@ def real():
         pytest.skip(f"detectron2 does not import here: {error}")
     from detectron2.utils.events import EventStorage
 
-    from harness.models import ModelSpec
     from harness.models.detectron2 import configuration
+    from harness.models.spec import ModelSpec
 
     taps = {"channels": [1], "strides": [1]}
     spec = ModelSpec(name="fpn", source="detectron2", config="Misc/semantic_R_50_FPN_1x.yaml", taps=taps)

@@ -18,8 +18,8 @@ from torch import nn
 
 from harness import models
 from harness.errors import UserError
-from harness.models import ModelSpec, WeightsSource
 from harness.models.detectron2 import Detectron2Segmenter
+from harness.models.spec import ModelSpec, WeightsSource
 from methods.contextrast import Contextrast
 
 CLASSES = 5

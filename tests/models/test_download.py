@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.models import WeightsSource, build, load_spec, weights
+from harness.models import build, load_spec, weights
 from harness.models.building import from_spec
+from harness.models.spec import WeightsSource
 
 
 @pytest.fixture

