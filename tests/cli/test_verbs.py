@@ -98,19 +98,6 @@ def test_a_report_of_no_runs_is_written_with_a_warning(experiment_file, tmp_path
     assert capsys.readouterr().err == ""
 
 
-def test_help_imports_nothing_heavy(repository):
-    code = (
-        "import sys; sys.argv = ['harness', '--help']\n"
-        "from harness.cli import main\n"
-        "main()\n"
-        "print('heavy:', sorted({'torch', 'mmseg', 'pandas', 'seaborn', 'matplotlib', 'scipy'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True)
-    assert "heavy: []" in result.stdout
-    for verb in ("list", "verify", "train", "evaluate", "report"):
-        assert verb in result.stdout
-
-
 @pytest.mark.parametrize("package", ["typer", "torch"])
 def test_a_python_without_the_packages_is_told_where_they_are(repository, tmp_path, package):
     """The first that is missed in a bare Python, and one that a verb needs."""

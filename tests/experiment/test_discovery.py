@@ -1,6 +1,5 @@
 import ast
 import dataclasses
-import subprocess
 import sys
 
 import pytest
@@ -47,20 +46,6 @@ def test_a_method_that_says_nothing_of_itself_has_its_name_in_words(folder):
     (folder / "mine_too.py").write_text("class MineToo(Method):\n    year = int('2024')\n")
     with pytest.raises(UserError, match=r"methods/mine_too.py: year must be a plain text or number"):
         discovery.about("mine_too")
-
-
-def test_options_are_read_without_importing_torch(repository):
-    code = (
-        "import sys; from harness.experiment import discovery; "
-        "[discovery.options(name) for name in discovery.names()]; "
-        "discovery.source_fingerprint('contextrast'); from pathlib import Path; "
-        "from harness.experiment.schema import Experiment; "
-        "experiment = Experiment.load(Path('config/smoke.yaml')); "
-        "[experiment.settings(run) for run in experiment.runs()]; "
-        "print({'torch', 'mmseg', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "set()"
 
 
 def test_an_unknown_method_names_the_nearest():

@@ -55,14 +55,6 @@ def test_what_a_runs_settings_hold_of_a_model_is_what_committed_records_were_mad
     assert (swin["taps"]["at"], swin["weights"]["configuration"]) == ("fpn", True)
 
 
-def test_listing_models_imports_no_torch():
-    code = (
-        "import sys; from harness.models import names, load_spec; load_spec(names()[0]); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 @pytest.mark.slow
 def test_building_a_model_says_nothing_on_the_terminal():
     code = "from harness.models import build; build('lite0_fpn', 2); build('upernet_swin_t', 2, 'none')"

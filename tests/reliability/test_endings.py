@@ -260,13 +260,6 @@ def test_a_run_that_is_worked_on_is_running_with_its_progress(experiment, tmp_pa
             fit(experiment, tmp_path, arm="contextrast")
 
 
-def test_status_imports_no_torch(repository):
-    code = (
-        "import sys, harness.runs.status, harness.runs.failures, harness.runs.unlock; sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=repository).returncode == 0
-
-
 def test_weights_of_another_network_and_damaged_ones_are_refused(experiment, tmp_path):
     from safetensors.torch import load_file, save_file
 

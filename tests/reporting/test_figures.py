@@ -369,13 +369,3 @@ def test_accuracy_stands_over_the_time_of_one_image(make_experiment, tmp_path):
     assert drawn == [([10.0, 12.0], 60.0), ([10.0], 60.0), ([10.5, 11.0], 61.0), ([10.5], 61.0)]
     assert axis.get_title(loc="left") == "scenes, 144x192, one"
     assert_readable(figure)
-
-
-def test_reports_need_no_torch():
-    import subprocess
-    import sys
-
-    modules = [f"harness.reporting.{name}" for name in ("examples", "figures.embeddings", "figures.gains", "page")]
-    modules += ["harness.reporting.figures.negatives", "harness.reporting.figures.training"]
-    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from run_files import edit
@@ -237,17 +234,6 @@ def test_a_single_run_has_a_gain_and_no_interval(make_experiment, write_all, tmp
     assert cell.gain.difference != 0
     assert (cell.gain.low, cell.excludes_zero) == (None, False)
     assert "no interval from a single run" in cell.note
-
-
-def test_tables_need_no_plotting_library_and_nothing_in_reporting_needs_torch():
-    code = (
-        "import sys, harness.reporting.tables\n"
-        "assert not {'pandas', 'matplotlib', 'seaborn'} & sys.modules.keys()\n"
-        "import harness.reporting.figures, harness.reporting.examples\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
 
 
 def test_a_run_of_earlier_code_that_was_kept_says_so_in_the_table(make_experiment, write_all, tmp_path):

@@ -51,6 +51,7 @@ def train(rank, given, happening=None, at=None, on=None):
     from harness.training import distributed, trainer
     from harness.training.train import train
 
+    os.environ |= given.get("environment", {})  # the server's processes have that of its start
     sys.stderr = Path(f"{given['results']}.{rank}.log").open("a", buffering=1)  # noqa: SIM115  as long as the process
     datasets.FOLDER = Path(given.get("datasets", datasets.FOLDER))
     distributed.PATIENCE = 2.0
@@ -63,7 +64,7 @@ def train(rank, given, happening=None, at=None, on=None):
 
     trainer.Trainer.step = stepping
     experiment, results = Experiment.load(Path(given["experiment"]), given.get("set")), Path(given["results"])
-    run = experiment.run(experiment.datasets[0], "hrnet_tiny", given["arm"], 0)
+    run = experiment.run(experiment.datasets[0], experiment.models[0], given["arm"], 0)
     machine = Machine("cpu", threads=1)
     record = train(experiment, run, results, machine, root=Path(given["root"]), timeout=given.get("timeout"))
     finish(record, run.folder(results), keep_going=given.get("keep_going", False))

@@ -11,6 +11,7 @@ import group
 import pandas as pd
 import pytest
 import torch
+from plain_network import write_plain
 
 from harness import datasets
 from harness.compute.machine import Machine
@@ -225,21 +226,24 @@ SCHEDULE = {"iterations": 6, "batch": 4, "crop": [64, 64], "learning_rate": 0.1,
 def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(
     repository, experiment_file, scenes_root, tmp_path
 ):
-    experiment = experiment_file(arms={"cross_entropy": {}, "contextrast": {}}, schedule=SCHEDULE)
+    models = {"CONTEXTRAST_BENCH_MODELS": str(write_plain(tmp_path / "models"))}
+    arms = {"cross_entropy": {}, "contextrast": {}}
+    experiment = experiment_file(arms=arms, models=["plain"], schedule=SCHEDULE)
     whole = {
         "experiment": str(experiment),
         "root": str(scenes_root),
         "arm": "contextrast",
         "results": str(tmp_path / "whole"),
+        "environment": models,
     }
     assert group.run(2, group.train, whole) == [0, 0]
 
-    chosen = ["--dataset", "scenes", "--model", "hrnet_tiny", "--arm", "contextrast", str(experiment)]
+    chosen = ["--dataset", "scenes", "--model", "plain", "--arm", "contextrast", str(experiment)]
     where = ["--root", str(scenes_root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "harness", "train", *chosen, *where]
-    folder = tmp_path / "killed" / "runs/tiny/scenes/hrnet_tiny/contextrast/seed0"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    folder = tmp_path / "killed" / "runs/tiny/scenes/plain/contextrast/seed0"
+    environment = os.environ | models | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=repository, env=environment, stderr=subprocess.PIPE, text=True)
     while not list(folder.glob("checkpoints/*.pt")) and process.poll() is None:
         time.sleep(0.01)

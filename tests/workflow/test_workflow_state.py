@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from layout_writer import write_scenes
+from plain_network import write_plain
 from tiny_data_set import write_tiny
 
+from harness import datasets
 from harness.experiment.run import Run
+from harness.experiment.schema import Experiment, discovery
+from harness.runs.state import work_left
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +26,7 @@ EXPERIMENT = {
     "arms": {"cross_entropy": {}, "contextrast": {}, "colder": {"method": "contextrast", "temperature": 0.05}},
     "baseline": "cross_entropy",
     "datasets": ["tiny"],
-    "models": ["hrnet_tiny"],
+    "models": ["plain"],
     "protocols": ["whole"],
     "schedule": {"iterations": 4, "batch": 2, "crop": [32, 32], "learning_rate": 0.1}
     | {"log_every": 2, "checkpoint_every": 2},
@@ -36,6 +41,7 @@ class Project:
     def __init__(self, folder, data):
         self.folder, self.data = folder, data
         self.env = os.environ | {"OMP_NUM_THREADS": "1", "TINY_ROOT": str(data), "PYTHONPATH": str(folder)}
+        self.env["CONTEXTRAST_BENCH_MODELS"] = str(data.parent / "models")
 
     def call(self, *command):
         python = Path(sys.executable)
@@ -48,15 +54,16 @@ class Project:
         return self.call("-m", "harness", verb, *map(str, arguments))
 
     def make(self, *arguments, overrides=""):
+        """Run the workflow; returns what it says."""
         given = [f"set={overrides}"] if overrides else []
         return self.call("snakemake", *arguments, "--config", f"experiment={self.config}", *given)
 
     def train(self, arm, *arguments):
-        chosen = ("--dataset", "tiny", "--model", "hrnet_tiny", "--arm", arm, self.config)
+        chosen = ("--dataset", "tiny", "--model", "plain", "--arm", arm, self.config)
         return self.harness("train", *chosen, "--device", "cpu", "--threads", 1, *arguments)
 
-    def run(self, arm):
-        return Run("small", "tiny", "hrnet_tiny", arm, 0).folder(self.folder / "results")
+    def run(self, arm, dataset="tiny"):
+        return Run("small", dataset, "plain", arm, 0).folder(self.folder / "results")
 
     def weights(self):
         return {arm: json.loads((self.run(arm) / "record.json").read_text())["weights_hash"] for arm in ARMS}
@@ -81,9 +88,10 @@ def save(figure: Figure, path: Path) -> None:
 """
 
 
-def new_project(repository, outside):
-    """A project in the folder `outside` in which nothing has run."""
+def new_project(repository, outside, **keys):
+    """A project in the folder `outside` in which nothing has run; `keys` change its experiment."""
     data, described = write_tiny(outside)
+    write_plain(outside / "models")
     folder = outside / "project"
     for name in ("harness", "methods", "workflow", "profiles", "results/published"):
         shutil.copytree(repository / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -94,19 +102,20 @@ def new_project(repository, outside):
         file.write(UNDRAWN)
     project = Project(folder, data)
     (folder / "config").mkdir()
-    (folder / project.config).write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
+    (folder / project.config).write_text(yaml.safe_dump(EXPERIMENT | keys, sort_keys=False))
     return project
 
 
 @pytest.fixture(scope="session")
 def finished(repository, once):
-    """A project in which an arm was trained by hand, a report was written, and the workflow then did the rest."""
+    """A project with an arm trained by hand, scored predictions and a report, which the workflow then completed."""
 
     def make(folder):
         project = new_project(repository, folder)
         project.train("contextrast", "--evaluate")
+        chosen = ("--predictions", project.data / "testannot", "--dataset", "tiny", "--format", "raw_ids")
+        project.harness("score", *chosen, "--arm", "theirs", "--experiment", "small", "--model", "plain")
         project.harness("report", project.config)
-        assert not is_settled(project)
         (folder / "by_hand.json").write_text((project.run("contextrast") / "training.json").read_text())
         (folder / "said").write_text(project.make())
 
@@ -123,22 +132,12 @@ def is_settled(project):
     return "Nothing to be done" in project.make("-n")
 
 
-def test_an_arm_trained_by_hand_and_a_report_leave_the_rest_to_do(finished):
+def test_what_was_made_by_hand_counts_and_the_rest_is_made(finished):
     by_hand = json.loads((finished.folder.parent / "by_hand.json").read_text())
-    assert finished.begun()["contextrast"] == by_hand["started"]  # what was made by hand counts
-    assert len(finished.weights()) == 3
-    last_screen = (finished.folder.parent / "said").read_text()
-    assert all(arm in last_screen.lower() for arm in ("cross entropy", "contextrast", "colder"))
-    assert is_settled(finished)
-
-
-def test_scored_predictions_do_not_stand_for_the_experiments_own_runs(repository, tmp_path):
-    project = new_project(repository, tmp_path)
-    chosen = ("--predictions", project.data / "testannot", "--dataset", "tiny", "--format", "raw_ids")
-    project.harness("score", *chosen, "--arm", "theirs", "--experiment", "small", "--model", "hrnet_tiny")
-    project.harness("report", project.config)
-    said = project.make("-n", "--quiet", "host")
-    assert all(f"/{arm}/seed0/record.json" in said for arm in ARMS)
+    assert finished.begun()["contextrast"] == by_hand["started"]
+    assert len(finished.weights()) == 3  # nor do scored predictions count for an arm of the experiment
+    said = (finished.folder.parent / "said").read_text()
+    assert all(arm in said.lower() for arm in ("cross entropy", "contextrast", "colder"))
 
 
 def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothing_else(project):
@@ -172,20 +171,52 @@ def test_an_edited_method_and_an_edited_setting_train_what_they_touch_and_nothin
 
 def test_a_trial_leaves_the_real_runs_alone(project):
     weights = project.weights()
-    assert "small+iterations=2" in project.make(overrides="schedule.iterations=2")
-    assert (project.folder / "results/reports/small+iterations=2/report.html").is_file()
+    trial, name = ("schedule.iterations=2", "arms={cross_entropy: {}}"), "small+iterations=2+arms=cross_entropy"
+    assert name in project.make(overrides=" ".join(trial).replace(": ", r":\ "))
+    assert (project.folder / f"results/reports/{name}/report.html").is_file()
     assert project.weights() == weights
     assert is_settled(project)
-    trial = ("--set", "schedule.iterations=2")
-    assert "3 runs: 3 done" in project.harness("status", project.config, *trial)
+    assert "1 done" in project.harness("status", project.config, *(f"--set={each}" for each in trial))
     assert "stale" not in (project.folder / "results/reports/small/tables/miou.md").read_text()
+
+
+def test_a_missing_data_set_is_a_hole_until_it_arrives_and_no_hole_when_it_leaves_again(
+    repository, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    root = tmp_path / "camvid"
+    keys = {"arms": {"cross_entropy": {}}, "datasets": ["tiny", "camvid"], "roots": {"camvid": str(root)}}
+    project = new_project(repository, tmp_path, **keys)
+    results = project.folder / "results"
+
+    def record(dataset):
+        return json.loads((project.run("cross_entropy", dataset) / "record.json").read_text())
+
+    project.make()
+    assert record("tiny")["status"] == "done"
+    assert record("camvid")["status"] == "skipped"
+    assert f"the root {root} of the data set camvid is no folder" in record("camvid")["reason"]
+    assert json.loads((results / "data/camvid/verify.json").read_text())["status"] == "missing"
+    assert "camvid" in (results / "reports/small/tables/miou.md").read_text()
+    for shown in ("tables/miou.md", "report.html"):
+        assert "skipped" in (results / "reports/small" / shown).read_text()
+    assert is_settled(project)  # asking again is of no use, and costs nothing
+
+    write_scenes(root, datasets.load("camvid").specs[0])
+    project.make("--until", "run")
+    made = record("camvid")
+    assert made["status"] == "done"
+
+    root.rename(tmp_path / "elsewhere")
+    project.make("--until", "run")
+    assert record("camvid") == made  # its time included
 
 
 def contents(folder):
     """What must be the same however often something was made again: scores, weights, counts and label maps."""
     found = {}
     for arm in ARMS:
-        run = folder / "runs" / "small" / "tiny" / "hrnet_tiny" / arm / "seed0"
+        run = folder / "runs" / "small" / "tiny" / "plain" / arm / "seed0"
         record = json.loads((run / "record.json").read_text())
         found[arm] = [record["status"], record["weights_hash"], record["scores"], record["files"]]
         found[arm] += [path.read_bytes() for path in sorted((run / "predictions").rglob("*.png"))]
@@ -196,8 +227,8 @@ def contents(folder):
 
 
 def files(results):
-    """The files of an experiment that a removal is tried with: all but checkpoints and what only logs."""
-    spared = ("checkpoints", "logs", "cache", "published", ".stale-")
+    """The files of an experiment that a removal is tried with: not checkpoints, what only logs, and what was scored."""
+    spared = ("checkpoints", "logs", "cache", "published", ".stale-", "theirs")
     paths = [path.relative_to(results) for path in sorted(results.rglob("*")) if path.is_file()]
     return [path for path in paths if not any(part in str(path) for part in spared)]
 
@@ -208,7 +239,7 @@ def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(pro
     results = project.folder / "results"
     whole, names = contents(results), files(results)
     assert len(names) > 50
-    run, draw = results / "runs" / "small" / "tiny" / "hrnet_tiny", np.random.default_rng(0)
+    run, draw = results / "runs" / "small" / "tiny" / "plain", np.random.default_rng(0)
     removed = [results / name for name in names if draw.random() < 0.5]
     if not drawn:
         removed = [run / "contextrast" / "seed0", run / "colder" / "seed0" / "checkpoints"]
@@ -222,14 +253,11 @@ def test_whatever_subset_of_the_files_is_removed_the_workflow_makes_it_again(pro
 
 
 def test_every_file_of_a_run_that_is_missing_is_work_left(project, monkeypatch):
-    from harness import datasets
-    from harness.experiment.schema import Experiment, discovery
-    from harness.runs.state import work_left
-
+    monkeypatch.setenv("CONTEXTRAST_BENCH_MODELS", project.env["CONTEXTRAST_BENCH_MODELS"])
     monkeypatch.setattr(datasets, "FOLDER", project.folder / "harness" / "datasets")
     monkeypatch.setattr(discovery, "FOLDER", project.folder / "methods")
     experiment, results = Experiment.load(project.folder / project.config), project.folder / "results"
-    run = experiment.run("tiny", "hrnet_tiny", "contextrast", 0)
+    run = experiment.run("tiny", "plain", "contextrast", 0)
     folder = run.folder(results)
     assert work_left(experiment, run, results) == ""
     found = {}
