@@ -6,8 +6,8 @@ from harness.comparison import Cell, halves
 from harness.experiment.schema import Experiment
 from harness.reporting.markup import DETAILS, points
 from harness.reporting.names import arm_name, in_sentence
+from harness.reporting.published import not_verified
 from harness.reporting.summary import demonstration
-from harness.reporting.verdicts import NOT_VERIFIED
 from harness.runs.external_arms import EXTERNAL
 from harness.statistics.scores import METRICS
 
@@ -107,8 +107,8 @@ def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     if elsewhere := [arm_name(experiment, name) for name, arm in experiment.arms.items() if arm.method == EXTERNAL]:
         said.append(f"Predictions made elsewhere and scored here, training unknown: {', '.join(elsewhere)}.")
     for name, arm in experiment.arms.items():
-        if arm.method in NOT_VERIFIED:
-            said.append(f"{arm_name(experiment, name)}: {NOT_VERIFIED[arm.method]}.")
+        if text := not_verified(arm.method):
+            said.append(f"{arm_name(experiment, name)}: {text}.")
     return said + _origins(experiment, found) + _holes(experiment, found)
 
 

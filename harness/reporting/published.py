@@ -2,171 +2,116 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from harness.compute.shipped import PUBLISHED
 from harness.errors import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 FOLDER = PUBLISHED
-BASELINES = ("cross_entropy", "multiscale_contrast")  # the first that a published table has
-# (data set, model, method) of mIoU with one decimal in tables of two: by the look of it quoted from the methods' own
-# papers. No source says so. A last digit that is a nought by chance (42.1 of Contextrast itself) is not among them.
-QUOTED = {
-    *(("cityscapes", "hrnet_w48", f"{name}_contrast") for name in ("pixel", "region", "multiscale")),
-    ("cityscapes", "hrnet_w48", "pixel_contrast_synthetic"),
-    *(
-        ("cityscapes", "mobilenet_v2_d8", name)
-        for name in ("cross_entropy", "pixel_contrast", "pixel_contrast_synthetic")
-    ),
-}
-FIGURE_COLUMNS = ("dataset", "split", "model", "method", "metric", "value", "source")
-ABLATION_COLUMNS = ("ablation", "setting", "miou", "source")
-ZOO_COLUMNS = ("dataset", "split", "model", "protocol", "metric", "value", "source")
-SETTING_COLUMNS = (
-    *("dataset", "model", "crop_hxw", "learning_rate", "momentum", "weight_decay", "optimizer", "schedule"),
-    *("batch_size", "iterations", "source"),
+FIGURES = (
+    *("dataset", "split", "model", "method", "metric", "protocol", "absent", "value", "baseline", "quoted", "source"),
 )
+METHODS = ("method", "options", "not_verified", "source")
+METRICS = ("metric", "reading", "counterpart", "unit", "title")
+NUMBERS = ("learning_rate", "momentum", "weight_decay", "batch", "iterations")
+SETTINGS = ("dataset", "model", "crop", "optimizer", "policy", *NUMBERS, "instead", "source")
+SAME = ("dataset", "split", "model", "metric", "protocol", "ablation")  # what a row and its baseline have in common
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One published number: `metric` of `method` with `model` on the `split` of `dataset`, in percent."""
+def figures(name: str | Path) -> "pd.DataFrame":
+    """A table of `FOLDER` with its published gains; README.md there explains the columns.
 
-    dataset: str
-    split: str
-    model: str
-    method: str
-    metric: str
-    value: float
-    source: str
+    `row` is what tells rows of the same figure apart, a setting or method; `gain` is over the row that `baseline`
+    names, whose columns end in _of_baseline; both are missing for a baseline. `options` are those of the method with
+    which a figure was made, where they are not its defaults.
+    Raises UserError, naming file and line, for a row without a source or number, or with a baseline that is not there.
+    """
+    import pandas as pd
 
-    @property
-    def quoted(self) -> bool:
-        """Whether it seems to be taken from another paper than its source, of mIoU on the split val (see `QUOTED`)."""
-        quoted = (self.dataset, self.model, self.method) in QUOTED
-        return quoted and (self.split, self.metric) == ("val", "miou")
-
-
-@dataclass(frozen=True)
-class Ablation:
-    """One published row of an ablation of Contextrast++ (HRNet-W48, Cityscapes val): mIoU in percent."""
-
-    ablation: str
-    setting: str
-    miou: float
-    source: str
-
-
-@dataclass(frozen=True)
-class ZooFigure:
-    """What mmsegmentation publishes for its own trained network, plain cross entropy, by one protocol, in percent."""
-
-    dataset: str
-    split: str
-    model: str
-    protocol: str
-    metric: str
-    value: float
-    source: str
+    rows = read(FOLDER / name, FIGURES, ("value",))
+    for row in rows:
+        of_method = methods().get(row["method"], {}).get("options", {})
+        row |= {"quoted": row["quoted"] == "yes", "also": row.get("also", "").split()}
+        row |= {"options": yaml.safe_load(row["options"]) if "options" in row else of_method}
+    found = pd.DataFrame([{"ablation": "", "setting": ""} | row for row in rows])
+    found["row"] = found["setting"].where(found["setting"] != "", found["method"])
+    base = found[[*SAME, "row", "method", "value", "quoted", "options"]]
+    found = found.merge(
+        base.rename(columns={"row": "baseline"}),
+        how="left",
+        on=[*SAME, "baseline"],
+        suffixes=("", "_of_baseline"),
+        validate="m:1",
+    )
+    for row in found[(found["baseline"] != "") & found["value_of_baseline"].isna()].itertuples():
+        raise UserError(f"{FOLDER / name}, line {row.line}: its baseline {row.baseline!r} is no row of the table")
+    return found.assign(gain=found["value"] - found["value_of_baseline"])
 
 
-@dataclass(frozen=True)
-class Settings:
-    """A published row of training settings, in this project's names; `crop` is height, width in pixels."""
+def metrics() -> "pd.DataFrame":
+    """What is measured for a published metric that is called otherwise here, or can be read in two ways."""
+    import pandas as pd
 
-    dataset: str
-    model: str
-    crop: tuple[int, int]
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    optimizer: str
-    policy: str
-    batch: int
-    iterations: int
-    source: str
+    return pd.DataFrame(read(FOLDER / "metrics.csv", METRICS, ("unit",))).drop(columns="line")
 
 
-def figures(path: Path) -> list[Figure]:
-    """The rows of a table of figures. Raises UserError, naming file and line, for a row without a source or number."""
-    return [Figure(**_texts(row), value=_number(path, line, row, "value")) for line, row in _rows(path, FIGURE_COLUMNS)]
+@cache
+def methods() -> dict[str, dict[str, Any]]:
+    """What is to know of a method's published figures: options that are not its defaults, and what is not verified."""
+    rows = read(FOLDER / "methods.csv", METHODS)
+    return {row["method"]: row | {"options": yaml.safe_load(row["options"]) or {}} for row in rows}
 
 
-def ablations(path: Path) -> list[Ablation]:
-    """The rows of the table of ablations; raises as `figures`."""
-    return [
-        Ablation(row["ablation"], row["setting"], _number(path, line, row, "miou"), row["source"])
-        for line, row in _rows(path, ABLATION_COLUMNS)
-    ]
+def not_verified(method: str) -> str:
+    """What could not be checked of a method against its paper; empty if nothing is known to be left."""
+    return str(methods().get(method, {}).get("not_verified", ""))
 
 
-def zoo_figures(path: Path) -> list[ZooFigure]:
-    """The rows of a table of mmsegmentation's own figures; raises as `figures`."""
-    return [ZooFigure(**_texts(row), value=_number(path, line, row, "value")) for line, row in _rows(path, ZOO_COLUMNS)]
+def training_settings(path: Path = FOLDER / "training_settings.csv") -> dict[tuple[str, str], dict[str, Any]]:
+    """The published training settings by (data set, model), in the words of an experiment's schedule.
 
-
-def training_settings(path: Path) -> dict[tuple[str, str], Settings]:
-    """The rows of the table of training settings by (data set, model); raises as `figures`."""
+    `instead` are settings that are not taken as printed. Raises as `figures`.
+    """
     found = {}
-    for line, row in _rows(path, SETTING_COLUMNS):
-        sides = row["crop_hxw"].split("x")
+    for row in read(path, SETTINGS, NUMBERS):
+        sides = row["crop"].split("x")
         if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-            raise UserError(f"{path}, line {line}: crop_hxw must be HEIGHTxWIDTH in pixels, not {row['crop_hxw']!r}")
-        found[row["dataset"], row["model"]] = Settings(
-            dataset=row["dataset"],
-            model=row["model"],
-            crop=(int(sides[0]), int(sides[1])),
-            learning_rate=_number(path, line, row, "learning_rate"),
-            momentum=_number(path, line, row, "momentum"),
-            weight_decay=_number(path, line, row, "weight_decay"),
-            optimizer=row["optimizer"].lower(),
-            policy=row["schedule"],
-            batch=int(_number(path, line, row, "batch_size")),
-            iterations=int(_number(path, line, row, "iterations")),
-            source=row["source"],
-        )
+            raise UserError(f"{path}, line {row['line']}: crop must be HEIGHTxWIDTH in pixels, not {row['crop']!r}")
+        row |= {"crop": (int(sides[0]), int(sides[1])), "instead": yaml.safe_load(row["instead"]) or {}}
+        found[row["dataset"], row["model"]] = row | {name: int(row[name]) for name in ("batch", "iterations")}
     return found
 
 
-def baseline_of(rows: list[Figure], figure: Figure) -> Figure | None:
-    """The row that the gain of `figure` is counted from: same table, data set, split, model and metric, baseline."""
-    same = {
-        row.method: row
-        for row in rows
-        if (row.dataset, row.split, row.model, row.metric)
-        == (figure.dataset, figure.split, figure.model, figure.metric)
-    }
-    return next((same[method] for method in BASELINES if method in same), None)
-
-
-def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+def read(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a CSV file that has at least these columns, and their `line`; `numbers` are read as such."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != columns:
+            if not set(columns) <= set(names := reader.fieldnames or ()):
                 raise UserError(f"{path}: its columns must be {', '.join(columns)}")
-            rows = [(reader.line_num, row) for row in reader]
+            rows: list[dict[str, Any]] = [{**row, "line": reader.line_num} for row in reader]
     except OSError:
         raise UserError(f"there is no {path}: take it from the project's repository") from None
-    for line, row in rows:
+    for row in rows:
+        where = f"{path}, line {row['line']}"
         if None in row or None in row.values():
-            raise UserError(f"{path}, line {line}: it must have a field for each of {', '.join(columns)}")
-        if not row["source"].strip():
-            raise UserError(f"{path}, line {line}: it has no source: say in which paper and table the figure stands")
+            raise UserError(f"{where}: it must have a field for each of {', '.join(names)}")
+        if not row.get("source", "none is asked for").strip():
+            raise UserError(f"{where}: it has no source: say in which paper and table the figure stands")
+        for name in numbers:
+            text = row[name]
+            try:
+                row[name] = float(text)
+            except ValueError:
+                row[name] = math.nan
+            if not math.isfinite(row[name]):
+                raise UserError(f"{where}: {name} must be a number, not {text!r}")
     return rows
-
-
-def _texts(row: dict[str, str]) -> dict[str, Any]:
-    return {name: text for name, text in row.items() if name != "value"}
-
-
-def _number(path: Path, line: int, row: dict[str, str], column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"{path}, line {line}: {column} must be a number, not {row[column]!r}")
-    return value

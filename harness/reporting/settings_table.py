@@ -4,23 +4,24 @@ from pathlib import Path
 
 from harness.experiment.schema import Experiment
 from harness.reporting.markup import Entry, Grid
-from harness.reporting.published import Settings
-from harness.reporting.verdicts import COMPARED, ODD, differing, setting_text
+from harness.reporting.published import training_settings
+from harness.reporting.verdicts import COMPARED, differing, setting_text
 from harness.reporting.writing import write_table
 
 COLUMNS = ("dataset", "model", "setting", "published", "ours", "agrees", "source")
 AGREES, ODDITY, DIFFERS = "yes", "printed oddity", "no"
 
 
-def write_settings_table(experiment: Experiment, folder: Path, rows: dict[tuple[str, str], Settings]) -> None:
+def write_settings_table(experiment: Experiment, folder: Path) -> None:
     """Write `folder`/papers_training_settings.* for the pairs of an experiment that the papers print, if any."""
-    shown, lines = [], []
+    rows, shown, lines = training_settings(), [], []
     for row in (rows[pair] for pair in experiment.pairs() if pair in rows):
-        schedule = experiment.schedule_of(row.dataset, row.model)
+        dataset, model = row["dataset"], row["model"]
+        schedule = experiment.schedule_of(dataset, model)
         wrong = {name for name, _, _ in differing(experiment, row)}
-        entries = [Entry(row.dataset), Entry(row.model)]
+        entries = [Entry(dataset), Entry(model)]
         for name in COMPARED:
-            ours, theirs = setting_text(getattr(schedule, name)), setting_text(getattr(row, name))
+            ours, theirs = setting_text(getattr(schedule, name)), setting_text(row[name])
             agrees = DIFFERS if name in wrong else AGREES if ours == theirs else ODDITY
             entries.append(
                 Entry(
@@ -29,7 +30,7 @@ def write_settings_table(experiment: Experiment, folder: Path, rows: dict[tuple[
                     strong=agrees == DIFFERS,
                 )
             )
-            lines.append([row.dataset, row.model, name, theirs, ours, agrees, row.source])
+            lines.append([dataset, model, name, theirs, ours, agrees, row["source"]])
         shown.append([*entries, Entry("differs" if wrong else "as published")])
     if not shown:
         return
@@ -42,10 +43,14 @@ def write_settings_table(experiment: Experiment, folder: Path, rows: dict[tuple[
             "What this experiment trains with; in brackets what is published, where it is something else. Bold: it "
             "differs, and the pair has no verdict. In brackets but not bold: not taken as printed. AdamW has no "
             "momentum of that meaning, and "
-            + ", ".join(f"{model} has a {name.replace('_', ' ')} of {value:g}" for (model, name), value in ODD.items())
+            + ", ".join(
+                f"{row['model']} has a {name.replace('_', ' ')} of {value:g}"
+                for row in rows.values()
+                for name, value in row["instead"].items()
+            )
             + ", as in mmsegmentation.",
             "Settings that the papers do not print are mmsegmentation's: see config/paper.yaml.",
-            f"Published: {', '.join(dict.fromkeys(row.source for row in rows.values()))}.",
+            f"Published: {', '.join(dict.fromkeys(row['source'] for row in rows.values()))}.",
         ],
         stubs=2,
     )

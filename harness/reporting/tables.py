@@ -16,7 +16,6 @@ from harness.reporting.notes import ABSENT, MANY, MEANING, PROTOCOLS, facts, not
 from harness.reporting.over_settings import settings_grid, write_settings
 from harness.reporting.papers import write_paper_tables
 from harness.reporting.seeds_table import write_seeds
-from harness.reporting.writing import csv_text as csv_text
 from harness.reporting.writing import write_table
 from harness.statistics.scores import METRICS, metric_name
 

@@ -1,10 +1,12 @@
 """Whether a published gain over a baseline was found again: is there a gain, and may it be the published one?"""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from harness.experiment.schema import Arm, Experiment, discovery
-from harness.reporting.published import Settings
+from harness.reporting.published import not_verified
 from harness.runs.external_arms import EXTERNAL
 from harness.statistics.interval import Gain
 
@@ -13,15 +15,6 @@ CONTRADICTED, OPEN = "contradicted", "open"
 NOT_RUN, NOT_MEASURABLE, NOT_COMPARED = "not run", "not measurable here", "no verdict"
 KINDS = (CONFIRMED, SMALLER, LARGER, CONTRADICTED, OPEN, NOT_RUN, NOT_MEASURABLE, NOT_COMPARED)
 
-PROTOCOL = "ms_flip"  # of all published figures
-ABSENT = "skip"  # mmsegmentation's rule, with which they were made
-# Options with which a paper's figures were made, where they are not its method's defaults. Those of pixel contrast are
-# with the memory that it proposes: its authors' own without one end at 80.18, where 81.0 is quoted.
-CONSTANTS: dict[str, dict[str, Any]] = {"pixel_contrast": {"memory": True}}
-# What could not be checked of a method against its paper.
-NOT_VERIFIED = {"pixel_contrast_synthetic": "constants of its mixtures not verified, the paper was not at hand"}
-# Settings that are not taken as printed (config/paper.yaml says why): {(model, setting): what was used instead}.
-ODD: dict[tuple[str, str], float] = {("mobilenet_v2_d8", "weight_decay"): 0.0005}
 COMPARED = ("crop", "batch", "iterations", "optimizer", "learning_rate", "momentum", "weight_decay", "policy")
 
 
@@ -61,40 +54,52 @@ def judge(gain: Gain | None, published: float) -> Verdict:
     return Verdict(OPEN, f"{found}; so many seeds would see a gain of {gain.visible:.2f} points", gain.visible)
 
 
-def deviations(experiment: Experiment, arm: str, dataset: str, model: str, row: Settings | None) -> list[str]:
+def deviations(
+    experiment: Experiment,
+    arm: str,
+    settings: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+    absent: str,
+) -> list[str]:
     """In what an arm's runs are not what the papers publish, apart from the protocol; empty: a verdict is due.
 
-    `row` are the published training settings of the pair. Settings that the papers do not print are not compared.
+    `settings` are the published training settings of a pair, `options` those of the method that are not its defaults,
+    `absent` the rule for absent classes. Settings that the papers do not print are not compared.
     """
-    found = arm_deviations(experiment.arms[arm])
-    method = experiment.arms[arm].method
-    found += [NOT_VERIFIED[method]] if method in NOT_VERIFIED else []
-    if experiment.absent != ABSENT:
-        found.append(f"absent {experiment.absent}, published with {ABSENT}")
-    if row is None:
+    found = arm_deviations(experiment.arms[arm], options)
+    found += [text] if (text := not_verified(experiment.arms[arm].method)) else []
+    if experiment.absent != absent:
+        found.append(f"absent {experiment.absent}, published with {absent}")
+    if settings is None:
         return [*found, "the training settings of this pair are not published"]
-    return found + [f"{name} {ours}, published {theirs}" for name, ours, theirs in differing(experiment, row)]
+    return found + [f"{name} {ours}, published {theirs}" for name, ours, theirs in differing(experiment, settings)]
 
 
-def arm_deviations(arm: Arm) -> list[str]:
-    """The options in which an arm is not its method as published."""
+def arm_deviations(arm: Arm, options: Mapping[str, Any]) -> list[str]:
+    """In what an arm is not its method with these options and otherwise the defaults, trained once from the start."""
     if arm.method == EXTERNAL:
         return ["its method is not known here"]
-    defaults = discovery.options(arm.method)
-    asked, ours = plain(defaults | CONSTANTS.get(arm.method, {})), plain(defaults | arm.options)
-    found = [f"{name} {ours[name]}, published {asked[name]}" for name in asked if ours[name] != asked[name]]
+    kind: Any = discovery.options_class(arm.method)  # a class, which mypy takes for one of its unhashable objects
+    defaults = _defaults(kind)
+    asked, ours = plain({**defaults, **options}), plain(defaults | arm.options)
+    found = [f"{name} {ours.get(name)}, published {asked[name]}" for name in asked if ours.get(name) != asked[name]]
     found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []
     found += [f"ends_at {arm.ends_at}"] if arm.ends_at != 1 else []
     found += [f"trained as long as {arm.compute_of} takes"] if arm.compute_of is not None else []
     return found + ([f"trained {arm.longer:g} times as long"] if arm.longer != 1 else [])
 
 
-def differing(experiment: Experiment, row: Settings) -> list[tuple[str, str, str]]:
-    """The settings in which the experiment differs from a published row, printed oddities aside: name, ours, theirs."""
-    schedule = experiment.schedule_of(row.dataset, row.model)
+@cache
+def _defaults(options: Any) -> dict[str, Any]:
+    return asdict(options())
+
+
+def differing(experiment: Experiment, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The settings in which the experiment differs from published ones, printed oddities aside: name, ours, theirs."""
+    schedule = experiment.schedule_of(settings["dataset"], settings["model"])
     found = []
     for name in COMPARED:
-        ours, theirs = getattr(schedule, name), ODD.get((row.model, name), getattr(row, name))
+        ours, theirs = getattr(schedule, name), settings["instead"].get(name, settings[name])
         momentum_of_adam = name == "momentum" and schedule.optimizer == "adamw"  # it has none of that meaning
         if ours != theirs and not momentum_of_adam:
             found.append((name, setting_text(ours), setting_text(theirs)))
@@ -106,6 +111,6 @@ def setting_text(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def plain(options: dict[str, Any]) -> dict[str, Any]:
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a method with lists for tuples, as YAML gives them."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.experiment.schema import Experiment
-from harness.reporting import published, verdicts
-from harness.reporting.claims import Finding
+from harness.reporting import published
 from harness.reporting.entries import ABSENT_ENTRY, cell_entry, gain_text, hole, number
 from harness.reporting.markup import Entry, Grid
 from harness.reporting.writing import write_table
 
-FILE = "modelzoo_cityscapes.csv"
-DATASET, METHOD, BASELINE = "cityscapes", "contextrast", "cross_entropy"
-PROTOCOLS = ("whole", verdicts.PROTOCOL)
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROTOCOLS = ("whole", "ms_flip")
 COLUMNS = (
     *("model", "published_baseline", "zoo_single_scale", "zoo_ms_flip", "equals", "published_contextrast"),
     *("gain_as_printed", "gain_like_for_like"),
@@ -24,46 +25,34 @@ COLUMNS = (
 )
 
 
-def write_zoo_table(experiment: Experiment, folder: Path, found: Sequence[Finding]) -> None:
-    """Write `folder`/papers_cityscapes_baselines.*, if `found` has baselines of Cityscapes.
-
-    `found` are the findings of the main table and of other backbones.
-    """
-    by_key = {
-        (each.claim.figure.model, each.claim.figure.method, each.protocol): each
-        for each in found
-        if each.claim.figure.dataset == DATASET
-    }
-    zoo = {(row.model, row.protocol): row for row in published.zoo_figures(published.FOLDER / FILE)}
+def write_zoo_table(experiment: Experiment, folder: Path, found: "Sequence[pd.DataFrame]") -> None:
+    """Write `folder`/papers_cityscapes_baselines.*, if `found`, compared tables, has baselines of the model zoo's."""
+    by_key = {(row.dataset, row.model, row.method, row.protocol): row for table in found for row in table.itertuples()}
+    zoo = published.figures("modelzoo_cityscapes.csv")
     rows, lines = [], []
-    for model in dict.fromkeys(model for model, _ in zoo):
-        baselines = [by_key.get((model, BASELINE, protocol)) for protocol in PROTOCOLS]
-        ours = [by_key.get((model, METHOD, protocol)) for protocol in PROTOCOLS]
-        known = next((each for each in baselines if each), None), next((each for each in ours if each), None)
+    for (dataset, model, baseline, method), of_model in zoo.groupby(
+        ["dataset", "model", "method", "gain_of"], sort=False
+    ):
+        baselines = [by_key.get((dataset, model, baseline, protocol)) for protocol in PROTOCOLS]
+        ours = [by_key.get((dataset, model, method, protocol)) for protocol in PROTOCOLS]
+        known = next(filter(None, baselines), None), next(filter(None, ours), None)
         if known[0] is None or known[1] is None:
             continue
-        base, method = known[0].claim.figure.value, known[1].claim.figure.value
-        single, multi = zoo[model, "single_scale"].value, zoo[model, verdicts.PROTOCOL].value
+        base, value = known[0].published, known[1].published
+        single, multi = of_model.set_index("protocol")["value"][["single_scale", "ms_flip"]]
         equal = "single scale" if base == single else "multi-scale, flip" if base == multi else "neither"
-        gains = [each.cell.gain if each and each.cell else None for each in ours]
         rows.append(
             [
                 Entry(model),
-                *(number(base), number(single), number(multi), Entry(equal), number(method)),
-                *(number(method - base, sign=True), number(method - multi, sign=True)),
-                *(cell_entry(each.cell) if each and each.cell else _none(each) for each in baselines),
+                *(number(base), number(single), number(multi), Entry(equal), number(value)),
+                *(number(value - base, sign=True), number(value - multi, sign=True)),
+                *(_level_entry(each) for each in baselines),
                 *(_gain_entry(each) for each in ours),
             ]
         )
-        means = [each.cell.spread.mean if each and each.cell and each.cell.spread else None for each in baselines]
-        lines.append(
-            [
-                *(model, base, single, multi, equal, method, method - base, method - multi, *means),
-                *(gain.difference if gain else None for gain in gains),
-                *(gain.low if gain else None for gain in gains),
-                *(gain.high if gain else None for gain in gains),
-            ]
-        )
+        measured = [getattr(each, name, None) for name in ("gain", "low", "high") for each in ours]
+        means = [getattr(each, "mean", None) for each in baselines]
+        lines.append([model, base, single, multi, equal, value, value - base, value - multi, *means, *measured])
     if not rows:
         return
     grid = Grid(
@@ -88,12 +77,11 @@ def write_zoo_table(experiment: Experiment, folder: Path, found: Sequence[Findin
     write_table(folder / "papers_cityscapes_baselines", [grid], COLUMNS, lines)
 
 
-def _none(finding: Finding | None) -> Entry:
-    return hole(finding.verdict.kind) if finding else ABSENT_ENTRY
+def _level_entry(row: Any) -> Entry:
+    return cell_entry(row.cell) if row and row.cell else hole(row.verdict) if row else ABSENT_ENTRY
 
 
-def _gain_entry(finding: Finding | None) -> Entry:
-    if finding is None or finding.cell is None or finding.cell.gain is None:
-        return _none(finding)
-    runs = f"n {len(finding.cell.values)}"
-    return Entry(gain_text(finding.cell), runs)
+def _gain_entry(row: Any) -> Entry:
+    if row and row.gain is not None:
+        return Entry(gain_text(row.cell), f"n {row.runs}")
+    return hole(row.verdict) if row else ABSENT_ENTRY

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.reporting.tables import csv_text, write_tables
+from harness.reporting.tables import write_tables
+from harness.reporting.writing import csv_text
 
 RUN = ("scenes", "lite0_fpn")
 NUMBER = re.compile(r"[+-]?\d+\.\d\d")

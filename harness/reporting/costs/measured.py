@@ -11,10 +11,10 @@ from harness.config import size_name
 from harness.cost import records
 from harness.cost.equivalence import LEVEL, MARGIN, Ratio, ratio
 from harness.errors import UserError
-from harness.reporting.costs.networks import published
+from harness.reporting.costs.networks import costs
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.names import method_name
-from harness.reporting.tables import csv_text
+from harness.reporting.writing import csv_text
 
 SETTING = ("model", "dataset", "size", "mode", "batch", "precision", "channels_last", "compiled")
 TIMES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "iqr_ms", "n")
@@ -28,6 +28,7 @@ TRAINING_COLUMNS = (
     *("ratio", "low", "high", "memory_ratio", "published_time_ratio", "published_memory_ratio", *CONDITIONS),
 )
 MIB = 2**20
+TRAINING = {"time": "training_time_h", "memory": "training_memory_MiB"}  # published metrics
 OLD_LABELS = (  # of records from before they said it
     "squares of equally frequent classes, which give multi-scale contrast 17 to 270 times the similarities of CamVid's"
 )
@@ -69,22 +70,17 @@ def training_rows(record: Record) -> list[Row]:
     base = record["arms"][record["baseline"]]["peak_bytes"]
     rows = []
     for arm, known in record["arms"].items():
-        time, memory = papers.get(arm, (None, None))
-        row = _common(record, arm, known) | {"memory_ratio": known["peak_bytes"] / base}
-        rows.append(row | {"published_time_ratio": time, "published_memory_ratio": memory})
+        over = {f"published_{name}_ratio": papers.get(arm, {}).get(metric) for name, metric in TRAINING.items()}
+        rows.append(_common(record, arm, known) | {"memory_ratio": known["peak_bytes"] / base} | over)
     return rows
 
 
-def published_overheads() -> dict[str, tuple[float, float]]:
-    """{method: (hours, memory) of training over the cross entropy's}, as published for HRNet-W48 on Cityscapes."""
-    figures = published()
-    time, memory = "training_time_h", "training_memory_MiB"
-    found = {}
-    for model, method, metric in figures:
-        if metric == time and method != "cross_entropy":
-            base = figures[model, "cross_entropy", time], figures[model, "cross_entropy", memory]
-            found[method] = figures[model, method, time] / base[0], figures[model, method, memory] / base[1]
-    return found
+def published_overheads() -> dict[str, dict[str, float]]:
+    """{method: {metric: training's over the baseline's}}, as published for HRNet-W48 on Cityscapes."""
+    over: dict[str, dict[str, float]] = {}
+    for row in costs().dropna(subset=["gain"]).itertuples():
+        over.setdefault(row.method, {})[row.metric] = row.value / row.value_of_baseline
+    return over
 
 
 def _write(
@@ -232,7 +228,7 @@ def _training_table(record: Record, rows: list[Row]) -> str:
                 _interval(row, percent=True),
                 f"{row['peak_mib']:.0f}",
                 "" if row["arm"] == record["baseline"] else _more(row["memory_ratio"]),
-                *(_more(row[f"published_{name}_ratio"]) for name in ("time", "memory")),
+                *(_more(row[f"published_{name}_ratio"]) for name in TRAINING),
             ]
             for row in rows
         ],
@@ -246,21 +242,23 @@ def _training_table(record: Record, rows: list[Row]) -> str:
             "Peak memory: parameters, buffers, optimiser's state and all that torch holds besides at the worst moment "
             "of a step.",
             "Published (arXiv 2608.22679, table XVI): hours and memory of training HRNet-W48 on Cityscapes, 512x1024, "
-            f"on GPUs, over cross entropy; Contextrast's {_published_overhead('contextrast')}. Another network and "
+            f"on GPUs, over cross entropy{_published_overhead(rows)}. Another network and "
             "machine than here unless the title says so.",
             *_conditions(record, rows),
         ],
     )
 
 
-def _published_overhead(method: str) -> str:
-    """In the paper's own units: "10:01 h over 8:58 h and 27,788 MiB over 26,692 MiB"."""
-    figures = {(of, metric): value for (_, of, metric), value in published().items()}
-    both = (method, "cross_entropy")
-    hours = [figures[of, "training_time_h"] for of in both]
-    times = [f"{int(each)}:{round(60 * (each % 1)):02d} h" for each in hours]
-    memory = [f"{figures[of, 'training_memory_MiB']:,.0f} MiB" for of in both]
-    return f"{' over '.join(times)} and {' over '.join(memory)}"
+def _published_overhead(rows: list[Row]) -> str:
+    """That of the first arm that has one, in the paper's own units: "; Contextrast's 10:01 h over 8:58 h and ..."."""
+    arms = [row["arm"] for row in rows if row["published_time_ratio"] is not None]
+    if not arms:
+        return ""
+    figures = costs()
+    of_arm = figures[figures["method"] == arms[0]].set_index("metric")[["value", "value_of_baseline"]]
+    times = [f"{int(each)}:{round(60 * (each % 1)):02d} h" for each in of_arm.loc[TRAINING["time"]]]
+    memory = [f"{each:,.0f} MiB" for each in of_arm.loc[TRAINING["memory"]]]
+    return f"; {method_name(arms[0])}'s {' over '.join(times)} and {' over '.join(memory)}"
 
 
 def _described(record: Record) -> list[str]:

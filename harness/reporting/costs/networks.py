@@ -1,58 +1,49 @@
 """The cost table: every model with every method at the papers' sizes, beside the published figures."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import datasets, models
-from harness.compute import atomic, shipped
-from harness.config import size_name
+from harness.compute import atomic
 from harness.cost.complexity import cost_rows
 from harness.experiment.schema import Experiment
+from harness.reporting import published
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.names import method_name
-from harness.reporting.tables import csv_text
+from harness.reporting.writing import csv_text
 
-PUBLISHED = shipped.PUBLISHED / "cost_cityscapes.csv"
-CITYSCAPES = ("cityscapes", (512, 1024))  # the data set and size of the published figures
-# The published metrics, and which of our columns says the same in which unit.
-COUNTERPARTS = {
-    "inference_GFLOPs_as_published": ("gmacs", 1.0, "multiply-adds of inference, G"),
-    "training_parameters_M": ("training_parameters", 1e-6, "parameters in training, M"),
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
+CASE = ("model", "method", "dataset", "size")
 MEASURED = (
-    *("model", "method", "dataset", "size", "inference_parameters", "auxiliary_parameters", "method_parameters"),
-    *("training_parameters", "gmacs", "gflops"),
+    *(*CASE, "inference_parameters", "auxiliary_parameters", "method_parameters", "training_parameters"),
+    *("gmacs", "gflops"),
 )
-# Published without a counterpart here: they need a GPU.
-ONLY_PUBLISHED = ("training_memory_MiB", "training_time_h")
-COLUMNS = (*MEASURED, *(f"published_{metric}" for metric in (*COUNTERPARTS, *ONLY_PUBLISHED)))
 
 Row = dict[str, Any]
 
 
 def write_cost_table(experiment: Experiment, results: Path) -> Path:
-    """Count all pairs of `experiment` at their crops, and every model at Cityscapes' size; write the table.
+    """Count all pairs of `experiment` at their crops, and every model at the published size; write the table.
 
     Writes cost.csv (every digit) and cost.md into `results`/reports/cost and returns that folder.
     """
-    rows = [
-        row | _published_columns(row)
-        for (dataset, size), names in cases(experiment).items()
-        for row in cost_rows(names, size, dataset)
-    ]
-    rows.sort(key=lambda row: row["model"])
+    rows = [row for (dataset, size), names in cases(experiment).items() for row in cost_rows(names, size, dataset)]
+    rows = with_published(sorted(rows, key=lambda row: row["model"]))
+    columns = [*MEASURED, *(name for name in rows[0] if name not in MEASURED)]
     folder = Path(results) / "reports" / "cost"
-    atomic.write_text(folder / "cost.csv", csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows)))
+    atomic.write_text(folder / "cost.csv", csv_text(columns, ([row[name] for name in columns] for row in rows)))
     atomic.write_text(folder / "cost.md", "\n".join(_tables(rows)))
     return folder
 
 
 def cases(experiment: Experiment) -> dict[tuple[str, tuple[int, int]], list[str]]:
-    """{(data set, (height, width)): models}: an experiment's crops, and every model at Cityscapes' size."""
-    found: dict[tuple[str, tuple[int, int]], list[str]] = {CITYSCAPES: models.names()}
+    """{(data set, (height, width)): models}: every model at the published size, and an experiment's crops."""
+    sizes = costs()[["dataset", "size"]].drop_duplicates().itertuples(index=False)
+    found = {(dataset, _pixels(size)): models.names() for dataset, size in sizes}
     for dataset, model in experiment.pairs():
         chosen = found.setdefault((dataset, experiment.schedule_of(dataset, model).crop), [])
         if model not in chosen:
@@ -60,16 +51,24 @@ def cases(experiment: Experiment) -> dict[tuple[str, tuple[int, int]], list[str]
     return found
 
 
-def published(path: Path = PUBLISHED) -> dict[tuple[str, str, str], float]:
-    """The published figures of Cityscapes, {(model, method, metric): value}, in the units that the metric names."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return {(row["model"], row["method"], row["metric"]): float(row["value"]) for row in csv.DictReader(file)}
+def costs() -> "pd.DataFrame":
+    """The published costs, in the units that the metrics name, each with its baseline's."""
+    return published.figures("cost_cityscapes.csv")
 
 
-def _published_columns(row: Row) -> Row:
-    known = published() if (row["dataset"], row["size"]) == (CITYSCAPES[0], size_name(CITYSCAPES[1])) else {}
-    metrics = (*COUNTERPARTS, *ONLY_PUBLISHED)
-    return {f"published_{metric}": known.get((row["model"], row["method"], metric)) for metric in metrics}
+def with_published(rows: Sequence[Row]) -> list[Row]:
+    """Rows of counts with published_METRIC for every published metric, None where nothing is published."""
+    import pandas as pd
+
+    figures = costs()
+    wide = figures.pivot(index=list(CASE), columns="metric", values="value")[list(figures["metric"].unique())]
+    found = pd.DataFrame(rows).merge(wide.add_prefix("published_"), how="left", left_on=CASE, right_index=True)
+    return found.astype(object).where(found.notna(), None).to_dict("records")
+
+
+def _pixels(size: str) -> tuple[int, int]:
+    height, width = map(int, size.split("x"))
+    return height, width
 
 
 def _tables(rows: Sequence[Row]) -> Iterable[str]:
@@ -118,15 +117,16 @@ def _tables(rows: Sequence[Row]) -> Iterable[str]:
 
 def _beside_published(rows: Sequence[Row]) -> str:
     lines, off = [], []
-    for row in rows:
-        for metric, (column, unit, title) in COUNTERPARTS.items():
-            value, ours = row[f"published_{metric}"], row[column] * unit
-            if value is not None:
-                same = f"{ours:.2f}" == f"{value:.2f}"
-                off += [] if same else [f"{row['model']}, {method_name(row['method'])}: {title}"]
-                verdict = "equal" if same else f"{ours - value:+.2f}"
-                lines.append([*_names(row), title, f"{ours:.2f}", f"{value:.2f}", verdict])
-    network = next(row for row in rows if row["published_inference_GFLOPs_as_published"] is not None)
+    counterparts = published.metrics().merge(costs()[["metric"]].drop_duplicates(), on="metric")
+    known = [row for row in rows if any(row[f"published_{metric}"] is not None for metric in counterparts["metric"])]
+    for row in known:
+        for each in counterparts.itertuples():
+            value, ours = row[f"published_{each.metric}"], row[each.counterpart] * each.unit
+            same = f"{ours:.2f}" == f"{value:.2f}"
+            off += [] if same else [f"{row['model']}, {method_name(row['method'])}: {each.title}"]
+            verdict = "equal" if same else f"{ours - value:+.2f}"
+            lines.append([*_names(row), each.title, f"{ours:.2f}", f"{value:.2f}", verdict])
+    network = known[0]
     return markdown_table(
         f"Beside the published figures: {network['dataset']}, {network['size']}",
         ["", "method", "", "counted", "published", "difference"],

@@ -9,7 +9,7 @@ from harness.compute import atomic
 from harness.errors import UserError
 from harness.reporting.markup import escape_markdown, markdown_table
 from harness.reporting.names import name_by_method
-from harness.reporting.tables import csv_text
+from harness.reporting.writing import csv_text
 from harness.runs.record import TRAINING, Record, is_set_aside
 
 COLUMNS = (
