@@ -149,8 +149,8 @@ def mark_of_report(wildcards):
 
 @cache
 def planned():
-    """{run: its plan}, of the runs that are left."""
-    rows = planning.plan(EXPERIMENT, Path(RESULTS))
+    """{run: its plan}. A cluster's GPUs are not seen from where the workflow starts."""
+    rows = planning.plan(EXPERIMENT, Path(RESULTS), on_gpu=True if PLACES else None)
     return {Run(NAME, row.dataset, row.model, row.arm, row.seed): row for row in rows}
 
 

@@ -19,21 +19,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import median
 from types import FrameType
 from typing import Any
 
 from harness import datasets
 from harness.compute import devices
 from harness.compute.progress import duration
-from harness.config import size_name
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.runs import planning, sharing
 from harness.runs.locking import holder
 from harness.runs.record import fingerprint
-from harness.runs.state import FAILURES, Missing, Work, read_record, work_left
+from harness.runs.state import FAILURES, State, Work, state_of
 
 UNITS = {"h": 3600, "m": 60, "s": 1}
 START_SECONDS = 15.0  # until a new process trains; with less time left than this, none is started
@@ -64,11 +62,10 @@ class Piece:
         return f"{self.experiment.name}/{self.run}"
 
     @property
-    def setting(self) -> tuple[str, str, int, str, str]:
-        """What determines the time of an iteration: model, crop, batch, precision, method."""
-        schedule = self.experiment.schedule_of(self.run.dataset, self.run.model)
-        method = self.experiment.arms[self.run.arm].method
-        return self.run.model, size_name(schedule.crop), schedule.batch, schedule.precision, method
+    def setting(self) -> tuple[planning.Key, str]:
+        """What determines the time of an iteration: model, crop, batch, precision; and the method."""
+        schedule = self.experiment.schedule_of(self.run.dataset, self.run.model, self.run.arm)
+        return planning.key_of(self.run.model, schedule), self.experiment.arms[self.run.arm].method
 
 
 @dataclass
@@ -93,10 +90,10 @@ class Budget:
         self.running: dict[Piece, subprocess.Popen[bytes]] = {}
         self.crashed: list[str] = []
         self._tried: set[Piece] = set()
-        self._paces: dict[tuple[str, str, int, str, str], float] = {}  # seconds per iteration, measured in this call
+        self._paces: dict[tuple[planning.Key, str], float] = {}  # seconds per iteration, measured in this call
         self._evaluations: dict[tuple[str, str], float] = {}  # seconds per data set and model, measured in this call
         self._trained_at: dict[Piece, float] = {}  # when it was last seen training
-        self._of_records = planning.measured_times(planning.trained_records(self.results))
+        self._of_records = planning.times(self.results)
 
     def work(self) -> None:
         """Work until everything is done, time is up, or SIGTERM or Ctrl-C asks to stop.
@@ -123,7 +120,7 @@ class Budget:
 
     def describe(self) -> str:
         """How many runs have which status, and how long the rest takes if such runs were timed."""
-        found = Counter(_status(piece, self.results) for piece in self.pieces)
+        found = Counter(self._state(piece).status for piece in self.pieces)
         text = f"{len(self.pieces)} runs: {', '.join(f'{number} {status}' for status, number in found.items())}"
         left = self.left()
         if not left:
@@ -216,10 +213,11 @@ class Budget:
 
     def _note_end(self, piece: Piece, code: int) -> None:
         del self.running[piece]
-        status = _status(piece, self.results)
-        if status == "done" and piece in self._trained_at:
+        state = self._state(piece)
+        if state.status == "done" and piece in self._trained_at:
             seconds = time.monotonic() - self._trained_at[piece]
             self._evaluations[piece.run.dataset, piece.run.model] = seconds
+        status = str(state) if state.status in (*FAILURES, "skipped") else state.status
         if code not in (0, 128 + signal.SIGTERM, -signal.SIGTERM, -ASK) and not self._over():
             self.crashed.append(f"{piece.name} (exit status {code})")
             last = self._log(piece).read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
@@ -263,7 +261,10 @@ class Budget:
         return self.begun + self.seconds - min(GRACE, self.seconds / 5) - time.monotonic()
 
     def _work(self, piece: Piece) -> Work:
-        return work_left(piece.experiment, piece.run, self.results)
+        return self._state(piece).work
+
+    def _state(self, piece: Piece) -> State:
+        return state_of(piece.experiment, piece.run, self.results)
 
     def _twin(self, piece: Piece) -> bool:
         """Whether another experiment is training the same settings right now: later this one can borrow its result."""
@@ -275,29 +276,21 @@ class Budget:
 
     def _pace(self, piece: Piece) -> float | None:
         """Seconds per iteration from this call, else from records; of the slowest method if this one was not timed."""
-        *setting, method = piece.setting
-        now = {name: pace for (*others, name), pace in self._paces.items() if others == setting}
-        model, crop, batch, precision = piece.setting[:4]
-        entries = self._of_records.get((model, crop, batch, precision), {})
-        before = {
-            name: median(found)
-            for name, timed in entries.items()
-            if (found := [pace.seconds for pace in timed if pace.gpu == self.on_gpu])
-        }
-        for paces in (now, before):
-            if paces:
-                return paces.get(method, max(paces.values()))
-        return None
+        key, method = piece.setting
+        if now := {name: pace for (other, name), pace in self._paces.items() if other == key}:
+            return now.get(method, max(now.values()))
+        found = planning.measured_pace(self._of_records, key, method, self.on_gpu)
+        return found and found[0]
 
     def _iterations_left(self, piece: Piece) -> int:
         schedule = piece.experiment.schedule_of(piece.run.dataset, piece.run.model, piece.run.arm)
-        if _status(piece, self.results) != "unfinished":  # a stale run starts over
+        if self._state(piece).status != "unfinished":  # a stale run starts over
             return schedule.iterations
         saved = (piece.run.folder(self.results) / "checkpoints").glob("iteration_*.pt")
         return schedule.iterations - max((int(path.stem.removeprefix("iteration_")) for path in saved), default=0)
 
     def _seconds_to_checkpoint(self, piece: Piece) -> float | None:
-        schedule = piece.experiment.schedule_of(piece.run.dataset, piece.run.model)
+        schedule = piece.experiment.schedule_of(piece.run.dataset, piece.run.model, piece.run.arm)
         pace = self._pace(piece)
         steps = min(schedule.checkpoint_every, self._iterations_left(piece))
         return None if pace is None else START_SECONDS + pace * steps
@@ -366,7 +359,7 @@ def places(left: Sequence[Piece], results: Path, device: str = "auto") -> tuple[
     rows = [
         row
         for experiment in {piece.experiment.name: piece.experiment for piece in left}.values()
-        for row, run in zip(planning.plan(experiment, results), experiment.runs(), strict=True)
+        for row, run in zip(planning.plan(experiment, results, on_gpu=True), experiment.runs(), strict=True)
         if run in runs
     ]
     proposed = sharing.propose(rows, devices.memory(gpus), sharing.cores_each(len(gpus)), planning.times(results))
@@ -419,10 +412,3 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Called in a child before its program starts: Linux then sends it this signal when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-
-
-def _status(piece: Piece, results: Path) -> str:
-    found = read_record(piece.experiment, piece.run, results)
-    if not isinstance(found, Missing):
-        return "done"
-    return str(found) if found.status in (*FAILURES, "skipped") else found.status

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment, Schedule
 from harness.runs.record import RECORD, TRAINING, Device, Record, is_set_aside
-from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
+from harness.runs.state import state_of
 
 COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.csv"
 # FLOPs a second in training, where nothing was measured. Of a GPU: what the published 8.967 h of HRNet-W48 on
@@ -88,13 +88,13 @@ class PlannedRun:
 
 
 def plan(
-    experiment: Experiment, results: Path, cost_table: Path = COST_TABLE, *, on_gpu: bool = True
+    experiment: Experiment, results: Path, cost_table: Path = COST_TABLE, *, on_gpu: bool | None = None
 ) -> list[PlannedRun]:
     """Every run of `experiment`, in its order; what is done is read from `results`.
 
-    Hours come from the records in `results` of the same model, crop, batch and precision (of the same method if there
-    are any; on a GPU if there are any; of runs that had it to themselves if there are any). Otherwise they are
-    estimated from the multiply-adds in `cost_table`, for a GPU or a processor core (`on_gpu`). Memory is what runs or
+    Hours come from the records in `results` of the same model, crop, batch and precision (`measured_pace`). Otherwise
+    they are estimated from the multiply-adds in `cost_table`. on_gpu: plan for GPUs, or for processor cores; None: for
+    whichever the records are from, a GPU first and if there are none. Memory is what runs or
     measurements of the training cost found for the same setting, and power what they found for the same device, else
     `ACTIVATION_BYTES` and `WATTS`.
     """
@@ -105,7 +105,7 @@ def plan(
     for run in experiment.runs():
         schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
         method = experiment.arms[run.arm].method
-        status = _status(experiment, run, results)
+        state = state_of(experiment, run, results)
         seconds, source = _seconds(times, costs, run, schedule, method, on_gpu)
         hours = None if seconds is None else seconds * schedule.iterations / 3600
         peak = measured.gpu_bytes(run, schedule, method)
@@ -119,8 +119,8 @@ def plan(
                 iterations=schedule.iterations,
                 batch=schedule.batch,
                 crop=size_name(schedule.crop),
-                status=status.status,
-                reason=status.reason,
+                status=state.status,
+                reason=state.reason,
                 hours=hours,
                 hours_from=source,
                 disk_bytes=costs.disk_bytes(run, schedule, method),
@@ -233,20 +233,22 @@ def measured_times(trained: Iterable[Record], results: Path | None = None) -> Ti
     for record in trained:
         if (device := _device(record)) and record.seconds and record.iterations:
             pace = Pace(device.type == "cuda", record.seconds / record.iterations, device.name, device.sharers)
-            times[_key_of_run(record)][record.method].append(pace)
+            times[key_of(record.key.model, record.schedule)][record.method].append(pace)
     for measured in _measured_records(results, "training") if results else []:
         with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
             if measured["provenance"]["device"]["type"] == "cuda" and "labels" in measured:
                 for method, arm in measured["arms"].items():
                     seconds = median(each for turn in arm["nanoseconds"] for each in turn) / 1e9
-                    times[_key_of(measured["setting"])][method].append(Pace(True, seconds, str(measured["machine"])))
+                    times[_key_of_setting(measured["setting"])][method].append(
+                        Pace(True, seconds, str(measured["machine"]))
+                    )
     for measured in _measured_records(results, "gpu") if results else []:
         with suppress(KeyError, TypeError, ValueError, IndexError, AttributeError):
             for name, piece in measured["pieces"].items() if measured["provenance"]["device"]["type"] == "cuda" else ():
                 if name.startswith("method/") and "measured" in piece:
                     for method, ms in piece["measured"]["ms"].items():
                         pace = Pace(True, ms / 1000, str(measured["machine"]))
-                        times[_key_of(piece["measured"]["setting"])][method].append(pace)
+                        times[_key_of_setting(piece["measured"]["setting"])][method].append(pace)
     return times
 
 
@@ -266,12 +268,12 @@ def _device(record: Record) -> Device | None:
     return None
 
 
-def _key_of_run(record: Record) -> Key:
-    schedule = record.schedule
-    return record.key.model, size_name(schedule.crop), schedule.batch, schedule.precision
+def key_of(model: str, schedule: Schedule) -> Key:
+    """What runs have in common whose times and memory can be compared."""
+    return model, size_name(schedule.crop), schedule.batch, schedule.precision
 
 
-def _key_of(setting: dict[str, Any]) -> Key:
+def _key_of_setting(setting: dict[str, Any]) -> Key:
     return setting["model"], size_name(setting["size"]), setting["batch"], setting["precision"]
 
 
@@ -282,31 +284,36 @@ def trained_records(results: Path) -> list[Record]:
     return [record for record in found if record and record.status == "done"]
 
 
-def _status(experiment: Experiment, run: Run, results: Path) -> Missing:
-    found = read_record(experiment, run, results)
-    if isinstance(found, Missing):
-        return found
-    lacking = describe_left_out(left_out(experiment, found))
-    return Missing(
-        {"": "done", "evaluate": "not evaluated", "train": "unfinished"}[work_left(experiment, run, results)], lacking
-    )
+def measured_pace(times: Times, key: Key, method: str, on_gpu: bool | None = None) -> tuple[float, str] | None:
+    """Median seconds per iteration and the devices' names; None if nothing comparable was timed.
+
+    Of the slowest method if `method` was not timed. Runs that had their device to themselves count first. on_gpu: only
+    times from a GPU, or only from a processor; None: whichever there are, a GPU's first.
+    """
+    known = times.get(key, {})
+    if on_gpu is None:
+        on_gpu = any(
+            pace.gpu for name, paces in known.items() if name == method or method not in known for pace in paces
+        )
+    found = {}
+    for name, paces in known.items():
+        best = [pace for pace in paces if pace.gpu == on_gpu]
+        if best := [pace for pace in best if pace.sharers == 1] or best:
+            devices = ", ".join(sorted({pace.device for pace in best}))
+            found[name] = median(pace.seconds for pace in best), devices
+    return found.get(method) or max(found.values(), default=None)
 
 
 def _seconds(
-    times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str, on_gpu: bool
+    times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str, on_gpu: bool | None
 ) -> tuple[float | None, str]:
     """Seconds an iteration takes, and where that comes from."""
-    known = times.get((run.model, size_name(schedule.crop), schedule.batch, schedule.precision), {})
-    entries = known.get(method) or [entry for of_method in known.values() for entry in of_method]
-    if entries:
-        best = [entry for entry in entries if entry.gpu == max(entries).gpu]
-        best = [entry for entry in best if entry.sharers == 1] or best
-        devices = ", ".join(sorted({entry.device for entry in best}))
-        return median(entry.seconds for entry in best), f"{MEASURED} {devices}"
+    if found := measured_pace(times, key_of(run.model, schedule), method, on_gpu):
+        return found[0], f"{MEASURED} {found[1]}"
     gmacs = costs.gmacs(run, schedule)
     if gmacs is None:
         return None, ""
-    flops, source = (GPU_FLOPS, ON_A_GPU) if on_gpu else (CORE_FLOPS, ON_A_CORE)
+    flops, source = (CORE_FLOPS, ON_A_CORE) if on_gpu is False else (GPU_FLOPS, ON_A_GPU)
     return PASSES * 2 * gmacs * 1e9 * schedule.batch / flops, source
 
 
@@ -363,7 +370,7 @@ class _Measured:
                 continue
             whole = record.micro_batch in (None, record.schedule.batch)
             if whole and (peak := record.provenance.gpu_bytes):
-                place = _key_of_run(record), record.method
+                place = key_of(record.key.model, record.schedule), record.method
                 self._peaks[place] = max(peak, self._peaks.get(place, 0))
             if device.type != "cuda":
                 self._processors.add(device.name)
@@ -372,7 +379,7 @@ class _Measured:
                 watts[device.name].append(used.joules / used.seconds)
         for measured in _measured_records(results, "training"):
             try:
-                machine, key = str(measured["machine"]), _key_of(measured["setting"])
+                machine, key = str(measured["machine"]), _key_of_setting(measured["setting"])
                 peaks = {(key, method): int(arm["peak_bytes"]) for method, arm in measured["arms"].items()}
                 joules, seconds = measured["energy_joules"].get("gpu"), measured.get("energy_seconds")
                 power = joules / seconds if joules and seconds else None
@@ -385,8 +392,7 @@ class _Measured:
 
     def gpu_bytes(self, run: Run, schedule: Schedule, method: str) -> int | None:
         """The peak for the same model, crop, batch, precision and method."""
-        key = (run.model, size_name(schedule.crop), schedule.batch, schedule.precision)
-        return self._peaks.get((key, method))
+        return self._peaks.get((key_of(run.model, schedule), method))
 
     def kwh(self, hours: float | None, source: str) -> float | None:
         """At the mean power of the device that the hours were measured on, else at `WATTS`; None for a processor."""

@@ -100,6 +100,6 @@ def settled(asked: str, experiment: Experiment, results: Path) -> int:
         return int(asked)
     if not (gpus := devices.visible()):
         return 1
-    left = [row for row in planning.plan(experiment, results) if row.status in planning.TO_TRAIN]
+    left = [row for row in planning.plan(experiment, results, on_gpu=True) if row.status in planning.TO_TRAIN]
     found = propose(left, devices.memory(gpus), cores_each(len(gpus)), planning.times(results))
     return found.runs if found.measured else 1

@@ -105,6 +105,35 @@ def describe_left_out(protocols: list[str]) -> str:
     return f"{' and '.join(protocols)} {'was' if len(protocols) == 1 else 'were'} left out" if protocols else ""
 
 
+@dataclass(frozen=True)
+class State:
+    """A run's state as `plan`, `status` and `run` show it.
+
+    status: "done", or why there is no complete record: see `read_record`. reason: why; of a run that is done or not
+    evaluated, the protocols that are missing. work: what is left to do. record: None if there is none.
+    """
+
+    status: str
+    reason: str
+    work: Work
+    record: Record | None
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.reason else self.status
+
+
+def state_of(experiment: Experiment, run: Run, results: Path) -> State:
+    """The state of a run that no process is working on."""
+    found = read_record(experiment, run, results)
+    work = _work_left(experiment, run, run.folder(results), found)
+    if isinstance(found, Missing):
+        return State(found.status, found.reason, work, None)
+    lacking = describe_left_out(left_out(experiment, found))
+    if not work:
+        return State("done", lacking, work, found)
+    return State("not evaluated" if work == "evaluate" else "unfinished", lacking or "files are missing", work, found)
+
+
 def work_left(
     experiment: Experiment, run: Run, results: Path, data_is_there: Callable[[str], bool] = lambda dataset: True
 ) -> Work:
@@ -113,7 +142,16 @@ def work_left(
     A failure is a result: nothing is left. A skipped run is trained when its data are there. A run trained here needs
     every file except checkpoints and weights; one that was submitted needs only the record.
     """
-    folder, found = run.folder(results), read_record(experiment, run, results)
+    return _work_left(experiment, run, run.folder(results), read_record(experiment, run, results), data_is_there)
+
+
+def _work_left(
+    experiment: Experiment,
+    run: Run,
+    folder: Path,
+    found: Record | Missing,
+    data_is_there: Callable[[str], bool] = lambda dataset: True,
+) -> Work:
     if isinstance(found, Missing):
         if found.status == "skipped":
             return "train" if data_is_there(run.dataset) else ""

@@ -14,7 +14,7 @@ from harness.experiment.schema import Experiment
 from harness.runs.health import Mark, health_of
 from harness.runs.locking import hold, holder, seconds_left
 from harness.runs.record import RECORD, TRAINING, Record
-from harness.runs.state import Missing, describe_left_out, left_out, read_record, work_left
+from harness.runs.state import state_of
 
 # What `--retry` accepts, and the statuses it covers. A diverged run diverges again unless something changed.
 RETRIED = {
@@ -119,15 +119,11 @@ def _row(results: Path, experiment: Experiment, run: Run) -> StatusRow:
         found = StatusRow(**run.key(), status="running", reason=f"{who['work']}, process {who['pid']} on {who['host']}")
         found = replace(found, marks=_marks(health_of(folder)))
         return replace(found, work=who["work"], done=who["done"], total=who["total"], left=seconds_left(who))
-    record = read_record(experiment, run, results)
-    if not isinstance(record, Missing):
-        work = work_left(experiment, run, results)
-        if not work:
-            reason = describe_left_out(left_out(experiment, record))
-            return StatusRow(**run.key(), status="done", reason=reason, marks=_marks(health_of(folder, record)))
-        lacking = describe_left_out(left_out(experiment, record)) or "files are missing"
-        return StatusRow(**run.key(), status="not evaluated" if work == "evaluate" else "unfinished", reason=lacking)
-    return StatusRow(**run.key(), status=record.status, reason=record.reason, log_tail=_log_tail(folder))
+    state = state_of(experiment, run, results)
+    if state.status == "done":
+        return StatusRow(**run.key(), status="done", reason=state.reason, marks=_marks(health_of(folder, state.record)))
+    log_tail = () if state.record else _log_tail(folder)
+    return StatusRow(**run.key(), status=state.status, reason=state.reason, log_tail=log_tail)
 
 
 def _marks(found: Iterable[Mark]) -> tuple[str, ...]:

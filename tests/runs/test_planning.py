@@ -142,6 +142,11 @@ def test_a_gpus_time_counts_before_a_cpus_and_the_median_of_several(experiment, 
     found = {row.arm: (row.hours, row.hours_from) for row in plan(experiment, tmp_path)}
     assert found["contextrast"] == (pytest.approx(6 / 3600), "measured on GPU")
     assert found["cross_entropy"] == (pytest.approx(90 / 3600), "measured on CPU")
+    # Asked for one kind of device, a time measured on the other says nothing.
+    for on_gpu, seconds, device in ((True, 6, "GPU"), (False, 90, "CPU")):
+        found = plan(experiment, tmp_path, on_gpu=on_gpu)
+        assert {row.hours_from for row in found} == {f"measured on {device}"}
+        assert [row.hours for row in found] == [pytest.approx(seconds / 3600)] * len(found)
 
 
 def test_records_without_a_time_to_learn_from_are_passed_over(experiment, tmp_path):

@@ -78,9 +78,9 @@ def test_what_is_settled_for_the_workflow(experiment_file, tmp_path, monkeypatch
     assert settled("auto", experiment, tmp_path) == 1  # nothing was measured
     rows = sharing.planning.plan(experiment, tmp_path)
     measured = [replace(row, gpu_bytes=9 * GB, gpu_bytes_measured=True) for row in rows]
-    monkeypatch.setattr(sharing.planning, "plan", lambda *_: measured)
+    monkeypatch.setattr(sharing.planning, "plan", lambda *_, **__: measured)
     assert settled("auto", experiment, tmp_path) == 4
-    monkeypatch.setattr(sharing.planning, "plan", lambda *_: [replace(row, status="done") for row in measured])
+    monkeypatch.setattr(sharing.planning, "plan", lambda *_, **__: [replace(row, status="done") for row in measured])
     assert settled("auto", experiment, tmp_path) == 1  # nothing is left
     monkeypatch.setenv(devices.SHARE, "2")
     assert settled("3", experiment, tmp_path) == 2
