@@ -1,51 +1,91 @@
-"""Copies the records of runs that another experiment holds already: tables need no weights."""
+"""Copies runs that another experiment holds already: the same settings give the same network.
 
+Runs of one experiment never lend to each other: an arm that it names twice shows how much two trainings differ.
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.compute import atomic
+from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
-from harness.runs.record import RECORD, Record, is_set_aside
+from harness.runs.record import RECORD, TRAINING, Record, inference_weights, is_set_aside
 
-FILES = ("counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
+LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"  # old runs alone have embeddings
+OF_RECORD = ("counts.npz", "confusion.npz", *LOGS, EMBEDDINGS)
 OF_TRAINING = ("data", "initial_weights")  # settings that only training knows
+
+
+def borrow_training(experiment: Experiment, run: Run, results: Path, settings: dict[str, Any]) -> Record | None:
+    """Copy the trained run of another experiment with exactly these settings; None if there is none.
+
+    Settings include data, initial weights, seed and the method's source. training.json is written last: the lender's,
+    except for key, protocols and `borrowed_from`.
+    """
+    folder = run.folder(results)
+    for lender, record in _lenders(experiment, run, results, TRAINING):
+        files = {lender / name: folder / name for name in LOGS}
+        files[inference_weights(lender)] = inference_weights(folder)
+        if record.settings != settings or not all(theirs.is_file() for theirs in files):
+            continue
+        if (lender / EMBEDDINGS).is_file():
+            files[lender / EMBEDDINGS] = folder / EMBEDDINGS
+        for theirs, ours in files.items():
+            atomic.copy(theirs, ours)
+        name = record.key.full_name
+        mine = record.but(key=run, protocols=list(experiment.protocols), absent=experiment.absent, borrowed_from=name)
+        mine.save(folder / TRAINING)
+        return mine
+    return None
 
 
 def borrow_records(experiment: Experiment, results: Path) -> dict[Run, str]:
     """Copy the records that the experiment lacks from other experiments in `results`: {run: where it came from}.
 
-    A lender has the same settings, seed and source included, and was evaluated by all protocols and by the rule for
-    absent classes of `experiment`. Runs of one experiment never lend to each other: an arm that stands in it twice is
-    there to show how much two trainings differ. Raises UserError for a lender's record that cannot be read.
+    Tables need no weights. A lender has the same settings, seed and source included, and was evaluated by all protocols
+    and by the rule for absent classes of `experiment`. Raises UserError for files that are not the lender's record's.
     """
     found = {}
     for run in experiment.runs():
         folder = run.folder(results)
         if (folder / RECORD).exists():
             continue
-        for path in sorted(results.glob(f"runs/*/{run.dataset}/{run.model}/*/seed*/{RECORD}")):
-            if (
-                path.parts[-6] == experiment.name
-                or is_set_aside(path)
-                or not _is_same(experiment, run, record := Record.load(path))
-            ):
+        for lender, record in _lenders(experiment, run, results, RECORD):
+            if not _is_same(experiment, run, record):
                 continue
-            record.refuse_changed_files(path.parent)
-            for name in FILES:
-                if (path.parent / name).is_file():
-                    atomic.copy(path.parent / name, folder / name)
+            record.refuse_changed_files(lender)
+            for name in OF_RECORD:
+                if (lender / name).is_file():
+                    atomic.copy(lender / name, folder / name)
             found[run] = record.key.full_name
             record.but(key=run, borrowed_from=found[run]).save(folder / RECORD)
             break
     return found
 
 
+def _lenders(experiment: Experiment, run: Run, results: Path, name: str) -> Iterator[tuple[Path, Record]]:
+    """Folder and record `name` of every finished run of other experiments with this data set and network.
+
+    Damaged records are skipped: they are their own experiments' problem.
+    """
+    for path in sorted(Path(results).glob(f"runs/*/{run.dataset}/{run.model}/*/seed*/{name}")):
+        if path.parts[-6] == experiment.name or is_set_aside(path):
+            continue
+        try:
+            record = Record.load(path)
+        except UserError:
+            continue
+        if record.status == "done":
+            yield path.parent, record
+
+
 def _is_same(experiment: Experiment, run: Run, record: Record) -> bool:
     """Whether the record is of this run, though under another experiment's name."""
     settings = {key: value for key, value in record.settings.items() if key not in OF_TRAINING}
     return (
-        record.status == "done"
-        and settings == experiment.settings(run)
+        settings == experiment.settings(run)
         and record.absent == experiment.absent
         and set(experiment.protocols) <= set(record.scores)
     )

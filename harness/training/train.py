@@ -23,6 +23,7 @@ from harness.experiment.schema import Experiment
 from harness.models.compiled import require_compiler
 from harness.models.segmenter import state_hash
 from harness.runs.aside import restore, set_aside
+from harness.runs.borrowing import borrow_training
 from harness.runs.ending import Ending
 from harness.runs.failures import untrained, write_skipped
 from harness.runs.locking import hold, remove_leftovers
@@ -30,7 +31,6 @@ from harness.runs.record import RECORD, TRAINING, Record, inference_weights, now
 from harness.runs.state import SETTINGS, finished, in_words, settings_in
 from harness.training import checkpoint, distributed
 from harness.training.board import require_tensorboard
-from harness.training.borrowing import borrow
 from harness.training.embeddings import NAME as EMBEDDINGS
 from harness.training.loop import Job
 from harness.training.trainer import Trainer
@@ -132,7 +132,9 @@ def _made_before(
         print(f"these settings were trained before: {folder} is {place.name} again", file=sys.stderr, flush=True)
     if (found := finished(folder)) is not None or restart:
         return found
-    return borrow(experiment, run, results, settings)
+    if borrowed := borrow_training(experiment, run, results, settings):
+        print(f"{run}: the same settings were trained as {borrowed.borrowed_from}", file=sys.stderr, flush=True)
+    return borrowed
 
 
 def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:

@@ -74,3 +74,11 @@ def test_files_that_are_not_the_records_are_refused(lender, experiment_file, tmp
     experiment = Experiment.load(experiment_file("other", datasets=["tiny"], arms={"cross_entropy": {}}))
     with pytest.raises(UserError, match=r"counts\.npz is not the file that its record was made with"):
         borrow_records(experiment, tmp_path)
+
+
+def test_another_experiments_damaged_record_is_passed_over(lender, experiment_file, tmp_path):
+    damaged = lender.folder(tmp_path).parents[1] / "contextrast" / "seed0" / "record.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    experiment = Experiment.load(experiment_file("other", datasets=["tiny"], arms={"cross_entropy": {}}))
+    assert list(borrow_records(experiment, tmp_path).values()) == ["main/tiny/hrnet_tiny/cross_entropy/seed0"]
