@@ -96,6 +96,14 @@ def naming(run: Run) -> Iterator[None]:
         raise UserError(f"{run}: {error}") from None
 
 
+def refuse_without_model(context: typer.Context, *used: str) -> None:
+    """Raise UserError for an option that the user gave and that does nothing without --model: all but those `used`."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in used and source is not None and source.name == "COMMANDLINE":
+            raise UserError(f"{parameter.opts[0]} does nothing without --model: name a model, or leave it out")
+
+
 def percent(score: float | None) -> str:
     """A score with two decimals; "undefined" for None, where no pixel is labelled."""
     return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"

@@ -15,6 +15,7 @@ from harness.cli.common import (
     ThreadsOption,
     app,
     experiment_argument,
+    refuse_without_model,
 )
 from harness.cli.verbs import verb
 from harness.config import read_size
@@ -22,6 +23,7 @@ from harness.config import read_size
 
 @verb(app, "cost")
 def cost(
+    context: typer.Context,
     model: Annotated[
         list[str], typer.Option("--model", help="Repeatable; default: all models, as a table in the results folder.")
     ] = [],  # noqa: B006
@@ -32,6 +34,7 @@ def cost(
 ) -> None:
     """Count parameters and operations of models and methods; without --model, write the cost table."""
     if not model:
+        refuse_without_model(context, "results")
         from harness.experiment.schema import Experiment
         from harness.reporting.costs.networks import write_cost_table
 
@@ -56,6 +59,7 @@ def cost(
 
 @verb(app, "latency")
 def latency(
+    context: typer.Context,
     model: Annotated[
         list[str], typer.Option("--model", help="Repeatable; without it, only write the table again.")
     ] = [],  # noqa: B006
@@ -86,6 +90,8 @@ def latency(
     from harness.cost.latency import measure_latency
     from harness.reporting.costs.measured import write_latency_table
 
+    if not model:
+        refuse_without_model(context, "results")
     options: dict[str, Any] = {"dataset": dataset, "modes": mode or None, "baseline": baseline, "batch": batch}
     options |= {"methods": method or None, "channels_last": channels_last, "compiled": compiled}
     machine = Machine(device, threads=threads, alone=True)
@@ -97,6 +103,7 @@ def latency(
 
 @verb(app, "overhead")
 def overhead(
+    context: typer.Context,
     model: Annotated[
         list[str], typer.Option("--model", help="Repeatable; without it, only write the table again.")
     ] = [],  # noqa: B006
@@ -118,6 +125,8 @@ def overhead(
     from harness.cost.overhead import measure_overhead
     from harness.reporting.costs.measured import write_training_table
 
+    if not model:
+        refuse_without_model(context, "results")
     options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
     options |= {"precision": precision, "rounds": rounds}
     for name in model:

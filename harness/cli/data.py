@@ -61,6 +61,8 @@ def list_names(
         raise unknown("list", what, kinds)
     if name is not None and what not in ("methods", "arms"):
         raise UserError(f"list {what} takes no name: only `list methods METHOD` and `list arms EXPERIMENT` do")
+    if markdown and (what != "methods" or name is not None or as_json):
+        raise UserError("--markdown prints all methods: give it with `list methods` alone")
     if markdown:
         from harness.reporting.methods_page import methods_page
 

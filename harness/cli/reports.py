@@ -204,6 +204,8 @@ def stale(
     """List the runs that were set aside when their method or settings changed, or keep stale ones."""
     from harness.runs import aside
 
+    if keep and remove:
+        raise UserError("stale --keep keeps stale runs and --remove deletes those set aside: give one of them")
     if keep:
         from harness.experiment.schema import Experiment
 
