@@ -40,11 +40,10 @@ def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:
     `negatives`, the term is taken as InfoNCE with that many negatives: its chance level is weight * log(1 + negatives).
     """
     found = []
-    terms = _terms(curve)
-    value = _end(_sums(curve, [name for name in terms if f"chance/{name}" in curve]))
-    chance = _end(_sums(curve, [f"chance/{name}" for name in terms if f"chance/{name}" in curve]))
-    if not any(name.startswith("chance/") for name in curve) and len(terms) == 1 and weight and "negatives" in curve:
-        value = _end(curve[terms[0]])
+    terms = [name for name in curve if f"chance/{name}" in curve]
+    value, chance = _end(_sums(curve, terms)), _end(_sums(curve, [f"chance/{name}" for name in terms]))
+    if not terms and weight and "negatives" in curve and len(older := _terms_of_older_curve(curve)) == 1:
+        value = _end(curve[older[0]])
         chance = _end([weight * math.log1p(number) for number in curve["negatives"]])
     if value is not None and chance is not None and chance > 0 and value >= chance:
         found.append(Mark(NOT_LEARNT, value, chance))
@@ -98,7 +97,7 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
 
 
-def _terms(curve: Curve) -> list[str]:
+def _terms_of_older_curve(curve: Curve) -> list[str]:
     names = list(curve)
     if LAST_LOSS not in names or "loss" not in names:
         return []

@@ -68,6 +68,13 @@ def test_terms_are_summed_and_only_those_with_a_chance_level_count():
     assert [each.mark for each in marks_of_curve(ordered)] == [NOT_LEARNT]  # 0.8 of 0.75
 
 
+def test_a_term_that_begins_late_is_judged_wherever_its_column_is():
+    late = curve()
+    late["term"] = late.pop("term")  # a column that a later row brings is the last one
+    assert list(late)[-1] == "term"
+    assert [each.mark for each in marks_of_curve(late | {"term": last(0.8, math.nan)})] == [NOT_LEARNT]
+
+
 def test_an_older_curve_is_judged_by_its_negatives():
     old = {name: value for name, value in curve(negatives=100).items() if name != "chance/term"}
     chance = 0.1 * math.log(101)
