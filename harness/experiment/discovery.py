@@ -10,7 +10,7 @@ import ast
 import importlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,7 +109,8 @@ def about(name: str) -> About:
 
 def options_class(name: str) -> type[BaseOptions]:
     """The class of method `name`'s options, read without torch. Raises UserError if there is no such method."""
-    return _options_class(_file(name).parent, name)
+    _known(name)
+    return _options_class(name, _files(name))
 
 
 def source(name: str) -> str:
@@ -143,10 +144,14 @@ def load(name: str) -> "type[Method]":
     return getattr(importlib.import_module(f"methods.{name}"), node.name)
 
 
-@cache
 def source_fingerprint(name: str) -> str:
     """sha256 of the code of method `name` and of the parts it imports, without comments and docstrings."""
-    trees = {module: ast.parse(source(module)) for module in sorted(_imported_parts(name, set()))}
+    return _fingerprint(_files(name))
+
+
+@lru_cache(maxsize=256)
+def _fingerprint(files: tuple[tuple[Path, int], ...]) -> str:
+    trees = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path, _ in files}
     for tree in trees.values():
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
@@ -203,11 +208,11 @@ def _class_node(name: str) -> ast.ClassDef | None:
     return next((node for node in classes if node.name.lower() == wanted and node.bases), None)
 
 
-@cache
-def _options_class(folder: Path, name: str) -> type[BaseOptions]:
+@lru_cache(maxsize=256)
+def _options_class(name: str, files: tuple[tuple[Path, int], ...]) -> type[BaseOptions]:
     """The class `Options` in the class of `methods/NAME.py`, or else the one it inherits, made without its module.
 
-    folder: of its file, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
+    files: `_files(name)`, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
     something else than `LIGHT`.
     """
     node = _known(name)
@@ -218,7 +223,7 @@ def _options_class(folder: Path, name: str) -> type[BaseOptions]:
             if statement.module in LIGHT:
                 _execute(name, statement, space)
             elif part != statement.module and (parent := _class_node(part)) is not None:
-                space[parent.name] = SimpleNamespace(Options=_options_class(_file(part).parent, part))
+                space[parent.name] = SimpleNamespace(Options=options_class(part))
         elif isinstance(statement, ast.Assign) and _is_literal(statement.value):
             _execute(name, statement, space)
     own = next((each for each in node.body if isinstance(each, ast.ClassDef) and each.name == "Options"), None)
@@ -251,11 +256,28 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def _imported_parts(name: str, seen: set[str]) -> set[str]:
-    seen.add(name)
-    for node in ast.walk(_tree(name)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("methods."):
-            part = node.module.removeprefix("methods.")
-            if part not in seen:
-                _imported_parts(part, seen)
-    return seen
+def _files(name: str) -> tuple[tuple[Path, int], ...]:
+    """The files of method `name` and of the parts it imports, with the times of their last change.
+
+    Caches with these as their key hold nothing of a file that was edited since, as it may be while `run` works.
+    """
+    parts, waiting = {name}, [name]
+    while waiting:
+        for part in _imported_parts(*_stamped(waiting.pop())):
+            if part not in parts and _file(part).is_file():
+                parts.add(part)
+                waiting.append(part)
+    return tuple(_stamped(part) for part in sorted(parts))
+
+
+@lru_cache(maxsize=256)
+def _imported_parts(path: Path, modified: int) -> list[str]:
+    """The names of the files of methods/ that a file imports."""
+    found = [node.module for node in ast.walk(_tree(path.stem)) if isinstance(node, ast.ImportFrom) and node.module]
+    return [module.removeprefix("methods.") for module in found if module.startswith("methods.")]
+
+
+def _stamped(name: str) -> tuple[Path, int]:
+    """The file of a method or a part, and the time of its last change."""
+    path = _file(name)
+    return path, path.stat().st_mtime_ns

@@ -1,5 +1,7 @@
 import ast
 import dataclasses
+import itertools
+import os
 import sys
 
 import pytest
@@ -19,7 +21,7 @@ def test_methods_are_found_by_file_and_parts_are_not():
 def test_options_read_without_torch_are_those_of_the_imported_class(name):
     imported = discovery.load(name).Options
     assert discovery.options(name) == dataclasses.asdict(imported())
-    assert discovery._options_class(discovery.FOLDER, name).former_names == imported.former_names
+    assert discovery.options_class(name).former_names == imported.former_names
     assert set(imported.former_names.values()) <= discovery.options(name).keys()
     assert not set(imported.former_names) & discovery.options(name).keys()
 
@@ -56,9 +58,7 @@ def test_an_unknown_method_names_the_nearest():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(discovery, "FOLDER", tmp_path)
-    discovery.source_fingerprint.cache_clear()
-    yield tmp_path
-    discovery.source_fingerprint.cache_clear()
+    return tmp_path
 
 
 def test_the_source_fingerprint_changes_with_code_of_parts_but_not_with_comments(folder):
@@ -67,20 +67,20 @@ def test_the_source_fingerprint_changes_with_code_of_parts_but_not_with_comments
     (folder / "mine.py").write_text(f"{first_lines}    x = 1\n")
     first = discovery.source_fingerprint("mine")
 
-    def changed() -> bool:
-        discovery.source_fingerprint.cache_clear()
+    seconds = itertools.count(1)
+
+    def changed(file, text) -> bool:
+        """Whether an edit changes the fingerprint, in this same process."""
+        (folder / file).write_text(text)
+        os.utime(folder / file, (next(seconds),) * 2)
         return discovery.source_fingerprint("mine") != first
 
-    (folder / "mine.py").write_text("# why\nfrom methods.part import f\nclass Mine(Base):\n    '''New.'''\n    x = 1\n")
-    assert not changed()
+    assert not changed("mine.py", "# why\nfrom methods.part import f\nclass Mine(Base):\n    '''New.'''\n    x = 1\n")
     said = first_lines + "    title = 'Mine'\n    year: int = 2024\n    x = 1\n"
-    (folder / "mine.py").write_text(said)
-    assert not changed()
-    (folder / "mine.py").write_text(said + "    titles = 2\n")
-    assert changed()
-    (folder / "mine.py").write_text(said)
-    (folder / "part.py").write_text("def f():\n    return 2\n")
-    assert changed()
+    assert not changed("mine.py", said)
+    assert changed("mine.py", said + "    titles = 2\n")
+    assert not changed("mine.py", said)
+    assert changed("part.py", "def f():\n    return 2\n")
 
 
 def write_method(folder, name, options, before="", base="Method"):
