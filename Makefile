@@ -67,7 +67,7 @@ verify-reference: .venv/ready
 site: .venv/ready
 	$(BIN)/python -m harness site
 
-# What methods cost on this machine's processor; about a quarter of an hour on two idle cores (docs/performance.md).
+# What methods cost on this machine's processor (docs/performance.md).
 LATENCY := $(BIN)/python -m harness latency --device cpu
 OVERHEAD := $(BIN)/python -m harness overhead --device cpu --size 128x256 --rounds 8
 cost: .venv/ready

@@ -57,6 +57,7 @@ class MethodSegmentor(SemanticSegmentor):
             config.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             **given.OPTIONS,
         )
+        self.method.observing = False  # nobody reads its diagnostics here
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
         """As SemanticSegmentor; in training, its losses {name: scalar} with the method's weighted terms."""

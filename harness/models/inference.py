@@ -89,10 +89,10 @@ def scores_of_views(
     (images,) = seen
     if protocol == "whole":
         logits = _logits(network, images)
-    elif window is not None:
+    elif protocol == "slide" and window is not None:
         logits = _window_mean(network, images, window)
     else:
-        raise ValueError("the protocol slide needs a window")
+        raise ValueError("slide needs a window" if protocol == "slide" else f"there is no protocol {protocol}")
     return _resize(network, logits, size)
 
 
