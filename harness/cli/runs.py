@@ -294,7 +294,7 @@ def predict(
     folder: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a trained run.")],
     split: Annotated[str, typer.Option("--split", help="The split to predict, such as test.")],
     form: Annotated[str, typer.Option("--format", help="train_ids, cityscapes or ade20k.")] = "train_ids",
-    protocol: Annotated[str, typer.Option("--protocol", help="whole or ms_flip.")] = "whole",
+    protocol: Annotated[str, typer.Option("--protocol", help="whole, slide or ms_flip.")] = "whole",
     out: Annotated[Path | None, typer.Option("--out", help="Default: in RUN_DIR/submissions.")] = None,
     images: Annotated[Path | None, typer.Option("--images", help="A folder of images instead of the split's.")] = None,
     root: RootOption = None,
