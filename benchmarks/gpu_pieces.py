@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -61,7 +61,8 @@ class Sizes:
     matrix: int  # rows and columns of the floors' product
     copied: int  # bytes of the floors' copy
     images: int  # that are evaluated
-    slow_images: int  # likewise, one at a time and by several scales
+    scaled_images: int  # likewise, by several scales
+    slow_images: int  # likewise, one at a time
     iterations: int  # of a whole training
     log_every: int  # of these
     steps: Plan
@@ -75,6 +76,7 @@ FULL = Sizes(
     matrix=8192,
     copied=2**31,
     images=192,
+    scaled_images=64,
     slow_images=16,
     iterations=240,
     log_every=20,
@@ -88,6 +90,7 @@ TINY = Sizes(
     matrix=128,
     copied=2**20,
     images=4,
+    scaled_images=1,
     slow_images=1,
     iterations=4,
     log_every=1,
@@ -124,7 +127,9 @@ class Bench:
         """All of them, the most valuable first."""
         small, large = self.sizes.small, self.sizes.large
         others = [name for name in discovery.names() if name not in (BASELINE, *FIRST_METHODS)]
-        others = others if self.device.type == "cuda" else []
+        again: Sequence[str] = FIRST_METHODS
+        if self.device.type != "cuda":  # a dry run tries every kind of piece, not every method
+            others, again = [], FIRST_METHODS[:1]
         # The first piece of a network and precision takes longer: cuDNN searches.
         found = [Piece("floors", 3, self.floors)]
         found.append(self._step(small, "float32"))
@@ -140,7 +145,7 @@ class Bench:
         found.append(self._evaluate(large, "whole", 12))
         found += [self._method(large, name, "float32") for name in others]
         found.append(Piece(f"loop/{large.model}", 45, partial(self.loop, large)))
-        found += [self._method(setting, name, "bfloat16") for setting in (large, small) for name in FIRST_METHODS]
+        found += [self._method(setting, name, "bfloat16") for setting in (large, small) for name in again]
         return [replace(piece, measure=partial(_with_room, piece.measure)) for piece in found]
 
     # Each piece in turn.
@@ -212,7 +217,7 @@ class Bench:
         """Milliseconds an image of the evaluation, beside the same one image at a time, counted in four threads."""
         dataset = self._dataset()
         network = ready(models.build(setting.model, len(dataset.classes), weights="none"), self.device)
-        number = self.sizes.images if protocol == "whole" else self.sizes.slow_images * 4
+        number = self.sizes.images if protocol == "whole" else self.sizes.scaled_images
         several, few = _Part(dataset, number), _Part(dataset, self.sizes.slow_images)
         with counting(self.device) as counters:  # whose processes start while a run's network is built
             work = partial(measure, network, several, [protocol], None, counters)  # type: ignore[arg-type]
