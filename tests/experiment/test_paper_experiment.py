@@ -46,12 +46,12 @@ def test_settings_are_those_of_the_papers_table(paper, repository):
     for row in found:
         schedule = paper.schedule_of(row["dataset"], row["model"])
         wanted = {
-            "crop": tuple(map(int, row["crop_hxw"].split("x"))),
+            "crop": tuple(map(int, row["crop"].split("x"))),
             "learning_rate": float(row["learning_rate"]),
             "weight_decay": float(row["weight_decay"]),
-            "optimizer": row["optimizer"].lower(),
-            "policy": row["schedule"],
-            "batch": int(row["batch_size"]),
+            "optimizer": row["optimizer"],
+            "policy": row["policy"],
+            "batch": int(row["batch"]),
             "iterations": int(row["iterations"]),
             "precision": "float32",
         }
