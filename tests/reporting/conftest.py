@@ -1,6 +1,7 @@
 """Experiments and result folders with known counts."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from run_files import make_record
 
 from harness import datasets
+from harness.datasets.dataset import Dataset
 from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, count_image, stack
 from harness.experiment.schema import Experiment
 from harness.statistics.scores import score
@@ -18,11 +20,11 @@ from harness.statistics.scores import score
 CLASSES = ("Sky", "Road", "Sign_Symbol", "Never")  # "Never" is in no image
 
 
-@pytest.fixture
-def make_experiment(tmp_path: Path) -> Callable[..., Experiment]:
-    """`make_experiment(key=value, ...)`: an experiment with some keys changed."""
+@pytest.fixture(scope="session")
+def experiment_in() -> Callable[..., Experiment]:
+    """`experiment_in(folder, key=value, ...)`: an experiment, its file in that folder, with some keys changed."""
 
-    def make(**changes: Any) -> Experiment:
+    def make(folder: Path, **changes: Any) -> Experiment:
         content = {
             "arms": {
                 "rival_one": {"method": "cross_entropy"},
@@ -36,7 +38,7 @@ def make_experiment(tmp_path: Path) -> Callable[..., Experiment]:
             "protocols": ["whole", "ms_flip"],
             "schedule": {"iterations": 50, "batch": 2, "crop": [32, 32], "learning_rate": 0.1},
         } | changes
-        path = tmp_path / "little.yaml"
+        path = folder / "little.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return Experiment.load(path)
 
@@ -44,12 +46,18 @@ def make_experiment(tmp_path: Path) -> Callable[..., Experiment]:
 
 
 @pytest.fixture
+def make_experiment(experiment_in: Callable[..., Experiment], tmp_path: Path) -> Callable[..., Experiment]:
+    """`make_experiment(key=value, ...)`: an experiment with some keys changed."""
+    return partial(experiment_in, tmp_path)
+
+
+@pytest.fixture(scope="session")
 def write_run() -> Callable[..., Counts]:
     """`write_run(experiment, results, arm, seed, ...)`: writes a run's folder and returns its counts."""
     return _write_run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_all() -> Callable[..., dict[tuple[str, str, str, int], Counts]]:
     """Writes every run of an experiment; later arms are better by about `step` points."""
 
@@ -73,14 +81,19 @@ def write_all() -> Callable[..., dict[tuple[str, str, str, int], Counts]]:
 
 
 @pytest.fixture
-def write_predictions(tiny_data: Path, write_run: Callable[..., Counts]) -> Callable[..., None]:
-    """`write_predictions(experiment, results, arm, ...)`: runs of the data set `tiny` with label maps and their counts.
+def write_predictions(tiny_data: Path, predictions_of: Callable[..., None]) -> Callable[..., None]:
+    """`write_predictions(experiment, results, arm, ...)`: `predictions_of` the data set `tiny`."""
+    return lambda *given: predictions_of(datasets.load("tiny", tiny_data), *given)
+
+
+@pytest.fixture(scope="session")
+def predictions_of(write_run: Callable[..., Counts]) -> Callable[..., None]:
+    """`predictions_of(data set, experiment, results, arm, ...)`: runs with label maps and their counts.
 
     The first arm predicts the ground truth, with class 1 where it is ignored, the others class 0 everywhere.
     """
 
-    def write(experiment: Experiment, results: Path, *arms: str) -> None:
-        dataset = datasets.load("tiny", tiny_data)
+    def write(dataset: Dataset, experiment: Experiment, results: Path, *arms: str) -> None:
         samples = dataset.samples("test")
         for arm in arms:
             write_run(experiment, results, arm, 0, dataset="tiny", classes=dataset.classes)

@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 from base64 import b64decode
 
 import matplotlib as mpl
@@ -64,16 +63,15 @@ class Reader(html.parser.HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture
-def written(make_experiment, write_all, write_run, tmp_path):
-    """A page of three arms, one of whose runs diverged, with two real figures."""
-    experiment = make_experiment()
-    counts = write_all(experiment, tmp_path)
-    write_run(experiment, tmp_path, "rival_one", 1, status="diverged", reason=f"loss is not finite {EVIL}")
-    folder = tmp_path / "reports" / "little" / "figures"
-    folder.mkdir(parents=True)
-    draw(folder, "latency", "training")
-    path = write_page(experiment, tmp_path, mious(experiment, tmp_path))
+@pytest.fixture(scope="module")
+def written(experiment_in, write_all, write_run, tmp_path_factory):
+    """A page of three arms, one of whose runs diverged, with two real figures; only read."""
+    folder = tmp_path_factory.mktemp("page")
+    experiment = experiment_in(folder)
+    counts = write_all(experiment, folder)
+    write_run(experiment, folder, "rival_one", 1, status="diverged", reason=f"loss is not finite {EVIL}")
+    draw(folder / "reports" / "little" / "figures", "latency", "training")
+    path = write_page(experiment, folder, mious(experiment, folder))
     return experiment, counts, path, path.read_text(encoding="utf-8")
 
 
@@ -227,11 +225,19 @@ def test_figures_are_drawings_with_their_own_ids_and_the_inks_of_the_page(writte
     assert not first & second
 
 
-def test_what_can_be_saved_is_in_the_page_as_it_is_in_the_files(written):
+@pytest.fixture
+def with_tables(written, tmp_path):
+    """Its experiment and a copy of its results, with an empty folder for tables, which is returned third."""
     experiment, _, path, _ = written
-    (path.parent / "tables").mkdir()
-    (path.parent / "tables/miou.csv").write_text("arm,mean\na,61.123456789\n")
-    results = path.parent.parent.parent
+    results = shutil.copytree(path.parents[2], tmp_path / "results")
+    tables = results / "reports" / "little" / "tables"
+    tables.mkdir()
+    return experiment, results, tables
+
+
+def test_what_can_be_saved_is_in_the_page_as_it_is_in_the_files(with_tables):
+    experiment, results, tables = with_tables
+    (tables / "miou.csv").write_text("arm,mean\na,61.123456789\n")
     text = write_page(experiment, results, mious(experiment, results)).read_text(encoding="utf-8")
     saved = {found["download"]: found["href"] for found in Reader(text).all("a") if "download" in found}
     assert {"miou.csv", "latency.pdf", "training.pdf", "runs.csv"} <= saved.keys()
@@ -239,7 +245,7 @@ def test_what_can_be_saved_is_in_the_page_as_it_is_in_the_files(written):
     assert len(list(csv.DictReader(io.StringIO(runs)))) == len(experiment.runs())
     assert b64decode(saved["miou.csv"].removeprefix("data:text/csv;base64,")) == b"arm,mean\na,61.123456789\n"
     pdf = b64decode(saved["training.pdf"].removeprefix("data:application/pdf;base64,"))
-    assert pdf == (path.parent / "figures/training.pdf").read_bytes()
+    assert pdf == (tables.parent / "figures/training.pdf").read_bytes()
 
 
 def test_numbers_name_the_runs_they_were_made_of(written):
@@ -277,12 +283,8 @@ def test_holes_are_shown_with_their_reason(written):
     assert 'class="hole"' in text
 
 
-def test_names_are_shown_and_not_run(written, make_experiment, write_all, tmp_path):
-    *_, text = written
-    assert "<script>alert" not in text
-    assert html.escape(EVIL, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
-    assert text.count("<script") == 2
-    assert text.count("latency &lt;script&gt;") == 1  # in the drawing itself
+def test_names_of_classes_and_words_of_figures_are_shown_and_not_run(written, make_experiment, write_all, tmp_path):
+    assert written[3].count("latency &lt;script&gt;") == 1  # in the drawing itself
     experiment = make_experiment(datasets=["camvid"])
     classes = ("</script><b>", EVIL, "c", "d")
     write_all(experiment, tmp_path, classes=classes)
@@ -335,34 +337,19 @@ def test_without_records_there_is_a_page_that_says_so(make_experiment, tmp_path)
     assert "no examples for Scenes" in text
 
 
-def test_published_gains_stand_first_with_verdict_and_source(written):
-    experiment, _, path, _ = written
-    tables = path.parent / "tables"
-    tables.mkdir()
+def test_published_gains_stand_first_with_verdict_and_source(with_tables):
+    experiment, results, tables = with_tables
     (tables / "papers_verdicts.csv").write_text("table,verdict,gains\nmain,confirmed,2\nother,confirmed,1\n")
     names = "dataset,model,method,setting,metric,reading,protocol,published,published_gain,measured_dataset"
     names += ",measured_model,arm,runs,mean,gain,low,high,verdict,gain_visible,reason,source"
     row = "scenes,Net,Method & Co,,mIoU,,whole,71.5,1.25,scenes,lite0_fpn,cross_entropy,3,70.0,1.5,0.5,2.5"
     (tables / "papers_main.csv").write_text(f"{names}\n{row},open,1.6789,too few seeds,table III\n")
-    results = path.parent.parent.parent
     text = write_page(experiment, results, mious(experiment, results)).read_text(encoding="utf-8")
     assert "<strong>3</strong> confirmed" in text
     (found,) = Reader(text).tables["papers-main"][1:]
     assert found == [
-        *(
-            "Scenes",
-            "Net",
-            "Method & Co",
-            "mIoU",
-            "whole image",
-            "71.50",
-            "+1.25",
-            "70.00",
-            "+1.50",
-            "+0.50",
-            "+2.50",
-            "3",
-        ),
+        *("Scenes", "Net", "Method & Co", "mIoU", "whole image"),
+        *("71.50", "+1.25", "70.00", "+1.50", "+0.50", "+2.50", "3"),
         *("open (gains of 1.68 would be seen)", "too few seeds", "table III"),
     ]
 
@@ -409,37 +396,19 @@ def test_errors_are_what_differs_from_the_ground_truth_where_there_is_one(
 
 
 def luminance(color):
+    """Of WCAG 2.2."""
     parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @pytest.mark.parametrize("block", [0, 1], ids=["light", "dark"])
-def test_every_text_colour_has_enough_contrast_on_every_ground(block):
+def test_every_arms_colour_has_enough_contrast_on_the_ground(block):
     css = (HERE / "page.css").read_text(encoding="utf-8")
-    roots = re.findall(r":root \{([^}]+)\}", css)
-    colors = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", roots[block]))
-    texts = {name: color for name, color in colors.items() if name.startswith("text")}
-    grounds = {name: color for name, color in colors.items() if name.startswith("ground")}
-    assert len(texts) >= 3
-    assert len(grounds) >= 2
-    for text, ink in texts.items():
-        for ground, paper in grounds.items():
-            assert contrast(ink, paper) >= 4.5, (text, ground)  # WCAG 2.2, 1.4.3
+    (ground,) = re.findall(r"--ground: (#[0-9a-f]{6});", re.findall(r":root \{([^}]+)\}", css)[block])
     for color in (*COLORS.values(), *SPARE_COLORS):
-        assert contrast(color, colors["ground"]) >= 3, color  # WCAG 2.2, 1.4.11
-
-
-def contrast(ink, paper):
-    light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_the_script_is_valid():
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("no node on this machine to read the script with")
-    assert subprocess.run([node, "--check", HERE / "page.js"], check=False).returncode == 0
+        dark, light = sorted((luminance(color), luminance(ground)))
+        assert (light + 0.05) / (dark + 0.05) >= 3, color  # 1.4.11
 
 
 TITLES = {

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, browsing
 from matplotlib.figure import Figure
+from tiny_data_set import write_tiny
 
+from harness import datasets
 from harness.reporting.figures.style import STYLE, save
 from harness.reporting.measured import measure
 from harness.reporting.page import write_page
@@ -25,13 +27,23 @@ def browser(tmp_path_factory):
         yield found
 
 
-@pytest.fixture
-def page(make_experiment, write_run, write_predictions, tmp_path):
+@pytest.fixture(scope="module")
+def page(experiment_in, write_run, predictions_of, tmp_path_factory):
     """A page with all that there can be: numbers and holes, a published table, figures, and examples of two arms."""
-    experiment = make_experiment(datasets=["tiny"], seeds=[0, 1])
-    write_predictions(experiment, tmp_path, "plain", "rival_one")
-    write_run(experiment, tmp_path, "cross_entropy", 0, dataset="tiny", status="diverged", reason=f"not finite {EVIL}")
-    report = tmp_path / "reports" / "little"
+    folder = tmp_path_factory.mktemp("page")
+    root, described = write_tiny(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "FOLDER", described)
+        patch.setenv("TINY_ROOT", str(root))
+        experiment = experiment_in(folder, datasets=["tiny"], seeds=[0, 1])
+        predictions_of(datasets.load("tiny", root), experiment, folder, "plain", "rival_one")
+        hole = {"status": "diverged", "reason": f"not finite {EVIL}"}
+        write_run(experiment, folder, "cross_entropy", 0, dataset="tiny", **hole)
+        add_figures_and_published_table(folder / "reports" / "little")
+        return write_page(experiment, folder, measure(experiment, folder))
+
+
+def add_figures_and_published_table(report):
     for folder in ("figures", "tables"):
         (report / folder).mkdir(parents=True)
     arms = ("plain", "cross_entropy", "rival_one")  # the first is the baseline
@@ -53,7 +65,6 @@ def page(make_experiment, write_run, write_predictions, tmp_path):
             | {"high": 2.5, "verdict": verdict, "gain_visible": "", "reason": "why", "source": "table III"}
         )
     pd.DataFrame(claims).to_csv(report / "tables/papers_main.csv", index=False)
-    return write_page(experiment, tmp_path, measure(experiment, tmp_path))
 
 
 def column(browser, table, heading):
