@@ -1,4 +1,5 @@
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
         ({"sedes": [0]}, ["unknown key 'sedes'", "did you mean seeds?"]),
         ({"protocols": ["hole"]}, ["protocols.0", "whole"]),
         ({"seeds": [-1]}, ["seeds.0", "-1"]),
+        ({"seeds": [2**64]}, ["seeds.0", "4294967296"]),
         ({"seeds": [0, 0]}, ["seeds", "twice"]),
         ({"arms": {"../up": {"method": "contextrast"}}}, ["../up"]),
         ({"arms": []}, ["arms"]),
@@ -108,6 +110,8 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
         ({"schedule": {"iterations": 5}}, ["schedule.batch"]),
         ({"arms": {"contextrast": {"temperature": "hello"}}}, ["arms.contextrast.temperature is 'hello'", "above 0"]),
         ({"arms": {"contextrast": {"temperature": -1}}}, ["arms.contextrast.temperature is -1", "above 0"]),
+        ({"arms": {"contextrast": {"temperature": math.inf}}}, ["arms.contextrast.temperature", "inf"]),
+        ({"arms": {"contextrast": {"layer_weights": [1, 1, 1, math.nan]}}}, ["contextrast.layer_weights[3]", "nan"]),
         ({"arms": {"contextrast": {"dim": 1.5}}}, ["arms.contextrast.dim is 1.5", "whole number"]),
         ({"arms": {"contextrast": {"layer_weights": [0.1, -1, 1, 1]}}}, ["arms.contextrast.layer_weights[1] is -1"]),
         ({"arms": {"late": {"method": "contextrast", "alpha": -1}}}, ["arms.late.weight is -1"]),
@@ -140,6 +144,10 @@ def test_a_mistake_is_one_sentence_that_names_the_file_and_the_key(experiment_fi
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
+        ("class_weights=[0,0,0,0,0,0,0,0,0,0,0]", ["class_weights", "all 0"]),
+        ("class_weights=[.inf,1,1,1,1,1,1,1,1,1,1]", ["class_weights.0", "finite"]),
+        ("weight_decay=.nan", ["weight_decay"]),
+        ("scale=[0.5,.inf]", ["scale.1", "finite"]),
         ("batch=true", ["batch", "True"]),
         ("batch='2'", ["batch", "'2'"]),
         ("iterations=50.5", ["iterations", "50.5"]),

@@ -122,14 +122,6 @@ def test_taps_have_their_channels_and_strides_at_any_size(segmenters, height, wi
 
 
 @pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn"])
-def test_every_parameter_gets_a_gradient(segmenters, name):
-    segmenter = segmenters[name].train()
-    logits, auxiliary = segmenter.decode(segmenter.features(torch.randint(0, 256, (2, 3, 64, 64))))
-    sum(segmenter.losses(logits, auxiliary, torch.randint(0, 5, (2, 64, 64))).values()).backward()
-    assert [name for name, p in segmenter.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
-
-
-@pytest.mark.parametrize("name", ["hrnet_tiny", "lite0_fpn"])
 def test_channels_last_stays_channels_last_and_gives_the_same_logits(segmenters, name):
     segmenter = segmenters[name].eval()
     images = torch.randint(0, 256, (2, 3, 65, 70), dtype=torch.uint8)
