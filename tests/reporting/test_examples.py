@@ -108,14 +108,6 @@ def predicted(tiny_data, make_experiment, write_run, tmp_path):
     return experiment, tmp_path, dataset
 
 
-def words(figure):
-    return [" ".join(text.get_text().split()) for text in figure.texts]
-
-
-def figure_of(experiment, results, root):
-    return examples_figure(experiment, gather(experiment, results, "tiny", "lite0_fpn", root))
-
-
 def test_every_arm_stands_below_image_and_ground_truth_with_errors_and_a_window(predicted):
     experiment, results, dataset = predicted
     examples = gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
@@ -165,35 +157,23 @@ def test_images_are_chosen_by_the_rival_less_the_baseline(predicted):
     )
 
 
-def test_names_seeds_scores_and_what_is_missing_are_written(predicted):
+def test_names_seeds_scores_classes_and_what_is_missing_are_written_inside_the_picture(predicted):
     experiment, results, dataset = predicted
-    written = words(figure_of(experiment, results, dataset.root))
+    with mpl.rc_context(STYLE):
+        figure = examples_figure(experiment, gather(experiment, results, "tiny", "lite0_fpn", dataset.root))
+        renderer = FigureCanvasAgg(figure).get_renderer()
+    (legend,) = figure.legends
+    width, height = figure.bbox.size
+    for box in (text.get_window_extent(renderer) for text in [*figure.texts, legend]):
+        assert box.x0 >= 0 and box.x1 <= width and box.y0 >= 0 and box.y1 <= height
+    assert [text.get_text() for text in legend.get_texts()] == [*dataset.classes, "wrong", "ignored"]
+    written = [" ".join(text.get_text().split()) for text in figure.texts]
     assert {"plain, seed 0", "rival one, seed 1"} <= set(written)  # the rival's first seed diverged
     assert written.count("mIoU 100.0") == 3
     label = dataset.read_label(dataset.samples("test")[0])
     alone = 100 * (label == 0).sum() / (label != 255).sum() / 3  # the IoU of class 0; those of 1 and 2 are 0
     assert f"mIoU {alone:.1f}" in written
     assert any("Not shown: Cross entropy: not run." in text for text in written)
-
-
-def test_all_that_is_written_stays_in_the_picture(predicted):
-    experiment, results, dataset = predicted
-    with mpl.rc_context(STYLE):
-        figure = figure_of(experiment, results, dataset.root)
-        renderer = FigureCanvasAgg(figure).get_renderer()
-        width, height = figure.bbox.size
-        for text in [*figure.texts, figure.legends[0]]:
-            box = text.get_window_extent(renderer)
-            assert box.x0 >= 0
-            assert box.y0 >= 0
-            assert box.x1 <= width
-            assert box.y1 <= height
-
-
-def test_the_legend_names_the_classes_that_are_there(predicted):
-    experiment, results, dataset = predicted
-    (legend,) = figure_of(experiment, results, dataset.root).legends
-    assert [text.get_text() for text in legend.get_texts()] == [*dataset.classes, "wrong", "ignored"]
 
 
 def test_of_several_rivals_the_one_with_the_highest_miou_is_judged(predicted, make_experiment):
