@@ -134,7 +134,7 @@ def _verdict(row: Row) -> Verdict:
 
 
 def _counterpart(
-    experiment: Experiment, row: Row, settings: Mapping[Any, Mapping[str, Any]]
+    experiment: Experiment, row: Row, settings: Mapping[Any, dict[str, Any]]
 ) -> tuple[str | None, str | None, Verdict | None, list[str]]:
     """Of a row: the arm, its baseline's arm, why there is none, and what is not as published."""
     pair, of_paper = (row.measured_dataset, row.measured_model), (row.dataset, row.model)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Any  # of a data frame, its columns as attributes
-# A table's name, the file of its published figures, its title, and what it shows (`notes.MEANING`).
+# A table's name, the file of its published figures, its title, and what it shows (`notes.MEANING`; ablations say it).
 TABLES = (
     ("main", "miou_main.csv", "The papers' main table", "region"),
     ("cityscapes_test", "miou_cityscapes_test.csv", "Cityscapes test", "region"),
@@ -28,8 +28,8 @@ TABLES = (
     ("class_frequency", "miou_by_class_frequency.csv", "Head, mid and tail classes", "frequency"),
     ("object_size", "miou_by_object_size.csv", "Object size", "objects"),
     ("boundary", "boundary_miou_cityscapes.csv", "Boundary mIoU by width, read in both ways", "boundary"),
+    ("ablations", "ablations_contextrast_pp_cityscapes_hrnet.csv", "Ablations", ""),
 )
-ABLATIONS = ("ablations", "ablations_contextrast_pp_cityscapes_hrnet.csv", "Ablations", "")
 COLUMNS = (
     *("table", "dataset", "split", "model", "method", "metric", "setting", "reading", "protocol", "published"),
     *("published_gain", "measured_dataset", "measured_model", "arm", "baseline", "measured_metric", "runs", "mean"),
@@ -53,19 +53,20 @@ def write_paper_tables(
     `known` are cells with differences to the experiment's baseline that need not be computed again. `folder` is where
     they go instead.
     """
+    import pandas as pd
+
     folder = folder or Path(results) / "reports" / experiment.name / "tables"
-    known = list(known)
-    found: dict[str, pd.DataFrame] = {}
-    for name, file, title, kind in (*TABLES, ABLATIONS):
+    known, found = list(known), []
+    for name, file, title, kind in TABLES:
         figures = published.figures(file)
         claimed = claims(experiment, figures)
-        if not _concerns(experiment, claimed):
-            continue
-        found[name] = compared(experiment, results, claimed, known).assign(table=name)
-        _write(experiment, folder, title, [MEANING[kind]] if kind else _of_ablations(figures), found[name])
+        if _concerns(experiment, claimed):
+            found.append(compared(experiment, results, claimed, known).assign(table=name))
+            remarks = [MEANING[kind]] if kind else _of_ablations(figures)
+            _write(experiment, folder, name, title, remarks, found[-1])
     if found:
-        _write_summary(experiment, folder, found)
-    write_zoo_table(experiment, folder, [found[name] for name in ("main", "other_backbones") if name in found])
+        _write_summary(experiment, folder, pd.concat(found))
+        write_zoo_table(experiment, folder, pd.concat(found))
     write_settings_table(experiment, folder)
 
 
@@ -83,9 +84,10 @@ def _of_ablations(figures: "pd.DataFrame") -> list[str]:
     ]
 
 
-def _write(experiment: Experiment, folder: Path, title: str, remarks: list[str], found: "pd.DataFrame") -> None:
+def _write(
+    experiment: Experiment, folder: Path, name: str, title: str, remarks: list[str], found: "pd.DataFrame"
+) -> None:
     """A grid for every data set, of ablations for every data set and model."""
-    name = found["table"].iloc[0]
     parts = ["measured_dataset", "measured_model"] if found["setting"].any() else ["measured_dataset"]
     grids = [
         _grid(experiment, f"papers_{name}-{experiment.name}-{part[0]}", f"{title}: {', '.join(part)}", remarks, of_part)
@@ -173,19 +175,19 @@ def _verdict(row: Row) -> Entry:
     return Entry(row.verdict, detail, strong=row.verdict == verdicts.CONFIRMED)
 
 
-def _write_summary(experiment: Experiment, folder: Path, found: "dict[str, pd.DataFrame]") -> None:
+def _write_summary(experiment: Experiment, folder: Path, found: "pd.DataFrame") -> None:
     """How many gains of every table have which verdict, by the published protocol; baselines have none and are out."""
-    lines: list[Sequence[Any]] = []
-    for name, rows in found.items():
-        gains = rows[(rows["protocol"] == rows["published_protocol"]) & rows["published_gain"].notna()]
-        lines += [(name, kind, int((gains["verdict"] == kind).sum())) for kind in verdicts.KINDS]
-    titles = {name: title for name, _, title, _ in (*TABLES, ABLATIONS)}
+    titles = {name: title for name, _, title, _ in TABLES if name in set(found["table"])}
+    gains = found[(found["protocol"] == found["published_protocol"]) & found["published_gain"].notna()]
+    counted = gains.value_counts(["table", "verdict"])
+    lines = [(name, kind, int(counted.get((name, kind), 0))) for name in titles for kind in verdicts.KINDS]
     grid = Grid(
         name=f"papers_verdicts-{experiment.name}",
         title="Verdicts on the published gains",
         columns=[("", "table"), *(("", kind) for kind in verdicts.KINDS)],
         rows=[
-            [Entry(titles[name]), *(Entry(str(count)) for table, _, count in lines if table == name)] for name in found
+            [Entry(title), *(Entry(str(count)) for table, _, count in lines if table == name)]
+            for name, title in titles.items()
         ],
         notes=[
             READING[1],

@@ -5,35 +5,23 @@ from pathlib import Path
 from harness.experiment.schema import Experiment
 from harness.reporting.markup import Entry, Grid
 from harness.reporting.published import training_settings
-from harness.reporting.verdicts import COMPARED, differing, setting_text
+from harness.reporting.verdicts import AGREES, COMPARED, DIFFERS, Row, compared_settings
 from harness.reporting.writing import write_table
 
 COLUMNS = ("dataset", "model", "setting", "published", "ours", "agrees", "source")
-AGREES, ODDITY, DIFFERS = "yes", "printed oddity", "no"
 
 
 def write_settings_table(experiment: Experiment, folder: Path) -> None:
     """Write `folder`/papers_training_settings.* for the pairs of an experiment that the papers print, if any."""
-    rows, shown, lines = training_settings(), [], []
-    for row in (rows[pair] for pair in experiment.pairs() if pair in rows):
-        dataset, model = row["dataset"], row["model"]
-        schedule = experiment.schedule_of(dataset, model)
-        wrong = {name for name, _, _ in differing(experiment, row)}
-        entries = [Entry(dataset), Entry(model)]
-        for name in COMPARED:
-            ours, theirs = setting_text(getattr(schedule, name)), setting_text(row[name])
-            agrees = DIFFERS if name in wrong else AGREES if ours == theirs else ODDITY
-            entries.append(
-                Entry(
-                    ours,
-                    "" if agrees == AGREES else f"published {theirs}",
-                    strong=agrees == DIFFERS,
-                )
-            )
-            lines.append([dataset, model, name, theirs, ours, agrees, row["source"]])
-        shown.append([*entries, Entry("differs" if wrong else "as published")])
-    if not shown:
+    rows = training_settings()
+    found = [compared_settings(experiment, rows[pair]) for pair in experiment.pairs() if pair in rows]
+    if not found:
         return
+    shown = []
+    for of_pair in found:
+        differs = any(row["agrees"] == DIFFERS for row in of_pair)
+        texts = [of_pair[0]["dataset"], of_pair[0]["model"], "differs" if differs else "as published"]
+        shown.append([*map(Entry, texts[:2]), *map(_entry, of_pair), Entry(texts[2])])
     grid = Grid(
         name=f"papers_training_settings-{experiment.name}",
         title="Training settings",
@@ -54,4 +42,14 @@ def write_settings_table(experiment: Experiment, folder: Path) -> None:
         ],
         stubs=2,
     )
-    write_table(folder / "papers_training_settings", [grid], COLUMNS, lines)
+    write_table(
+        folder / "papers_training_settings",
+        [grid],
+        COLUMNS,
+        ([row[name] for name in COLUMNS] for each in found for row in each),
+    )
+
+
+def _entry(row: Row) -> Entry:
+    printed = "" if row["agrees"] == AGREES else f"published {row['published']}"
+    return Entry(row["ours"], printed, strong=row["agrees"] == DIFFERS)

@@ -1,8 +1,7 @@
 """Whether a published gain over a baseline was found again: is there a gain, and may it be the published one?"""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass, fields
 from typing import Any
 
 from harness.experiment.schema import Arm, Experiment, discovery
@@ -14,8 +13,10 @@ CONFIRMED, SMALLER, LARGER = "confirmed", "gain, but smaller", "gain, but larger
 CONTRADICTED, OPEN = "contradicted", "open"
 NOT_RUN, NOT_MEASURABLE, NOT_COMPARED = "not run", "not measurable here", "no verdict"
 KINDS = (CONFIRMED, SMALLER, LARGER, CONTRADICTED, OPEN, NOT_RUN, NOT_MEASURABLE, NOT_COMPARED)
-
 COMPARED = ("crop", "batch", "iterations", "optimizer", "learning_rate", "momentum", "weight_decay", "policy")
+AGREES, ODDITY, DIFFERS = "yes", "printed oddity", "no"
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ def judge(gain: Gain | None, published: float) -> Verdict:
 
 
 def deviations(
-    experiment: Experiment,
-    arm: str,
-    settings: Mapping[str, Any] | None,
-    options: Mapping[str, Any],
-    absent: str,
+    experiment: Experiment, arm: str, settings: Row | None, options: Mapping[str, Any], absent: str
 ) -> list[str]:
     """In what an arm's runs are not what the papers publish, apart from the protocol; empty: a verdict is due.
 
@@ -68,20 +65,19 @@ def deviations(
     """
     found = arm_deviations(experiment.arms[arm], options)
     found += [text] if (text := not_verified(experiment.arms[arm].method)) else []
-    if experiment.absent != absent:
-        found.append(f"absent {experiment.absent}, published with {absent}")
+    found += [f"absent {experiment.absent}, published with {absent}"] if experiment.absent != absent else []
     if settings is None:
         return [*found, "the training settings of this pair are not published"]
-    return found + [f"{name} {ours}, published {theirs}" for name, ours, theirs in differing(experiment, settings)]
+    compared = [row for row in compared_settings(experiment, settings) if row["agrees"] == DIFFERS]
+    return found + [f"{row['setting']} {row['ours']}, published {row['expected']}" for row in compared]
 
 
 def arm_deviations(arm: Arm, options: Mapping[str, Any]) -> list[str]:
     """In what an arm is not its method with these options and otherwise the defaults, trained once from the start."""
     if arm.method == EXTERNAL:
         return ["its method is not known here"]
-    kind: Any = discovery.options_class(arm.method)  # a class, which mypy takes for one of its unhashable objects
-    defaults = _defaults(kind)
-    asked, ours = plain({**defaults, **options}), plain(defaults | arm.options)
+    defaults = {field.name: field.default for field in fields(discovery.options_class(arm.method))}
+    asked, ours = _plain({**defaults, **options}), _plain(defaults | arm.options)
     found = [f"{name} {ours.get(name)}, published {asked[name]}" for name in asked if ours.get(name) != asked[name]]
     found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []
     found += [f"ends_at {arm.ends_at}"] if arm.ends_at != 1 else []
@@ -89,28 +85,29 @@ def arm_deviations(arm: Arm, options: Mapping[str, Any]) -> list[str]:
     return found + ([f"trained {arm.longer:g} times as long"] if arm.longer != 1 else [])
 
 
-@cache
-def _defaults(options: Any) -> dict[str, Any]:
-    return asdict(options())
+def compared_settings(experiment: Experiment, settings: Row) -> list[Row]:
+    """Each of the settings that the papers print with the experiment's `ours`, and whether it `agrees`.
 
-
-def differing(experiment: Experiment, settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The settings in which the experiment differs from published ones, printed oddities aside: name, ours, theirs."""
+    An oddity differs from what is printed but not from what is `expected` instead.
+    """
     schedule = experiment.schedule_of(settings["dataset"], settings["model"])
     found = []
     for name in COMPARED:
-        ours, theirs = getattr(schedule, name), settings["instead"].get(name, settings[name])
-        momentum_of_adam = name == "momentum" and schedule.optimizer == "adamw"  # it has none of that meaning
-        if ours != theirs and not momentum_of_adam:
-            found.append((name, setting_text(ours), setting_text(theirs)))
+        ours, printed = getattr(schedule, name), settings[name]
+        expected = settings["instead"].get(name, printed)
+        if name == "momentum" and schedule.optimizer == "adamw":  # which has none of that meaning
+            expected = ours
+        agrees = DIFFERS if ours != expected else AGREES if ours == printed else ODDITY
+        texts = {"published": _text(printed), "ours": _text(ours), "expected": _text(expected)}
+        found.append({**settings, "setting": name, "agrees": agrees} | texts)
     return found
 
 
-def setting_text(value: Any) -> str:
+def _text(value: Any) -> str:
     """A setting as tables print it: a crop as HEIGHTxWIDTH."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(options: Mapping[str, Any]) -> Row:
     """Options of a method with lists for tuples, as YAML gives them."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
