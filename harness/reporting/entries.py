@@ -1,7 +1,5 @@
 """Cells of a comparison as entries of a table: mean, standard deviation, runs, gain and interval."""
 
-from collections.abc import Sequence
-
 from harness.comparison import Cell, Spread
 from harness.reporting.markup import Entry, points
 
@@ -64,8 +62,3 @@ def hole(text: str) -> Entry:
 def number(value: float | None, sign: bool = False) -> Entry:
     """A number in percent or points, or a dash."""
     return ABSENT_ENTRY if value is None else Entry(points(value, sign))
-
-
-def stubs(texts: Sequence[str]) -> list[Entry]:
-    """What says what a row is."""
-    return [Entry(text) for text in texts]

@@ -2,7 +2,7 @@
 
 import html as entities
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 ABOUT = "About these runs"
@@ -76,10 +76,7 @@ def markdown(grids: Sequence[Grid]) -> str:
     """The tables one after the other, each with its notes under it."""
     parts = []
     for grid in grids:
-        headings = [f"{over}: {own}" if over and grid.split else own for over, own in grid.columns]
-        rows = [[_markdown_entry(entry) for entry in row] for row in grid.rows]
-        title = "" if grid.fold else grid.full_title
-        text = markdown_table(title, headings, rows, grid.notes, grid.stubs)
+        text = _table(grid)
         if grid.more:
             facts = "\n".join(f"- {escape_markdown(fact)}" for fact in grid.more)
             text += f"\n{_folded(ABOUT, facts)}\n"
@@ -93,22 +90,27 @@ def _folded(title: str, text: str) -> str:
     return f"<details><summary>{escape_html(title)}</summary>\n\n{text}\n\n</details>"
 
 
-def markdown_table(
-    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], stubs: int = 1
-) -> str:
-    """A table under its title, if it has one, with its notes under it; the cells of `rows` are already escaped."""
+def markdown_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], notes: Sequence[str]) -> str:
+    """A table of texts, which are escaped here, as Markdown."""
+    entries = [[Entry(text) for text in row] for row in rows]
+    return markdown([Grid("", title, [("", heading) for heading in headings], entries, list(notes))])
+
+
+def _table(grid: Grid) -> str:
+    """A table under its title, unless it is folded, with its notes under it."""
+    headings = [f"{over}: {own}" if over and grid.split else own for over, own in grid.columns]
     lines = [
-        *([f"### {escape_markdown(title)}", ""] if title else []),
-        _markdown_row([escape_markdown(heading) for heading in headings]),
-        _markdown_row([":--"] * stubs + ["--:"] * (len(headings) - stubs)),
-        *map(_markdown_row, rows),
+        *([] if grid.fold else [f"### {escape_markdown(grid.full_title)}", ""]),
+        _markdown_row(map(escape_markdown, headings)),
+        _markdown_row([":--"] * grid.stubs + ["--:"] * (len(headings) - grid.stubs)),
+        *(_markdown_row(map(_markdown_entry, row)) for row in grid.rows),
         "",
-        *(f"- {escape_markdown(note).replace(DETAILS, f'[{DETAILS}](/{DETAILS})')}" for note in notes),
+        *(f"- {escape_markdown(note).replace(DETAILS, f'[{DETAILS}](/{DETAILS})')}" for note in grid.notes),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_row(texts: Sequence[str]) -> str:
+def _markdown_row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 

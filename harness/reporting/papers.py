@@ -8,7 +8,7 @@ from harness.comparison import Cell
 from harness.experiment.schema import Experiment
 from harness.reporting import published, verdicts
 from harness.reporting.claims import claims, compared
-from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number, stubs
+from harness.reporting.entries import ABSENT_ENTRY, cell_entry, hole, number
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.names import arm_name, method_name
 from harness.reporting.notes import MEANING, facts, notes
@@ -89,10 +89,11 @@ def _write(
 ) -> None:
     """A grid for every data set, of ablations for every data set and model."""
     parts = ["measured_dataset", "measured_model"] if found["setting"].any() else ["measured_dataset"]
-    grids = [
-        _grid(experiment, f"papers_{name}-{experiment.name}-{part[0]}", f"{title}: {', '.join(part)}", remarks, of_part)
-        for part, of_part in found.groupby(parts, sort=False)
-    ]
+    several = found["measured_model"].nunique() > 1
+    grids = []
+    for part, of_part in found.groupby(parts, sort=False):
+        label = "-".join([f"papers_{name}", experiment.name, *(part if several else part[:1])])
+        grids.append(_grid(experiment, label, f"{title}: {', '.join(part)}", remarks, of_part))
     write_table(folder / f"papers_{name}", grids, COLUMNS, found[list(COLUMNS)].to_numpy().tolist())
 
 
@@ -112,7 +113,7 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
         gain = "" if row.published_gain is None else points(row.published_gain, True)
         rows.append(
             [
-                *stubs(labels),
+                *map(Entry, labels),
                 Entry(points(row.published), detail=gain),
                 *(entries[row.claim, protocol] for protocol in protocols),
                 _gain(row),

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.compute import atomic
 from harness.errors import UserError
 from harness.experiment.schema import discovery
-from harness.reporting.markup import escape_markdown, markdown_table, points
+from harness.reporting.markup import markdown_table, points
 from harness.reporting.names import name_by_method
 from harness.runs.external_arms import EXTERNAL
 from harness.runs.record import Record, records_below
@@ -34,7 +34,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     found = measure({str(place): pairs for place, pairs in arms.items()})
     rows = [
         [
-            escape_markdown(" ".join(_shown(place, arms))),
+            " ".join(_shown(place, arms)),
             str(len(pairs)),
             *(points(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)),
             ", ".join(points(after - before, sign=True) for before, after in pairs),

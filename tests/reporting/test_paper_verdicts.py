@@ -1,6 +1,7 @@
 """Synthetic records whose verdicts are known in closed form, through the whole of the papers' tables."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -354,6 +355,13 @@ def test_an_ablation_is_corrected_for_its_own_arms_alone_and_names_both_full_met
         assert widths[arm] == pytest.approx(2 * c * error, rel=1e-6), arm
     text = (tmp_path / "reports/paper/tables/papers_ablations.md").read_text()
     assert "gain over Contextrast or Contextrast++ in points" in text
+
+
+def test_the_tables_of_an_ablation_on_several_networks_have_labels_of_their_own(repository, tmp_path):
+    arms = {"contextrast_pp": {}, "gated": {"method": "contextrast_pp", "fusion": "gated_scalar"}}
+    write_tables(load(repository, "datasets=[cityscapes]", arms=arms), tmp_path)
+    text = (tmp_path / "reports/paper/tables/papers_ablations.tex").read_text()
+    assert len(set(re.findall(r"\\label{(.+)}", text))) == text.count(r"\label") == 3
 
 
 def test_an_arm_of_another_method_does_not_stand_for_a_published_one(repository):

@@ -12,7 +12,7 @@ from harness.cost import records
 from harness.cost.equivalence import LEVEL, MARGIN, Ratio, ratio
 from harness.errors import UserError
 from harness.reporting.costs.networks import costs
-from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.markup import markdown_table
 from harness.reporting.names import method_name
 from harness.reporting.writing import csv_text
 
@@ -184,16 +184,15 @@ def _claim(found: list[Record], rows: list[list[Row]]) -> str:
 
 
 def _latency_table(record: Record, rows: list[Row]) -> str:
-    title = ", ".join(_described(record)).replace("\\", "")
     return markdown_table(
-        f"Latency: {title}",
+        f"Latency: {', '.join(_described(record))}",
         [
             *("", "parameters, M", "FLOPs, G", "p50, ms", "p90", "p99", "mean", "IQR", "n", "images/s"),
             *("ratio to the baseline", "verdict"),
         ],
         [
             [
-                escape_markdown(method_name(row["arm"])),
+                method_name(row["arm"]),
                 f"{row['parameters'] / 1e6:.3f}",
                 f"{row['gflops']:.2f}",
                 *(f"{row[name]:.2f}" for name in TIMES[:-1]),
@@ -213,16 +212,15 @@ def _training_tables(found: list[Record], rows: list[list[Row]]) -> list[str]:
 
 
 def _training_table(record: Record, rows: list[Row]) -> str:
-    title = ", ".join(_described(record)).replace("\\", "")
     return markdown_table(
-        f"Training: {title}",
+        f"Training: {', '.join(_described(record))}",
         [
             *("", "time of an iteration, ms", "IQR", "n", "over the baseline", "peak memory, MiB", "over the baseline"),
             *("published time", "published memory"),
         ],
         [
             [
-                escape_markdown(method_name(row["arm"])),
+                method_name(row["arm"]),
                 *(f"{row[name]:.1f}" for name in ("p50_ms", "iqr_ms")),
                 str(row["n"]),
                 _interval(row, percent=True),
@@ -270,7 +268,7 @@ def _described(record: Record) -> list[str]:
     options += [name.replace("_", " ") for name in ("channels_last", "compiled") if setting.get(name)]
     gpu = record["provenance"]["device"]["type"] == "cuda"
     machine = record["machine"] if gpu else f"{record['machine']}, {threads} thread{'s' * (threads > 1)}"
-    return [escape_markdown(text) for text in (setting["model"], ", ".join(options), machine)]
+    return [setting["model"], ", ".join(options), machine]
 
 
 def _conditions(record: Record, rows: list[Row]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.compute import atomic
 from harness.errors import UserError
-from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.markup import markdown_table
 from harness.reporting.names import name_by_method
 from harness.reporting.writing import csv_text
 from harness.runs.record import TRAINING, Record, is_set_aside
@@ -79,8 +79,8 @@ def _table(experiment: str, rows: list[Row]) -> str:
         runs = list(group)
         lines.append(
             [
-                escape_markdown(f"{model}, {dataset}, {arm}"),
-                escape_markdown(device),
+                f"{model}, {dataset}, {arm}",
+                device,
                 str(len(runs)),
                 *(_sum(runs, name) for name in ("gpu_hours", "thread_hours")),
                 *(_kwh(runs, part) for part in PARTS),
