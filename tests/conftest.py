@@ -4,8 +4,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Of tests on drawn examples: few at every call, other ones each time, and many in `make test-all`.
+settings.register_profile(
+    "project",
+    max_examples=200 if "ALL_EXAMPLES" in os.environ else 25,
+    deadline=None,  # of a busy machine
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

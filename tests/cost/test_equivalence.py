@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cost.equivalence import Ratio, drift, rank, ratio
@@ -95,7 +95,6 @@ def test_arms_of_other_rounds_or_too_few_are_refused():
         ratio(np.ones((4, 2)), np.ones((4, 2)))
 
 
-@settings(deadline=None)
 @given(st.floats(0.2, 5), st.integers(3, 40), st.integers(1, 4))
 def test_drift_is_the_factor_between_the_first_and_the_last_third(factor, rounds, block):
     speed = np.ones((rounds, 1))

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmcv.transforms import Compose
 from mmseg.registry import TRANSFORMS
@@ -76,7 +76,6 @@ def test_the_inputs_are_not_altered():
 # each step
 
 
-@settings(max_examples=60, deadline=None)
 @given(height=st.integers(20, 90), width=st.integers(20, 90), seed=st.integers(0, 2**32))
 def test_image_and_label_stay_aligned(height, width, seed):
     _, label = noise(height, width, seed)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.datasets.augmentation import Augmentation, nearest_source
@@ -47,7 +47,6 @@ def test_the_nearest_pixels_are_opencvs(length, size):
     assert nearest_source(length, size).tolist() == expected.tolist()
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     sizes=st.lists(st.tuples(st.integers(5, 90), st.integers(5, 90)), min_size=1, max_size=3), seed=st.integers(0, 99)
 )

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.datasets.readers import FolderLayout, ListLayout, Sample
@@ -41,7 +41,6 @@ def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_taken(tmp_path)
 part = st.text(st.characters(categories=["L", "N"], include_characters="-_."), min_size=1).filter(lambda s: s != "..")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(parts=st.lists(part, max_size=4), absolute=st.booleans(), suffix=st.sampled_from([".png", ".jpg", ".JPG", ""]))
 def test_a_foreign_prefix_and_another_suffix_change_nothing(tmp_path, parts, absolute, suffix):
     first, _ = two_pairs(tmp_path)
@@ -50,7 +49,6 @@ def test_a_foreign_prefix_and_another_suffix_change_nothing(tmp_path, parts, abs
     assert LAYOUT.scan(tmp_path, "test").samples == [first]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(
     text=st.text() | st.lists(st.sampled_from(["/", ".", "..", "test/A.jpg", "x" * 300, "\n", " ", "\0"])).map("".join)
 )
@@ -195,7 +193,6 @@ def test_runs_of_ids_make_splits_of_one_folder(tmp_path):
 names = st.text(st.characters(categories=["L", "N"], include_characters="-_ []*?{}"), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
 @given(keys=st.sets(names.map(str.strip).filter(bool), min_size=1, max_size=6))
 def test_every_name_without_a_leading_dot_is_found(tmp_path_factory, keys):
     root = tmp_path_factory.mktemp("names")

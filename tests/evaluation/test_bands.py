@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ def distance_to(others: NDArray[np.bool_]) -> NDArray[np.int64]:
     return ndimage.distance_transform_cdt(~others, metric="chessboard").astype(np.int64)
 
 
-@settings(max_examples=150, deadline=None)
 @given(maps, radii_lists, st.booleans())
 def test_levels_hold_the_bands_of_the_plain_rule_class_by_class(labels, radii, ignore_edge):
     levels = edge_levels(labels, radii, ignore_edge)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -35,7 +35,6 @@ def encode(mask):
     return {"size": list(mask.shape), "counts": text}
 
 
-@settings(max_examples=100, deadline=None)
 @given(hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)), elements=st.booleans()))
 def test_masks_are_decoded(mask):
     assert (decode(encode(mask)) == mask).all()

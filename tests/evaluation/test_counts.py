@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage, sparse
@@ -56,7 +56,6 @@ def radii(shape):
     return {"1px": 1, "2px": 2, "5px": 5, "0.1": max(1, round(0.1 * float(np.hypot(*shape))))}
 
 
-@settings(max_examples=150, deadline=None)
 @given(pairs(), st.booleans())
 def test_boundary_counts_equal_the_rule_written_class_by_class(pair, ignore_edge):
     tables = count_image(*pair, CLASSES, WIDTHS, ignore_edge)
@@ -65,7 +64,6 @@ def test_boundary_counts_equal_the_rule_written_class_by_class(pair, ignore_edge
         assert np.array_equal(tables[f"boundary@{width}"], expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(pairs())
 def test_trimap_counts_equal_region_counts_near_the_edges_of_the_label(pair):
     tables = count_image(*pair, CLASSES, WIDTHS)
@@ -73,7 +71,6 @@ def test_trimap_counts_equal_region_counts_near_the_edges_of_the_label(pair):
         assert np.array_equal(tables[f"trimap@{width}"], [plain_trimap(*pair, c, reach) for c in range(CLASSES)])
 
 
-@settings(deadline=None)
 @given(pairs(), st.booleans())
 def test_void_on_a_labeled_pixel_counts_as_one_more_class_that_is_not_scored(pair, ignore_edge):
     prediction, label = pair
@@ -97,7 +94,6 @@ def test_void_is_refused_unless_it_is_asked_for_and_other_ids_always():
         count_image(np.full((2, 2), 254, np.uint8), label, 3, void_is_wrong=True)
 
 
-@settings(deadline=None)
 @given(pairs())
 def test_confusion_and_region_equal_scipys_sum_of_pixels(pair):
     prediction, label = pair
@@ -141,7 +137,6 @@ def test_boundary_iou_of_a_present_class_is_not_zero_for_thin_bands():
     assert (hits, false, missed) == (40, 104, 104)
 
 
-@settings(deadline=None)
 @given(pairs())
 def test_a_perfect_prediction_has_no_errors_whatever_is_predicted_on_ignored_pixels(pair):
     junk, label = pair
@@ -158,7 +153,6 @@ def test_a_perfect_prediction_has_no_errors_whatever_is_predicted_on_ignored_pix
     assert tables["region"][:, 0].sum() == (label != 255).sum()
 
 
-@settings(deadline=None)
 @given(pairs(), st.integers(0, 255))
 def test_ignored_pixels_change_nothing_whatever_is_predicted_there(pair, value):
     prediction, label = pair
@@ -168,7 +162,6 @@ def test_ignored_pixels_change_nothing_whatever_is_predicted_there(pair, value):
     assert np.array_equal(confusion_image(prediction, label, CLASSES), confusion_image(other, label, CLASSES))
 
 
-@settings(deadline=None)
 @given(pairs(), st.permutations(range(CLASSES)))
 def test_permuting_the_classes_permutes_the_counts(pair, order):
     prediction, label = pair

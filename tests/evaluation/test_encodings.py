@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -95,7 +95,6 @@ def stored(dataset, labels, encoding):
     return out
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["camvid", "cityscapes"]),
     st.sampled_from(ENCODINGS),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
@@ -45,7 +45,6 @@ def plain_counts(prediction, label, size):
     ]
 
 
-@settings(max_examples=200, deadline=None)
 @given(maps)
 def test_areas_equal_those_of_labelling_one_class_at_a_time(labels):
     areas = component_areas(labels)
@@ -119,7 +118,6 @@ def scaled_pairs(draw):
     return np.roll(prediction, draw(st.integers(0, 3)), axis=1), label
 
 
-@settings(max_examples=60, deadline=None)
 @given(scaled_pairs())
 def test_counts_by_size_equal_the_definition_written_class_by_class(pair):
     tables = count_image(*pair, CLASSES)
@@ -127,7 +125,6 @@ def test_counts_by_size_equal_the_definition_written_class_by_class(pair):
         assert np.array_equal(tables[f"objects@{size}"], plain_counts(*pair, size))
 
 
-@settings(max_examples=60, deadline=None)
 @given(scaled_pairs())
 def test_the_sizes_together_are_the_region(pair):
     tables = count_image(*pair, CLASSES)

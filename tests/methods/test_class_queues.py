@@ -2,7 +2,7 @@ from collections import deque
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from memory_rows import rows
 
@@ -15,7 +15,6 @@ def contents(queues):
     return [sorted(vectors[classes == k, 0].tolist()) for k in range(len(queues.filled))]
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     length=st.integers(1, 6),
     pushes=st.lists(st.lists(st.integers(0, 4), max_size=15), max_size=6),  # 4 is no class: left out

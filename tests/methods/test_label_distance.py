@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import distance_transform_edt
@@ -21,7 +21,6 @@ def brute_force(marks):
     return np.where(differs, apart, NO_EDGE).min(1).reshape(marks.shape)
 
 
-@settings(max_examples=300, deadline=None)
 @given(MAPS)
 def test_every_distance_equals_brute_force(marks):
     found = squared_distance_to_other_mark(torch.from_numpy(marks)).numpy()

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.pair_sampling import sample_pairs
@@ -17,7 +17,6 @@ def expected_take(hard, easy, views):
     return views // 2, views - views // 2
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     classes=st.integers(1, 9),

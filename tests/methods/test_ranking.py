@@ -1,12 +1,11 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.ranking import Groups, places_in_group, rank_within_group
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 3)), max_size=30))
 def test_ranks_follow_the_keys_inside_every_group(pairs):
     groups = np.array([g for g, _ in pairs], dtype=np.int64)
@@ -46,7 +45,6 @@ def test_the_generator_decides():
     assert not rank_within_group(groups).equal(first)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 7), max_size=30), st.integers(1, 12), st.booleans())  # 6 and 7 are no groups
 def test_draws_from_a_group_are_cut_or_repeat_all_its_elements(groups, number, shuffle):
     made = Groups.of(torch.tensor(groups, dtype=torch.long), 6, shuffle)

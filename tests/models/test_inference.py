@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -79,7 +79,6 @@ def covering(length, window, stride):
     return [*starts, max(length - window, 0)]
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(9, 50), st.integers(9, 50)),
     window=st.tuples(st.integers(8, 60), st.integers(8, 60)),

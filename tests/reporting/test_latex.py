@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.experiment.schema import Experiment
@@ -19,7 +19,6 @@ COMPILER = next((each for each in ("pdflatex", "lualatex", "xelatex", "tectonic"
 NASTY = "a_b & 50% of <script>alert(1)</script> | $x^2$ ~ {#1} \\ *y* `z` [q](r)"
 
 
-@settings(deadline=None)  # of a busy machine
 @given(texts)
 def test_latex_finds_no_bare_special_character(text):
     commands = ["\\textbackslash{}", "\\textasciitilde{}", "\\textasciicircum{}", "\\textless{}", "\\textgreater{}"]

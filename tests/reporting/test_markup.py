@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -47,14 +47,12 @@ def shown(text: str) -> str:
 texts = st.text(st.sampled_from("ab1 _*`<>&|\\[]()#~$%^{}!-+.\"'\n"), min_size=1).filter(str.strip)
 
 
-@settings(deadline=None)  # of a busy machine
 @given(texts)
 def test_markdown_shows_escaped_text_as_it_was(text):
     expected = " ".join(text.split())
     assert shown("x" + escape_markdown(text) + "x") == f"x{expected}x"
 
 
-@settings(deadline=None)  # of a busy machine
 @given(texts)
 def test_escaped_text_stays_in_its_markdown_cell(text):
     document = markdown_table("t", ["", "b"], [["x" + text, "1"]], [])

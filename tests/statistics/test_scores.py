@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from mmseg.evaluation.metrics.iou_metric import IoUMetric
@@ -31,7 +31,6 @@ def tables_of(pairs):
     return stack([count_image(*pair, CLASSES) for pair in pairs])
 
 
-@settings(max_examples=60, deadline=None)
 @given(images, st.integers(0, 2**32 - 1))
 def test_scores_equal_mmsegmentations(maps, seed):
     pairs = with_ignored(maps, seed)
@@ -54,7 +53,6 @@ def test_scores_equal_mmsegmentations(maps, seed):
             assert value is None or value == pytest.approx(100 * theirs[key][index], rel=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(images, st.integers(0, 2**32 - 1))
 def test_fwiou_is_the_mean_over_the_pixels_of_the_iou_of_their_class(maps, seed):
     pairs = with_ignored(maps, seed)
@@ -121,7 +119,6 @@ def test_group_scores_are_means_over_their_classes():
     assert "miou_head" not in score({"region": table}, NAMES)[0]
 
 
-@settings(max_examples=30, deadline=None)
 @given(images, st.integers(0, 2**32 - 1))
 def test_a_perfect_prediction_scores_100_everywhere(maps, seed):
     labels = [label for _, label in with_ignored(maps, seed)]
@@ -134,7 +131,6 @@ def test_a_perfect_prediction_scores_100_everywhere(maps, seed):
     assert {value for values in per_class.values() for value in values.values()} <= {100.0, None}
 
 
-@settings(max_examples=30, deadline=None)
 @given(images, st.randoms(use_true_random=False))
 def test_permuting_images_or_classes_changes_nothing(maps, random):
     tables = tables_of([(prediction, label) for prediction, label in maps])
