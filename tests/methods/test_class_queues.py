@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_rows import rows
+from processes import run_group
 
 from methods.class_queues import Queues
 
@@ -75,29 +76,20 @@ def test_restored_queues_go_on_at_the_same_slot():
         assert contents(each) == [[2, 4, 5], [3, 6]]
 
 
-def _push_as_process(rank, file, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def _push_as_process(rank, folder):
+    torch.distributed.init_process_group("gloo")
     queues = Queues(3, 4, 1)
     for step in range(3):  # process 0 has nothing to push in the first step
         numbers = torch.arange(step * (1 + rank) + rank, dtype=torch.float) + 10 * step + 100 * rank
         queues.push(numbers[:, None].requires_grad_(), numbers.long() % 3, gather=True)
-    results.put((rank, [tensor.tolist() for tensor in queues.state_dict().values()]))
-    torch.distributed.barrier()
+    torch.save([tensor.tolist() for tensor in queues.state_dict().values()], f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_gathered_queues_hold_the_vectors_of_all_processes(tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=_push_as_process, args=(r, tmp_path / "store", results)) for r in range(2)]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-
+    assert run_group(2, _push_as_process, str(tmp_path)) == [0, 0]
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     alone = Queues(3, 4, 1)
     for numbers in ([100.0], [10, 110, 111, 112], [20, 21, 120, 121, 122, 123, 124]):
         values = torch.tensor(numbers)

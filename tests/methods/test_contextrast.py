@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import run_group
 
 from methods import ranking
 from methods.boundary_aware import NONE, boundary_aware
@@ -455,9 +456,8 @@ def known_random_scores(image):
     return lambda similarity: torch.sin(torch.arange(similarity.numel()).view_as(similarity) * 12.9898 + 7.0 * image)
 
 
-def _losses_of_process(rank, file, queue):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def _losses_of_process(rank, folder):
+    torch.distributed.init_process_group("gloo")
     torch.rand_like = known_random_scores(rank)
     found = []
     for embeddings, logits, labels in uneven_cases():
@@ -467,9 +467,8 @@ def _losses_of_process(rank, file, queue):
             loss = method.loss(own, logits[rank : rank + 1], labels[rank : rank + 1], 0)["pixel_anchor"]
             loss.backward()
             diagnostics = {name: value.tolist() for name, value in method.diagnostics.items()}
-            found.append((loss.item(), [z.grad[0].numpy() for z in own], diagnostics))
-    queue.put((rank, found))
-    torch.distributed.barrier()
+            found.append((loss.item(), [z.grad[0] for z in own], diagnostics))
+    torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -477,16 +476,8 @@ def _losses_of_process(rank, file, queue):
 def test_two_processes_with_synchronised_anchors_have_the_loss_and_the_gradients_of_the_whole_batch(
     tmp_path, monkeypatch
 ):
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_losses_of_process, args=(r, tmp_path / "store", queue)) for r in range(2)]
-    for process in processes:
-        process.start()
-    results = dict(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-
+    assert run_group(2, _losses_of_process, str(tmp_path)) == [0, 0]
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     cases = [(*case, options) for case in uneven_cases() for options in SYNCHRONISED]
     for number, (embeddings, logits, labels, options) in enumerate(cases):
 

@@ -1,7 +1,6 @@
 import copy
 import hashlib
 import struct
-import tempfile
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_group
 from torch import nn
 
 from harness.errors import UserError
@@ -216,7 +216,7 @@ def test_losses_come_in_float32_under_bfloat16_autocast():
 
 
 def _process(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo")
     logits, labels, weights = torch.load(f"{folder}/batch.pt")
     share = logits[rank : rank + 1].clone().requires_grad_()
     losses = losses_only().losses(share, [], labels[rank : rank + 1], weights)
@@ -226,15 +226,14 @@ def _process(rank: int, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_get_the_gradient_of_one_when_their_valid_pixels_differ():
+def test_two_processes_get_the_gradient_of_one_when_their_valid_pixels_differ(tmp_path):
     logits = torch.randn(2, 4, 3, 3, requires_grad=True)
     labels = torch.randint(0, 4, (2, 3, 3))
     labels[1, 1:] = 255
     weights = torch.tensor([0.5, 1.0, 2.0, 3.0])
     losses_only().losses(logits, [], labels, weights)["cross_entropy"].backward()
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save((logits.detach(), labels, weights), f"{folder}/batch.pt")
-        torch.multiprocessing.spawn(_process, (folder,), nprocs=2)
-        shares = [torch.load(f"{folder}/grad{rank}.pt") for rank in range(2)]
+    torch.save((logits.detach(), labels, weights), tmp_path / "batch.pt")
+    assert run_group(2, _process, str(tmp_path)) == [0, 0]
+    shares = [torch.load(tmp_path / f"grad{rank}.pt") for rank in range(2)]
     # Data parallelism averages over processes; each here holds the gradient of its own picture.
     torch.testing.assert_close(torch.cat(shares) / 2, logits.grad)

@@ -1,24 +1,14 @@
 """Training, evaluation and report as processes that can be killed.
 
-They are forked from a server that has imported torch and mmsegmentation already, so that one takes a second and not
-eight. Every job does what its verb of the command line does.
+Every job does what its verb of the command line does.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 
-PRELOADED = ["harness.training.train", "harness.evaluation.evaluate", "harness.reporting.tables", "mmseg.models"]
 MACHINE = {"device": "cpu", "threads": 1}
-
-
-def context():
-    """A multiprocessing context whose processes start fast."""
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(PRELOADED)
-    return found
 
 
 def run_job(job, given, dies_at=None):

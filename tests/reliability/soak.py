@@ -4,7 +4,7 @@ pytest runs it where it is named alone. It writes what was survived into docs/re
 """
 
 import grid
-import jobs
+from processes import fast_context
 
 from harness import datasets
 from harness.compute import atomic
@@ -21,7 +21,7 @@ def test_a_grid_of_thirty_runs_ends_as_an_undisturbed_one(experiment_file, tiny_
         datasets=["tiny"], arms=ARMS, seeds=list(range(10)), baseline_seeds=10, schedule=SCHEDULE, protocols=["whole"]
     )
     given = {"experiment": str(experiment), "datasets": str(datasets.FOLDER), "root": str(tiny_data)}
-    processes = jobs.context()
+    processes = fast_context()
     undisturbed = grid.run_grid(processes, given, tmp_path / "undisturbed")
     disturbed = grid.run_grid(processes, given, tmp_path / "disturbed", kill_every=KILL_EVERY)
     same = sum(disturbed.hashes[run] == found for run, found in undisturbed.hashes.items())

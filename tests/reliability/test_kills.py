@@ -10,6 +10,7 @@ import jobs
 import numpy as np
 import pandas as pd
 import pytest
+from processes import fast_context
 
 from harness import datasets
 from harness.experiment.schema import Experiment
@@ -32,7 +33,7 @@ def given(experiment_file, tiny_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def processes():
-    context = jobs.context()
+    context = fast_context()
     first = context.Process(target=int)  # it waits for the server's imports, which would count as a job's seconds
     first.start()
     first.join()

@@ -23,7 +23,10 @@ def workflow(repository, experiment, folder, *arguments):
     return command, os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
 
 
-def test_after_a_kill_of_snakemake_unlock_and_the_same_command_go_on(repository, experiment_file, tmp_path):
+def test_after_a_kill_of_snakemake_unlock_and_the_same_command_go_on(
+    repository, experiment_file, scenes_root, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SCENES_ROOT", str(scenes_root))
     results = tmp_path / "out"
     command, env = workflow(repository, experiment_file(), tmp_path, "--until", "verify")
     with (tmp_path / "log").open("w") as log:

@@ -1,42 +1,10 @@
-"""Processes of one run on this machine, with the variables that torchrun gives them but no torchrun to end them."""
+"""What the processes of one run do in tests, and what happens to them."""
 
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
-
-PRELOADED = ["harness.training.train", "harness.evaluation.evaluate", "mmseg.models"]
-
-
-def run(number, work, *arguments, timeout=60):
-    """`work(rank, *arguments)` in `number` processes at a time; returns their exit codes."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(PRELOADED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [processes.Process(target=_begin, args=(rank, number, port, work, arguments)) for rank in range(number)]
-    for process in started:
-        process.start()
-    until = time.monotonic() + timeout
-    for process in started:
-        process.join(max(until - time.monotonic(), 0))
-    hanging = [process for process in started if process.is_alive()]
-    for process in hanging:
-        process.kill()
-    assert not hanging
-    return [process.exitcode for process in started]
-
-
-def _begin(rank, number, port, work, arguments):
-    import torch
-
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    work(rank, *arguments)
 
 
 def train(rank, given, happening=None, at=None, on=None):

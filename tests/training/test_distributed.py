@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from plain_network import write_plain
+from processes import run_group
 
 from harness import datasets
 from harness.compute.machine import Machine
@@ -100,7 +101,7 @@ def test_losses_and_weights_of_two_processes_are_those_of_one(experiment_file, t
         chosen = [f"schedule.batch={BATCH}", f"schedule.class_weights={weights}"]
         experiment = Experiment.load(path, chosen)
         cases.append((experiment.settings(experiment.run("tiny", "hrnet_tiny", arm, 0)), micro_batch))
-    assert group.run(2, steps_of_process, cases, str(tmp_path)) == [0, 0]
+    assert run_group(2, steps_of_process, cases, str(tmp_path)) == [0, 0]
     of_processes = [torch.load(tmp_path / f"steps{rank}.pt") for rank in range(2)]
     for number, (settings, _) in enumerate(cases):
         values, parameters = steps(settings)
@@ -121,7 +122,7 @@ def ended(given):
     """Train on two processes where something happens; returns their exit codes and what training.json holds."""
 
     def train_two(happening, on, at=3, **more):
-        codes = group.run(2, group.train, given | more, happening, at, on)
+        codes = run_group(2, group.train, given | more, happening, at, on)
         path = folder_of(given) / "training.json"
         return codes, Record.load(path) if path.exists() else None
 
@@ -199,13 +200,13 @@ def test_a_killed_process_ends_the_others(given, ended):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_a_mistake_and_leaves_nothing(given):
-    codes = group.run(2, group.train, given | {"set": ["schedule.batch=3"]})
+    codes = run_group(2, group.train, given | {"set": ["schedule.batch=3"]})
     assert sorted(codes) == [1, 2]
     assert not folder_of(given).exists()
 
 
 def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(given, tiny_data):
-    assert group.run(1, group.train, given) == [0]
+    assert run_group(1, group.train, given) == [0]
     folder = folder_of(given)
     alone = evaluate(folder, Machine("cpu", threads=1), protocols=["whole", "ms_flip"])
     made = [*folder.glob("co*.npz"), *folder.rglob("*.png")]
@@ -215,7 +216,7 @@ def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(gi
         for path in files:
             path.unlink()
         arguments = (str(folder), str(datasets.FOLDER), ["whole", "ms_flip"])
-        assert group.run(number, group.evaluate, *arguments) == [0] * number
+        assert run_group(number, group.evaluate, *arguments) == [0] * number
         assert Record.load(folder / "record.json").but(evaluated="") == alone.but(evaluated="")
         assert all(path.read_bytes() == content for path, content in files.items())
 
@@ -236,7 +237,7 @@ def test_torchrun_trains_a_run_that_is_killed_once_to_the_same_weights(
         "results": str(tmp_path / "whole"),
         "environment": models,
     }
-    assert group.run(2, group.train, whole) == [0, 0]
+    assert run_group(2, group.train, whole) == [0, 0]
 
     chosen = ["--dataset", "scenes", "--model", "plain", "--arm", "contextrast", str(experiment)]
     where = ["--root", str(scenes_root), "--results", str(tmp_path / "killed"), "--device", "cpu", "--threads", "1"]
