@@ -489,6 +489,7 @@ CHANCES = [
     ("prototypes", {}, {"prototype_contrast"}, False),
     ("region_contrast", {}, {"region_contrast"}, True),
     ("supervised_pixel_contrast", {}, {"supervised_pixel_contrast"}, True),
+    ("supervised_pixel_contrast", {"across": "two_images"}, {"supervised_pixel_contrast"}, True),
 ]
 
 

@@ -56,14 +56,6 @@ def test_the_loss_and_its_chance_level_are_means_over_pixels(across):
     assert method.diagnostics["chance/supervised_pixel_contrast"].item() == pytest.approx(0.5 * level, rel=1e-10)
 
 
-@pytest.mark.parametrize("across", ["within_image", "two_images"])
-def test_embeddings_that_know_nothing_have_the_chance_level(across):
-    embedding, labels = batch()
-    method = SupervisedPixelContrast([DIM], CLASSES, dim=DIM, across=across)
-    (term,) = method.loss([torch.ones_like(embedding)], torch.zeros(1), labels, 0).values()
-    assert method.diagnostics["chance/supervised_pixel_contrast"].item() == pytest.approx(term.item(), rel=1e-10)
-
-
 def test_fewer_pixels_are_drawn_from_the_valid_ones():
     embedding, labels = batch(ignored=0.5)
     method = SupervisedPixelContrast([DIM], CLASSES, dim=DIM, pixels_per_image=5)
