@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Any  # of a data frame, its columns as attributes
-TABLES = {metric_name(table): table for _, tables in PARTS.values() for table in tables}  # other metrics: REGION
+TABLE_OF = {metric_name(table): table for _, tables in PARTS.values() for table in tables}  # other metrics: REGION
 # What columns of published figures are called next to those of measured ones.
 PUBLISHED = {name: f"published_{name}" for name in ("protocol", "gain", "baseline")} | {"value": "published"}
 # The columns on which published and measured rows are merged; gains of a `family` of arms are corrected together.
@@ -99,7 +99,7 @@ def _measured(experiment: Experiment, results: Path, claimed: "pd.DataFrame", kn
     for key, of_pair in claimed.dropna(subset=["arm"]).groupby(KEY[:4], sort=False):
         over, family, *pair = key
         lacking = [name for name in of_pair["measured_metric"].unique() if (*key, name) not in there]
-        tables = list(dict.fromkeys(TABLES.get(name, REGION) for name in lacking))
+        tables = list(dict.fromkeys(TABLE_OF.get(name, REGION) for name in lacking))
         for group in groups(experiment, results, tables, pairs=[tuple(pair)]) if tables else []:
             possible = [*map(miou_of, tables), *frequency_metrics(group.thirds)]
             wanted = [metric for metric in possible if metric.name in lacking]

@@ -8,7 +8,7 @@ from harness.experiment.schema import Experiment
 from harness.reporting.names import dataset_name, method_name, model_name, protocol_name
 from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
 from harness.reporting.page.graphics import downloads
-from harness.reporting.verdicts import NOT_COMPARED
+from harness.reporting.verdicts import CONFIRMED, CONTRADICTED, NOT_COMPARED, NOT_MEASURABLE, NOT_RUN
 
 VERDICTS = "papers_verdicts"
 # Columns of the files and what they are called here; a sign goes before differences.
@@ -18,8 +18,8 @@ NAMED = {"dataset": dataset_name, "model": model_name, "method": method_name, "p
 NUMBERS = {"published": ("Published", False), "published_gain": ("Published gain", True), "mean": ("Measured", False)}
 NUMBERS |= {"gain": ("Gain", True), "low": ("from", True), "high": ("to", True), "runs": ("Runs", False)}
 NO_VERDICT = "–: no verdict, since the runs are not as published; the number says why."
-HOLES = ("not run", "not measurable here")
-COLORS = {"confirmed": "better", "contradicted": "worse"}
+HOLES = (NOT_RUN, NOT_MEASURABLE)
+COLORS = {CONFIRMED: "better", CONTRADICTED: "worse"}
 
 
 def verdict_counts(tables: Path) -> list[tuple[int, str]]:
