@@ -20,16 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Any  # of a data frame, its columns as attributes
-# A table's name, the file of its published figures, its title, and what it shows (`notes.MEANING`; ablations say it).
-TABLES = (
-    ("main", "miou_main.csv", "The papers' main table", "region"),
-    ("cityscapes_test", "miou_cityscapes_test.csv", "Cityscapes test", "region"),
-    ("other_backbones", "miou_other_backbones.csv", "Other backbones", "region"),
-    ("class_frequency", "miou_by_class_frequency.csv", "Head, mid and tail classes", "frequency"),
-    ("object_size", "miou_by_object_size.csv", "Object size", "objects"),
-    ("boundary", "boundary_miou_cityscapes.csv", "Boundary mIoU by width, read in both ways", "boundary"),
-    ("ablations", "ablations_contextrast_pp_cityscapes_hrnet.csv", "Ablations", ""),
-)
 COLUMNS = (
     *("table", "dataset", "split", "model", "method", "metric", "setting", "reading", "protocol", "published"),
     *("published_gain", "measured_dataset", "measured_model", "arm", "baseline", "measured_metric", "runs", "mean"),
@@ -56,16 +46,15 @@ def write_paper_tables(
     import pandas as pd
 
     folder = folder or Path(results) / "reports" / experiment.name / "tables"
-    known, found = list(known), []
-    for name, file, title, kind in TABLES:
-        figures = published.figures(file)
-        claimed = claims(experiment, figures)
+    known, titles, found = list(known), {}, []
+    for table in published.tables():
+        claimed = claims(experiment, published.figures(table["file"]))
         if _concerns(experiment, claimed):
-            found.append(compared(experiment, results, claimed, known).assign(table=name))
-            remarks = [MEANING[kind]] if kind else _of_ablations(figures)
-            _write(experiment, folder, name, title, remarks, found[-1])
+            titles[table["table"]] = table["title"]
+            found.append(compared(experiment, results, claimed, known).assign(table=table["table"]))
+            _write(experiment, folder, table, found[-1])
     if found:
-        _write_summary(experiment, folder, pd.concat(found))
+        _write_summary(experiment, folder, titles, pd.concat(found))
         write_zoo_table(experiment, folder, pd.concat(found))
     write_settings_table(experiment, folder)
 
@@ -77,27 +66,21 @@ def _concerns(experiment: Experiment, claimed: "pd.DataFrame") -> bool:
     return bool(set(zip(claimed["dataset"], claimed["model"], strict=True)) & set(experiment.pairs()))
 
 
-def _of_ablations(figures: "pd.DataFrame") -> list[str]:
-    return [
-        f"Published for {method_name(method)} with {model} on {dataset}; a gain is over the full method."
-        for method, model, dataset in dict.fromkeys(zip(figures.method, figures.model, figures.dataset, strict=True))
-    ]
-
-
-def _write(
-    experiment: Experiment, folder: Path, name: str, title: str, remarks: list[str], found: "pd.DataFrame"
-) -> None:
+def _write(experiment: Experiment, folder: Path, table: dict[str, str], found: "pd.DataFrame") -> None:
     """A grid for every data set, of ablations for every data set and model."""
+    file, first = f"papers_{table['table']}", found.iloc[0]
+    whole = f"Published for {method_name(first['method'])} with {first['model']} on {first['dataset']}"
+    remark = MEANING[table["shows"]] if table["shows"] else f"{whole}; a gain is over the full method."
     parts = ["measured_dataset", "measured_model"] if found["setting"].any() else ["measured_dataset"]
     several = found["measured_model"].nunique() > 1
     grids = []
     for part, of_part in found.groupby(parts, sort=False):
-        label = "-".join([f"papers_{name}", experiment.name, *(part if several else part[:1])])
-        grids.append(_grid(experiment, label, f"{title}: {', '.join(part)}", remarks, of_part))
-    write_table(folder / f"papers_{name}", grids, COLUMNS, found[list(COLUMNS)].to_numpy().tolist())
+        label = "-".join([file, experiment.name, *(part if several else part[:1])])
+        grids.append(_grid(experiment, label, f"{table['title']}: {', '.join(part)}", remark, of_part))
+    write_table(folder / file, grids, COLUMNS, found[list(COLUMNS)].to_numpy().tolist())
 
 
-def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], found: "pd.DataFrame") -> Grid:
+def _grid(experiment: Experiment, name: str, title: str, remark: str, found: "pd.DataFrame") -> Grid:
     """A row for every claim: what is published, what was measured by every protocol, and the verdict."""
     metrics, ablation = found["metric"].nunique() > 1, bool(found["setting"].any())
     protocols, of_claims = list(found["protocol"].unique()), list(found.itertuples())
@@ -135,7 +118,7 @@ def _grid(experiment: Experiment, name: str, title: str, remarks: list[str], fou
         ],
         rows=rows,
         notes=[*READING, notes(experiment, cells, bold=False, baselines=list(found["baseline"].dropna().unique()))[0]],
-        more=[*remarks, *_reasons(judged), *_quoted(judged), f"Published: {sources}.", *facts(experiment, cells)],
+        more=[remark, *_reasons(judged), *_quoted(judged), f"Published: {sources}.", *facts(experiment, cells)],
         stubs=3 if metrics else 2,
     )
 
@@ -176,9 +159,8 @@ def _verdict(row: Row) -> Entry:
     return Entry(row.verdict, detail, strong=row.verdict == verdicts.CONFIRMED)
 
 
-def _write_summary(experiment: Experiment, folder: Path, found: "pd.DataFrame") -> None:
+def _write_summary(experiment: Experiment, folder: Path, titles: dict[str, str], found: "pd.DataFrame") -> None:
     """How many gains of every table have which verdict, by the published protocol; baselines have none and are out."""
-    titles = {name: title for name, _, title, _ in TABLES if name in set(found["table"])}
     gains = found[(found["protocol"] == found["published_protocol"]) & found["published_gain"].notna()]
     counted = gains.value_counts(["table", "verdict"])
     lines = [(name, kind, int(counted.get((name, kind), 0))) for name in titles for kind in verdicts.KINDS]

@@ -19,6 +19,7 @@ FOLDER = PUBLISHED
 FIGURES = (
     *("dataset", "split", "model", "method", "metric", "protocol", "absent", "value", "baseline", "quoted", "source"),
 )
+TABLES = ("table", "file", "title", "shows")
 METHODS = ("method", "options", "not_verified", "source")
 METRICS = ("metric", "reading", "counterpart", "unit", "title")
 NUMBERS = ("learning_rate", "momentum", "weight_decay", "batch", "iterations")
@@ -56,6 +57,11 @@ def figures(name: str | Path) -> "pd.DataFrame":
     return found.assign(gain=found["value"] - found["value_of_baseline"])
 
 
+def tables() -> list[dict[str, Any]]:
+    """The tables of figures that are compared, in their order: name, file, title, what they show (`notes.MEANING`)."""
+    return read(FOLDER / "tables.csv", TABLES)
+
+
 def metrics() -> "pd.DataFrame":
     """What is measured for a published metric that is called otherwise here, or can be read in two ways."""
     import pandas as pd
@@ -75,12 +81,12 @@ def not_verified(method: str) -> str:
     return str(methods().get(method, {}).get("not_verified", ""))
 
 
-def training_settings(path: Path = FOLDER / "training_settings.csv") -> dict[tuple[str, str], dict[str, Any]]:
+def training_settings() -> dict[tuple[str, str], dict[str, Any]]:
     """The published training settings by (data set, model), in the words of an experiment's schedule.
 
     `instead` are settings that are not taken as printed. Raises as `figures`.
     """
-    found = {}
+    found, path = {}, FOLDER / "training_settings.csv"
     for row in read(path, SETTINGS, NUMBERS):
         sides = row["crop"].split("x")
         if len(sides) != 2 or not all(side.isdecimal() for side in sides):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy import stats
 
 from harness.evaluation.counts import Counts
 from harness.experiment.schema import Arm, Experiment
-from harness.reporting import verdicts
+from harness.reporting import published, verdicts
 from harness.reporting.claims import claims, compared
 from harness.reporting.published import figures, methods, training_settings
 from harness.reporting.tables import write_tables
@@ -382,3 +383,26 @@ def test_a_baseline_may_have_another_name_than_its_method(repository, tmp_path):
     rows = written_table(tmp_path, "main").query("model == 'hrnet_w48'").set_index("method")
     assert rows.loc["cross_entropy", "arm"] == rows.loc["contextrast", "baseline"] == "plain"
     assert rows.loc["contextrast", "gain"] == pytest.approx(2)
+
+
+def test_another_papers_figures_are_rows_and_no_code(repository, monkeypatch, tmp_path):
+    """On a network that no paper here has, by another protocol than theirs: gains are judged by that one."""
+    folder = shutil.copytree(published.FOLDER, tmp_path / "published")
+    monkeypatch.setattr(published, "FOLDER", folder)
+    figure = "camvid,test,lite0_fpn,{},miou,whole,skip,{},{},,a paper\n"
+    header = (folder / "miou_main.csv").read_text().splitlines()[0] + "\n"
+    rows = figure.format("cross_entropy", 60, ""), figure.format("contextrast", 62, "cross_entropy")
+    (folder / "other.csv").write_text(header + "".join(rows))
+    for name, row in (
+        ("tables.csv", "other,other.csv,Another paper,region\n"),
+        ("training_settings.csv", "camvid,lite0_fpn,360x480,16,6000,sgd,0.02,0.9,0.0005,poly,,a paper\n"),
+    ):
+        (folder / name).write_text((folder / name).read_text() + row)
+    experiment = load(repository, "datasets=[camvid]", "models=[lite0_fpn]")
+    for seed, offset in enumerate((-0.1, 0.1)):
+        for arm, miou in (("cross_entropy", 50), ("contextrast", 52)):
+            write_record(experiment, tmp_path, "camvid", "lite0_fpn", arm, seed, miou + offset)
+    write_tables(experiment, tmp_path)
+    rows = written_table(tmp_path, "other").query("method == 'contextrast'").set_index("protocol")
+    assert rows["verdict"].to_dict() == {"whole": "confirmed", "ms_flip": "no verdict"}
+    assert rows.loc["whole", "gain_difference"] == pytest.approx(0)
