@@ -28,7 +28,7 @@ def main():
             "Python 3.11, 3.12 or 3.13 is needed and this is {}.{}: install one of them, "
             "then run make PYTHON=python3.12 with the same target".format(*sys.version_info[:2])
         )
-    venv.create(options.folder, with_pip=True)
+    venv.create(options.folder.resolve(), with_pip=True)  # venv refuses a link, as to a disk with more room
     python = options.folder / "bin" / "python"
     print(f"Installing the locked packages into {options.folder}: torch first, then the others.", flush=True)
     if pip(python, torch_requirements(options.torch)):
