@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from harness.compute import atomic
 from harness.errors import UserError
-from harness.evaluation.counts import REGION, Counts
+from harness.evaluation.counts import Counts
 from harness.runs.record import Record, records_below
 from harness.statistics.scores import METRICS
 
@@ -53,14 +53,15 @@ def all_scores(record: Record, folder: Path) -> Scores:
     if all(METRICS.keys() <= of_protocol.keys() for of_protocol in found.values()):
         return found
     try:
-        counts = Counts.load(folder / "counts.npz", {(protocol, REGION) for protocol in found})
+        wanted = {(protocol, metric.table) for protocol in found for metric in METRICS.values()}
+        tables = Counts.load(folder / "counts.npz", wanted).tables
     except UserError:
         return found
-    for protocol in found.keys() & counts.tables.keys():
-        total = counts.tables[protocol][REGION].sum(0)
+    for protocol in found.keys() & tables.keys():
         for name in METRICS.keys() - found[protocol].keys():
-            value = float(METRICS[name].score(total, record.absent))
-            found[protocol][name] = None if value != value else value
+            if (table := tables[protocol].get(METRICS[name].table)) is not None:
+                value = float(METRICS[name].score(table.sum(0), record.absent))
+                found[protocol][name] = None if value != value else value
     return found
 
 

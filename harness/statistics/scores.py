@@ -201,20 +201,22 @@ def score(
         raise ValueError(f"class_pixels has {len(class_pixels)} numbers for {len(classes)} classes")
 
     region = tables["region"]
-    total = region.sum(0)
+    totals = {name: table.sum(0) for name, table in tables.items()}
     image_class = iou(region, "require_ground_truth")
     scores = {
-        **{name: metric.score(total, absent) for name, metric in METRICS.items()},
+        **{name: metric.score(totals[metric.table], absent) for name, metric in METRICS.items()},
         "miou_image": mean_defined(mean_defined(image_class)),
         "miou_class_image": mean_defined(mean_defined(image_class, axis=0)),
     }
-    per_class = {each.per_class: each.by_class(total, absent) for each in METRICS.values() if each.per_class}
+    per_class = {
+        each.per_class: each.by_class(totals[each.table], absent) for each in METRICS.values() if each.per_class
+    }
     if class_pixels is not None:
         for group, members in groups(class_pixels).items():
             scores[f"miou_{group}"] = mean_defined(per_class["iou"][members])
-    for name, table in tables.items():
+    for name, total in totals.items():
         if name != "region":
-            values = iou(table.sum(0), absent)
+            values = iou(total, absent)
             scores[metric_name(name)] = mean_defined(values)
             per_class[metric_name(name, "iou")] = values
     return (
