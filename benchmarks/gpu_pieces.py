@@ -32,6 +32,7 @@ from harness.evaluation.pipeline import counting
 from harness.evaluation.record import count_pair
 from harness.experiment import discovery
 from harness.experiment.schema import Experiment
+from harness.models.compiled import require_compiler
 from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.training.train import train
@@ -146,6 +147,8 @@ class Bench:
         found += [self._method(large, name, "float32") for name in others]
         found.append(Piece(f"loop/{large.model}", 45, partial(self.loop, large)))
         found += [self._method(setting, name, "bfloat16") for setting in (large, small) for name in again]
+        if self.device.type == "cuda":  # compiling for a processor takes minutes
+            found += [self._compiled(setting, "bfloat16") for setting in (large, small)]
         return [replace(piece, measure=partial(_with_room, piece.measure)) for piece in found]
 
     # Each piece in turn.
@@ -179,6 +182,16 @@ class Bench:
         batch = self._batch(setting)
         arms = {each: _Steps(self._trainer(setting, each, precision), *batch) for each in (BASELINE, name)}
         return self._in_turns(arms, BASELINE) | {"setting": _described(setting, precision)}
+
+    def compiled(self, setting: Setting, precision: str) -> Measured:
+        """A training step of cross entropy with `schedule.compile` over one without."""
+        require_compiler(self.device)
+        batch = self._batch(setting)
+        arms = {
+            name: _Steps(self._trainer(setting, BASELINE, precision, compiled=name == "compiled"), *batch)
+            for name in ("plain", "compiled")
+        }
+        return self._in_turns(arms, "plain") | {"setting": _described(setting, precision)}
 
     def loop(self, setting: Setting) -> Measured:
         """A whole training as the workflow runs it, reading included, over the bare step; seconds an iteration."""
@@ -261,6 +274,9 @@ class Bench:
             f"method/{setting.model}/{precision}/{name}", seconds, partial(self.method, setting, name, precision)
         )
 
+    def _compiled(self, setting: Setting, precision: str) -> Piece:
+        return Piece(f"compiled/{setting.model}/{precision}", 90, partial(self.compiled, setting, precision))
+
     def _evaluate(self, setting: Setting, protocol: str, seconds: float) -> Piece:
         return Piece(f"evaluate/{setting.model}/{protocol}", seconds, partial(self.evaluate, setting, protocol))
 
@@ -280,8 +296,9 @@ class Bench:
                 found["ratio"] = _interval(each, base)
         return found
 
-    def _trainer(self, setting: Setting, method: str, precision: str) -> Trainer:
+    def _trainer(self, setting: Setting, method: str, precision: str, compiled: bool = False) -> Trainer:
         given = schedule(setting.batch, setting.size, precision, channels_last=True)
+        given = given.model_copy(update={"compile": compiled})
         return trainer(setting.model, method, setting.num_classes, self.device, given, self.machine.graphs)
 
     @cache  # noqa: B019  # one bench a process

@@ -118,6 +118,8 @@ def test_goals_are_met_or_not():
     assert row[3] == "at most +10 %: not met"
     (row,) = gpu_table.rows_of("step/lite0_fpn/bfloat16", arms("harness", 4, 0.4, "mmengine"))
     assert row[1:] == ("4.0 ms", "mmengine 10.0 ms: 2.50 times faster (2.44 to 2.56)", "at least 2.0: met")
+    (row,) = gpu_table.rows_of("compiled/lite0_fpn/bfloat16", arms("compiled", 8, 0.8, "plain"))
+    assert row[1:] == ("8.0 ms", "not compiled 10.0 ms: 1.25 times faster (1.23 to 1.27)", "")
     latency = {"ms": 7.0, "again": [1.0, 0.999, 1.001], "contextrast": [1.0, 0.99, 1.01]}
     (row,) = gpu_table.rows_of("latency/hrnet_w48/float32", {"graph": latency})
     assert row[3].endswith(": met") and "equal within 2 %" in row[2]
