@@ -15,7 +15,7 @@ import torch
 from harness.compute import atomic
 from harness.cost.conditions import machine_name
 from harness.errors import UserError
-from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.markup import markdown_table
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -50,10 +50,10 @@ def _table(file: Path, benchmarks: list[dict[str, Any]]) -> str:
         ["", "fastest", "median", "rounds", "beside its reference"],
         [
             [
-                escape_markdown(each["name"].removeprefix("test_").replace("_", " ")),
+                each["name"].removeprefix("test_").replace("_", " "),
                 *(_duration(each["stats"][name]) for name in ("min", "median")),
                 str(each["stats"]["rounds"]),
-                escape_markdown("; ".join(f"{_words(name)} {_number(v)}" for name, v in each["extra_info"].items())),
+                "; ".join(f"{_words(name)} {_number(v)}" for name, v in each["extra_info"].items()),
             ]
             for each in benchmarks
         ],

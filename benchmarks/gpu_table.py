@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.compute import atomic
 from harness.errors import UserError
-from harness.reporting.markup import escape_markdown, markdown_table
+from harness.reporting.markup import markdown_table
 
 FASTER = {"float32": 1.7, "bfloat16": 2.0}  # than mmengine's train_step
 SMALL = "lite0_fpn"  # the network whose own step is so short that a method weighs more
@@ -62,7 +62,7 @@ def table(record: dict[str, Any]) -> str:
     return markdown_table(
         record["machine"],
         ["", "measured", "beside", "goal"],
-        [[escape_markdown(text) for text in row] for row in rows],
+        rows,
         [where, *NOTES, *failed],
     )
 
