@@ -1,4 +1,4 @@
-"""The papers' tables beside what was measured: level, gain over the baseline, and a verdict on every gain."""
+"""The papers' tables with what was measured: level, gain over the baseline, and a verdict on every gain."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

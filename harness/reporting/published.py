@@ -30,10 +30,10 @@ SAME = ("dataset", "split", "model", "metric", "protocol", "ablation")  # what a
 def figures(name: str | Path) -> "pd.DataFrame":
     """A table of `FOLDER` with its published gains; README.md there explains the columns.
 
-    `row` is what tells rows of the same figure apart, a setting or method; `gain` is over the row that `baseline`
-    names, whose columns end in _of_baseline; both are missing for a baseline. `options` are those of the method with
-    which a figure was made, where they are not its defaults.
-    Raises UserError, naming file and line, for a row without a source or number, or with a baseline that is not there.
+    `row` is what tells the rows of a figure apart, a method or a setting; `gain` is over the row that `baseline` names,
+    whose columns end in _of_baseline; both are missing for a baseline. `options` are those of the method that a figure
+    was made with and that are not its defaults. Raises UserError, naming file and line, for a row without a source or
+    number, or whose baseline is no row.
     """
     import pandas as pd
 

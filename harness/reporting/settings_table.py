@@ -1,4 +1,4 @@
-"""The papers' training settings beside an experiment's."""
+"""The papers' training settings next to an experiment's."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""Tables of measured costs, from the records in results/cost: latency, and training beside the published figures."""
+"""Tables of measured costs, from the records in results/cost: latency, and training with the published figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ def write_latency_table(results: Path) -> Path:
 
     Returns that folder. Raises UserError if there is no record.
     """
-    return _write(results, "latency", LATENCY_COLUMNS, latency_rows, _latency_tables)
+    found = _records(results, "latency")
+    rows = list(map(latency_rows, found))
+    return _write(results, "latency", LATENCY_COLUMNS, rows, [_claim(found, rows), *map(_latency_table, found, rows)])
 
 
 def write_training_table(results: Path) -> Path:
@@ -50,7 +52,9 @@ def write_training_table(results: Path) -> Path:
 
     Returns that folder. Raises UserError if there is no record.
     """
-    return _write(results, "training", TRAINING_COLUMNS, training_rows, _training_tables)
+    found = _records(results, "training")
+    rows = list(map(training_rows, found))
+    return _write(results, "training", TRAINING_COLUMNS, rows, list(map(_training_table, found, rows)))
 
 
 def latency_rows(record: Record) -> list[Row]:
@@ -83,21 +87,17 @@ def published_overheads() -> dict[str, dict[str, float]]:
     return over
 
 
-def _write(
-    results: Path,
-    kind: str,
-    columns: Sequence[str],
-    rows_of: Callable[[Record], list[Row]],
-    tables: Callable[[list[Record], list[list[Row]]], list[str]],
-) -> Path:
-    found = records.read_all(results, kind)
-    if not found:
+def _records(results: Path, kind: str) -> list[Record]:
+    if not (found := records.read_all(results, kind)):
         raise UserError(f"there is no record in {Path(results) / 'cost' / kind}: measure first")
-    rows = [rows_of(record) for record in found]
+    return found
+
+
+def _write(results: Path, kind: str, columns: Sequence[str], rows: list[list[Row]], tables: list[str]) -> Path:
     folder = Path(results) / "reports" / "cost"
     flat = ([row.get(name) for name in columns] for of_record in rows for row in of_record)
     atomic.write_text(folder / f"{kind}.csv", csv_text(columns, flat))
-    atomic.write_text(folder / f"{kind}.md", "\n".join(tables(found, rows)))
+    atomic.write_text(folder / f"{kind}.md", "\n".join(tables))
     return folder
 
 
@@ -133,10 +133,6 @@ def _joules_per_image(record: Record) -> float:
     turns = rounds * len(record["arms"]) * (plan["settle"] + plan["block"])
     warm = sum(arm["warmup"]["iterations"] for arm in record["arms"].values())
     return float(sum(record["energy_joules"].values()) / (batch * (turns + warm)))
-
-
-def _latency_tables(found: list[Record], rows: list[list[Row]]) -> list[str]:
-    return [_claim(found, rows), *map(_latency_table, found, rows)]
 
 
 def _claim(found: list[Record], rows: list[list[Row]]) -> str:
@@ -205,10 +201,6 @@ def _latency_table(record: Record, rows: list[Row]) -> str:
         ],
         _conditions(record, rows),
     )
-
-
-def _training_tables(found: list[Record], rows: list[list[Row]]) -> list[str]:
-    return [_training_table(record, of_record) for record, of_record in zip(found, rows, strict=True)]
 
 
 def _training_table(record: Record, rows: list[Row]) -> str:

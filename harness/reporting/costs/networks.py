@@ -1,4 +1,4 @@
-"""The cost table: every model with every method at the papers' sizes, beside the published figures."""
+"""The cost table: every model with every method at the papers' sizes, with the published figures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
