@@ -15,7 +15,7 @@ SMALL = "lite0_fpn"  # the network whose own step is so short that a method weig
 OVER = {True: (25, 40), False: (5, 10)}
 EVALUATION = {("lite0_fpn", "whole"): 5, ("hrnet_w48", "ms_flip"): 4}  # times as fast as one image at a time
 LOOP = 1.1  # times the bare step
-AGAIN = 0.002  # how far the baseline's second copy may lie from the first
+AGAIN = 0.002  # how far the baseline's second copy may be from the first
 MARGIN = 0.02  # of the claim that a method costs nothing at inference
 
 Row = tuple[str, str, str, str]  # what, measured, beside, goal
@@ -25,11 +25,11 @@ NOTES = [
     "step: a whole training step on a batch that is on the device; lite0_fpn 16 crops of 360x480 (11 classes), "
     "hrnet_w48 8 of 512x1024 (19 classes). mmengine: its train_step and optimizer wrapper around the same network in "
     "NCHW, without mmsegmentation's accuracy of every batch.",
-    "compiled step: with schedule.compile, beside the same without.",
+    "compiled step: with schedule.compile, compared with the same without.",
     "over cross entropy: labels are Voronoi cells whose classes are as uneven as those of pictures of streets, and "
     "memories are full.",
-    "loop: a whole training as the workflow runs it, reading and augmenting included, beside the bare step.",
-    "evaluate: an image of the data set, reading and counting included, beside the same one image at a time.",
+    "loop: a whole training as the workflow runs it, reading and augmenting included, compared with the bare step.",
+    "evaluate: an image of the data set, reading and counting included, compared with one image at a time.",
     "latency: one image of 512x1024. graph: its kernels recorded once and replayed. The baseline's second copy says "
     "what two equal networks differ by here.",
 ]
@@ -61,7 +61,7 @@ def table(record: dict[str, Any]) -> str:
     where = f"Measured on {', '.join(days)} with torch {origin['packages']['torch']}, commit {', '.join(commits)}."
     return markdown_table(
         record["machine"],
-        ["", "measured", "beside", "goal"],
+        ["", "measured", "compared with", "goal"],
         rows,
         [where, *NOTES, *failed],
     )

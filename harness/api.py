@@ -77,12 +77,12 @@ def evaluate_label_maps(
     absent: str = "skip",
     class_pixels: Sequence[int] | None = None,
 ) -> dict[str, float]:
-    """Every score of a set of label maps, in percent: {metric: score}, NaN where a score is undefined.
+    """Every score of a set of label maps, in percent: {metric: score}, NaN if a score is undefined.
 
     predictions, labels: integer arrays [H, W] of class ids 0..num_classes - 1, in the same order, 255 in a label
     ignored; or two folders of PNG files of the same names. absent: the rule for classes that are absent
     (harness/statistics/scores.py). class_pixels: pixels of each class in the training split, for head, mid and tail.
-    Counts are those of every table of this project (docs/metrics.md). Raises UserError where the two do not fit.
+    Counts are those of every table of this project (docs/metrics.md). Raises UserError if the two do not fit.
     """
     from harness.evaluation.counts import count_image, stack
     from harness.statistics.scores import score

@@ -41,7 +41,7 @@ def spread(scores: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Column:
-    """What one metric says of all arms on the same test images: scores in percent by seed, gains by arm."""
+    """One metric of all arms on the same test images: scores in percent by seed, gains by arm."""
 
     scores: dict[str, dict[int, float]]
     gains: dict[str, Gain]
@@ -53,7 +53,7 @@ class Cell:
     """One arm by one metric: a data set, model and protocol, in percent over the runs.
 
     `values` are by seed; `missing` says for the other seeds why they are not there. `gain` is the one over the
-    baseline, None for the baseline itself and where either has no run. `images` is the number of test images.
+    baseline, None for the baseline itself, and if either has no run. `images` is the number of test images.
     `origins` holds, by seed, what is known of the runs' training; `health` the marks of each run (`runs.health`).
     """
 
@@ -234,7 +234,7 @@ def csv_row(cell: Cell) -> list[object]:
 
 
 def halves(cell: Cell) -> tuple[list[int], list[int], float] | None:
-    """What two halves of an arm's runs differ by: their seeds, and the mean of the first less that of the second.
+    """(seeds of the first half, of the second, difference of their means, first minus second) of an arm's runs.
 
     With an odd number the first half is the smaller. None for a single run.
     """

@@ -1,12 +1,12 @@
-"""The ways a command ends badly, and what reading YAML may raise."""
+"""The two ways in which a command fails, and the errors that reading YAML may raise."""
 
 import difflib
 from collections.abc import Iterable
 
 import yaml
 
-# PyYAML lets through what int(), float() and datetime() say of a scalar (the date 2020-13-45, "!!float ''"), and what
-# Python says of brackets that are nested too deep. UnicodeDecodeError is a ValueError.
+# PyYAML lets through errors of int(), float() and datetime() for a scalar (the date 2020-13-45, "!!float ''"), and
+# Python's for brackets that are nested too deep. UnicodeDecodeError is a ValueError.
 YAML_FAULTS = (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, TypeError, RecursionError)
 
 

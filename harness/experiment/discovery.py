@@ -1,6 +1,6 @@
 """Finds the methods, one file each in `methods/`, and reads their options without importing torch.
 
-Where the project is installed as a package, `methods/` of the current folder holds the user's own beside them.
+If the project is installed as a package, `methods/` of the current folder holds the user's own.
 
 A method's file imports torch; its class `Options` needs nothing of it. That class alone is taken from the syntax tree
 and executed, so a command checks an experiment's options, cross-checks included, in milliseconds.
@@ -30,7 +30,7 @@ LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.o
 
 
 class About(NamedTuple):
-    """What a method's class says of itself, in attributes of these names that are literals; no attribute is inherited.
+    """Facts about a method, from attributes of its class with these names: literals, and not inherited.
 
     Nothing of it enters `source_fingerprint`, so a better sentence trains nothing again.
     """
@@ -52,7 +52,7 @@ class About(NamedTuple):
 def folders() -> list[Path]:
     """Where methods are looked for: this project's, then the user's, `methods/` of the current folder.
 
-    Where that folder is of a checkout of this project (it has the base class), it is no user's.
+    If that folder belongs to a checkout of this project (it has the base class), it is not the user's.
     """
     own = Path.cwd() / "methods"
     return [FOLDER, own] if own.is_dir() and not (own / "method.py").exists() else [FOLDER]
@@ -61,7 +61,7 @@ def folders() -> list[Path]:
 def names() -> list[str]:
     """The names of all methods: the files that define a class named as the file, underscores aside.
 
-    A file that is no valid Python is none: it stops whoever asks for that method, and nobody else.
+    A file that is not valid Python is left out; only a command that needs this method fails.
     """
     found = {path.stem for folder in folders() for path in folder.glob("*.py")}
     return sorted(name for name in found if name != TEMPLATE and is_method(name))
@@ -78,7 +78,7 @@ def is_method(name: str) -> bool:
 def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All options of method `name`: those given, by current or former names, and otherwise the defaults.
 
-    Lists are returned as tuples, and whole numbers as floats where the option is a float. Raises UserError for an
+    Lists are returned as tuples, and whole numbers as floats if the option is a float. Raises UserError for an
     unknown method or option, and for a value of the wrong type or range.
     """
     current, kind = current_names(name, given or {}), options_class(name)
@@ -94,7 +94,7 @@ def options(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]
 
 
 def about(name: str) -> About:
-    """What method `name` says of itself, without importing torch.
+    """The facts about method `name`, without importing torch.
 
     Raises UserError for an unknown method, and if an attribute is no literal.
     """

@@ -11,7 +11,7 @@ from harness.compute.shipped import run_command
 from harness.errors import UserError
 from harness.experiment import discovery
 
-EXPERIMENT = """# {name} beside cross entropy and Contextrast, in the setting of config/quick.yaml.
+EXPERIMENT = """# {name} compared with cross entropy and Contextrast, in the setting of config/quick.yaml.
 #   {command}
 """
 

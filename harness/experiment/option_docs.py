@@ -16,7 +16,7 @@ class OptionDoc(NamedTuple):
 
     allowed: str  # such as "a number above 0"
     default: Any
-    meaning: str  # the comment above or beside the field; "" without one
+    meaning: str  # the comment above the field or on its line; "" without one
 
 
 def documented(name: str) -> dict[str, OptionDoc]:
@@ -39,7 +39,7 @@ def _allowed(hint: Any) -> str:
 
 
 def _comments(name: str, options: str) -> dict[str, str]:
-    """The comment of each field of a class of options in a file of methods/: the lines above it, and beside it."""
+    """The comment of each field of a class of options in a file of methods/: the lines above it and on its line."""
     source = discovery.source(name)
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Run:
-    """The key of a run. `folder` is where all of it lives."""
+    """The key of a run. `folder` holds all its files."""
 
     experiment: str
     dataset: str

@@ -41,7 +41,7 @@ ARM_KEYS = (
     "longer",
     "compute_of",
     "compute_ratio",
-)  # of an arm, beside its method's options
+)  # of an arm, besides its method's options
 
 Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
 
@@ -253,7 +253,9 @@ class Experiment(Strict):
             if arm.compute_of not in self.arms:
                 raise unknown("arm", arm.compute_of, self.arms, f" as compute_of of {name}")
             if arm.longer != 1 or self.arms[arm.compute_of].compute_of is not None:
-                raise ValueError(f"arms.{name}.compute_of needs an arm without compute_of, and no longer beside it")
+                raise ValueError(
+                    f"arms.{name}.compute_of needs an arm without compute_of, and cannot be combined with longer"
+                )
         bound = [name for names in self.only.values() for name in names]
         named_datasets = [name for entry in self.schedules for name in entry.datasets or []]
         named_models = [name for entry in self.schedules for name in entry.models or []]
@@ -323,7 +325,7 @@ class Experiment(Strict):
         """The training settings of a pair: `schedule`, updated in order by the entries of `schedules` that cover it.
 
         With `arm` they have that arm's number of iterations, which `longer` and `compute_of` may change. Raises
-        UserError where the ratio that `compute_of` needs was not measured yet.
+        UserError if the ratio that `compute_of` needs was not measured yet.
         """
         merged = self.schedule.model_dump()
         for entry in self.schedules:
@@ -405,7 +407,7 @@ class Experiment(Strict):
 def trial_name(name: str, overrides: list[str]) -> str:
     """The name of experiment `name` with `overrides`: its own, or "<name>+<key>=<value>..." if they change a result.
 
-    Of dotted keys the last part is told.
+    Of dotted keys, only the last part is shown.
     """
     said = [each for each in overrides if each.partition("=")[0].partition(".")[0] not in CHOOSING]
     if not said:

@@ -1,1 +1,1 @@
-"""What lies in runs' folders: whether it is what an experiment asks for, and what becomes of it where it is not."""
+"""The contents of runs' folders: are they what an experiment asks for, and what happens to them if they are not."""

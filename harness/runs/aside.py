@@ -1,7 +1,7 @@
 """Runs that an edit made stale: set aside when they are trained again, or kept on the user's word.
 
-A run that is set aside lies beside the new one as `seed0.stale-<hash of its settings>`. Only a training that asks for
-exactly its settings again reads it.
+A run that is set aside is kept next to the new one as `seed0.stale-<hash of its settings>`. It is read only by a
+training that asks for exactly its settings again.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from harness.runs.state import Missing, changed_settings, finished, read_record,
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Move what a run's folder holds, except its lock, into a folder beside it, and return that; None if it was empty.
+    """Move what a run's folder holds, except its lock, into a folder next to it, and return that; None if it was empty.
 
     The caller holds the folder's lock.
     """

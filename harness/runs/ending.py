@@ -20,7 +20,7 @@ from harness.runs.record import Status
 LINES = 20  # of the log that a record keeps
 # File-system errors are re-raised: the record could not be written either, and the next try continues.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-# What torch says where it raises no OutOfMemoryError.
+# What torch says if it does not raise OutOfMemoryError.
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",

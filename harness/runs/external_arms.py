@@ -11,7 +11,7 @@ from harness.experiment.run import Run
 from harness.experiment.schema import FOLDER_NAME, Absent, Arm, Experiment
 from harness.runs.record import RECORD, Provenance, Record, is_set_aside, now, refuse_other_settings
 
-EXTERNAL = "external"  # the method of such an arm, and its experiment and model where it stands beside no runs
+EXTERNAL = "external"  # the method of such an arm, and its experiment and model if there are no runs to show it with
 
 
 def external_run(
@@ -19,8 +19,8 @@ def external_run(
 ) -> Run:
     """The key under which the predictions of `arm` enter the tables.
 
-    An experiment or a model that is not given is that of the only ones with runs on the data set in `results`, so that
-    the arm stands beside them; "external" if there are no runs. Raises UserError if there are several to choose from,
+    An experiment or a model that is not given is the only one with runs on the data set in `results`, so that the arm
+    is shown with them; "external" if there are no runs. Raises UserError if there are several to choose from,
     for a model that the project does not have, and for a name that cannot be a folder's.
     """
     for name in (arm, experiment, model):
@@ -35,14 +35,14 @@ def external_run(
         places = sorted({(folder.parent.parent.name, folder.name) for folder in folders if folder.is_dir()})
         if len(places) > 1:
             listed = "; ".join(f"--experiment {one} --model {other}" for one, other in places)
-            raise UserError(f"runs on {dataset} are in several places: say beside which {arm} belongs ({listed})")
+            raise UserError(f"runs on {dataset} are in several places: say which ones to show {arm} with ({listed})")
         there = places[0] if places else (EXTERNAL, EXTERNAL)
         experiment, model = experiment or there[0], model or there[1]
     return Run(experiment, dataset, model, arm, seed)
 
 
 def external_records(experiment: Experiment, results: Path) -> list[Path]:
-    """The record.json of every external arm that lies beside the experiment's own, in order of their paths."""
+    """The record.json of every external arm in the experiment's folder, in order of their paths."""
     folders = [
         Path(results) / "runs" / experiment.name / dataset / model
         for dataset in experiment.datasets
@@ -55,7 +55,7 @@ def external_records(experiment: Experiment, results: Path) -> list[Path]:
 
 
 def with_external_arms(experiment: Experiment, results: Path) -> Experiment:
-    """The experiment with the external arms that lie beside its own, after these, in order of name."""
+    """The experiment with the external arms in its folder, after its own, in order of name."""
     names = sorted({_arm(path) for path in external_records(experiment, results)})
     arms = {name: Arm(method=EXTERNAL, options={}) for name in names}
     return experiment.model_copy(update={"arms": experiment.arms | arms})

@@ -28,9 +28,9 @@ MEANING = {
     f"{DROWNS_FROM:g} times cross entropy's, and points elsewhere (cosine below {ALIGNED_FROM:g})",
 }
 OF_NETWORK = ("loss", "cross_entropy", "auxiliary")  # columns of curve.csv that are not a method's terms
-LAST_LOSS = "gradient_norm"  # losses and terms stand before it, diagnostics after it
+LAST_LOSS = "gradient_norm"  # losses and terms are before it, diagnostics after it
 
-Curve = Mapping[str, Sequence[float]]  # curve.csv by column, NaN where a field is empty
+Curve = Mapping[str, Sequence[float]]  # curve.csv by column, NaN for an empty field
 
 
 def marks_of_curve(curve: Curve, weight: float | None = None) -> list[Mark]:

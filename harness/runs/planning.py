@@ -21,7 +21,7 @@ from harness.runs.record import RECORD, TRAINING, Device, Record, is_set_aside
 from harness.runs.state import state_of
 
 COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.csv"
-# FLOPs a second in training, where nothing was measured. Of a GPU: what the published 8.967 h of HRNet-W48 on
+# FLOPs a second in training, if nothing was measured. Of a GPU: what the published 8.967 h of HRNet-W48 on
 # Cityscapes (arXiv 2608.22679, table XVI; 40,000 iterations of batch 8) come to, all GPUs together; an A100's float32
 # peak is 19.5e12. Of one processor core: what the committed runs of cross entropy on EPYC come to
 # (results/reference/epyc; lite0_fpn, 1.31 s an iteration, augmentation included).
@@ -31,10 +31,10 @@ MEASURED, ESTIMATED = "measured on", "estimated for"
 ON_A_GPU = f"{ESTIMATED} a GPU of {GPU_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"
 ON_A_CORE = f"{ESTIMATED} a processor core of {CORE_FLOPS / 1e9:.0f} GFLOPS, without the methods' own time"
 NOT_MEASURED = "no such run was measured here yet"
-# Bytes kept for backward per multiply-add of the forward pass, where nothing was measured: the published 26,692 MiB of
+# Bytes kept for backward per multiply-add of the forward pass, if nothing was measured: the published 26,692 MiB of
 # the same network, data set and batch (table XVI) without weights, gradients and momenta. bfloat16 takes less.
 ACTIVATION_BYTES = 0.0181
-WATTS = 400.0  # of a busy GPU, where nothing was measured: an A100 SXM4's maximum (NVIDIA's data sheet)
+WATTS = 400.0  # of a busy GPU, if nothing was measured: an A100 SXM4's maximum (NVIDIA's data sheet)
 # What to ask a scheduler for: a multiple of the planned time, plus the start (packages, verification, cached images).
 SAFETY = {True: 1.5, False: 4.0}  # of a measured and of an estimated time, which leaves out the method and slower GPUs
 START_MINUTES = 30
@@ -63,10 +63,10 @@ class PlannedRun:
     """A run of an experiment and what it takes.
 
     status: "done", "not run", "unfinished", "not evaluated", "stale", "diverged" ...; `reason` says more: for a run
-    that is done, which protocols are missing. hours: of the whole training; hours_from: measured or estimated where.
-    kwh: of the GPU alone (of the processor, if that trains and counts its energy). gpu_bytes: peak memory on the GPU.
-    disk_bytes: weights and checkpoints, without label maps and methods' memories. None where neither the cost table nor
-    a record has the model.
+    that is done, which protocols are missing. hours: of the whole training; hours_from: where they were measured, or
+    what they were estimated for. kwh: of the GPU alone (of the processor, if that trains and counts its energy).
+    gpu_bytes: peak memory on the GPU. disk_bytes: weights and checkpoints, without label maps and methods' memories.
+    None if neither the cost table nor a record has the model.
     """
 
     dataset: str
@@ -143,7 +143,7 @@ def time_limit(row: PlannedRun) -> int:
 
 
 def summary(rows: Sequence[PlannedRun], at_a_time: int = 1) -> dict[str, Any]:
-    """What is left to train: how many runs of each status, hours by where they come from, wall time, energy of the
+    """What is left to train: how many runs of each status, hours by their source, wall time, energy of the
     GPUs, memory of the run that needs most, disk space.
 
     wall_hours: with `at_a_time` runs at a time, in the order of `rows`.
@@ -307,7 +307,7 @@ def measured_pace(times: Times, key: Key, method: str, on_gpu: bool | None = Non
 def _seconds(
     times: Times, costs: "_Costs", run: Run, schedule: Schedule, method: str, on_gpu: bool | None
 ) -> tuple[float | None, str]:
-    """Seconds an iteration takes, and where that comes from."""
+    """Seconds an iteration takes, and how that is known."""
     if found := measured_pace(times, key_of(run.model, schedule), method, on_gpu):
         return found[0], f"{MEASURED} {found[1]}"
     gmacs = costs.gmacs(run, schedule)

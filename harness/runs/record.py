@@ -82,7 +82,7 @@ class Device(Part):
 class Provenance(Part):
     """The code, packages, machine and data that a run was made with."""
 
-    commit: Commit | None = _key("of this project's code; null where git does not answer", None)
+    commit: Commit | None = _key("of this project's code; null if git does not answer", None)
     dirty: bool | None = _key("whether that code was changed after the commit", None)
     python: str | None = _key("version", None)
     packages: dict[str, str | None] = _key("versions of those that matter", {})
@@ -94,7 +94,7 @@ class Provenance(Part):
     gpu_bytes: NonNegativeInt | None = _key("the most GPU memory that torch held", None)
 
     def describe_device(self) -> str:
-        """The device and torch's version, "" where the record does not name both."""
+        """The device and torch's version, "" if the record does not name both."""
         torch_version = self.packages.get("torch")
         name = self.device.name or self.device.type if self.device else ""
         return f"{name} with torch {torch_version}" if name and torch_version else ""
@@ -109,7 +109,7 @@ class Energy(Part):
 
 
 def _rare(meaning: str) -> Any:
-    """A key that is written only where it has a value."""
+    """A key that is written only if it has a value."""
     return Field(None, description=meaning, exclude_if=lambda value: value is None)
 
 
@@ -133,7 +133,7 @@ class Record(Part):
     started: str | None = _key("when training began, ISO 8601", None)
     seconds: NonNegativeFloat | None = _key("seconds of training", None)
     gpu_hours: NonNegativeFloat | None = _key("GPU hours of training; null on a CPU", None)
-    energy: dict[str, Energy] = _key("joules of `gpu` and `processor`, where the machine counts them", {})
+    energy: dict[str, Energy] = _key("joules of `gpu` and `processor`, if the machine counts them", {})
     borrowed_from: str | None = _rare("the run of another experiment that this one was copied from")
     kept_for_source: Sha256 | None = _rare("source of the method that the run was kept for, though other code made it")
     absent: Absent = _key("how classes that are absent enter means", "skip")
@@ -178,17 +178,17 @@ class Record(Part):
         write_json(path, self.model_dump(mode="json"))
 
     def but(self, **changes: Any) -> Self:
-        """The record with these values in place of its own."""
+        """A copy of the record with these values changed."""
         return type(self)(**dict(self) | changes)
 
     @property
     def device(self) -> Device | None:
-        """What the run was trained on, where that is known."""
+        """What the run was trained on, if that is known."""
         return self.provenance.device if self.provenance else None
 
     @property
     def schedule(self) -> Schedule:
-        """The training settings. Raises UserError where the record has none that this version knows."""
+        """The training settings. Raises UserError if the record has none that this version knows."""
         try:
             return Schedule.model_validate(self.settings["schedule"])
         except (KeyError, ValidationError):
@@ -209,7 +209,7 @@ class Record(Part):
         return self.settings | {"method_source": source} if kept else self.settings
 
     def score(self, protocol: str, metric: str = "miou") -> float | None:
-        """A score in percent; None where it is undefined or missing."""
+        """A score in percent; None if it is undefined or missing."""
         return self.scores.get(protocol, {}).get(metric)
 
     def refuse_changed_files(self, folder: Path) -> None:
@@ -259,7 +259,7 @@ def records_below(folder: Path) -> list[Path]:
 
 
 def is_set_aside(path: Path) -> bool:
-    """Whether a path lies in the folder of a run that is set aside."""
+    """Whether a path is in the folder of a run that is set aside."""
     return any(STALE_MARK in part for part in path.parts)
 
 

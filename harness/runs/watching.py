@@ -116,7 +116,7 @@ def _print_changes(looks: Iterator[list[StatusRow]]) -> None:
 
 
 def _measured_seconds(results: Path, experiments: Sequence[Experiment]) -> dict[Run, float]:
-    """Seconds that each run's training takes, where the same setting was measured."""
+    """Seconds that each run's training takes, for settings that were measured."""
     return {
         Run(experiment.name, row.dataset, row.model, row.arm, row.seed): row.hours * 3600
         for experiment in experiments
