@@ -32,6 +32,7 @@ def test_every_notebook_is_run(repository):
     assert {path.stem for path in (repository / "examples").glob("*.ipynb")} == set(NOTEBOOKS)
 
 
+@pytest.mark.slow
 def test_the_gains_figure_is_drawn_from_the_committed_records(repository, tmp_path):
     names, shown = run(repository / "examples" / "gains_figure.ipynb")
     assert (tmp_path / "gains.pdf").stat().st_size > 1000
@@ -43,6 +44,7 @@ def test_the_gains_figure_is_drawn_from_the_committed_records(repository, tmp_pa
     assert over_heads.gain.isna().sum() == 1 and not boundary.gain.equals(gains.gain)
 
 
+@pytest.mark.slow
 def test_a_loss_trains_in_a_plain_loop(repository):
     names, shown = run(repository / "examples" / "losses_in_your_loop.ipynb")
     first, last = names["history"][0], names["history"][-1]

@@ -34,6 +34,7 @@ def edit_counts(folder, change):
     counts.save(folder / "counts.npz")
 
 
+@pytest.mark.slow
 def test_the_committed_runs_pass(request):
     found = check_records(request.config.rootpath / "results" / "reference")
     assert len(found) >= 3

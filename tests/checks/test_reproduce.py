@@ -128,6 +128,7 @@ FORMER["pixel_contrast"]["gather_queues"] = "gather_memory"
 FORMER["pixel_contrast_synthetic"] = FORMER["pixel_contrast"]
 
 
+@pytest.mark.slow
 def test_every_committed_record_can_be_made_again_whatever_its_options_were_called(repository):
     found = 0
     for path in sorted((repository / "results" / "reference").rglob("record.json")):

@@ -201,6 +201,7 @@ mark.unlink()
 """
 
 
+@pytest.mark.slow
 def test_a_crowd_of_processes_never_meets_on_a_device(machine, tmp_path):
     machine("fake0", "fake1", "MIG-GPU-1/2/0")  # the older form of MIG names has slashes
     crowd = [subprocess.Popen([sys.executable, "-c", CROWD, str(tmp_path)]) for _ in range(12)]

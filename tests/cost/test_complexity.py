@@ -38,6 +38,7 @@ def head(channels, dim=256):
     return channels * channels + 2 * channels + channels * dim + dim
 
 
+@pytest.mark.slow
 def test_a_row_a_method_with_what_the_method_adds():
     channels = [16, 24, 32, 48]  # of hrnet_tiny
     rows = {row["method"]: row for row in cost_rows(["hrnet_tiny"], (64, 96))}
@@ -55,6 +56,7 @@ def test_a_row_a_method_with_what_the_method_adds():
         assert [row[name] for name in same] == [rows["cross_entropy"][name] for name in same]
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_count_in_training_alone_and_classes_are_the_data_sets():
     (wide,) = cost_rows(["mobilenet_v2_d8"], (64, 64), "cityscapes", ["cross_entropy"])
     (narrow,) = cost_rows(["mobilenet_v2_d8"], (64, 64), "camvid", ["cross_entropy"])

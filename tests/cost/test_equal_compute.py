@@ -92,6 +92,7 @@ def experiment(experiment_file):
     return Experiment.load(experiment_file(arms=ARMS, datasets=["tiny"], models=["hrnet_tiny"], schedule=schedule))
 
 
+@pytest.mark.slow
 def test_steps_of_both_arms_are_timed_from_the_methods_start_on_training_data(
     tiny_data, tmp_path, monkeypatch, experiment
 ):

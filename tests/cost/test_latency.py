@@ -27,6 +27,7 @@ def measured(tmp_path_factory):
     return [(path, json.loads(path.read_text())) for path in paths]
 
 
+@pytest.mark.slow
 def test_a_record_a_mode_with_its_options_in_its_name(measured):
     (single, of_single), (offline, of_offline) = measured
     threads = torch.get_num_threads()
@@ -37,6 +38,7 @@ def test_a_record_a_mode_with_its_options_in_its_name(measured):
         assert (record["name"], record["setting"]["mode"]) == (name.stem, mode)
 
 
+@pytest.mark.slow
 def test_raw_samples_of_every_arm_and_of_a_second_baseline_are_kept(measured):
     for _, record in measured:
         assert list(record["arms"]) == ["cross_entropy", "cross_entropy (again)", "contextrast", "pne"]
@@ -48,6 +50,7 @@ def test_raw_samples_of_every_arm_and_of_a_second_baseline_are_kept(measured):
         assert [sorted(order) for order in record["order"]] == [[0, 1, 2, 3]] * 3
 
 
+@pytest.mark.slow
 def test_parameters_and_flops_are_counted_on_the_timed_networks_and_are_the_models(measured):
     plain = models.build("hrnet_tiny", 19, weights="none").eval()
     wanted = parameters(plain), flops(plain, torch.zeros(1, 3, 32, 64)) / 1e9
@@ -59,6 +62,7 @@ def test_parameters_and_flops_are_counted_on_the_timed_networks_and_are_the_mode
     assert max(one, 3 * floor) < three <= 3 * one
 
 
+@pytest.mark.slow
 def test_conditions_settings_and_provenance_stand_in_the_record(measured):
     _, record = measured[0]
     assert record["torch"]["threads"] == torch.get_num_threads()
@@ -193,6 +197,7 @@ def test_after_training_every_methods_inference_network_has_the_baselines_parame
         assert not any("auxiliary" in name for name in network.state_dict())
 
 
+@pytest.mark.slow
 def test_arms_share_no_memory_and_hold_what_training_left():
     ours, again = (inference_network("hrnet_tiny", "contextrast", 19) for _ in range(2))
     plain = inference_network("hrnet_tiny", "cross_entropy", 19)

@@ -36,6 +36,7 @@ def measured(tmp_path_factory):
         return measure_overhead("hrnet_tiny", (64, 64), Machine("cpu"), results, **options), steps
 
 
+@pytest.mark.slow
 def test_a_record_holds_every_arms_samples_and_its_options_are_its_name(measured):
     path, _ = measured
     record = json.loads(path.read_text())
@@ -47,6 +48,7 @@ def test_a_record_holds_every_arms_samples_and_its_options_are_its_name(measured
     assert np.min(record["arms"]["contextrast"]["nanoseconds"]) >= PAUSE * 1e9
 
 
+@pytest.mark.slow
 def test_every_arm_makes_the_same_steps_on_the_same_inputs(measured):
     _, steps = measured
     arms = {id(trainer) for trainer, *_ in steps}
@@ -58,6 +60,7 @@ def test_every_arm_makes_the_same_steps_on_the_same_inputs(measured):
     assert (images.shape, labels.shape) == ((2, 3, 64, 64), (2, 64, 64))
 
 
+@pytest.mark.slow
 def test_memory_is_the_state_and_what_a_step_adds(measured):
     path, steps = measured
     plain, ours = (json.loads(path.read_text())["arms"][name] for name in ("cross_entropy", "contextrast"))

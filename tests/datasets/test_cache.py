@@ -233,6 +233,7 @@ def start(tree, folder, seconds):
     return subprocess.Popen(command, cwd=Path(__file__).parents[2], text=True, **pipes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_second_process_waits_for_the_first_or_takes_over_when_it_is_killed(tree, folder, killed):
     first = start(tree, folder, 60 if killed else 0.5)

@@ -58,6 +58,7 @@ def test_without_distortion_the_samples_are_the_cpus(sizes, seed):
     assert np.array_equal(found, images)
 
 
+@pytest.mark.slow
 def test_distorted_colours_differ_by_few_levels_in_few_pixels():
     pictures = [picture(120, 160, seed) for seed in range(24)]
     (images, labels), (found, found_labels) = both(Augmentation((100, 128), photometric=PHOTOMETRIC), pictures)

@@ -173,6 +173,7 @@ def trees(tmp_path_factory):
     return layout_writer.write_all(tmp_path_factory.mktemp("trees"), {"train": 2, "val": 1, "test": 1}, (24, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "spec"), ALL_LAYOUTS)
 def test_rendered_scenes_are_verified_in_every_layout(name, spec, trees, tmp_path):
     dataset = datasets.load(name, trees[key_of(name, spec)])

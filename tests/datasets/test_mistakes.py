@@ -93,6 +93,7 @@ def test_a_photograph_in_the_folder_of_labels_is_named(scenes):
     assert "exchange the folders" in failure(scenes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout", "rename", "words"),
     [
@@ -237,6 +238,7 @@ def test_the_orders_are_those_in_use():
         assert ORDERS["pascal_context_voc_order"][voc_first] == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stored_as", "read_as", "layout"),
     [

@@ -32,6 +32,7 @@ def test_without_any_data_the_facts_are_there_and_nothing_is_found(tmp_path):
     assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.slow
 def test_a_root_is_found_with_its_layout_and_verified_once_checked(tmp_path, monkeypatch):
     counts = {"train": 1, "val": 1, "test": 1}
     cityscapes, camvid = datasets.load("cityscapes").specs[1], datasets.load("camvid").specs[0]

@@ -48,6 +48,7 @@ def test_seed_split_and_index_each_give_another_scene(other):
     assert (label != other_label).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_images_and_labels_have_the_promised_type_and_ids(train, test):
     for image, label in train + test:
         assert image.shape == (144, 192, 3) and image.dtype == np.uint8
@@ -55,6 +56,7 @@ def test_images_and_labels_have_the_promised_type_and_ids(train, test):
         assert label.max() <= VOID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_class_shares_are_near_camvids(split, request):
     pixels = np.bincount(np.concatenate([label.ravel() for _, label in request.getfixturevalue(split)]), minlength=12)
@@ -64,12 +66,14 @@ def test_class_shares_are_near_camvids(split, request):
     assert 2.0 < 100 * pixels[VOID] / pixels.sum() < 6.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_class_is_in_many_pictures(split, request):
     present = np.array([np.bincount(label.ravel(), minlength=12) > 0 for _, label in request.getfixturevalue(split)])
     assert present.mean(axis=0).min() > 0.2
 
 
+@pytest.mark.slow
 def test_labels_fit_the_image_better_than_when_they_are_moved(train):
     # Where sky meets building the image has an edge; three pixels aside it has none.
     def contrast_at_borders(shift):
@@ -99,6 +103,7 @@ def test_the_test_split_shows_all_weather_and_the_promised_share_of_the_held_out
     assert abs(held_out - weather.HELD_OUT_SHARE) < 4 * deviation
 
 
+@pytest.mark.slow
 def test_held_out_weather_looks_unlike_training(train, test):
     by_name = {}
     for index, (image, _) in enumerate(test):

@@ -153,6 +153,7 @@ def test_a_perfect_prediction_has_no_errors_whatever_is_predicted_on_ignored_pix
     assert tables["region"][:, 0].sum() == (label != 255).sum()
 
 
+@pytest.mark.slow
 @given(pairs(), st.integers(0, 255))
 def test_ignored_pixels_change_nothing_whatever_is_predicted_there(pair, value):
     prediction, label = pair
@@ -253,6 +254,7 @@ def segmentation(random, classes=150, present=12, other=8):
     return chosen[guess.argmax(0)].astype(np.uint8), chosen[fields[:present].argmax(0)].astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_the_counts_of_ade20ks_2000_images_take_far_less_than_25_megabytes(tmp_path):
     random, images = np.random.default_rng(0), 20
     tables = stack([count_image(*segmentation(random), 150) for _ in range(images)])

@@ -107,6 +107,7 @@ def filled(experiment, tiny, write_predictions, tmp_path):
     return results
 
 
+@pytest.mark.slow
 def test_the_arm_stands_in_tables_beside_the_experiments_own(experiment, filled):
     assert "theirs" not in experiment.arms
     extended = with_external_arms(experiment, filled)

@@ -391,6 +391,7 @@ def test_category_iou_is_the_iou_of_maps_of_categories(cityscapes, tmp_path):
     assert found["scores"]["category_miou"] > found["scores"]["miou"]
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_of_camvid_scores_100(tmp_path):
     if "CAMVID_ROOT" not in os.environ:
         pytest.skip("set CAMVID_ROOT to a CamVid folder (480x360, 11 classes) to run this")

@@ -139,6 +139,7 @@ def of_processes_too():
     return [torch.device("cpu"), pytest.param(torch.device("cuda"), id="processes")]  # no GPU is asked for anything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", of_processes_too())
 def test_counts_are_those_of_a_plain_loop(images, labels, device):
     guesses = [label[::-1] % CLASSES for label in labels]
@@ -153,6 +154,7 @@ def test_counts_are_those_of_a_plain_loop(images, labels, device):
             np.testing.assert_array_equal(tables[name], expected[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", of_processes_too())
 def test_what_counting_raises_comes_out(labels, device):
     with counting(device) as counters, pytest.raises(ValueError, match=r"outside the train ids 0\.\.1"):

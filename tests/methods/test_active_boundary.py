@@ -118,6 +118,7 @@ def test_an_image_without_a_boundary_adds_nothing(variant):
     assert term.item() == 0
 
 
+@pytest.mark.slow
 def test_a_step_moves_the_predicted_boundary_toward_the_labels():
     """Gradient descent on a logit map of two halves, whose border lies four pixels beside the labels'."""
     labels = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.long)

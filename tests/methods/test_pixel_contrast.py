@@ -177,6 +177,7 @@ def test_what_is_stored_is_the_mean_and_random_pixels_of_each_class_in_each_imag
     assert not (classes == 3).any()
 
 
+@pytest.mark.slow
 def test_every_pixel_of_a_class_is_stored_equally_often():
     units = F.normalize(torch.randn(12, 3))
     method = PixelContrast([4], 2, dim=3, memory=True, pixels_enqueued=4, pixel_memory_size=1600)

@@ -61,6 +61,7 @@ def raster_draws(monkeypatch):
     monkeypatch.setattr(ranking, "random_numbers", lambda chances, groups: torch.zeros_like(groups))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("official", "options"),
     [

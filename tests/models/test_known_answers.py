@@ -101,6 +101,7 @@ def test_a_scaled_test_image_gives_what_mmsegmentation_predicts(pair, image, pro
     assert_equal(ours, image, sample, protocol, WINDOW, fit=(200, 61))
 
 
+@pytest.mark.slow
 def test_ms_flip_gives_what_mmsegmentations_test_time_augmentation_gives(pair, image):
     theirs, ours = pair
     theirs.test_cfg = ConfigDict(mode="whole")

@@ -60,6 +60,7 @@ def test_logits_equal_mmsegmentations_on_the_same_state(name, mmsegmentation):
     torch.testing.assert_close(resized(segmenter, images), mmsegmentation.logits(network, images), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_hrnet_w48_has_its_published_size_and_taps(hrnet_w48):
     assert sum(p.numel() for p in hrnet_w48.parameters()) == pytest.approx(65.86e6, abs=0.005e6)
     with torch.no_grad():

@@ -310,6 +310,7 @@ def test_detectron2s_files_are_refused_with_the_reason(tmp_path, name):
         from_spec(resnet_spec("ResNet"), 5, tmp_path / "R-18.pkl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [

@@ -43,6 +43,7 @@ def note_of(figure):
     return " ".join(figure.get_supxlabel().split())
 
 
+@pytest.mark.slow
 def test_every_panel_says_its_silhouette_that_of_the_encoder_and_its_variance(make_experiment, tmp_path):
     experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "contextrast": {}, "pne": {}})
     write(experiment, tmp_path, "plain", own=False)
@@ -78,6 +79,7 @@ def test_points_stand_at_their_principal_components_in_the_colours_of_the_data_s
     assert bottom < points[:, 1].min() < points[:, 1].max() < top
 
 
+@pytest.mark.slow
 def test_an_arm_is_shown_by_its_lowest_seed_that_has_a_whole_file(make_experiment, tmp_path):
     experiment = make_experiment(seeds=[2, 0, 1])
     write(experiment, tmp_path, "plain", 1)

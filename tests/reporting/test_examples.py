@@ -210,6 +210,7 @@ def test_without_a_labelled_pixel_no_image_is_chosen(predicted, monkeypatch):
         gather(experiment, results, "tiny", "lite0_fpn", dataset.root)
 
 
+@pytest.mark.slow
 def test_the_file_is_written_and_named(predicted, tiny_data):
     experiment, results, _ = predicted
     written = write_examples(experiment, results, {"tiny": tiny_data})

@@ -134,6 +134,7 @@ def test_a_run_away_loss_is_drawn_on_a_logarithmic_scale_with_its_end_marked(mak
     assert (end.get_xdata()[0], end.get_ydata()[0]) == (30, 1e9)
 
 
+@pytest.mark.slow
 def test_without_records_there_are_figures_that_say_so(make_experiment, tmp_path):
     experiment = make_experiment()
     written = write_figures(experiment, tmp_path)
@@ -237,6 +238,7 @@ def test_the_forest_plot_is_ordered_by_gain_and_prints_what_it_draws(make_experi
     assert_readable(figure)
 
 
+@pytest.mark.slow
 def test_the_forest_plot_of_all_settings_shows_each_and_their_means(make_experiment, write_all, tmp_path):
     experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"], protocols=["whole"])
     write_all(experiment, tmp_path)

@@ -70,6 +70,7 @@ def test_what_is_logged_over_the_iterations_and_by_distance_is_drawn(experiment)
         np.testing.assert_allclose(kept_shares, 3 / 20)  # 1 and 2 in 10
 
 
+@pytest.mark.slow
 def test_shares_of_every_layer_are_those_of_the_last_row(experiment):
     curves = [curve("contextrast", 0), curve("contextrast", 1), curve("contextrast_pp")]
     rows = np.linspace(0, 1, 5)[:, None]

@@ -28,6 +28,7 @@ def report(make_experiment, write_all, tmp_path, monkeypatch):
     return experiment, counts, tmp_path
 
 
+@pytest.mark.slow
 def test_old_records_get_it_from_their_counts_and_it_has_a_gain_with_an_interval(report):
     experiment, counts, results = report
     write_tables(experiment, results)

@@ -145,6 +145,7 @@ def test_the_tables_of_same_seeds_are_made_again_from_the_records(machine, tmp_p
     assert made.read_text() == (REFERENCE / machine / "reports" / "same_seed.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_reference_records_scores_follow_from_their_counts():
     from harness.evaluation.counts import Counts
 

@@ -47,6 +47,7 @@ def test_one_length_is_no_question(make_experiment, arms):
     assert not any("schedules" in name for name in figure_names(experiment))
 
 
+@pytest.mark.slow
 def test_scores_and_gains_are_drawn_at_their_lengths(make_experiment, write_all, tmp_path):
     experiment = make_experiment(arms=ARMS)
     write_all(experiment, tmp_path)

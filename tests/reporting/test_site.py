@@ -87,6 +87,7 @@ def test_every_page_opens_without_a_complaint_and_fits_the_window(site, tmp_path
             assert excess == 0, path.name
 
 
+@pytest.mark.slow
 def test_a_folder_without_runs_is_refused_in_a_sentence(tmp_path):
     made = make_site("--results", tmp_path, "--out", tmp_path / "site")
     assert made.returncode == 2

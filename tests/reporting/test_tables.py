@@ -49,6 +49,7 @@ def two_decimals(row, *columns):
 ARMS = {"plain": "plain (baseline)", "rival_one": "rival one", "cross_entropy": "Cross entropy"}
 
 
+@pytest.mark.slow
 def test_the_main_table_has_a_row_an_arm_by_gain_with_the_numbers_of_the_csv(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0, 1, 2])
     write_all(experiment, tmp_path)
@@ -72,6 +73,7 @@ def test_the_main_table_has_a_row_an_arm_by_gain_with_the_numbers_of_the_csv(mak
     assert "| **" not in text.partition("no verdicts here")[2]
 
 
+@pytest.mark.slow
 def test_details_show_the_numbers_of_the_csv_folded_and_without_bold(make_experiment, write_all, tmp_path):
     experiment = make_experiment(seeds=[0, 1, 2])
     write_all(experiment, tmp_path, step=20)
@@ -214,6 +216,7 @@ def test_without_any_run_there_are_tables_of_holes(make_experiment, tmp_path):
     assert (folder(experiment, tmp_path) / "per_class.md").read_text()
 
 
+@pytest.mark.slow
 def test_only_a_gain_that_is_told_from_zero_is_bold_and_never_one_of_single_runs(make_experiment, write_run, tmp_path):
     arms = {name: {"method": "cross_entropy"} for name in ("plain", "far_better", "the_same")}
     for seeds in ([0, 1, 2], [0]):
@@ -232,6 +235,7 @@ def test_only_a_gain_that_is_told_from_zero_is_bold_and_never_one_of_single_runs
         assert ("seeds 0, 1, 2 and 3, 4, 5 differ by" in text) == several
 
 
+@pytest.mark.slow
 def test_three_short_notes_and_the_facts_folded(make_experiment, write_all, tmp_path):
     experiment = make_experiment(datasets=["camvid"], seeds=[0, 3], absent="require_ground_truth")
     write_all(experiment, tmp_path)
@@ -259,6 +263,7 @@ def test_the_facts_name_the_box_that_images_are_scaled_into(make_experiment, wri
     assert "resampled by image; scaled into 80x60 first." in text
 
 
+@pytest.mark.slow
 def test_what_more_runs_would_see_stands_in_a_table(make_experiment, write_all, tmp_path):
     from harness.statistics.interval import foreseen
 
@@ -284,6 +289,7 @@ def test_what_more_runs_would_see_stands_in_a_table(make_experiment, write_all, 
     assert not (folder(single, tmp_path / "single") / "seeds.csv").exists()
 
 
+@pytest.mark.slow
 def test_several_data_sets_and_networks_have_a_line_an_arm(make_experiment, write_all, tmp_path):
     experiment = make_experiment(datasets=["scenes", "camvid"], models=["lite0_fpn", "hrnet_w48"], seeds=[0, 1, 2])
     write_all(experiment, tmp_path, step=10)
@@ -316,6 +322,7 @@ def test_a_wide_table_is_split_between_models(make_experiment, tmp_path):
     assert len(labels) == len(set(labels)) == 8
 
 
+@pytest.mark.slow
 def test_the_per_class_table_is_the_iou_of_every_class(make_experiment, write_all, tmp_path):
     experiment = make_experiment(protocols=["whole"])
     classes = ("Sky", "<script>&%", "Sign_Symbol", "Never")

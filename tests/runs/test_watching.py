@@ -135,6 +135,7 @@ def test_a_picture_fits_the_terminal_and_shows_first_what_matters():
     assert "left" not in cut[4]
 
 
+@pytest.mark.slow
 def test_in_a_log_it_prints_what_changes_and_ends_with_the_last_run(repository, experiment, config, tmp_path):
     results = tmp_path / "out"
     finish(experiment, results, "cross_entropy")
@@ -161,6 +162,7 @@ def test_in_a_log_it_prints_what_changes_and_ends_with_the_last_run(repository, 
     assert end == "3 runs: 2 done, 1 diverged"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_redraws_in_place_until_ctrl_c(repository, experiment, config, tmp_path):
     results = tmp_path / "out"
     finish(experiment, results, "cross_entropy")

@@ -21,9 +21,9 @@ CLASSES, SIZE = 5, (64, 64)
 CPU = torch.device("cpu")
 
 
-def experiment_of(experiment_file, **schedule):
+def experiment_of(experiment_file, datasets=("scenes",), **schedule):
     schedule = {"iterations": 4, "batch": 2, "crop": SIZE, "learning_rate": 0.01, "log_every": 2} | schedule
-    return Experiment.load(experiment_file(schedule=schedule | {"checkpoint_every": 2}))
+    return Experiment.load(experiment_file(datasets=list(datasets), schedule=schedule | {"checkpoint_every": 2}))
 
 
 def trainer(experiment_file, method="contextrast", **schedule):
@@ -53,6 +53,7 @@ def compare(experiment_file):
     plain.load_state_dict(fast.state_dict())
 
 
+@pytest.mark.slow
 def test_gradients_and_checkpoints_are_those_of_the_eager_network(experiment_file, monkeypatch):
     traced = []
 
@@ -93,12 +94,12 @@ def test_fingerprints_without_it_stay(experiment_file):
     assert fingerprint(default) == fingerprint(off) != fingerprint(on)
 
 
-def test_a_missing_compiler_is_one_sentence_before_training(experiment_file, scenes_root, tmp_path, monkeypatch):
+def test_a_missing_compiler_is_one_sentence_before_training(experiment_file, tiny_data, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    experiment = experiment_of(experiment_file, compile=True)
+    experiment = experiment_of(experiment_file, ["tiny"], compile=True)
     run = experiment.runs()[0]
     with pytest.raises(UserError, match=r"compiler.*no-such-compiler.*schedule\.compile=false"):
-        train(experiment, run, tmp_path, Machine("cpu"), root=scenes_root, weights="none")
+        train(experiment, run, tmp_path, Machine("cpu"), root=tiny_data, weights="none")
     assert not list(run.folder(tmp_path).glob("*.json"))
 
 
