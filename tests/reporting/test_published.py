@@ -1,10 +1,10 @@
 """The papers' figures: read whole, and refused without a source; their tables in four formats."""
 
-import html.parser
 import importlib.util
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -132,38 +132,16 @@ PAPERS = {
 }
 
 
-class Cells(html.parser.HTMLParser):
-    """The text and the attributes of every cell of a body, by row."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.rows, self.inside, self.body = [], False, False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        if tag in ("tbody", "thead"):
-            self.body = tag == "tbody"
-        if self.body and tag == "tr":
-            self.rows.append([])
-        if self.body and tag in ("td", "th"):
-            self.rows[-1].append(["", dict(attributes)])
-            self.inside = True
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self.inside = False
-
-    def handle_data(self, data):
-        if self.inside:
-            self.rows[-1][-1][0] += f" {data}"
-
-
 NUMBER = re.compile(r"[+-]?\d+\.\d+|(?<![\w.+-])\d+(?![\w.])")
 
 
 def numbers_of_markdown(text):
-    tokens = Cells(MarkdownIt("commonmark").enable("table").render(text.replace("<br>", " ")))
-    return [[NUMBER.findall(cell) for cell, _ in row] for row in tokens.rows]
+    rows = []
+    for before, token in pairwise(MarkdownIt("commonmark").enable("table").parse(text.replace("<br>", " "))):
+        rows += [[]] if token.type == "tr_open" else []
+        if before.type == "td_open":
+            rows[-1].append(NUMBER.findall(token.content))
+    return [row for row in rows if row]  # a heading has none
 
 
 def numbers_of_latex(text):
