@@ -28,7 +28,7 @@ from harness.cli.common import (
 )
 from harness.cli.verbs import verb
 from harness.compute.shipped import program
-from harness.compute.torchrun import is_main, number
+from harness.compute.torchrun import is_main, world_size
 from harness.config import read_size
 from harness.errors import RunFailed, UserError, unknown
 
@@ -82,7 +82,7 @@ def train(
 
     experiment = Experiment.load(config, overrides)
     run = experiment.run(dataset, model, arm, seed)
-    if evaluate_too and number() > 1:
+    if evaluate_too and world_size() > 1:
         raise UserError("--evaluate takes one process: run evaluate under torchrun after training")
     folder = run.folder(results)
 
@@ -189,7 +189,7 @@ def evaluate(
 
     machine = Machine(device=device, threads=threads)
     if checkpoint is not None:
-        if number() > 1:
+        if world_size() > 1:
             raise UserError("--checkpoint takes one process: start it without torchrun")
         if model is None or dataset is None:
             raise UserError("--checkpoint needs --model and --dataset")

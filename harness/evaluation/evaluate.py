@@ -177,7 +177,7 @@ def measure(
     run's `lock`.
     """
     samples = dataset.samples(dataset.evaluation_split)
-    own = range(distributed.rank(), len(samples), distributed.number())
+    own = range(distributed.rank(), len(samples), distributed.world_size())
     num_classes = len(dataset.classes)
     tables: dict[str, Tables] = {}
     confusions: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""A training run in TensorBoard: its curve, and the predictions of a few images."""
+"""TensorBoard logging of a training run: its curve, and predictions for a few images."""
 
 import math
 import sys
@@ -17,16 +17,16 @@ from harness.models.inference import predict
 from harness.models.segmenter import Segmenter
 from harness.runs.ending import is_out_of_memory
 
-VERSION = "2.21.0"  # of tensorboard, which the lock does not have
+VERSION = "2.21.0"  # of tensorboard, which is not in the lock file
 FOLDER = "tensorboard"  # in a run's folder
 IMAGES = 3
 WIDEST = 512  # pixels of each of the pictures side by side
-LAST_LOSS = "gradient_norm"  # in a row of the history, losses and terms come up to it, diagnostics after it
+LAST_LOSS = "gradient_norm"  # columns up to this one are losses, later ones are diagnostics
 UNGROUPED = ("learning_rate", "seconds")
 
 
 def require_tensorboard() -> None:
-    """Raise UserError if the package tensorboard cannot be used."""
+    """Raise UserError if tensorboard cannot be imported."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
@@ -34,11 +34,11 @@ def require_tensorboard() -> None:
 
 
 class Board:
-    """Event files of a run in its `folder`, from iteration `start` on.
+    """Writes TensorBoard event files to the run's `folder`, from iteration `start` on.
 
-    It hides what earlier files, such as a killed process's, hold of later iterations. If there is no file yet, the
-    history's `rows` so far come first. Pictures show `IMAGES` evenly spaced images of the data set's evaluation split.
-    Nothing here changes random generators or the network's state.
+    Later iterations in earlier event files (after a kill, say) are purged. If there are no event files yet, the
+    history's `rows` are written first. Pictures show `IMAGES` evenly spaced images of the evaluation split. Nothing
+    here changes random generators or the network's state.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, rows: Sequence[dict[str, Any]], start: int) -> None:
@@ -60,7 +60,7 @@ class Board:
         self._writer.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Write a row of the history: a scalar for every number, and for every class, bin or map of a vector."""
+        """Write a history row: one scalar per number, and for a vector one per class, bin or map."""
         group, step = "losses", row["iteration"]
         for name, value in row.items():
             if name == "iteration":
@@ -68,20 +68,20 @@ class Board:
             tag = name if name in UNGROUPED else f"{group}/{name}"
             named = {tag: value}
             if isinstance(value, list):
-                numbered = name.startswith(("distance_bins/", "by_layer/"))  # Method says what they are
+                numbered = name.startswith(("distance_bins/", "by_layer/"))  # explained in methods.method.Method
                 places = range(1, len(value) + 1) if numbered else self._dataset.classes
                 named = {f"{tag}/{place}": number for place, number in zip(places, value, strict=True)}
             for each, number in named.items():
-                if not math.isnan(number):  # not defined in these iterations
+                if not math.isnan(number):
                     self._writer.add_scalar(each, number, step)
             if name == LAST_LOSS:
                 group = "diagnostics"
-        self._writer.flush()  # before the checkpoint is written, since loading it purges what is later
+        self._writer.flush()  # before the checkpoint: resuming from it purges only later iterations
 
     def show(self, network: Segmenter, iteration: int) -> None:
         """Write image, ground truth and prediction of the chosen images, side by side.
 
-        When memory runs out, training continues without pictures.
+        If this runs out of memory, training continues without pictures.
         """
         try:
             with _evaluating(network):
@@ -95,7 +95,7 @@ class Board:
             if not is_out_of_memory(error):
                 raise
             print(
-                "warning: no memory for TensorBoard's pictures: training continues without them",
+                "warning: out of memory while drawing TensorBoard's pictures: training continues without them",
                 file=sys.stderr,
                 flush=True,
             )
@@ -105,7 +105,7 @@ class Board:
 
 @contextmanager
 def _evaluating(network: Segmenter) -> Iterator[None]:
-    """The network in eval mode, without random draws or changes of batch norm's statistics, then back."""
+    """Put the network into eval mode for the block, so that batch norm's statistics and random state stay."""
     was_training = network.training
     network.eval()
     try:

@@ -17,9 +17,9 @@ KEPT = 2
 def save(folder: Path, iteration: int, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) as the checkpoint after `iteration` iterations; drop the oldest.
 
-    Raises UserError if it cannot be written; the earlier checkpoints stay.
+    Raises UserError if it cannot be written; earlier checkpoints are kept.
     """
-    content = io.BytesIO()  # not the file: Python reports a full disk in one way, torch in many
+    content = io.BytesIO()  # torch.save to a file reports a full disk in many ways, Python's write in one
     torch.save(state, content)
     path = folder / f"iteration_{iteration:07d}.pt"
     try:
@@ -28,14 +28,14 @@ def save(folder: Path, iteration: int, state: dict[str, Any]) -> None:
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror}): free some space and run the same command again; "
-            "the checkpoint before it stays"
+            "the previous checkpoint is kept"
         ) from None
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint, on the CPU, or None. Names damaged ones on standard error."""
+    """The newest readable checkpoint, on the CPU, or None. Warns about damaged ones on stderr."""
     for path in _newest_first(folder):
         try:
             return _load(path)
@@ -46,7 +46,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    # torch stores a checksum with every tensor but does not check it on reading.
+    # torch stores a checksum for every tensor but does not verify it when loading.
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")

@@ -1,6 +1,6 @@
-"""Training samples augmented on a GPU; threads on the processor draw the random numbers.
+"""Training samples augmented on a GPU; CPU threads draw the random numbers.
 
-Decoded images stay on the GPU if they all fit; otherwise each batch's images are sent there.
+Decoded images stay on the GPU if they all fit; otherwise each batch's images are copied there.
 """
 
 from collections import deque
@@ -20,18 +20,18 @@ from harness.datasets.dataset import Dataset
 from harness.datasets.device_augmentation import DeviceAugmentation, described, packed
 from harness.training.samples import TrainingSamples
 
-PART = 0.25  # of a GPU's memory for decoded images
+PART = 0.25  # share of a GPU's memory for decoded images
 AHEAD = 6  # batches drawn in advance
-LEAST_THREADS = 4  # they mostly wait for memory
+LEAST_THREADS = 4  # even with few cores: the threads mostly wait for memory
 
 Bytes = NDArray[np.uint8]
 
 
 class DeviceSamples:
-    """The samples of a run, and batches of them on `device`, where decoded images take at most `room` bytes.
+    """Batches of a run's samples on `device`, where decoded images may take up to `room` bytes.
 
-    A batch equals that of `samples.batches` up to rounding (see `device_augmentation`) and depends on its keys alone.
-    `slots`: this process's slots of each batch; None: all. `threads`: how many read and draw.
+    A batch equals that of `samples.batches` up to rounding (see `device_augmentation`) and depends only on its keys.
+    `slots`: this rank's slots of each batch; None: all. `threads`: number of threads that read images and draw.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class DeviceSamples:
     def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches start..stop-1 on the device: images uint8 [B, 3, h, w], labels uint8 [B, h, w].
 
-        The next batch overwrites them.
+        Each batch overwrites the previous one's memory.
         """
         keys = iter(range(start, stop))
         drawn: deque[Future[tuple[Tensor, Tensor | None]]] = deque()
@@ -89,13 +89,13 @@ class DeviceSamples:
         for_each(keep, f"decode images onto {self._device}", range(len(self._shapes)))
 
     def _place(self, start: int, content: Tensor) -> None:
-        """Pack pixels from `_bytes` into the store, from `start` on."""
+        """Pack the pixels in `content` (as `_bytes` lays them out) into the device's buffer, from `start` on."""
         number = len(content) // BYTES_A_PIXEL
         colors, labels = content.split([CHANNELS * number, number])
         self._pixels[start : start + number].copy_(packed(colors, labels))
 
     def draw(self, iteration: int) -> tuple[Tensor, Tensor | None]:
-        """What a batch sends to the device: its random draws and, unless they are there, its images and labels."""
+        """The random draws of a batch and, unless they are already on the device, its images and labels."""
         places = [self._samples.index(iteration, slot) for slot in self._slots]
         sent = None
         if self.resident:
@@ -108,7 +108,7 @@ class DeviceSamples:
         return batch.pin_memory() if self._device.type == "cuda" else batch, sent
 
     def _read(self, places: list[int]) -> tuple[Tensor, list[Bytes], list[int]]:
-        """The pixels of some samples (`_bytes`), their labels, and where each starts."""
+        """The pixels of some samples (as `_bytes` lays them out), their labels, and the start of each."""
         images, labels = zip(
             *(self._samples.reader.read(self._samples.samples[place]) for place in places), strict=True
         )
@@ -119,15 +119,15 @@ class DeviceSamples:
 
 
 def room_on(device: torch.device) -> float:
-    """Bytes that the decoded images of one run may take on a GPU."""
+    """Bytes of GPU memory that one run's decoded images may take."""
     return PART * torch.cuda.mem_get_info(device)[1] / devices.sharers()
 
 
 def _bytes(images: Sequence[Bytes], labels: Sequence[Bytes], into: Bytes | None = None) -> Bytes:
-    """The colors of all images pixel by pixel, followed by all labels."""
+    """The colours of all images pixel by pixel, followed by all labels."""
     return np.concatenate([array.reshape(-1) for array in (*images, *labels)], out=into)
 
 
 def _starts(sizes: list[int]) -> list[int]:
-    """Where each of several consecutive pieces starts."""
+    """The start offset of each of several consecutive pieces."""
     return [0, *np.cumsum(sizes)[:-1].tolist()]

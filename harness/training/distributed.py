@@ -1,9 +1,9 @@
-"""One run on several processes, as torchrun starts them: ranks, sums, and decisions that all must share.
+"""Distributed training under torchrun: ranks, reductions, and decisions that all ranks must share.
 
-With one process every function here does nothing and returns its argument.
+With one process, every function here does nothing and returns its argument.
 
-Only the main process, rank 0, writes, prints and holds locks. A process that fails notes it in the shared store, since
-the others would wait for it forever in a collective call.
+Only rank 0 (the main process) writes, prints and holds locks. A failing rank publishes its failure in the rendezvous
+store; ranks blocked in a collective would otherwise never learn of it.
 """
 
 import json
@@ -32,10 +32,10 @@ from harness.runs.record import Record
 T = TypeVar("T")
 R = TypeVar("R", Record, Record | None)
 
-FOREVER = timedelta(days=365)  # for what may wait until another run ends
-PATIENCE = 10.0  # seconds for a process to notice by itself that another one failed
-FAILURE, PARTED = "failure", "parted"  # keys of the store: the first failure; the main process has left
-# What gloo and NCCL say when the process at the other end is gone.
+FOREVER = timedelta(days=365)  # rank 0 may be waiting for another run to end
+PATIENCE = 10.0  # seconds in which a rank should notice by itself that another one failed
+FAILURE, PARTED = "failure", "parted"  # keys of the store: the first failure; rank 0 has left
+# Parts of gloo's and NCCL's messages when the peer process is gone.
 LOST = ("onnection closed by peer", "onnection reset by peer", "roken pipe", "ncclRemoteError", "NCCL communicator")
 
 
@@ -43,19 +43,19 @@ class LostProcess(Exception):
     """Another process of the run ended without a message."""
 
 
-def number() -> int:
-    """How many processes train or evaluate this run."""
+def world_size() -> int:
+    """Number of processes that train or evaluate this run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
-    return dist.get_rank() if number() > 1 else 0
+    """The rank of this process, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 @dataclass
 class _Meeting:
-    """The store that the processes share, and the numbers of the messages so far."""
+    """The rendezvous store, and a counter that numbers the messages in it."""
 
     store: Any
     numbers: Iterator[int]
@@ -66,13 +66,13 @@ _meeting: _Meeting | None = None
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Connect to the other processes, if torchrun started several, until the block ends.
+    """Connect to the other ranks for the duration of the block, if torchrun started several processes.
 
-    All but the main process are silent and exit after it. If several raise a UserError, the first one's is raised; the
+    Only rank 0 prints to stderr, and it leaves first. If several ranks raise a UserError, only the first is shown; the
     others exit with status 2.
     """
     global _meeting
-    if torchrun.number() == 1:
+    if torchrun.world_size() == 1:
         yield
         return
     store, _, _ = next(iter(dist.rendezvous("env://", timeout=timedelta(minutes=10))))
@@ -89,43 +89,43 @@ def joined() -> Iterator[None]:
     finally:
         _meeting = None
         if dist.is_initialized():
-            dist.destroy_process_group()  # processes that wait for this one in a collective get an error
+            dist.destroy_process_group()  # ranks that wait for this one in a collective get an error
         _part(store)
 
 
 def start(device: torch.device) -> None:
-    """Make the process group for devices of this kind: NCCL on GPUs, gloo on CPUs."""
+    """Initialise the process group: NCCL on GPUs, gloo on CPUs."""
     if _meeting is None:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=_meeting.store, rank=torchrun.rank(), world_size=torchrun.number())
+    dist.init_process_group(backend, store=_meeting.store, rank=torchrun.rank(), world_size=torchrun.world_size())
 
 
 def from_main(call: Callable[[], T]) -> T:
-    """The result of `call` on the main process, which all processes get, the others through JSON.
+    """The result of `call`, which only rank 0 executes; the other ranks receive it as JSON.
 
-    If it raises, the others exit with status 2.
+    If it raises, the other ranks exit with status 2.
     """
     if _meeting is None:
         return call()
-    key = f"word {next(_meeting.numbers)}"
+    key = f"message {next(_meeting.numbers)}"
     if is_main():
-        said: dict[str, Any] = {}
+        message: dict[str, Any] = {}
         try:
-            said["value"] = call()
+            message["value"] = call()
         finally:
-            _meeting.store.set(key, json.dumps(said))
-        value: T = said["value"]
+            _meeting.store.set(key, json.dumps(message))
+        value: T = message["value"]
         return value
     _meeting.store.wait([key], FOREVER)
-    said = json.loads(_meeting.store.get(key))
-    if "value" not in said:
+    message = json.loads(_meeting.store.get(key))
+    if "value" not in message:
         raise SystemExit(2)
-    return said["value"]  # type: ignore[no-any-return]
+    return message["value"]  # type: ignore[no-any-return]
 
 
 def record_from_main(call: Callable[[], R]) -> R:
-    """As `from_main`, for a call that returns a record, or None."""
+    """Like `from_main`, for a call that returns a record or None."""
 
     def as_json() -> str | None:
         record = call()
@@ -137,7 +137,7 @@ def record_from_main(call: Callable[[], R]) -> R:
 
 @contextmanager
 def on_main(context: AbstractContextManager[T]) -> Iterator[T | None]:
-    """Enter the context on the main process only; the others continue once it is entered there."""
+    """Enter the context on rank 0 only; the other ranks continue once rank 0 is inside."""
     with ExitStack() as stack:
         held: list[T] = []
         from_main(lambda: held.append(stack.enter_context(context)))
@@ -145,15 +145,15 @@ def on_main(context: AbstractContextManager[T]) -> Iterator[T | None]:
 
 
 def main_first(call: Callable[[], T]) -> T:
-    """The result of `call`, such as a download, on each process; the main process calls first."""
+    """The result of `call` on each rank; the others wait until rank 0 is done (with a download, say)."""
     made: list[T] = []
     from_main(lambda: made.append(call()))
     return made[0] if made else call()
 
 
 def all_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The sum of each tensor over the processes, without gradients; all have one dtype and device."""
-    if number() == 1 or not tensors:
+    """The sum of each tensor over all ranks, without gradients; all tensors share one dtype and device."""
+    if world_size() == 1 or not tensors:
         return list(tensors)
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.all_reduce(flat)
@@ -161,9 +161,9 @@ def all_sum(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def most(value: int) -> int:
-    """The largest of the processes' numbers. Waits for all processes, but not for a GPU."""
-    if number() == 1:
+def max_over_ranks(value: int) -> int:
+    """The largest value over all ranks. Reduced on the CPU, so it never waits for a GPU."""
+    if world_size() == 1:
         return value
     largest = torch.tensor(value)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
@@ -171,8 +171,8 @@ def most(value: int) -> int:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their means over the processes; a missing one counts as 0 if another process has it."""
-    if number() == 1:
+    """Replace gradients by their means over all ranks; a gradient that only some ranks have counts as 0 on the rest."""
+    if world_size() == 1:
         return
     parameters = list(parameters)
     exists = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
@@ -184,13 +184,13 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for dtype in {parameter.dtype: None for parameter in there}:
         gradients = [each.grad for each in there if each.dtype == dtype and each.grad is not None]
         for gradient, total in zip(gradients, all_sum(gradients), strict=True):
-            gradient.copy_(total / number())
+            gradient.copy_(total / world_size())
 
 
 @torch.no_grad()
 def copy_from_main(module: nn.Module) -> None:
-    """Copy parameters and buffers from the main process."""
-    if number() == 1:
+    """Copy parameters and buffers from rank 0."""
+    if world_size() == 1:
         return
     for tensor in (*module.parameters(), *module.buffers()):
         values = tensor.contiguous()
@@ -200,11 +200,11 @@ def copy_from_main(module: nn.Module) -> None:
 
 @contextmanager
 def ending_together(give_up: Callable[[Ending], None], missing_data: bool = False, status: int = 1) -> Iterator[Ending]:
-    """As `ending`, for work that all processes share: if it fails on one, it ends on all as on the first to fail.
+    """Like `ending`, for work that all ranks share: the first failure becomes every rank's status.
 
-    Exceptions that pass through `ending` pass here too, and the other processes exit with status 2. A process that
-    waits for a failed one in a call that cannot be interrupted is ended with `status` after `PATIENCE` seconds; the
-    main process calls `give_up`, which should write the record, before.
+    Exceptions that `ending` lets through are raised here too, and the other ranks exit with status 2. A rank that is
+    blocked in a collective with a failed one is ended with `status` after `PATIENCE` seconds; rank 0 first calls
+    `give_up`, which should write the record.
     """
     if _meeting is None:
         with ending(missing_data) as end:
@@ -220,7 +220,7 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
             except RuntimeError as error:
                 if not any(words in str(error) for words in LOST):
                     raise
-                if not _word_of_failure(store, seconds=2):
+                if not _published_failure(store, seconds=2):
                     raise LostProcess("another process of this run ended; it may have been killed") from None
         if end.status != "done":
             store.compare_set(FAILURE, "", json.dumps(asdict(end)))
@@ -229,37 +229,37 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
         raise
     finally:
         over.set()
-    if word := _word_of_failure(store):
-        end.status, end.reason, end.log_tail = word.status, word.reason, word.log_tail
+    if failure := _published_failure(store):
+        end.status, end.reason, end.log_tail = failure.status, failure.reason, failure.log_tail
 
 
-def _word_of_failure(store: Any, seconds: float = 0) -> Ending | None:
-    """How the first process failed, or None if none did within so many seconds.
+def _published_failure(store: Any, seconds: float = 0) -> Ending | None:
+    """The first failure in the store, or None if there is none within so many seconds.
 
-    Raises SystemExit if its failure is not a result of the run, such as a user's mistake.
+    Raises SystemExit if that failure is no result of the run, such as a user's mistake.
     """
     until = time.monotonic() + seconds
     while not store.check([FAILURE]):
         if time.monotonic() >= until:
             return None
         time.sleep(0.1)
-    said = json.loads(store.get(FAILURE))
-    if said is None:
+    failure = json.loads(store.get(FAILURE))
+    if failure is None:
         raise SystemExit(2)
-    return Ending(**said)
+    return Ending(**failure)
 
 
 def _watch(store: Any, over: threading.Event, give_up: Callable[[Ending], None], status: int) -> None:
-    """End this process if another one failed and this one does not end by itself."""
-    with suppress(RuntimeError):  # the store ends with the process that holds it
+    """End this process if another rank failed and this one does not end by itself."""
+    with suppress(RuntimeError):  # the store is gone once the process that hosts it exits
         while not over.wait(0.3):
             if not store.check([FAILURE]) or over.wait(PATIENCE):
                 continue
             try:
-                word = _word_of_failure(store)
-                if word and is_main():
-                    give_up(word)
-                    print(f"ended as {word.status}: {word.reason}", file=sys.stderr, flush=True)
+                failure = _published_failure(store)
+                if failure and is_main():
+                    give_up(failure)
+                    print(f"ended as {failure.status}: {failure.reason}", file=sys.stderr, flush=True)
             except SystemExit:
                 status = 2
             finally:
@@ -271,12 +271,12 @@ def _watch(store: Any, over: threading.Event, give_up: Callable[[Ending], None],
 def _is_first_mistake(store: Any) -> bool:
     try:
         return bool(store.add("mistakes", 1) == 1)
-    except RuntimeError:  # the store ended with the process that held it, which was before
+    except RuntimeError:  # the store is gone: the process that hosted it failed first
         return False
 
 
 def _part(store: Any) -> None:
-    """Leave, the main process first: torchrun ends those that are left when one of them fails."""
+    """Leave after rank 0 has left: torchrun kills the remaining ranks as soon as one exits with an error."""
     with suppress(RuntimeError):
         if is_main():
             store.set(PARTED, "")

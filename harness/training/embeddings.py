@@ -1,9 +1,10 @@
 """A small fixed sample of pixel embeddings before and after training, for the report.
 
-The method's heads are dropped after training; this sample is what stays of them. It is the same for every arm and seed
-of a data set: the centers of IMAGES evenly spaced images of the evaluation split, no larger than a training crop. Of
-each of the CLASSES most frequent classes there it has up to PIXELS pixels (fewer with many classes) on each map's grid,
-drawn by random keys that depend on the image's position and the grid alone. Labels are those of the nearest pixel.
+The method's heads are dropped after training, so this sample is all that remains of their embeddings. Every arm and
+seed of a data set uses the same pixels: from the centres of IMAGES evenly spaced images of the evaluation split (no
+larger than a training crop), up to PIXELS pixels (fewer with many classes) of each of the CLASSES most frequent
+classes, on each map's grid. The draw depends only on the image's position and the grid. Labels are resized by nearest
+neighbour.
 """
 
 import zipfile
@@ -25,27 +26,27 @@ from harness.training.trainer import Trainer
 from methods.labels import nearest
 
 NAME = "embeddings.npz"
-IMAGES, CLASSES, PIXELS, POINTS = 16, 20, 30, 400  # POINTS: the most of a map, all classes together
-COMPONENTS = 12  # kept of every vector
+IMAGES, CLASSES, PIXELS, POINTS = 16, 20, 30, 400  # POINTS: at most so many per map, over all classes
+COMPONENTS = 12  # principal components kept
 
 Phase = Literal["before", "after"]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def note_embeddings(folder: Path, phase: Phase, trainer: Trainer, dataset: Dataset) -> None:
-    """Write the sample's vectors into embeddings.npz, next to those from before training if they are there.
+    """Write the sample's vectors to embeddings.npz, keeping those from before training if the file has them.
 
-    embeddings.npz holds, for the maps that the method embeds (fine to coarse) or, without any, the encoder's own:
+    The maps are those that the method embeds (fine to coarse) or, if it embeds none, the encoder's. The file holds:
 
         kind                        "embeddings" or "features"
         images                      [M], the images' ids
         <phase>/labels<i>           uint8 [N], train ids of the sample's pixels on the map's grid
-        <phase>/points<i>           float16 [N, n], the pixels' unit vectors in their first principal axes
+        <phase>/points<i>           float16 [N, n], the pixels' unit vectors projected on their first principal axes
         <phase>/variance<i>         float32 [n], the share of the variance along each axis
-        <phase>/silhouette          float64 [maps], of the unit vectors in all their dimensions
+        <phase>/silhouette          float64 [maps], of the unprojected unit vectors
         <phase>/encoder_silhouette  float64 [I], always of the encoder's maps
 
-    The training is not affected: no gradient, evaluation mode (batch norm's statistics stay), no random draws.
+    Training is not affected: no gradients, eval mode (so batch norm's statistics stay), no random draws.
     """
     crops, ids = _crops(dataset, trainer.schedule.crop)
     content: dict[str, Any] = dict(_read_before(folder / NAME)) if phase == "after" else {}
@@ -65,7 +66,7 @@ def note_embeddings(folder: Path, phase: Phase, trainer: Trainer, dataset: Datas
 
 
 def _read_before(path: Path) -> Iterator[tuple[str, Any]]:
-    """The file's content from before training; nothing if the file is missing (old runs) or damaged."""
+    """The file's arrays from before training; none if the file is missing (old runs) or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             yield from [(name, file[name]) for name in file.files if name.startswith("before/")]
@@ -74,7 +75,7 @@ def _read_before(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _crops(dataset: Dataset, crop: tuple[int, int]) -> tuple[list[Pair], list[str]]:
-    """The centers of evenly spaced images of the evaluation split, with labels of the most frequent classes only."""
+    """Centre crops of evenly spaced images of the evaluation split; labels of rare classes are ignored."""
     samples = dataset.samples(dataset.evaluation_split)
     number = min(IMAGES, len(samples))
     chosen = [samples[place * len(samples) // number] for place in range(number)]
@@ -106,7 +107,7 @@ def _evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def _sampled(trainer: Trainer, crops: Sequence[Pair]) -> tuple[list[Any], list[Any]]:
-    """The sample's vectors [N, d] and train ids [N] of every map, of the encoder's and of the method's."""
+    """The sample's vectors [N, d] and train ids [N], for each of the encoder's maps and each of the method's."""
     kinds: tuple[list[_Draw], list[_Draw]] = [], []
     for place, (image, label) in enumerate(crops):
         batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(trainer.device)
@@ -120,9 +121,9 @@ def _sampled(trainer: Trainer, crops: Sequence[Pair]) -> tuple[list[Any], list[A
 
 
 class _Draw:
-    """A draw without replacement, class by class, from the pixels of one map of several images.
+    """A draw without replacement, class by class, from the pixels of one map over several images.
 
-    Every pixel has a random key, and the pixels with the smallest keys are kept: it takes no memory of the others.
+    Every pixel gets a random key and those with the smallest keys are kept, so the others need no memory.
     """
 
     def __init__(self) -> None:
@@ -144,12 +145,12 @@ class _Draw:
         """The vectors [N, d] and train ids [N] of the sample, class by class."""
         vectors, labels = np.concatenate(self.vectors), np.concatenate(self.labels)
         kept = _smallest(np.concatenate(self.keys), labels, min(PIXELS, POINTS // max(1, len(np.unique(labels)))))
-        kept = kept[np.isfinite(vectors[kept]).all(1)]  # else a run with an overflow would end here
+        kept = kept[np.isfinite(vectors[kept]).all(1)]  # an overflow must not fail the run here
         return vectors[kept], labels[kept]
 
 
 def _smallest(keys: NDArray[np.float64], labels: NDArray[np.uint8], number: int) -> NDArray[np.intp]:
-    """Where the `number` smallest keys of each class are, class by class; ignored pixels belong to none."""
+    """Indices of the `number` smallest keys of each class, class by class; ignored pixels belong to none."""
     order = np.lexsort((keys, labels))
     order = order[labels[order] != IGNORE_INDEX]
     in_order = labels[order]

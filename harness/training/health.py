@@ -1,8 +1,9 @@
-"""Whether a method learns: how its embeddings spread, and how its terms move the encoder.
+"""Diagnostics of whether a method learns: how its embeddings spread, and how strongly its terms move the encoder.
 
-Measured on the batches of the logged iterations, without making the host wait for a GPU. On a CPU it takes 0.2 % of a
-training with Contextrast in config/camvid-small.yaml, 0.2 to 0.4 % in config/smoke.yaml and, with PNE there, 1.3 %.
-`runs.health` says what the figures mean. A method adds its own chance level as `chance/TERM` in its diagnostics.
+Computed on the batches of the logged iterations, without synchronising with the GPU. On a CPU this costs 0.2 % of the
+training time with Contextrast in config/camvid-small.yaml, 0.2 to 0.4 % in config/smoke.yaml, and 1.3 % with PNE there.
+`runs.health` explains how to read the figures. A method reports its own chance level as `chance/TERM` in its
+diagnostics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,21 +15,21 @@ from torch import Tensor
 
 from harness.datasets import IGNORE_INDEX
 
-SAMPLE = 512  # embeddings of a map, evenly spaced over the batch, that are compared with each other
-# What is measured. With several processes each measures its own images; the history averages over them.
+SAMPLE = 512  # embeddings per map, evenly spaced over the batch, that are compared pairwise
+# Each rank measures its own images; the history averages over the ranks.
 MEASURED = ("effective_rank", "similarity_within", "similarity_between", "gradient_ratio", "gradient_cosine")
 
 
 @torch.no_grad()
 def embedding_health(embeddings: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
-    """How many directions embeddings fill and how far classes are apart: float32 scalars, and vectors [maps].
+    """Effective rank of the embeddings and mean similarities within and between classes: float32 scalars, [maps].
 
-    embeddings: [B, d, h, w] for each map, fine to coarse; labels: int64 [B, H, W]. The scalars are the finest map's,
-    "by_layer/..." has all maps. With the embeddings of at most `SAMPLE` valid pixels as rows z of length 1:
+    embeddings: [B, d, h, w] for each map, fine to coarse; labels: int64 [B, H, W]. The scalars are the finest map's;
+    "by_layer/..." has all maps. With the embeddings of at most `SAMPLE` valid pixels as unit rows z of Z:
 
     - effective_rank: (sum of the eigenvalues of Z'Z)^2 / sum of their squares, from 1 (all in one direction) to
-      min(d, SAMPLE). This is the exponential of the Renyi entropy of order 2, which needs no decomposition.
-    - similarity_within, similarity_between: the mean cosine of two pixels of the same class, and of different classes.
+      min(d, SAMPLE). This is the exponential of the Renyi entropy of order 2, and needs no eigendecomposition.
+    - similarity_within, similarity_between: mean cosine of two pixels of the same class, and of different classes.
     """
     found: dict[str, list[Tensor]] = {}
     for each in embeddings:
@@ -38,11 +39,11 @@ def embedding_health(embeddings: Sequence[Tensor], labels: Tensor) -> dict[str, 
 
 
 class EncoderGradients:
-    """Compares the gradient at the encoder's maps from a method's terms with that from cross entropy.
+    """Compares the gradients of a method's terms and of cross entropy at the encoder's maps.
 
-    features: the encoder's maps [B, C_i, h_i, w_i], fine to coarse; terms: of the method, one at least. Make it before
-    the backward pass of the whole loss, and call `health` after it. That costs a second backward pass of the method,
-    down to these maps: cross entropy's gradient there is the whole loss's less the terms'.
+    features: the encoder's maps [B, C_i, h_i, w_i], fine to coarse; terms: the method's, at least one. Construct it
+    before the backward pass of the whole loss and call `health` after. This costs a second backward pass of the method
+    down to these maps; cross entropy's gradient is the whole loss's minus the terms'.
     """
 
     def __init__(self, features: Sequence[Tensor], terms: Mapping[str, Tensor]) -> None:
@@ -53,9 +54,9 @@ class EncoderGradients:
         self._hooks = [f.register_hook(partial(self._whole.__setitem__, i)) for i, f in enumerate(features)]
 
     def health(self) -> dict[str, Tensor]:
-        """float32 scalars for all maps together, and vectors [maps] under "by_layer/".
+        """gradient_ratio (norm of the terms' gradient over cross entropy's) and gradient_cosine (between the two).
 
-        gradient_ratio, the norm of the terms' gradient over cross entropy's, and gradient_cosine between the two.
+        float32 scalars over all maps, and vectors [maps] under "by_layer/".
         """
         for hook in self._hooks:
             hook.remove()
@@ -64,9 +65,7 @@ class EncoderGradients:
         products = torch.stack([(mine * theirs).sum() for mine, theirs in pairs])
 
         def compared(own: Tensor, other: Tensor, products: Tensor) -> tuple[Tensor, Tensor]:
-            return (own / other).sqrt(), products / (
-                own * other
-            ).sqrt()  # not finite where a map is in one of them alone
+            return (own / other).sqrt(), products / (own * other).sqrt()  # not finite if one gradient is zero
 
         ratio, cosine = compared(own.sum(), other.sum(), products.sum())
         by_layer = compared(own, other, products)
@@ -79,7 +78,7 @@ class EncoderGradients:
 
 
 def _of_map(embeddings: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The figures of one map, NaN where the sample has no such pixels or pairs."""
+    """The figures of one map, NaN if the sample has no such pixels or pairs."""
     size = (embeddings.shape[2], embeddings.shape[3])
     classes = F.interpolate(labels[:, None].float(), size, mode="nearest").flatten()
     chosen = torch.linspace(0, len(classes) - 1, min(SAMPLE, len(classes)), device=classes.device).long()

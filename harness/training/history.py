@@ -1,4 +1,4 @@
-"""What a training run says of itself: averages over the iterations between two log points and over the processes."""
+"""The training curve and diagnostics: averages over the iterations between two log points and over all ranks."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,24 @@ from torch import Tensor
 from harness.compute import atomic
 from harness.training import distributed
 
-Layout = tuple[tuple[str, torch.Size], ...]  # names and shapes of values that come together
+Layout = tuple[tuple[str, torch.Size], ...]  # names and shapes of values that are added together
 
 
 class History:
-    """Collects scalars (for curve.csv and diagnostics.npz) and vectors (for diagnostics.npz alone).
+    """Collects scalars (for curve.csv and diagnostics.npz) and vectors (for diagnostics.npz only).
 
-    The trainer adds the loss and its terms in every iteration, and a method's diagnostics in the last one of a row. NaN
-    in a diagnostic means "not defined in this iteration" (such as without misclassified pixels); averages leave it out.
+    The trainer adds the loss and its terms in every iteration, and a method's diagnostics in the last iteration of each
+    row. NaN in a diagnostic means "undefined in this iteration" (no misclassified pixels, say); averages skip it.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        # Sums and numbers of the defined values since the last row, one flat tensor for all that come together: added
-        # up one by one they would be a dozen small operations a diagnostic.
+        # Sums and counts of the defined values since the last row, flattened into one tensor: adding them one by one
+        # would take a dozen small operations per diagnostic.
         self._open: dict[Layout, tuple[Tensor, Tensor]] = {}
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add one iteration's scalars and vectors; they stay on their device until the row is closed."""
+        """Add one iteration's scalars and vectors. They stay on their device until the row is closed."""
         flat = torch.cat([value.detach().double().flatten() for value in values.values()])
         defined = flat.isfinite()
         layout = tuple((name, value.shape) for name, value in values.items())
@@ -36,7 +36,7 @@ class History:
         self._open[layout] = sums + torch.where(defined, flat, 0), counts + defined.double()
 
     def close_row(self, iteration: int, learning_rate: float, seconds: float) -> dict[str, Any]:
-        """Average what all processes added since the last row and append it; returns the new row."""
+        """Append the averages of all that was added on any rank since the last row; returns the new row."""
         sums, counts = self._of_all_processes()
         means = {name: (sums[name] / counts[name]).tolist() for name in sums}
         row = {"iteration": iteration, "learning_rate": learning_rate, **means, "seconds": seconds}
@@ -47,12 +47,11 @@ class History:
     def write(self, folder: Path) -> None:
         """Write curve.csv and diagnostics.npz into `folder`.
 
-        curve.csv: a row a log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
-        float64 [T] or, for a vector [n], [T, n]: n is the number of classes, or for names that begin with
-        "distance_bins/" and "by_layer/" that of the bins and of the maps. NaN in the rows that lack a name, as those
-        before a method's terms count.
+        curve.csv: one row per log point, NaN as an empty field. diagnostics.npz: `iteration` [T] and, for every name,
+        float64 [T] or, for a vector [n], [T, n]; n is the number of classes, or of bins ("distance_bins/...") or maps
+        ("by_layer/..."). Rows without a value (those before a method's terms count, say) are NaN.
         """
-        import pandas as pd  # 0.2 s of an evaluation's start, which imports this module and writes no curve
+        import pandas as pd  # not at module level: 0.2 s that an evaluation, which writes no curve, would pay too
 
         table = pd.DataFrame(self.rows)
         scalar = [name for name in table if not any(isinstance(value, list) for value in table[name])]
@@ -64,22 +63,22 @@ class History:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The closed rows as plain values, and what all processes added since, for a checkpoint."""
+        """The closed rows and the sums that all ranks added since, for a checkpoint."""
         sums, counts = self._of_all_processes()
         return {"history": self.rows, "open_row": {"sums": sums, "counts": counts}}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continue from a checkpoint, on `device`."""
         self.rows = state["history"]
-        opened = state.get("open_row", {"sums": {}, "counts": {}})  # absent before runs could stop inside a row
-        mine = 1 if distributed.rank() == 0 else 0  # one process alone takes over what all of them added
+        opened = state.get("open_row", {"sums": {}, "counts": {}})  # missing in old checkpoints
+        mine = 1 if distributed.rank() == 0 else 0  # rank 0 takes over the sums of all ranks
         self._open = {
             ((name, each.shape),): tuple((kind[name].flatten() * mine).double().to(device) for kind in opened.values())
             for name, each in opened["sums"].items()
         }
 
     def _of_all_processes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Sums and numbers by name."""
+        """Sums and counts over all ranks, by name."""
         totals: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
         for layout, added in self._open.items():
             for found, total in zip(totals, distributed.all_sum(list(added)), strict=True):
@@ -91,7 +90,7 @@ class History:
 
 
 def _array(column: list[Any]) -> NDArray[Any]:
-    """A column of numbers, or of lists of one length, as an array; in a row that lacks a list it is of NaN."""
+    """A column of numbers, or of lists of equal length, as an array; a missing list becomes NaNs."""
     length = next((len(value) for value in column if isinstance(value, list)), None)
     if length is None:
         return np.array(column)

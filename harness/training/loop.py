@@ -1,4 +1,4 @@
-"""Trains a run from its newest checkpoint to the schedule's end, with checkpoints on the way."""
+"""The training loop: from a run's newest checkpoint to the end of the schedule, with checkpoints on the way."""
 
 import gc
 import sys
@@ -31,12 +31,12 @@ from harness.training.samples import batches, slots_of, training_images, trainin
 from harness.training.schedule import learning_rate
 from harness.training.trainer import Trainer
 
-DEADLINE, SIGTERM = 1, 2  # why a training stops early; the higher one wins
+DEADLINE, SIGTERM = 1, 2  # reasons to stop early; the max over ranks decides
 
 
 @dataclass
 class Job:
-    """A run in training in its `folder`, which the main process has locked."""
+    """A run being trained in its `folder`, which rank 0 has locked."""
 
     name: str
     folder: Path
@@ -45,12 +45,12 @@ class Job:
     machine: Machine
     device: torch.device
     weights: str
-    cache: Path  # the folder of decoded images, if they are on disk
-    lock: Lock | None  # None on all processes but the main one
+    cache: Path  # the folder for decoded images, if they are cached on disk
+    lock: Lock | None  # None except on rank 0
     trainer: Trainer
     timeout: float | None = None  # seconds that this process may train
-    until: int | None = None  # iterations after which to stop; None: at the schedule's end
-    tensorboard: bool = False  # also write TensorBoard's event files
+    until: int | None = None  # stop after so many iterations; None: at the end of the schedule
+    tensorboard: bool = False  # also write TensorBoard event files
     samples: str = "cpu"  # where samples are augmented
     board: Board | None = None
 
@@ -60,7 +60,7 @@ class Job:
     def resume(self) -> None:
         """Load the newest checkpoint, if any, into trainer and history.
 
-        Raises UserError if processes see different checkpoints.
+        Raises UserError if ranks see different checkpoints.
         """
         self.history = History()
         self.done, self.seconds = 0, 0.0  # iterations and seconds, including those before an interruption
@@ -73,21 +73,21 @@ class Job:
             self.trainer.load_state_dict(state)
             self.history.load_state_dict(state, self.device)
             self.done, self.seconds = state["iteration"], state["seconds"]
-            self._earlier = state.get("energy", {})  # absent in old checkpoints
-        if distributed.most(self.done) != -distributed.most(-self.done):
-            raise UserError(f"the processes see different checkpoints in {self.folder}: give --results that all share")
+            self._earlier = state.get("energy", {})  # missing in old checkpoints
+        if distributed.max_over_ranks(self.done) != -distributed.max_over_ranks(-self.done):
+            raise UserError(f"the processes see different checkpoints in {self.folder}: give a shared --results folder")
 
     @property
     def energy(self) -> Energy:
-        """The energy that the iterations used, as far as it is counted (`EnergyMeter.energy`)."""
+        """The energy that the iterations used, as far as it was measured (`EnergyMeter.energy`)."""
         return self._meter.energy(self._earlier) if self._meter else self._earlier
 
     def finish(self) -> None:
-        """Train to the end. Out of memory, continue from the last checkpoint with half the micro-batch.
+        """Train to the end. If memory runs out, continue from the last checkpoint with half the micro-batch.
 
-        Several processes do not retry: the others would wait in the middle of an iteration.
+        Distributed runs do not retry: the other ranks would be stuck in the middle of an iteration.
 
-        Raises Diverged, TimedOut, Terminated (after SIGTERM), and what the last attempt without memory raised.
+        Raises Diverged, TimedOut, Terminated (after SIGTERM), or the out-of-memory error of the last attempt.
         """
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         while True:
@@ -97,11 +97,12 @@ class Job:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if distributed.number() > 1:
+                if distributed.world_size() > 1:
                     first = str(error).partition("\n")[0]
                     raise MemoryError(
-                        f"process {distributed.rank()} of {distributed.number()} with {micro_batch} images at a time, "
-                        f"and several processes try no fewer: start more of them, or one ({first})"
+                        f"rank {distributed.rank()} of {distributed.world_size()} ran out of memory with {micro_batch} "
+                        f"images at a time; only a single process retries with fewer: start more processes, or one "
+                        f"({first})"
                     ) from None
                 if micro_batch == 1:
                     raise
@@ -109,16 +110,17 @@ class Job:
                 if micro_batch == self.trainer.part or "more than 1 value per channel" not in str(error):
                     raise
                 raise MemoryError(
-                    f"{2 * micro_batch} images at a time do not fit, and with {micro_batch} batch norm has one value"
+                    f"{2 * micro_batch} images at a time do not fit, and with {micro_batch} batch norm sees only one "
+                    "value per channel"
                 ) from None
-            # Outside the handler: the exception refers to the tensors that filled the memory.
+            # Outside the handler, since the exception keeps alive the tensors that filled the memory.
             self._halve(micro_batch)
 
     def _halve(self, micro_batch: int) -> None:
         smaller = (micro_batch + 1) // 2
         print(
-            f"warning: {self.name} ran out of memory with {micro_batch} images at a time: trying {smaller}, the batch "
-            f"stays {self.trainer.schedule.batch}",
+            f"warning: {self.name} ran out of memory with {micro_batch} images at a time: trying {smaller} "
+            f"(the batch stays {self.trainer.schedule.batch})",
             file=sys.stderr,
             flush=True,
         )
@@ -136,7 +138,7 @@ class Job:
         end = schedule.iterations if self.until is None else self.until
         if self.lock is not None:
             self.lock.begin("train", start, end)
-        if start == 0 and is_main():  # a continued run wrote them when it began
+        if start == 0 and is_main():
             note_embeddings(self.folder, "before", self.trainer, self.dataset)
         clock = time.monotonic() - self.seconds
         with (
@@ -156,8 +158,8 @@ class Job:
                 if self.done % schedule.checkpoint_every == 0 or last:
                     clock += self._show_predictions()
                     self._save()
-                # All processes agree once per iteration, so that they stop after the same one.
-                stop = 0 if last else distributed.most(_asked_to_stop(terminating, deadline))
+                # Checked once per iteration; the max over ranks makes all ranks stop at the same iteration.
+                stop = 0 if last else distributed.max_over_ranks(_asked_to_stop(terminating, deadline))
                 if stop and self.done % schedule.checkpoint_every:
                     self._refuse_divergence()
                     self._save()
@@ -181,7 +183,7 @@ class Job:
         reads = (end - start) * schedule.batch
         reader = open_cache(self.dataset, samples, self.machine.cache, self.cache, reads)
         keyed = training_samples(reader, samples, schedule, self.trainer.seed, self.trainer.network.pad_value)
-        slots = slots_of(distributed.rank(), distributed.number(), schedule.batch)
+        slots = slots_of(distributed.rank(), distributed.world_size(), schedule.batch)
         gpu = self.device.type == "cuda"
         readers = self.machine.readers(self.device)
         if gpu and self.machine.gpu_samples:
@@ -199,7 +201,7 @@ class Job:
             yield
 
     def _show_predictions(self) -> float:
-        """Draw on the board, if there is one; returns the seconds it took, which do not count as training."""
+        """Draw predictions in TensorBoard, if used; returns the seconds spent, which do not count as training time."""
         before = time.monotonic()
         if self.board:
             self.board.show(self.trainer.network, self.done)

@@ -1,7 +1,7 @@
-"""Training samples as a function of (seed, iteration, slot) alone.
+"""Training samples as a function of (seed, iteration, slot) only.
 
-Which image a slot of an iteration shows, and how it is cropped, flipped and colored, depends neither on the number of
-workers or processes nor on interruptions.
+Which image fills a slot of the batch, and how it is cropped, flipped and colour-jittered, depends neither on the number
+of workers or ranks nor on interruptions.
 """
 
 import signal
@@ -20,24 +20,24 @@ from harness.datasets.readers import Sample
 from harness.experiment.schema import Schedule
 
 _ORDER, _AUGMENTATION, _ITERATION = range(3)  # separate streams of random numbers from one seed
-_SUBSET = 0  # the seed that picks a share of the images, the same for all runs
+_SUBSET = 0  # seed for picking a share of the images; the same in all runs
 
 
 def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
-    """The seed of a process's generators for one iteration: 64 bits that differ for every (seed, iteration, rank)."""
+    """The 64-bit seed of a rank's generators in one iteration, distinct for every (seed, iteration, rank)."""
     key = (seed, _ITERATION, iteration, rank) if rank else (seed, _ITERATION, iteration)
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def slots_of(rank: int, number: int, batch: int) -> range:
-    """The slots of every iteration that process `rank` of `number` takes, which divides the batch."""
+    """The batch slots of rank `rank` of `number`, where `number` divides `batch`."""
     return range(rank * batch // number, (rank + 1) * batch // number)
 
 
 class TrainingSamples(Dataset):
     """Maps (iteration, slot) to (image uint8 [h, w, 3] RGB, label uint8 [h, w]).
 
-    Every epoch has a new random order.
+    Every epoch is shuffled anew.
     """
 
     def __init__(self, reader: Reads, samples: list[Sample], augmentation: Augmentation, seed: int, batch: int) -> None:
@@ -45,12 +45,12 @@ class TrainingSamples(Dataset):
         self.seed, self.batch = seed, batch
 
     def index(self, iteration: int, slot: int) -> int:
-        """The index of the sample that `slot` of `iteration` shows."""
+        """The index of the sample in `slot` of `iteration`."""
         epoch, position = divmod(iteration * self.batch + slot, len(self.samples))
         return int(_order(self.seed, epoch, len(self.samples))[position])
 
     def key(self, iteration: int, slot: int) -> tuple[int, int, int, int]:
-        """The seed of the augmentation that `slot` of `iteration` gets."""
+        """The seed of the augmentation in `slot` of `iteration`."""
         return self.seed, _AUGMENTATION, iteration, slot
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ class TrainingSamples(Dataset):
 
 
 def training_images(dataset: DataSet, schedule: Schedule) -> list[Sample]:
-    """The training images that these settings use, at least one, in the data set's order."""
+    """The training images of this schedule (`train_share` of them, at least one), in the data set's order."""
     samples = dataset.samples(dataset.train_split)
     number = max(1, round(schedule.train_share * len(samples)))
     chosen = np.random.default_rng(_SUBSET).permutation(len(samples))[:number]
@@ -70,7 +70,7 @@ def training_images(dataset: DataSet, schedule: Schedule) -> list[Sample]:
 def training_samples(
     reader: Reads, samples: list[Sample], schedule: Schedule, seed: int, pad: tuple[int, ...]
 ) -> TrainingSamples:
-    """The samples of a training with these settings; `pad` is the network's `pad_value`."""
+    """The augmented samples of a run; `pad` is the network's `pad_value`."""
     augmentation = Augmentation(
         crop=schedule.crop,
         scale=schedule.scale,
@@ -87,8 +87,8 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of iterations start..stop-1: images uint8 [B, 3, h, w] and labels uint8 [B, h, w].
 
-    Channels are innermost in memory, as decoded. `slots`: only these of each batch. `pinned`: in memory that a GPU
-    reads without waiting.
+    Channels are innermost in memory, as decoded. `slots`: only these of each batch. `pinned`: in pinned memory, for
+    asynchronous copies to a GPU.
     """
     chosen = range(samples.batch) if slots is None else slots
     keys = ([(iteration, slot) for slot in chosen] for iteration in range(start, stop))
@@ -114,5 +114,5 @@ def _begin_worker(_: int) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # torchrun sends SIGTERM to all processes at once, and the training still needs its workers for a checkpoint.
+    # Ignore the first SIGTERM: torchrun sends it to all processes, and training needs its workers up to the checkpoint.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the iteration alone."""
+"""The learning rate as a function of the iteration only."""
 
 from harness.experiment.schema import Schedule
 

@@ -1,4 +1,4 @@
-"""Trains one run: from its settings to weights, curve, diagnostics and training.json."""
+"""Trains one run: writes weights, curve, diagnostics and training.json."""
 
 import sys
 from dataclasses import asdict
@@ -49,20 +49,21 @@ def train(
     keep_going: bool = False,
     tensorboard: bool = False,
 ) -> Record:
-    """Train `run` to its end, continuing where it was, and return its record, which training.json holds.
+    """Train `run` to the end, resuming from its last checkpoint; returns its record (training.json).
 
-    Started by torchrun on several processes, it is one run on all of them, whose main process writes; the others return
-    the same record, but for times and for what is each process's own.
+    Under torchrun all processes train the one run. Rank 0 writes; the others return the same record except for times
+    and other values of their own.
 
-    A failure (diverged, out of memory, `timeout` seconds of this process gone, any exception that is not the user's
-    mistake) is a result: training.json is written with its status and reason. Raises UserError for mistakes, before
-    anything is written, and Terminated after SIGTERM, when a checkpoint is written.
+    A failure (divergence, out of memory, more than `timeout` seconds in this process, any exception that is not the
+    user's mistake) is a result: training.json records its status and reason. Raises UserError for mistakes, before
+    anything is written, and Terminated after SIGTERM, once a checkpoint is written.
 
-    What the run's folder holds of other settings, or with `restart` of these, is set aside (`runs.aside`).
+    Earlier results in the run's folder that were made with other settings, or any with `restart`, are set aside
+    (`runs.aside`).
 
-    With `keep_going`, as one run of many: data that is missing or wrong is a result too ("skipped"), and if another
-    process trains this run already, its end is waited for. With `tensorboard` event files are written too
-    (`board.Board`), which changes nothing of the training; raises UserError if the package is not there.
+    `keep_going` is for one run of many: missing or wrong data is a result too ("skipped"), and if another process is
+    training this run, it waits for that to end. `tensorboard` also writes event files (`board.Board`), which does not
+    change the training; raises UserError if the package is missing.
     """
     if tensorboard:
         require_tensorboard()
@@ -70,7 +71,7 @@ def train(
     settings = experiment.settings(run)
     with (
         distributed.joined(),
-        # Before the device, which nobody shall keep while he waits.
+        # Lock first: a process that waits for the lock must not occupy a GPU.
         distributed.on_main(hold(folder, "train", keep_going)) as lock,
     ):
         device = machine.use()
@@ -92,20 +93,20 @@ def train(
         cache = results / "cache"
         job = Job(str(run), folder, settings, dataset, machine, device, weights, cache, lock, trainer)
         job.timeout, job.tensorboard = timeout, tensorboard
-        del trainer  # the job's alone, which drops it when memory runs out
+        del trainer  # only the job may hold it, so that it can free it when memory runs out
         return _run(experiment, run, job, verified, keep_going)
 
 
 def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path, keep_going: bool) -> dict[str, Any]:
-    """The verify.json of the data set, which is rendered if it is a generated one.
+    """The data set's verification report (verify.json); a generated data set is rendered first.
 
-    With `keep_going`, where data is missing or wrong, {"skipped": why}.
+    With `keep_going` and missing or wrong data: {"skipped": reason}.
     """
     schedule = experiment.schedule_of(run.dataset, run.model)
-    if schedule.batch % distributed.number():
+    if schedule.batch % distributed.world_size():
         raise UserError(
-            f"schedule.batch is {schedule.batch} images, which {distributed.number()} processes cannot share evenly: "
-            "start a number of processes that divides it"
+            f"schedule.batch is {schedule.batch} images, which {distributed.world_size()} processes cannot share "
+            "evenly: start a number of processes that divides it"
         )
     try:
         datasets.prepare(dataset)
@@ -119,17 +120,17 @@ def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path,
 def _made_before(
     experiment: Experiment, run: Run, results: Path, settings: dict[str, Any], restart: bool
 ) -> Record | None:
-    """The record of a training with these settings that is over, here or in another experiment; else None.
+    """The record of a finished training with these settings, from this or another experiment, or None.
 
-    What the run's folder holds of other settings, or at all with `restart`, is set aside; a run that was set aside and
-    has these settings is moved back.
+    Results in the run's folder that were made with other settings (any results with `restart`) are set aside. A run
+    with these settings that was set aside earlier is moved back.
     """
     folder = run.folder(results)
     remove_leftovers(folder)
     if (why := _why_not_continued(folder, settings, restart)) and (place := set_aside(folder)):
-        print(f"{why}: what {folder} held is kept as {place.name}", file=sys.stderr, flush=True)
+        print(f"{why}: the earlier results in {folder} are kept as {place.name}", file=sys.stderr, flush=True)
     if not restart and (place := restore(folder, settings)):
-        print(f"these settings were trained before: {folder} is {place.name} again", file=sys.stderr, flush=True)
+        print(f"these settings were trained before: {place.name} is {folder} again", file=sys.stderr, flush=True)
     if (found := finished(folder)) is not None or restart:
         return found
     if borrowed := borrow_training(experiment, run, results, settings):
@@ -138,7 +139,7 @@ def _made_before(
 
 
 def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:
-    """Why a training cannot go on from what its folder holds, in words; "" if it can, or if there is nothing."""
+    """Why training cannot resume from the run's folder, in words; "" if it can, or if the folder is empty."""
     made = _settings_of(folder, asked["method_source"])
     if made is None:
         return ""
@@ -149,17 +150,17 @@ def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> st
         return f"trained with other settings, {', '.join(changed[:3])}{more}"
     if not (folder / TRAINING).exists() and not (folder / "checkpoints").exists() and not _begins(folder):
         return "a record without the run"
-    # What the network made of pixels before training is seen at its start alone.
+    # The embeddings from before training can only be computed at its start.
     return "" if (folder / EMBEDDINGS).exists() or _begins(folder) else f"{EMBEDDINGS} is gone"
 
 
 def _begins(folder: Path) -> bool:
-    """Whether a training has begun and written no checkpoint yet."""
+    """Whether training has begun but not yet written a checkpoint."""
     return (folder / SETTINGS).exists() and not (folder / "checkpoints").exists()
 
 
 def _settings_of(folder: Path, source: str) -> dict[str, Any] | None:
-    """The settings of what training left in a run's folder, None if it left nothing."""
+    """The settings that a run's folder was trained with, from its files or checkpoint; None if there are none."""
     found = settings_in(folder, source)
     if found is None and (state := checkpoint.load_newest(folder / "checkpoints")) is not None:
         found = dict(state["settings"])
@@ -177,7 +178,7 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
             run,
             **asdict(end),
             iterations=job.done,
-            processes=distributed.number(),
+            processes=distributed.world_size(),
             micro_batch=job.trainer.micro_batch,
             weights_hash=weights_hash,
             initial_weights=loaded.as_record() if loaded else None,
@@ -198,11 +199,11 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
         record_of(end, None).save(job.folder / TRAINING)
 
     if is_main():
-        (job.folder / RECORD).unlink(missing_ok=True)  # of an earlier try
+        (job.folder / RECORD).unlink(missing_ok=True)  # from an earlier attempt
         write_json(job.folder / SETTINGS, {"key": run.key(), "settings": settings})
     with distributed.ending_together(give_up, status=0 if keep_going else 1) as end:
         job.finish()
-        if not job.trainer.ever_counted():
+        if not job.trainer.method_was_active():
             end.status, end.reason = "failed", f"the terms of {settings['method']} were 0 in all {job.done} iterations"
     record = record_of(end, _export(job.trainer, job.folder) if end.status == "done" else None)
     if is_main():
@@ -215,9 +216,7 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
 
 
 def _on_the_gpu(job: Job) -> dict[str, Any]:
-    """What provenance says of how a GPU was used: what made the samples, how steps were computed, and the most memory
-    that torch held.
-    """
+    """Provenance of a GPU run: who augmented the samples, how steps were computed, and torch's peak memory."""
     return {
         "gpu_bytes": torch.cuda.max_memory_reserved(job.device),
         "samples": job.samples,
@@ -228,7 +227,7 @@ def _on_the_gpu(job: Job) -> dict[str, Any]:
 
 
 def _export(trainer: Trainer, folder: Path) -> str:
-    """Save the network without its auxiliary heads and without the method, on the main process; returns its hash."""
+    """Save the network without auxiliary heads and method (on rank 0 only); returns its hash."""
     state: dict[str, Tensor] = {
         name: tensor.detach().cpu().contiguous() for name, tensor in trainer.network.inference_state().items()
     }

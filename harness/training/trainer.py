@@ -1,4 +1,4 @@
-"""A network and a method being trained together: one step, and all state that a checkpoint needs."""
+"""One training step of a network and a method, and all state that a checkpoint needs."""
 
 import math
 from typing import Any
@@ -18,15 +18,15 @@ from harness.training.health import EncoderGradients, embedding_health
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
-HOW = ("fused", "foreach", "capturable")  # an optimiser computes, not what
+HOW = ("fused", "foreach", "capturable")  # optimiser flags that change the kernels, not the result
 
 
 class Trainer:
     """Holds the network (kept for inference) and the method (dropped after training).
 
-    On several processes each has the same of both, and sends its part of the batch through them.
+    Every rank has a copy of both and processes its part of the batch.
 
-    graphs: on a GPU, and by one process that takes the batch whole, replay a step as a CUDA graph (`compute.graph`).
+    graphs: replay steps as a CUDA graph (`compute.graph`), on a GPU with one process and without micro-batches.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Trainer:
     ) -> None:
         self.schedule = Schedule.model_validate(settings["schedule"])
         self.seed, self.device = settings["seed"], device
-        # The network is made first: its initial values are the same for every arm of a seed.
+        # The network is built first, so that its initial values are the same for every arm of a seed.
         torch.manual_seed(self.seed)
         self.network: Segmenter = models.build(settings["model"], num_classes, weights)
         self.method = _build_method(settings["method"], settings["options"], self.network, num_classes)
         both = nn.ModuleList([self.network, self.method])
-        if distributed.number() > 1 and device.type == "cuda":  # on a CPU it has no path
+        if distributed.world_size() > 1 and device.type == "cuda":  # SyncBatchNorm does not run on a CPU
             nn.SyncBatchNorm.convert_sync_batchnorm(both)
         both.to(device)
         if self.schedule.channels_last:
@@ -56,29 +56,29 @@ class Trainer:
         weights_of_classes = self.schedule.class_weights
         self.class_weights = torch.tensor(weights_of_classes, device=device) if weights_of_classes else None
         self.first_bad = torch.tensor(torch.iinfo(torch.int64).max, device=device)
-        self._iteration = torch.tensor(0, device=device)  # of this step
-        # A memory fills before its method counts, so the method runs from the first iteration on.
+        self._iteration = torch.tensor(0, device=device)
+        # The method runs from the first iteration on, so that a memory bank is full when its terms begin to count.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
         self.ends_at = math.ceil(settings.get("ends_at", 1) * self.schedule.iterations)
-        self.counted = torch.tensor(True, device=device)  # whether any term of the method was ever other than 0
-        self.part = self.schedule.batch // distributed.number()  # images of a batch that this process has
-        self.micro_batch = self.part  # images that go through the network at a time
+        self.was_active = torch.tensor(True, device=device)  # whether any of the method's terms was ever nonzero
+        self.part = self.schedule.batch // distributed.world_size()  # this rank's images of a batch
+        self.micro_batch = self.part  # images per forward pass
         both.train()
         if self.schedule.compile:
             compile_network(self.network)
         self._graphs: Graphs | None = None
-        if graphs and device.type == "cuda" and distributed.number() == 1:
+        if graphs and device.type == "cuda" and distributed.world_size() == 1:
             self._graphs = Graphs(self._update, "training", lambda: (*both.parameters(), *both.buffers()))
 
     def step(self, images: Tensor, labels: Tensor, iteration: int, learning_rate: float) -> dict[str, Tensor]:
-        """One step on this process's images uint8 [B, 3, H, W] and labels of whole numbers [B, H, W] (255 ignored).
+        """One step on this rank's images uint8 [B, 3, H, W] and integer labels [B, H, W] (255 ignored).
 
-        Returns the loss, its terms, the gradient's norm and, if it `observes` this iteration, the method's diagnostics:
-        with several processes their means are the batch's, but for the norm, which is the batch's, and health, which is
-        of each process's images. Notes the first iteration whose loss or gradient is not finite without asking the
-        device for it (see `diverged_at`).
+        Returns the loss, its terms, the gradient norm and, if it `observes` this iteration, the method's diagnostics.
+        With several ranks, the mean over ranks of each value is the whole batch's; the gradient norm already is the
+        whole batch's on every rank, and health figures describe each rank's own images. Records the first iteration
+        with a non-finite loss or gradient without synchronising with the device (see `diverged_at`).
         """
-        # Whatever is drawn at random in a step is a function of (seed, iteration, rank).
+        # All randomness in a step is a function of (seed, iteration, rank).
         torch.manual_seed(iteration_seed(self.seed, iteration, distributed.rank()))
         for module in (self.network, self.method):
             if not module.training:
@@ -89,13 +89,13 @@ class Trainer:
         for group, factor in zip(self.optimizer.param_groups, self.rate_factors, strict=True):
             _set_rate(group, learning_rate * factor)
         if iteration == 0:
-            self.counted.fill_(False)
+            self.was_active.fill_(False)
         if self._graphs is not None and self.micro_batch >= len(images):
             return dict(self._graphs((self.method.observing, self._counts), images, labels))
         return self._update(images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True))
 
     def _update(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What a step does on the device, with no more said to it by the host."""
+        """The device's part of a step, without any communication with the host."""
         layout = torch.channels_last if self.schedule.channels_last else torch.contiguous_format
         images, labels = images.contiguous(memory_format=layout), labels.long()
         self.method.diagnostics = {}
@@ -114,16 +114,16 @@ class Trainer:
         return {name: value.detach() for name, value in (terms | {"gradient_norm": norm} | diagnostics).items()}
 
     def observes(self, iteration: int) -> bool:
-        """Whether the method's diagnostics are wanted of this iteration, from 0: where the history closes a row."""
+        """Whether diagnostics are computed in this 0-based iteration: the last one of a history row."""
         done = iteration + 1
         return done % self.schedule.log_every == 0 or done == self.schedule.iterations
 
     def _backward(
         self, images: Tensor, labels: Tensor, share: tuple[Tensor | float, float] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Add the gradients of some images; returns the loss with its terms, and the method's diagnostics.
+        """Accumulate the gradients of some images; returns the loss with its terms, and the method's diagnostics.
 
-        `share` weighs the network's terms and the method's, where these images are not the whole batch.
+        `share`: weights of the network's and the method's terms if these images are only a part of the batch.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"):
             features = self.network.features(images)
@@ -142,7 +142,7 @@ class Trainer:
             return {"loss": loss.detach(), **terms}, {}
         noted = self.method.diagnostics | embedding_health(self.method.embeddings, labels)
         self.method.embeddings = []
-        # A method that takes the place of cross entropy has nothing to be compared with.
+        # If the method replaces cross entropy, there is no cross-entropy gradient to compare with.
         compared = bool(own) and self._counts and self.method.cross_entropy_weight == 1
         gradients = None
         if compared and all(feature.requires_grad for feature in features):
@@ -151,10 +151,10 @@ class Trainer:
         return {"loss": loss.detach(), **terms}, noted | (gradients.health() if gradients else {})
 
     def _accumulate(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As `_backward`, a micro-batch at a time, the gradients added up.
+        """Like `_backward`, one micro-batch at a time with accumulated gradients.
 
-        The cross entropy is normalised by the whole batch's pixels, as without micro-batches; a method's terms, which
-        know their micro-batch alone, are averaged over the images, and its diagnostics over the micro-batches.
+        Cross entropy is normalised by the whole batch's pixels, as without micro-batches. A method sees only its
+        micro-batch: its terms are averaged over the images, and its diagnostics over the micro-batches.
         """
         parts = math.ceil(len(images) / self.micro_batch)
         pixels = total_weight(labels, self.class_weights)
@@ -170,17 +170,17 @@ class Trainer:
         return sums, {name: torch.stack(values).double().nanmean(0) for name, values in noted.items()}
 
     def _method_terms(self, features: list[Tensor], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The method's terms while they count; otherwise zeros, and only its state and diagnostics move."""
-        # A captured step is replayed in other iterations.
+        """The method's terms while they count, otherwise zeros (its state and diagnostics are updated all the same)."""
+        # A captured step is replayed in other iterations, so it must not depend on the iteration's number.
         iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
         with torch.set_grad_enabled(self._counts):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
         if not self._counts:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
-            self.counted.logical_or_(torch.stack([term.detach() != 0 for term in terms.values()]).any())
+            self.was_active.logical_or_(torch.stack([term.detach() != 0 for term in terms.values()]).any())
         else:
-            self.counted.fill_(True)
+            self.was_active.fill_(True)
         return terms
 
     @property
@@ -189,13 +189,13 @@ class Trainer:
         return self._graphs is not None and self._graphs.replays
 
     def diverged_at(self) -> int | None:
-        """The first 0-based iteration whose loss or gradient was not finite on any process, or None."""
-        iteration = -distributed.most(-int(self.first_bad))
+        """The first 0-based iteration with a non-finite loss or gradient on any rank, or None."""
+        iteration = -distributed.max_over_ranks(-int(self.first_bad))
         return None if iteration == torch.iinfo(torch.int64).max else iteration
 
-    def ever_counted(self) -> bool:
-        """Whether any term of the method was ever other than 0 on any process."""
-        return bool(distributed.most(int(self.counted)))
+    def method_was_active(self) -> bool:
+        """Whether any of the method's terms was ever nonzero on any rank."""
+        return bool(distributed.max_over_ranks(int(self.was_active)))
 
     def state_dict(self) -> dict[str, Any]:
         """The state of network, method (with its buffers) and optimiser."""
@@ -203,23 +203,23 @@ class Trainer:
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": _as_numbers(self.optimizer.state_dict()),
-            "counted": torch.tensor(self.ever_counted()),
+            "counted": torch.tensor(self.method_was_active()),
             "micro_batch": self.micro_batch,
-            "processes": distributed.number(),
+            "processes": distributed.world_size(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint of the same settings. Raises UserError if it is another network's."""
+        """Resume from a checkpoint with the same settings. Raises UserError if its tensors do not fit."""
         try:
             self.network.load_state_dict(state["network"])
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(_as_of(state["optimizer"], self.optimizer))
             _begin_momentum(self.optimizer)
         except (KeyError, RuntimeError, ValueError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"a checkpoint is another network's: start over with --restart ({said})") from None
-        self.counted.copy_(state["counted"])
-        if state.get("processes", 1) == distributed.number():
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"a checkpoint is another network's: start over with --restart ({why})") from None
+        self.was_active.copy_(state["counted"])
+        if state.get("processes", 1) == distributed.world_size():
             self.micro_batch = state.get("micro_batch", self.micro_batch)
 
 
@@ -230,14 +230,14 @@ def _at_least_float32(term: Tensor) -> Tensor:
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
     try:
         method = discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **options)
-    except (TypeError, ValueError) as error:  # options were checked with the experiment; a method may check more
+    except (TypeError, ValueError) as error:  # beyond the checks when the experiment was read
         raise UserError(f"the method {name} refuses its options: {error}") from None
     method.align_corners = network.align_corners
     return method
 
 
 def _groups(schedule: Schedule, both: nn.ModuleList, backbone: str) -> dict[tuple[float, float], list[nn.Parameter]]:
-    """The trained parameters by (factor of the learning rate, weight decay); `backbone` begins its names."""
+    """The trainable parameters by (learning-rate factor, weight decay); `backbone` is the prefix of its names."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in both.named_parameters():
         factor = 1.0 if name.startswith(backbone) else schedule.head_rate
@@ -250,7 +250,7 @@ def _groups(schedule: Schedule, both: nn.ModuleList, backbone: str) -> dict[tupl
 def _optimizer(
     schedule: Schedule, groups: dict[tuple[float, float], list[nn.Parameter]], device: torch.device
 ) -> torch.optim.Optimizer:
-    """On a GPU one kernel steps many parameters, with a learning rate that lies there: a graph can be given another."""
+    """The optimiser: fused on a GPU, with the learning rate as a device tensor that a captured graph can read."""
     given: list[dict[str, Any]] = []
     for (_, decay), parameters in groups.items():
         given.append({"params": parameters, "weight_decay": decay})
@@ -265,9 +265,10 @@ def _optimizer(
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter of a fused SGD a momentum, of 0, which torch has for all in a step, or for none.
+    """Start a fused SGD with zero momentum buffers for all parameters, which is equivalent to having none.
 
-    It counts as none; the parameters of a method that starts later get their first gradient when the others have one.
+    torch's fused step needs the buffer for all parameters or for none; a method that starts late gets its first
+    gradient when the network's parameters already have theirs.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -283,19 +284,19 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
 
 
 def _as_numbers(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's state for a checkpoint, which is the same from every device."""
+    """An optimiser's state for a checkpoint, independent of the device."""
     groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
     return state | {"param_groups": groups}
 
 
 def _as_of(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """A checkpoint's state for this optimiser, which steps in its own way on its own device."""
+    """A checkpoint's optimiser state with this optimiser's own device flags and learning-rate tensors."""
     own = [{name: group[name] for name in ("lr", *HOW) if name in group} for group in optimizer.param_groups]
     return state | {"param_groups": [group | how for group, how in zip(state["param_groups"], own, strict=True)]}
 
 
 class _AnyIteration:
-    """Given as the iteration's number to a method in a step that is replayed in others: it refuses to be one."""
+    """Stands for the iteration number while a CUDA graph is captured: any use of its value raises TypeError."""
 
     def _refuse(self, *_: object) -> Any:
         raise TypeError("the method uses the number of the iteration")

@@ -103,7 +103,7 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch_at_the_same_batc
     record, folder = fit(experiment, tmp_path)
     assert (record.status, record.micro_batch, record.settings["schedule"]["batch"]) == ("done", 2, 4)
     assert seen == [4] + 4 * [2, 2]
-    assert "trying 2, the batch stays 4" in capsys.readouterr().err
+    assert "trying 2 (the batch stays 4)" in capsys.readouterr().err
     assert Record.load(folder / "training.json").micro_batch == 2
     # An interrupted run goes on with what fitted, and ends in the same bits.
     again = tmp_path / "again"
@@ -118,7 +118,7 @@ def test_a_micro_batch_that_batch_norm_refuses_is_out_of_memory(experiment, tmp_
     small_memory(monkeypatch, fits=1)  # the coarsest maps of a crop of 32 pixels have one value a channel
     record, _ = fit(experiment, tmp_path)
     assert (record.status, record.micro_batch) == ("out_of_memory", 1)
-    assert "batch norm has one value" in record.reason
+    assert "batch norm sees only one value" in record.reason
 
 
 def test_a_run_that_fits_with_no_micro_batch_is_out_of_memory(experiment, tmp_path, monkeypatch):

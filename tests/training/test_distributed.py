@@ -71,13 +71,13 @@ def steps(settings, micro_batch=None):
     if trainer.class_weights is not None:
         trainer.class_weights = trainer.class_weights.double()
     trainer.micro_batch = micro_batch or trainer.micro_batch
-    slots = slots_of(distributed.rank(), distributed.number(), BATCH)
+    slots = slots_of(distributed.rank(), distributed.world_size(), BATCH)
     images, labels = (tensor[slots.start : slots.stop] for tensor in made_batch())
     values = []
     for iteration in range(STEPS):
         found = trainer.step(images, labels, iteration, 0.05)
         summed = distributed.all_sum([value.detach().double() for value in found.values()])
-        values.append({name: value / distributed.number() for name, value in zip(found, summed, strict=True)})
+        values.append({name: value / distributed.world_size() for name, value in zip(found, summed, strict=True)})
     return values, [parameter.detach() for parameter in trainer.parameters]
 
 
@@ -138,7 +138,7 @@ def test_a_process_without_memory_ends_all_with_one_record(given, ended, on):
     codes, record = ended(group.out_of_memory, on)
     assert codes == [1, 1]
     assert (record.status, record.processes, record.micro_batch) == ("out_of_memory", 2, 2)
-    assert record.reason.startswith(f"process {on} of 2 with 2 images at a time")
+    assert record.reason.startswith(f"rank {on} of 2 ran out of memory with 2 images at a time")
     assert "Tried to allocate 2 GiB" in record.reason
     assert "out_of_memory: process" not in said_by(given, 1)
 

@@ -39,7 +39,7 @@ def test_a_step_of_every_method(method, exact):
         for iteration in (1, 2):
             made.step(images, labels, iteration, 0.01)
         assert made.diverged_at() is None
-        assert made.ever_counted()
+        assert made.method_was_active()
     assert list(found[CUDA]) == list(found[CPU])
     same = [name for name in found[CPU] if method in DRAWS_NOTHING or name.startswith("cross_entropy")]
     assert same
