@@ -1,4 +1,4 @@
-"""Contrastive learning for semantic segmentation, compared. `harness.api` says what these functions do."""
+"""Contrastive learning for semantic segmentation, compared. The functions are documented in `harness.api`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["boundary_iou", "compare", "evaluate_label_maps", "load_records"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `harness.api`, which numpy comes with: a command that needs neither starts without."""
+    """The functions of `harness.api`, imported on first use, since they import numpy."""
     if name in __all__:
         from harness import api
 

@@ -1,4 +1,4 @@
-"""`python -m harness` and `contextrast-bench`. A missing package ends with one sentence that says what to install."""
+"""`python -m harness` and `contextrast-bench`. If a package is missing, one sentence says what to install."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The project from a notebook or a script: records as data frames, comparisons, and the evaluator on label maps.
+"""Functions for notebooks and scripts: records as data frames, comparisons, and the evaluator for label maps.
 
 >>> import numpy as np
 >>> label = np.zeros((64, 64), np.uint8)
@@ -39,10 +39,10 @@ def compare(
 ) -> "pd.DataFrame":
     """The comparison table of an experiment: a row for each data set, network, protocol and arm, the baseline first.
 
-    experiment: its YAML file. metric: a name of `METRICS` ("miou", "mean_dice", ...) or another table's mIoU, such as
-    "boundary_miou@3px" or "trimap_miou@5px". baseline: the arm that gains are over, by default the experiment's.
-    Columns are those of results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain and its 95 %
-    interval `low`, `high` in percentage points, p. Raises UserError for an experiment or metric that does not exist.
+    experiment: its YAML file. metric: a name in `METRICS` ("miou", "mean_dice", ...) or another table's mIoU, such as
+    "boundary_miou@3px" or "trimap_miou@5px". baseline: the arm to compare with, by default the experiment's. Columns
+    are those of results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain and its 95 % interval
+    `low`, `high` in percentage points, p. Raises UserError for an experiment or metric that does not exist.
     """
     import pandas as pd
 
@@ -79,10 +79,10 @@ def evaluate_label_maps(
 ) -> dict[str, float]:
     """Every score of a set of label maps, in percent: {metric: score}, NaN if a score is undefined.
 
-    predictions, labels: integer arrays [H, W] of class ids 0..num_classes - 1, in the same order, 255 in a label
-    ignored; or two folders of PNG files of the same names. absent: the rule for classes that are absent
+    predictions, labels: integer arrays [H, W] of class ids 0..num_classes - 1, in the same order (255 in a label is
+    ignored), or two folders of PNG files with the same names. absent: the rule for absent classes
     (harness/statistics/scores.py). class_pixels: pixels of each class in the training split, for head, mid and tail.
-    Counts are those of every table of this project (docs/metrics.md). Raises UserError if the two do not fit.
+    The metrics are those of this project's tables (docs/metrics.md). Raises UserError if the two do not match.
     """
     from harness.evaluation.counts import count_image, stack
     from harness.statistics.scores import score
@@ -108,8 +108,8 @@ def boundary_iou(
 ) -> NDArray[np.float64]:
     """Boundary IoU of every class of one image in percent, float64 [num_classes] (Cheng et al., CVPR 2021).
 
-    width: of the band, in pixels ("3px") or as a share of the image's diagonal ("0.02", the paper's). NaN for a class
-    that neither map has. Raises UserError for maps that do not fit or a width that is none.
+    width: width of the band in pixels ("3px") or as a share of the image's diagonal ("0.02", as in the paper). NaN for
+    a class that neither map has. Raises UserError for maps that do not match and for an invalid width.
     """
     from harness.evaluation.counts import count_image
     from harness.statistics.scores import iou
@@ -121,7 +121,7 @@ def boundary_iou(
 
 
 def _pairs(predictions: LabelMaps, labels: LabelMaps) -> Mapping[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """The two maps of every image by the image's name."""
+    """{image's name: (prediction, label)}."""
     if isinstance(predictions, str | Path) and isinstance(labels, str | Path):
         return _read(Path(predictions), Path(labels))
     if isinstance(predictions, str | Path) or isinstance(labels, str | Path):

@@ -1,7 +1,7 @@
-"""From the counts of runs to the rows of every table: scores, gains over the baseline and their intervals.
+"""Computes the rows of every table from the runs' counts: scores, gains over the baseline and their intervals.
 
-A metric is a function of counts (`scores.Metric`), so all metrics take the same way: every run's score, the same scores
-on resampled test sets, and the interval of `interval.gains`. Tables, figures and the page show these rows.
+A metric is a function of counts (`scores.Metric`), so all metrics are treated alike: each run's score, its scores on
+resampled test sets, and the interval of `interval.gains`. Tables, figures and the page show these rows.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation of a score over runs, in percent; the latter is None for a single run."""
+    """Mean and standard deviation of a score over runs, in percent; `sd` is None for a single run."""
 
     mean: float
     sd: float | None
@@ -33,7 +33,7 @@ class Spread:
 
 
 def spread(scores: Sequence[float]) -> Spread:
-    """The spread of a score over runs. Raises ValueError without any."""
+    """Mean and standard deviation of a score over runs. Raises ValueError if there are none."""
     if not scores:
         raise ValueError("there are no runs to average")
     return Spread(float(np.mean(scores)), float(np.std(scores, ddof=1)) if len(scores) > 1 else None, len(scores))
@@ -41,20 +41,23 @@ def spread(scores: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of all arms on the same test images: scores in percent by seed, gains by arm."""
+    """One metric for all arms on the same test images: {arm: {seed: score in percent}} and {arm: gain}."""
 
     scores: dict[str, dict[int, float]]
     gains: dict[str, Gain]
-    unit: str = ""  # what was resampled
+    unit: str = ""  # the unit of resampling, such as "image"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm by one metric: a data set, model and protocol, in percent over the runs.
+    """One metric of one arm on a data set with a model and protocol, over its runs.
 
-    `values` are by seed; `missing` says for the other seeds why they are not there. `gain` is the one over the
-    baseline, None for the baseline itself, and if either has no run. `images` is the number of test images.
-    `origins` holds, by seed, what is known of the runs' training; `health` the marks of each run (`runs.health`).
+    values    scores in percent by seed
+    missing   for the other seeds, why they are missing
+    gain      over the baseline; None for the baseline itself, and if either has no run
+    images    number of test images
+    origins   how each run was trained, by seed
+    health    the marks of each run (`runs.health`), by seed
     """
 
     dataset: str
@@ -74,24 +77,24 @@ class Cell:
 
     @property
     def spread(self) -> Spread | None:
-        """Mean and standard deviation over the runs, None without any."""
+        """Mean and standard deviation over the runs; None if there are none."""
         return spread(list(self.values.values())) if self.values else None
 
     @property
     def asked(self) -> int:
-        """How many runs the experiment asks for."""
+        """The number of runs that the experiment asks for."""
         return len(self.values) + len(self.missing)
 
     @property
     def status(self) -> str:
-        """One of "done" and "partial" (some runs are missing), or in a hole the statuses of its runs."""
+        """One of "done" and "partial" (some runs are missing), or without any run the statuses of the missing ones."""
         if self.values:
             return "partial" if self.missing else "done"
         return ", ".join(dict.fromkeys(each.status for each in self.missing.values()))
 
     @property
     def note(self) -> str:
-        """What to know about this cell, in one line."""
+        """Remarks about this cell, in one line."""
         notes = self.marks
         if self.values and not self.is_baseline:
             if self.gain is None:
@@ -107,7 +110,7 @@ class Cell:
 
     @property
     def marks(self) -> list[str]:
-        """What is wrong with the runs, such as "collapsed (2 of 3 runs)"; a mark changes no number."""
+        """Marks of unhealthy runs, such as "collapsed (2 of 3 runs)". They do not change any number."""
         return marks_of([self.health.get(seed, []) for seed in self.values])
 
     @property
@@ -119,7 +122,7 @@ class Cell:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the gain's interval exists and leaves out 0."""
+        """Whether the gain has an interval, and it excludes 0."""
         return self.gain is not None and self.gain.excludes_zero
 
 
@@ -132,11 +135,11 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Column:
-    """Scores and gains of all `arms`, the `baseline` among them, by one metric.
+    """Scores and gains of all `arms`, including the `baseline`, by one metric.
 
-    `arms` holds {arm: {seed: int64 [N, K, 3]}}, one table of the counts, for the same images in the same order;
-    `clusters` as in `resampling_units`. Runs whose score is undefined are left out. The same input gives the same
-    intervals: `seed` seeds the resampling. Raises ValueError if two tables differ in shape.
+    arms: {arm: {seed: int64 [N, K, 3]}}, one table of counts, for the same images in the same order. clusters: as in
+    `resampling_units`. seed: of the resampling, so that the same input gives the same intervals. Runs with an undefined
+    score are left out. Raises ValueError if two tables differ in shape.
     """
     arms = {arm: {each: runs[each] for each in sorted(runs)} for arm, runs in arms.items()}
     shapes = {table.shape for runs in arms.values() for table in runs.values()}
@@ -150,7 +153,7 @@ def compare(
     if not shapes or not scores[baseline] or not shapes.copy().pop()[0]:
         return Column(scores, {})
     unit, name = resampling_units(shapes.pop()[0], clusters)
-    order = sorted(arm for arm in arms if scores[arm])  # so that the arms' order changes nothing
+    order = sorted(arm for arm in arms if scores[arm])  # so that results do not depend on the arms' order
     keys = [(arm, each) for arm in order for each in scores[arm]]
     drawn = bootstrap([arms[arm][each] for arm, each in keys], metric, unit, resamples, seed, absent)
     resampled: dict[str | None, NDArray[np.float64]] = {
@@ -170,10 +173,10 @@ def cells(
     family: Collection[str] | None = None,
     protocols: Collection[str] | None = None,
 ) -> list[Cell]:
-    """The rows of a group: for every protocol and metric one for each arm, the baseline first.
+    """The rows of a group: one for each protocol, metric and arm, the baseline first.
 
-    Gains are over `baseline`, by default the experiment's. `family`: the other arms that take part, by default all.
-    `protocols`: by default all of the group's. Metrics whose table the group does not hold are left out.
+    Gains are over `baseline`, by default the experiment's. `family`: the other arms to compare, by default all.
+    `protocols`: by default all of the group's. Metrics whose table the group lacks are left out.
     """
     baseline = baseline or experiment.baseline
     arms = [arm for arm in arm_order(experiment) if family is None or arm in family or arm == baseline]
@@ -213,7 +216,7 @@ def cells(
 
 
 def by_gain(found: Sequence[Cell]) -> list[Cell]:
-    """A column's cells as tables list them: the baseline, then by gain, the largest first, and holes last."""
+    """A column's cells in the order of the tables: the baseline, then by decreasing gain, those without one last."""
 
     def rank(cell: Cell) -> tuple[bool, bool, float]:
         return (not cell.is_baseline, cell.gain is None, -cell.gain.difference if cell.gain else 0.0)
@@ -234,9 +237,9 @@ def csv_row(cell: Cell) -> list[object]:
 
 
 def halves(cell: Cell) -> tuple[list[int], list[int], float] | None:
-    """(seeds of the first half, of the second, difference of their means, first minus second) of an arm's runs.
+    """Two halves of an arm's runs: the seeds of each, and the difference of their means (first minus second).
 
-    With an odd number the first half is the smaller. None for a single run.
+    With an odd number of runs, the first half is the smaller. None for a single run.
     """
     seeds = sorted(cell.values)
     first, second = seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]

@@ -1,4 +1,4 @@
-"""What files of settings have in common: strict YAML, the base class of their models, and pairs of numbers."""
+"""Shared parts of configuration files: strict YAML, a strict pydantic base class, sizes and ranges."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from harness.errors import UserError
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys and values of another type: no "7" or true for 7, no infinity."""
+    """A frozen model that rejects unknown keys, values of other types ("7" or true for 7), and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -25,15 +25,15 @@ def _ascending(given: tuple[float, float]) -> tuple[float, float]:
     return given
 
 
-Listed = StrictType(False)  # on a tuple: it may be given as a list, as in YAML; its items are checked all the same
+Listed = StrictType(False)  # a tuple may be given as a list, as in YAML; its items are still checked strictly
 Size = Annotated[tuple[PositiveInt, PositiveInt], Listed]  # height, width in pixels
 Range = Annotated[tuple[PositiveFloat, PositiveFloat], Listed, AfterValidator(_ascending)]  # low, high
 
 
 def named_files(kind: str, folder: Path, variable: str) -> dict[str, Path]:
-    """{name: its YAML file} in `folder`, then in the folders that the environment variable names (os.pathsep between).
+    """{name: YAML file} for `folder` and the folders in the environment variable (separated by os.pathsep).
 
-    Raises UserError, with the `kind` of thing, for a folder that does not exist, or two files of one name.
+    Raises UserError for a folder that does not exist, and for two files with the same name, which it calls a `kind`.
     """
     found: dict[str, Path] = {}
     for each in [folder, *(Path(given) for given in os.environ.get(variable, "").split(os.pathsep) if given)]:
@@ -51,18 +51,18 @@ def size_name(size: Sequence[int]) -> str:
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """The inverse of `size_name`. Raises UserError for a text that is no size."""
+    """The inverse of `size_name`. Raises UserError for an invalid text."""
     found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
     if found is None:
         raise UserError(f"the size {text!r} must be height x width in pixels, such as 512x1024")
     return int(found[1]), int(found[2])
 
 
-class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the loader in C if there is one
-    """The safe loader without duplicate keys."""
+class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML's C loader if available
+    """A safe loader that rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node. Raises MarkedYAMLError for a key that is given twice."""
+        """The mapping of a node. Raises MarkedYAMLError for a duplicate key."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -70,10 +70,10 @@ class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1, which PyYAML reads, takes 1e-3 for text: its floats need a dot.
+# In YAML 1.1, which PyYAML implements, 1e-3 would be text: floats need a dot.
 UniqueKeys.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+"), list("-+0123456789"))
 
 
 def read_yaml(text: str) -> Any:
-    """The YAML document in `text`. Raises one of `errors.YAML_FAULTS` for text that is none, or has a key twice."""
+    """The YAML document in `text`. Raises one of `errors.YAML_FAULTS` if it is invalid or has a duplicate key."""
     return yaml.load(text, Loader=UniqueKeys)

@@ -11,11 +11,11 @@ YAML_FAULTS = (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError,
 
 
 class UserError(Exception):
-    """A mistake of the user's: one sentence that names the file or key and says what to do. Exit status 2."""
+    """A mistake by the user: one sentence that names the file or key and says what to do. Exit status 2."""
 
 
 class RunFailed(Exception):
-    """A run that ended without a result, after its record was written. Exit status 1."""
+    """A run failed, and its record says why. Exit status 1."""
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:

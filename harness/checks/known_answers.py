@@ -28,12 +28,12 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Score the segmentation checkpoint `path` on the evaluation split of `dataset`.
 
-    `protocols`: default those that a figure is published for, else `whole`. Where one is, the window and the size of
-    the test images are those that it was measured with; else `window` (height, width) is that of the protocol `slide`.
+    `protocols`: default those with a published score, or else `whole`. A published score fixes the window and the size
+    of the test images; otherwise `window` (height, width) is used for the protocol `slide`.
 
     Returns `model`, `dataset`, `split`, `images`, `absent`, `checkpoint`, `sha256`, `scores` and `per_class` by
-    protocol, and `known_answers`: {protocol: {published, tolerance, measured, passed}}, mIoU in percent. A figure
-    counts for the very file that it was measured with, by its sha256. Raises UserError for another model's file.
+    protocol, and `known_answers`: {protocol: {published, tolerance, measured, passed}}, mIoU in percent. A published
+    score is compared only for the checkpoint with its sha256. Raises UserError for another model's file.
     """
     network = models.build(model, dataset.num_classes, weights="none")
     loaded = load_segmentation_checkpoint(network, path)

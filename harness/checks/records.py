@@ -1,4 +1,4 @@
-"""The problems of runs that are handed in: is a record whole, and does it say what its counts say?"""
+"""Checks submitted runs: is the record complete, and does it agree with its counts?"""
 
 import csv
 import math
@@ -21,7 +21,7 @@ from harness.runs.health import MEANING
 from harness.runs.record import RECORD, Provenance, Record, fingerprint, records_below
 from harness.statistics.scores import groups, score
 
-# Files of a run that is handed in, and files that may lie beside them and are not read.
+# Files of a submitted run, and files that may also be in its folder but are not read.
 EXPECTED = ("record.json", "counts.npz", "confusion.npz", "curve.csv", "diagnostics.npz", "embeddings.npz")
 IGNORED = ("training.json", "checkpoints", "predictions", "submissions", "export", "tensorboard")
 TOLERANCE = 1e-9  # points; scores are float64 functions of integers
@@ -36,10 +36,10 @@ def check_records(folder: Path) -> dict[Path, list[str]]:
 
 
 def check_record(folder: Path) -> list[str]:
-    """The problems of the run in `folder`, one sentence each; empty if it can be handed in.
+    """The problems of the run in `folder`, one sentence each; empty if it can be submitted.
 
-    Checks the record's types and hashes, its key against the folder, its settings against their fingerprint, the set
-    of files, counts against the data set, confusion against counts, and every score that it claims against the counts.
+    Checks the record's types and hashes, its key against the folder, its settings against their fingerprint, the set of
+    files, counts against the data set, confusion against counts, and every score against the counts.
     """
     folder = Path(folder)
     try:
@@ -83,7 +83,7 @@ def _settings_problems(record: Record) -> list[str]:
     problems, made = [], record.provenance or Provenance()
     if fingerprint(record.settings) != record.fingerprint:
         problems.append("fingerprint is not that of settings: one of them was changed")
-    said = {
+    claimed = {
         **{name: getattr(record.key, name) for name in ("dataset", "model")},
         "seed": record.key.seed,
         "method": record.method,
@@ -91,7 +91,7 @@ def _settings_problems(record: Record) -> list[str]:
         "data": made.data_fingerprint,
         "initial_weights": made.initial_weights_sha256,
     }
-    for name, value in said.items():
+    for name, value in claimed.items():
         if name in record.settings and record.settings[name] != value:
             problems.append(f"settings.{name} is {record.settings[name]!r}, but the record says {value!r}")
     asked = record.settings.get("schedule", {}).get("iterations")
@@ -131,7 +131,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _data_problems(record: Record, counts: Counts, dataset: Dataset) -> list[str]:
-    """Are these the images and classes of the data set, and is its ground truth the published one?"""
+    """Images or classes that are not the data set's, or ground truth that is not the published one."""
     split = record.split or ""
     if split not in dataset.splits:
         return [f"split is {record.split!r}: {dataset.name} has {', '.join(dataset.splits)}"]
@@ -198,7 +198,7 @@ def _confusion_problems(path: Path, counts: Counts, record: Record) -> list[str]
             continue
         hits, total = matrix.diagonal(), region.sum(0)
         found = np.stack([hits, matrix.sum(0) - hits, matrix.sum(1) - hits], axis=1)
-        # Where void counts as wrong, it is missed and is in no column of the matrix.
+        # With void "wrong", void predictions are FN but have no column in the matrix.
         void = total[:, 2] - found[:, 2] if record.settings.get("void") == "wrong" else np.zeros_like(hits)
         if (found[:, :2] != total[:, :2]).any() or (found[:, 2] + void != total[:, 2]).any() or (void < 0).any():
             problems.append(f"confusion.npz and counts.npz disagree for {protocol}")
@@ -206,7 +206,7 @@ def _confusion_problems(path: Path, counts: Counts, record: Record) -> list[str]
 
 
 def _score_problems(record: Record, counts: Counts, dataset: Dataset, confusions: dict[str, NDArray[Any]]) -> list[str]:
-    """Scores that are not those of the counts. Metrics that the record lacks or this version does not know pass."""
+    """Scores that differ from those of the counts. Metrics that the record or this version lacks are skipped."""
     if record.scores.keys() != counts.tables.keys():
         return [f"scores are for {', '.join(record.scores) or 'no protocol'}, counts for {', '.join(counts.tables)}"]
     problems = []
@@ -238,7 +238,7 @@ def _score_problems(record: Record, counts: Counts, dataset: Dataset, confusions
 def _thirds(
     stored: dict[str, float | None], class_iou: dict[str, float | None], dataset: Dataset
 ) -> dict[str, float | None]:
-    """Head, mid and tail, if they are stored: from the data set's known class frequencies, else as they stand."""
+    """Head, mid and tail if stored: computed from the data set's class frequencies or, if unknown, as stored."""
     names = [name for name in ("miou_head", "miou_mid", "miou_tail") if name in stored]
     known: Sequence[int] = dataset.class_pixels.get(dataset.train_split, [])[:-1]
     if not names or len(known) != len(class_iou):

@@ -1,4 +1,4 @@
-"""Repeats a committed run, or its first iterations, from its record alone and compares the two."""
+"""Repeats a committed run, or its first iterations, from its record and compares the two."""
 
 import math
 import tempfile
@@ -17,22 +17,22 @@ from harness.runs.record import RECORD, Provenance, Record, differences, records
 if TYPE_CHECKING:
     import pandas as pd
 
-NAME = "reproduced"  # the experiment that such runs belong to
-# Another machine, package version or number of threads changes the last digits from the first step on, which in the end
-# differs as much as another seed: see the tables of repeated seeds in results/reference.
+NAME = "reproduced"  # the name of the experiment of repeated runs
+# Another machine, package version or number of threads changes the last digits of the first step; by the end, the
+# difference is that of another seed. See the tables of repeated seeds in results/reference.
 TOLERANCE = 2.5  # points of mIoU
-# Of the loss, relative, in the first iterations: two threads instead of one made of the first 50 and 100 of CamVid
-# records a difference of 0.4 to 3.1 %, another seed up to 15 %.
+# Relative difference of the loss in the first iterations. In the first 50 and 100 iterations of CamVid records, two
+# threads instead of one differ by 0.4 to 3.1 %, other seeds by up to 15 %.
 EARLY_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A repeated run beside its record.
+    """A repeated run compared with its record.
 
-    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN where undefined. differs: in what machine,
-    versions, code or settings are not the record's, one phrase each; empty: the very same weights and scores are due.
-    same_bits: whether weights and scores are the record's.
+    scores: {protocol: (mIoU of the record, mIoU now)} in percent, NaN if undefined. differs: how machine, versions,
+    code or settings differ from the record's, one phrase each; if empty, weights and scores must be bit-identical.
+    same_bits: whether they are.
     """
 
     record: Path
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Equal to the bit where it is due, else every mIoU within `TOLERANCE` points."""
+        """Whether the run is bit-identical or, if conditions differ, every mIoU is within `TOLERANCE` points."""
         return self.same_bits or (
             bool(self.differs)
             and all(
@@ -54,10 +54,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Beginning:
-    """The first `iterations` of a run made again, beside the rows of its curve.csv.
+    """The first `iterations` of a repeated run compared with the record's curve.csv.
 
-    names: the scalars that both log. other: the first that differs, with its iteration; None: all are the same to the
-    bit. distance: the largest difference of the loss, relative to the record's. differs: as in `Comparison`.
+    names: the scalars that both log. other: the first value that differs, or None if all are bit-identical. distance:
+    the largest relative difference of the loss. differs: as in `Comparison`.
     """
 
     record: Path
@@ -69,12 +69,12 @@ class Beginning:
 
     @property
     def passed(self) -> bool:
-        """Equal to the bit where it is due, else the loss within `EARLY_TOLERANCE`."""
+        """Whether all values are bit-identical or, if conditions differ, the loss is within `EARLY_TOLERANCE`."""
         return self.other is None or (bool(self.differs) and self.distance <= EARLY_TOLERANCE)
 
 
 def shortest(folder: Path, device: Mapping[str, str]) -> Path:
-    """The folder of the run that took the least time to train, of those that `trained` gives.
+    """The folder of that run from `trained` which took the least time to train.
 
     Raises UserError if there is none.
     """
@@ -83,11 +83,10 @@ def shortest(folder: Path, device: Mapping[str, str]) -> Path:
 
 
 def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
-    """The folders of the runs in or below `folder` that were trained to their end, with the seconds that they took.
+    """{run's folder: training time in seconds} for finished runs in or below `folder`.
 
-    Of those the ones trained on such a `device`, which may come out the same to the bit: {"type": "cpu" or "cuda",
-    "name" and "model": of the processor}; a key that none of them agrees in does not count. Raises UserError if there
-    is no run.
+    Prefers runs that were trained on a similar `device`, since they may be bit-identical: {"type": "cpu" or "cuda",
+    "name" and "model": of the CPU}; a key that no run matches is ignored. Raises UserError if there is no run.
     """
     found = {path.parent: Record.load(path) for path in records_below(folder)}
     done = {run: one for run, one in found.items() if one.status == "done" and one.seconds and one.provenance}
@@ -100,9 +99,9 @@ def trained(folder: Path, device: Mapping[str, str]) -> dict[Path, float]:
 
 
 def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protocols: list[str]) -> Comparison:
-    """Train and evaluate the run in `folder` again, below `results`, by some of its protocols (none named: all).
+    """Train and evaluate the run in `folder` again, below `results`, by these `protocols` ([]: all in the record).
 
-    An interrupted one continues. Raises UserError if the record is no trained run's or lacks a protocol.
+    Resumes an interrupted repetition. Raises UserError if the record is not a trained run's or lacks a protocol.
     """
     from harness.evaluation.evaluate import evaluate
     from harness.training.train import train
@@ -131,9 +130,9 @@ def reproduce(folder: Path, results: Path, root: Path, machine: Machine, protoco
 
 
 def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations: int) -> Beginning:
-    """Train the run in `folder` again for some iterations, a multiple of its `log_every`; keeps nothing of it.
+    """Train the first `iterations` of the run in `folder` again, without keeping any files.
 
-    Raises UserError if the record is no trained run's, or for another number of iterations.
+    Raises UserError if the record is not a trained run's, or if `iterations` is not a multiple of its `log_every`.
     """
     import pandas as pd
 
@@ -179,7 +178,10 @@ def begin(folder: Path, results: Path, root: Path, machine: Machine, iterations:
 
 
 def experiment_of(record: Record, protocols: list[str]) -> tuple[Experiment, Run]:
-    """An experiment with a record's run alone, and that run. Raises UserError if this version does not know them."""
+    """An experiment that has only the record's run, and that run.
+
+    Raises UserError if this version does not know its settings.
+    """
     key, settings = record.key, record.settings
     arm = {name: settings[name] for name in ARM_KEYS if name in settings} | record.options
     content = {
@@ -198,24 +200,24 @@ def experiment_of(record: Record, protocols: list[str]) -> tuple[Experiment, Run
 
 
 def describe(found: Comparison | Beginning) -> str:
-    """The comparison in a few lines."""
+    """The comparison in a few lines of text."""
     if isinstance(found, Beginning):
         what = f"the {len(found.names)} logged values of the first {found.iterations} iterations"
-        same, allowed = found.other is None, f"{EARLY_TOLERANCE:.0%} of the loss is"
-        shown = [] if same else [str(found.other), f"loss at most {found.distance:.2e} of it away"]
+        same, tolerance = found.other is None, f"{EARLY_TOLERANCE:.0%} of the loss"
+        shown = [] if same else [str(found.other), f"largest relative difference of the loss: {found.distance:.2e}"]
     else:
-        what, same, allowed = "weights and scores", found.same_bits, f"{TOLERANCE} points are"
+        what, same, tolerance = "weights and scores", found.same_bits, f"{TOLERANCE} points"
         shown = [
             f"{protocol}: mIoU {now:.4f}, in the record {then:.4f} ({now - then:+.4f})"
             for protocol, (then, now) in found.scores.items()
         ]
     if same:
-        shown.append(f"the same to the bit: {what}" + (", though not made alike" if found.differs else ""))
+        shown.append(f"bit-identical: {what}" + (", although conditions differ" if found.differs else ""))
     elif found.differs:
-        shown.append(f"not made alike, so that {allowed} allowed")
+        shown.append(f"conditions differ, so the tolerance is {tolerance}")
     else:
-        shown.append("settings, code, versions and machine are the record's, so that the same bits were due")
-    shown += [f"not the record's: {each}" for each in found.differs]
+        shown.append("settings, code, versions and machine are the record's, so the results should be bit-identical")
+    shown += [f"differs from the record: {each}" for each in found.differs]
     return "\n  ".join([str(found.record), *shown, "pass" if found.passed else "fail"])
 
 
@@ -225,7 +227,7 @@ def _miou(record: Record, protocol: str) -> float:
 
 
 def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:
-    """The first value of `then` that is another in `now`, NaN being the same as NaN; None if there is none."""
+    """The first value that differs between `then` and `now` (NaN equals NaN), in words; None if there is none."""
     differ = ((then != now) & ~(then.isna() & now.isna())).stack()
     if not differ.any():
         return None
@@ -236,12 +238,12 @@ def _first_difference(then: "pd.DataFrame", now: "pd.DataFrame") -> str | None:
 def _record_of_training(folder: Path) -> Record:
     record = Record.load(folder / RECORD)
     if record.method == EXTERNAL or record.status != "done":
-        raise UserError(f"{folder} holds no run that was trained to its end here: there is nothing to make again")
+        raise UserError(f"{folder} holds no finished training of this program: there is nothing to repeat")
     return record
 
 
 def _differing_settings(record: Record, settings: dict[str, Any]) -> list[str]:
-    """Settings that both know and that are not the same; a later version may know more, or have renamed options."""
+    """Settings that both have and that differ; a later version may have more settings, or have renamed options."""
     theirs = record.settings | {"options": record.current_options}
     both = theirs.keys() & settings.keys()
     return differences({key: settings[key] for key in both}, {key: theirs[key] for key in both})
@@ -253,7 +255,5 @@ def _differing_machine(record: Record, now: Provenance | None) -> list[str]:
     ours, theirs = (made.model_dump(include=names, exclude_none=True) for made in (now, then))
     found = differences(ours, theirs)
     if now.device and now.device.type == "cuda":
-        found.append(
-            "the order in which a GPU adds, another at every call unless both are trained with --deterministic"
-        )
+        found.append("a GPU's order of summation, which changes on every call unless both runs are --deterministic")
     return found

@@ -1,11 +1,11 @@
-"""Which GPU a process computes on: it leases one by locking the device's file, and hides the others from CUDA.
+"""GPU leases: a process locks a file for its GPU and hides the other GPUs from CUDA.
 
-Snakemake counts GPUs but does not tell a job which one it has. The kernel releases the lock (flock) when the process
+Snakemake counts GPUs but does not tell a job which one to use. The kernel releases the lock (flock) when the process
 ends, so a killed run leaves nothing to clean up.
 
-Small networks leave most of a large GPU idle: with CONTEXTRAST_BENCH_SHARE=N up to N trainings or evaluations share a
-device. The workflow and `run` set N where the memory of their runs was measured (runs/sharing.py); elsewhere it is 1.
-Measurements of cost always have a device alone.
+Small networks leave most of a large GPU idle. With CONTEXTRAST_BENCH_SHARE=N, up to N trainings or evaluations share a
+GPU. The workflow and `run` set N if they have measured their runs' memory (runs/sharing.py); the default is 1. Cost
+measurements never share a GPU.
 """
 
 import fcntl
@@ -20,20 +20,20 @@ from pathlib import Path
 
 from harness.errors import UserError
 
-NAMED = "CONTEXTRAST_BENCH_DEVICES"  # devices by name, separated by commas, instead of those that nvidia-smi lists
-SHARE = "CONTEXTRAST_BENCH_SHARE"  # how many processes may be on a device at a time; default 1
+NAMED = "CONTEXTRAST_BENCH_DEVICES"  # comma-separated names that replace nvidia-smi's list
+SHARE = "CONTEXTRAST_BENCH_SHARE"  # number of processes that may use a device at a time; default 1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SECONDS_BETWEEN_TRIES = 0.2
 
-_held: tuple[str, list[int]] | None = None  # this process's device and the descriptors that hold its locks
+_held: tuple[str, list[int]] | None = None  # this process's device and the file descriptors of its locks
 
 
 def visible() -> list[str]:
-    """The devices that this process may use, by names that CUDA_VISIBLE_DEVICES takes; [] on a machine without.
+    """The devices that this process may use, by names that CUDA_VISIBLE_DEVICES accepts; [] without a GPU.
 
-    UUIDs from `nvidia-smi -L`, or the list in CONTEXTRAST_BENCH_DEVICES; a GPU that is divided by MIG counts as its
-    instances. CUDA_VISIBLE_DEVICES selects and orders them as in CUDA: numbers count in nvidia-smi's order
-    (CUDA_DEVICE_ORDER=PCI_BUS_ID), and the first name that fits no device ends the list.
+    The names are UUIDs from `nvidia-smi -L`, or the list in CONTEXTRAST_BENCH_DEVICES; a GPU that is divided by MIG
+    appears as its instances. CUDA_VISIBLE_DEVICES selects and orders them as in CUDA: numbers are indices in
+    nvidia-smi's order (CUDA_DEVICE_ORDER=PCI_BUS_ID), and the first entry that matches no device ends the list.
     """
     named = os.environ.get(NAMED)
     gpus = [[name.strip()] for name in named.split(",") if name.strip()] if named is not None else _listed()
@@ -53,7 +53,7 @@ def visible() -> list[str]:
 
 
 def memory(names: Sequence[str]) -> int:
-    """Bytes of memory of the smallest of these GPUs, from nvidia-smi; 0 if it is not known of all."""
+    """Memory in bytes of the smallest of these GPUs, from nvidia-smi; 0 if it is unknown for any."""
     query = ["nvidia-smi", "--query-gpu=uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         text = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -65,7 +65,7 @@ def memory(names: Sequence[str]) -> int:
 
 
 def on_machine() -> int:
-    """The number of devices of this machine, those that this process may not use included."""
+    """The number of GPUs (or MIG instances) of this machine, including those that this process may not use."""
     return sum(len(instances) for instances in _listed())
 
 
@@ -75,7 +75,7 @@ def cores() -> int:
 
 
 def share() -> int:
-    """How many processes may share a device. Raises UserError unless `SHARE` is a whole number from 1 on."""
+    """The number of processes that may share a device. Raises UserError unless `SHARE` is a positive integer."""
     asked = os.environ.get(SHARE, "1")
     if not asked.isdecimal() or int(asked) < 1:
         raise UserError(f"{SHARE} is {asked!r}: give the number of processes that may share a GPU, 1 or more")
@@ -83,17 +83,17 @@ def share() -> int:
 
 
 def sharers() -> int:
-    """How many processes may share the device that this process leased, itself included; 1 if it has it alone."""
+    """The number of processes, including this one, that may share this process's device; 1 if it does not share."""
     return share() if _held is not None and len(_held[1]) > 1 else 1
 
 
 def lease(number: int | None = None, alone: bool = False) -> str | None:
     """Lease a device until this process ends, waiting for one if needed, and hide the others from CUDA.
 
-    number: which of the visible devices; default: the first that becomes free. alone: do not share it, whatever `share`
-    says. Under torchrun a process takes the device of its local rank alone and does not wait, since two waiting groups
-    would deadlock. Call it before torch uses CUDA. Returns the device's name, the same at every call, or None on a
-    machine without. Raises UserError for a number that no device has, a taken device under torchrun, a wrong `SHARE`.
+    number: index in the visible devices; default: the first that becomes free. alone: do not share it, even if `share`
+    allows it. Under torchrun a process takes the device of its local rank, unshared, and does not wait, since two
+    waiting groups could deadlock. Call it before torch uses CUDA. Returns the device's name, the same on every call, or
+    None without a GPU. Raises UserError for an unknown number, a leased device under torchrun, and an invalid `SHARE`.
     """
     global _held
     if _held is not None:
@@ -116,14 +116,14 @@ def lease(number: int | None = None, alone: bool = False) -> str | None:
 def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list[int]]:
     said = False
     while True:
-        # The first place on every device before the second on any, so that few runs spread over many GPUs.
+        # Fill the first place on every device before the second on any, so that runs spread over all GPUs.
         for place in range(sharers):
             for name in devices:
                 descriptors = _take(name, place if sharers > 1 else None)
                 if descriptors:
                     return name, descriptors
         if not wait:
-            raise UserError(f"another run uses the device {devices[0]}: wait for its end, or name others in {VISIBLE}")
+            raise UserError(f"another run uses the device {devices[0]}: wait for it, or name others in {VISIBLE}")
         if not said:
             said = True
             print(f"waiting for a device: other runs use {', '.join(devices)}", file=sys.stderr, flush=True)
@@ -131,10 +131,10 @@ def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list
 
 
 def _take(name: str, place: int | None) -> list[int]:
-    """Lock a device, or one of its places if it is shared; returns the descriptors of the locks, [] if it is taken."""
+    """Lock a device, or one of its places if shared; returns the locks' file descriptors, [] if it is taken."""
     if place is None:
         return _lock(lock_path(name), fcntl.LOCK_EX)
-    held = _lock(lock_path(name), fcntl.LOCK_SH)  # excludes, and is excluded by, a process that wants it alone
+    held = _lock(lock_path(name), fcntl.LOCK_SH)  # excludes processes that do not share the device
     mine = held and _lock(lock_path(f"{name}-{place}"), fcntl.LOCK_EX)
     if not mine:
         for descriptor in held:
@@ -143,8 +143,8 @@ def _take(name: str, place: int | None) -> list[int]:
 
 
 def _lock(path: Path, how: int) -> list[int]:
-    """Lock a file; returns the descriptor that holds the lock while it is open, [] if another process holds it."""
-    # Opened for reading only, so that all users of a machine can lock the same file; never through a link.
+    """Lock a file; returns the descriptor, which holds the lock while open, or [] if another process has the lock."""
+    # Read-only, so that all users of the machine can lock the same file; symbolic links are not followed.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -162,12 +162,12 @@ def _lock(path: Path, how: int) -> list[int]:
 
 
 def lock_path(name: str) -> Path:
-    """The lock file of a device, in this machine's folder for temporary files, where all its users find it."""
+    """The lock file of a device, in the machine's temporary folder, which all users share."""
     return Path(tempfile.gettempdir()) / f"contextrast-bench-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
 
 
 def _listed() -> list[list[str]]:
-    """The UUIDs that nvidia-smi lists: for every GPU its own, or those of its MIG instances."""
+    """UUIDs from nvidia-smi: for each GPU its own, or those of its MIG instances."""
     try:
         command = ["nvidia-smi", "-L"]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -187,7 +187,7 @@ def _listed() -> list[list[str]]:
 
 
 def _forget() -> None:
-    """In a forked child: its copies of the descriptors must not outlive the lease."""
+    """Close a forked child's copies of the descriptors, which would otherwise prolong the lease."""
     global _held
     if _held is not None:
         for descriptor in _held[1]:

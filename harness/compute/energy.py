@@ -1,4 +1,4 @@
-"""The energy that some work takes, if the machine counts it. Where it does not, the value is absent, not zero."""
+"""Energy used by a piece of work, if the machine can measure it; otherwise the value is missing, not zero."""
 
 import time
 from collections.abc import Mapping
@@ -10,26 +10,26 @@ import torch
 
 from harness.compute import devices, nvml
 
-POWERCAP = Path("/sys/class/powercap")  # Linux: the counters of Intel's and AMD's processors (RAPL)
+POWERCAP = Path("/sys/class/powercap")  # Linux: energy counters of Intel's and AMD's CPUs (RAPL)
 PERIOD = 1.0  # seconds between readings of `EnergyMeter.follow`
-LONGEST_GAP = 10.0  # seconds between readings of a GPU's power; over a longer gap their mean means nothing
+LONGEST_GAP = 10.0  # seconds between power readings of a GPU; over longer gaps their mean is meaningless
 
 Energy = Mapping[str, Mapping[str, Any]]  # as `EnergyMeter.energy` returns it
 
 
 class EnergyMeter:
-    """Counts energy during `with EnergyMeter(device) as meter:`; `meter.joules()` is what was used so far.
+    """Measures energy during `with EnergyMeter(device) as meter:`; `meter.joules()` is the energy used so far.
 
-    {"gpu": J of the device, "processor": J of all processor packages}, each only if it is counted. Both include other
-    users of the device. In distributed training the GPUs' energy is absent, since each process sees only its own. Call
-    `follow` regularly during long work: a processor's counter wraps around after minutes to hours, and the power of a
-    GPU without an energy counter is integrated over these readings (without them, such a GPU is absent).
+    {"gpu": J of the device, "processor": J of all CPU packages}, each only if it can be measured. Both include other
+    users of the device. In distributed training the GPU energy is missing, since each process sees only its own. Call
+    `follow` regularly during long work: a CPU's counter wraps around after minutes to hours, and for a GPU without an
+    energy counter its power readings are integrated (a GPU without readings is missing).
     """
 
     def __init__(self, device: torch.device, powercap: Path | None = None) -> None:
         self.gpu = nvml.gpu(device)
         zones = sorted((powercap or POWERCAP).glob("intel-rapl:[0-9]*"))
-        self.packages = [zone for zone in zones if zone.name.count(":") == 1]  # their subzones are included
+        self.packages = [zone for zone in zones if zone.name.count(":") == 1]  # these include their subzones
         self.seconds = 0.0  # from the start to the last reading
         self._counters: dict[str, _Counter] = {}
         self._used: dict[str, float] = {}
@@ -49,12 +49,12 @@ class EnergyMeter:
         self._ended = True
 
     def follow(self) -> None:
-        """Read the counters if the last reading is at least `PERIOD` ago. Cheap enough for every iteration."""
+        """Read the counters if the last reading was at least `PERIOD` ago. Cheap enough for every iteration."""
         if time.monotonic() - self._start - self.seconds >= PERIOD:
             self.joules()
 
     def joules(self) -> dict[str, float]:
-        """Joules used since the start, until now or the end of the block."""
+        """Joules used from the start until now, or until the end of the block."""
         if not self._ended:
             before, self.seconds = self.seconds, time.monotonic() - self._start
             read = {part: counter.used(self.seconds - before) for part, counter in self._counters.items()}
@@ -62,7 +62,7 @@ class EnergyMeter:
         return self._used
 
     def energy(self, before: Energy) -> dict[str, dict[str, Any]]:
-        """{part: {"joules", "seconds", "source"}}, added to what an earlier meter returned."""
+        """{part: {"joules", "seconds", "source"}}, added to the result of an earlier meter."""
         found = {part: dict(earlier) for part, earlier in before.items()}
         for part, used in self.joules().items():
             earlier = before.get(part, {"joules": 0.0, "seconds": 0.0})
@@ -102,11 +102,11 @@ class _GpuPower:
     def used(self, seconds: float) -> float | None:
         before, self.watts = self.watts, self.gpu.watts()
         if self.watts is None or before is None or seconds > LONGEST_GAP:
-            self.watts = None  # after a gap, the total is unknown
+            self.watts = None  # the total stays unknown after a gap
             return None
         self.joules += seconds * (before + self.watts) / 2
         self.readings += 1
-        return self.joules if self.readings > 1 else None  # start and end alone give no mean
+        return self.joules if self.readings > 1 else None  # two readings are too few for a mean
 
 
 class _Packages:
@@ -127,7 +127,7 @@ class _Packages:
 
 
 def gpu_hours(seconds: float, device: torch.device) -> float | None:
-    """GPU hours of this training: one GPU per process, or its share of a shared one; None on a CPU."""
+    """GPU hours of a training: one GPU per process, or its share of a shared GPU; None on a CPU."""
     return seconds / 3600 * _processes() / devices.sharers() if device.type == "cuda" else None
 
 

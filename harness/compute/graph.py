@@ -1,4 +1,4 @@
-"""CUDA graphs: what a GPU does in one iteration, recorded once and then started by a single call."""
+"""CUDA graphs: capture an iteration's kernels once and replay them with a single call."""
 
 import gc
 import sys
@@ -11,25 +11,26 @@ from torch import Tensor
 
 from harness.compute import devices
 
-WAITS = "called a synchronizing CUDA operation"  # torch's words
-EAGER = 2  # calls of each kind before it is captured: caches fill and cuDNN searches
+WAITS = "called a synchronizing CUDA operation"  # in torch's warning
+EAGER = 2  # uncaptured calls of each kind first, to fill caches and let cuDNN benchmark
 
 
 class Graphs:
-    """Calls of one function of tensors, each kind of call captured as a CUDA graph and replayed from then on.
+    """Captures each kind of call of a function of tensors as a CUDA graph, and replays it from then on.
 
-    function(*tensors) works on the current CUDA device, leaves its results in tensors, and does the same in every call
-    of one kind, but for what is in tensors that exist before. `name` is what messages call it.
+    function(*tensors) works on the current CUDA device, returns tensors, and launches the same kernels in every call of
+    one kind. `name` is its name in messages.
 
-    state() are the tensors that calls read and change; they must be written into, for a graph knows them by address.
+    state() returns the tensors that calls read and modify. They must be modified in place, since a graph refers to them
+    by address.
 
-    The first calls of a kind run as usual. Where one makes the host wait, replaces a tensor of the state, cannot be
-    captured or takes half the memory or more, calls go on as usual, which is said in one sentence.
+    The first calls of a kind run eagerly. All further calls run eagerly too, with one message, if such a call makes the
+    host wait, replaces a tensor of the state, cannot be captured, or needs half of the memory or more.
     """
 
     def __init__(self, function: Callable[..., Any], name: str, state: Callable[[], Iterable[Tensor]] = tuple) -> None:
         self._function, self._name, self._state = function, name, state
-        # Warmed up and captured on one stream, since autograd goes on where it first met a parameter.
+        # Warm-up and capture share a stream: autograd runs a parameter's backward on the stream of its first use.
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
         self._calls: dict[Hashable, int] = {}
@@ -39,7 +40,7 @@ class Graphs:
         self.capturing = False
 
     def __call__(self, kind: Hashable, *tensors: Tensor) -> Any:
-        """What the function returns. The tensors may lie in pinned memory; the next call overwrites the results."""
+        """The function's results, which the next call overwrites. The tensors may be in pinned memory."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             results = self._call(kind, self._kept(tensors))
@@ -48,11 +49,11 @@ class Graphs:
 
     @property
     def replays(self) -> bool:
-        """Whether calls of any kind are replayed."""
+        """Whether any kind of call is replayed."""
         return bool(self._captured)
 
     def _kept(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
-        """The tensors' values, where the graphs read them."""
+        """The tensors, copied to the memory that the graphs read."""
         if [each.shape for each in tensors] != [each.shape for each in self._inputs]:
             self._captured.clear()
             self._inputs = [torch.empty_like(each, device="cuda") for each in tensors]
@@ -74,7 +75,7 @@ class Graphs:
         return results
 
     def _watched(self, tensors: list[Tensor]) -> Any:
-        """Call as usual, and refuse to capture where the host waited for the GPU, or memory would not do."""
+        """Call eagerly, and refuse capture if the host waited for the GPU or a graph would need too much memory."""
         torch.cuda.reset_peak_memory_stats()
         before = list(self._state())
         with warnings.catch_warnings(record=True) as said:
@@ -97,17 +98,17 @@ class Graphs:
         return results
 
     def _capture(self, kind: Hashable, tensors: list[Tensor]) -> bool:
-        gc.collect()  # what the calls before left in cycles keeps memory
+        gc.collect()  # free tensors in reference cycles of earlier calls
         graph = torch.cuda.CUDAGraph()
         self.capturing = True
         try:
-            # Other threads may allocate meanwhile: they read and pin the next images.
+            # thread_local: other threads, which read and pin the next images, may allocate during capture.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 results = self._function(*tensors)
-        except Exception as error:  # whatever it is, the call works without a graph, or says it again
+        except Exception as error:  # the call then runs eagerly, and raises again if the error is its own
             self._refuse(str(error).partition("\n")[0])
             gc.collect()
-            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):  # ends what the generator still holds
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream):  # resets the random generator's state
                 torch.zeros(1, device="cuda")
             return False
         finally:

@@ -1,4 +1,4 @@
-"""What an NVIDIA GPU's driver says of its clocks, temperature and energy, by the driver's own library (NVML)."""
+"""Clocks, temperature and energy of an NVIDIA GPU, from the driver's library (NVML)."""
 
 import ctypes
 from collections.abc import Callable
@@ -11,13 +11,13 @@ LIBRARY = "libnvidia-ml.so.1"
 SUCCESS = 0
 SM_CLOCK, MEMORY_CLOCK = 1, 2  # nvmlClockType_t
 CORE_TEMPERATURE = 0  # nvmlTemperatureSensors_t
-# Bits of the reasons for a lowered clock that are a fault of the measurement's conditions: power cap, hardware
-# slowdown, temperature in software and in hardware, power brake. The others are idling and clocks set by hand.
+# Reasons for a lowered clock that disturb a measurement, by their bits: power cap, hardware slowdown, software and
+# hardware thermal slowdown, power brake. The other reasons are idling and clocks set by the user.
 THROTTLED = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "temperature", 0x40: "temperature", 0x80: "power brake"}
 
 
 class Gpu:
-    """One device. Each reading is None where the driver does not give it."""
+    """One device. A reading is None if the driver does not support it."""
 
     def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
         self.library, self.handle = library, handle
@@ -28,7 +28,7 @@ class Gpu:
         return None if millijoules is None else millijoules / 1000
 
     def watts(self) -> float | None:
-        """Power now."""
+        """Current power."""
         milliwatts = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint)
         return None if milliwatts is None else milliwatts / 1000
 
@@ -54,12 +54,12 @@ class Gpu:
 
 
 def throttle_reasons(bits: int) -> list[str]:
-    """The names of the reasons in NVML's bit field, those of `THROTTLED` alone."""
+    """The names of those reasons in NVML's bit field that are in `THROTTLED`."""
     return sorted({name for bit, name in THROTTLED.items() if bits & bit})
 
 
 def gpu(device: torch.device) -> Gpu | None:
-    """The GPU behind a CUDA device; None for another device and without NVML."""
+    """The GPU of a CUDA device; None for other devices or without NVML."""
     if device.type != "cuda" or (library := _library()) is None:
         return None
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
@@ -71,7 +71,7 @@ def gpu(device: torch.device) -> Gpu | None:
 
 @cache
 def _library() -> Any:
-    """NVML, ready for use; None where there is none."""
+    """The initialised NVML library, or None."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError:

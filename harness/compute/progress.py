@@ -21,9 +21,9 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts `total` steps under `title` and says how long the rest will take.
+    """Shows progress over `total` steps and the time left.
 
-    `start` is the number of steps done before (a continued run): they count as done, not as fast.
+    `start`: steps done before (by a resumed run); the time estimate does not include them.
     """
 
     def __init__(self, title: str, total: int, start: int = 0) -> None:
@@ -53,7 +53,7 @@ class Progress:
             print(f"{self.title}: {self.done}/{self.total}, took {spent}", file=sys.stderr, flush=True)
 
     def advance(self, note: str = "") -> None:
-        """One step is done; `note` is shown behind it."""
+        """Count one step; `note` is shown after it."""
         self.done += 1
         if self._bar:
             self._bar.update(self._task, completed=self.done, note=note)

@@ -1,4 +1,4 @@
-"""Where a number comes from: code, packages, machine."""
+"""Provenance of a result: commit, package versions and machine."""
 
 import logging
 import os
@@ -12,60 +12,59 @@ from harness.compute import devices
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
-TAKES_PART = ("methods", "harness", "config")  # where a file that is in no commit may decide what a run does
+TAKES_PART = ("methods", "harness", "config")  # folders in which an untracked file may affect a run
 CPUINFO = Path("/proc/cpuinfo")
-# What numbers a processor there, on x86 and on Arm.
+# Keys in cpuinfo that identify the CPU's model, on x86 and on Arm.
 MODEL_KEYS = ("cpu family", "model", "stepping", "CPU implementer", "CPU variant", "CPU part", "CPU revision")
 PACKAGES = ("torch", "onedl-mmsegmentation", "onedl-mmcv", "onedl-mmengine", "numpy", "opencv-python-headless")
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """The commit, whether the code is another, versions of the packages that matter, and the device.
+    """The commit, whether the working tree is dirty, versions of the packages that matter, and the device.
 
-    `dirty`: a tracked file differs from the commit, or one in `TAKES_PART` is not tracked. Results and notes do not
-    count, and neither does what .gitignore names. `commit` and `dirty` are None, with a warning, where git does not
-    answer or answers about another repository than this project's.
+    `dirty`: a tracked file differs from the commit, or a file in `TAKES_PART` is untracked; other untracked and ignored
+    files do not count. `commit` and `dirty` are None, with a warning, if git fails or answers for another repository.
     """
     import torch
 
     gpu = device.startswith("cuda")
     named = {"name": torch.cuda.get_device_name(device)} if gpu else processor()
-    # How many runs may have been on the GPU at a time: without it, seconds of two records cannot be compared.
+    # Times of runs that shared a GPU cannot be compared with others.
     shared = {"sharers": devices.sharers()} if gpu else {}
     return {
         **code(),
         "python": platform.python_version(),
-        # torch names its build too (2.13.0+cu130), which the package from the index does not.
+        # torch's own version includes the build (2.13.0+cu130), the package's does not.
         "packages": {package: _version(package) for package in PACKAGES} | {"torch": str(torch.__version__)},
         "device": {"type": device.split(":")[0]} | named | {"threads": torch.get_num_threads()} | shared,
     }
 
 
 def processor() -> dict[str, str]:
-    """Of this machine's processor {"name": as it calls itself, "model": its numbers, where the system tells them}.
+    """{"name": the CPU's name, "model": family, model and stepping, if the system reports them}.
 
-    Virtual machines give whole families of processors one name; bits are equal on equal models alone.
+    Virtual machines use one name for whole families of CPUs, but results are bit-identical only on the same model.
     """
     try:
         lines = CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
     except OSError:
         lines = []
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    model = ", ".join(f"{key} {told[key]}" for key in MODEL_KEYS if key in told)
-    name = told.get("model name") or platform.processor() or platform.machine()
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    model = ", ".join(f"{key} {found[key]}" for key in MODEL_KEYS if key in found)
+    name = found.get("model name") or platform.processor() or platform.machine()
     return {"name": name} | ({"model": model} if model else {})
 
 
 class _NoAnswer(Exception):
-    """Git does not say what is asked, in its words."""
+    """Git gave no answer; the message is git's."""
 
 
 def code() -> dict[str, Any]:
-    """`commit` and `dirty` of the code that runs."""
+    """`commit` and `dirty` of this project's code."""
     try:
         top = Path(_git("rev-parse", "--show-toplevel"))
         if not top.samefile(ROOT):
-            raise _NoAnswer(f"the next repository, {top}, is another one")
+            raise _NoAnswer(f"it belongs to another repository, {top}")
         commit = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
         added = _git("ls-files", "--others", "--exclude-standard", "--", *TAKES_PART)
@@ -76,9 +75,9 @@ def code() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of this project. Raises _NoAnswer if it refuses or is not there."""
+    """Git's output for this project. Raises _NoAnswer if git fails or is not installed."""
     command = ["git", "-C", str(ROOT), *arguments]
-    # What a hook or a wrapper sets would name another repository whatever -C says.
+    # These variables, set by hooks and wrappers, would override -C.
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)

@@ -1,4 +1,4 @@
-"""Where this program is: a checkout or an installed package, the folders it ships, and how to type its commands."""
+"""Locations of shipped folders in a checkout or an installed package, and the commands to show to the user."""
 
 import shlex
 import sys
@@ -8,13 +8,13 @@ HARNESS = Path(__file__).parents[1]
 
 
 def shipped(in_checkout: str, installed: str) -> Path:
-    """The folder of a checkout, relative to its top, or where `pip install .` puts its files."""
+    """A shipped folder: `in_checkout`, relative to the repository, or where `pip install .` puts it."""
     inside = HARNESS / installed
     return inside if inside.is_dir() else HARNESS.parent / in_checkout
 
 
 def program() -> str:
-    """How to call this program, for messages that say what to type next: as it was called."""
+    """The command of this program as the user typed it, for messages that say what to type next."""
     if Path(sys.argv[0]).name == "contextrast-bench":
         return "contextrast-bench"
     python = Path(sys.executable)
@@ -22,7 +22,7 @@ def program() -> str:
 
 
 def run_command(experiment: Path) -> str:
-    """What trains and compares an experiment: make in a checkout, the verb run in a project folder."""
+    """The command that runs an experiment: `make run` in a checkout, the verb `run` elsewhere."""
     quoted = shlex.quote(str(experiment))
     return f"make run EXPERIMENT={quoted}" if HARNESS.parent == Path.cwd() else f"{program()} run {quoted}"
 

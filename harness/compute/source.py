@@ -1,4 +1,4 @@
-"""A hash of code that comments, docstrings and the version of Python do not change."""
+"""A hash of code that does not depend on comments, docstrings or Python's version."""
 
 import ast
 import hashlib
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def code_hash(modules: Mapping[str, ast.Module]) -> str:
-    """sha256 of the names and the code of modules, in their order, without comments and docstrings."""
+    """sha256 over the names and code of `modules`, in their order, without comments and docstrings."""
     digest = hashlib.sha256()
     for module, tree in modules.items():
         for node in ast.walk(tree):
@@ -19,18 +19,18 @@ def code_hash(modules: Mapping[str, ast.Module]) -> str:
 
 
 def _dump(node: Any) -> str:
-    """As `ast.dump` of Python 3.11 on every Python: later ones print more fields, or leave out empty ones."""
+    """The output of Python 3.11's `ast.dump` on every Python; later versions add fields or omit empty ones."""
     if isinstance(node, list):
         return f"[{', '.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    said = []
+    fields = []
     for name in node._fields:
         value = getattr(node, name, None)
         optional = value is None and getattr(type(node), name, ...) is None
         if not optional and (name, value) != ("type_params", []):  # since 3.12
-            said.append(f"{name}={_dump(value)}")
-    return f"{type(node).__name__}({', '.join(said)})"
+            fields.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({', '.join(fields)})"
 
 
 def _is_docstring(node: ast.stmt) -> bool:

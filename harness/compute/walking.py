@@ -1,4 +1,4 @@
-"""Files below a folder."""
+"""Lists the files below a folder."""
 
 import os
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files below `folder`, those in linked folders too (which `Path.rglob` leaves out), in no order.
+    """Yield the files below `folder` in no order, including those in linked folders (which `Path.rglob` skips).
 
-    A folder that is reached twice, by links that lead back say, is entered once.
+    A folder that can be reached twice (by circular links, say) is visited once.
     """
     entered: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):

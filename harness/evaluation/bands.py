@@ -1,11 +1,11 @@
-"""Which pixels lie near an edge of a label map, for all classes and all widths at once.
+"""Boundary bands of a label map, for all classes and all widths at once.
 
-A pixel of class c lies in the band of radius d of its own class if some pixel that is not c is at a Chebyshev distance
-of at most d (Cheng et al., "Boundary IoU", CVPR 2021), that is, if the (2d + 1)-square around it holds another label:
-if the square's minimum and maximum differ. No map is eroded class by class, so the cost does not grow with the classes.
+A pixel of class c is in the band of radius d of its class if some pixel of another label is at a Chebyshev distance of
+at most d (Cheng et al., "Boundary IoU", CVPR 2021), that is, if the minimum and maximum label in the (2d + 1)-square
+around it differ. Nothing is eroded class by class, so the cost does not grow with the number of classes.
 
-Several radii are answered by one map of levels: level i says that the pixel lies in the bands of `radii[i:]` only, and
-level `len(radii)` that it lies in none.
+One map of levels covers several radii: a pixel of level i is in the bands of `radii[i:]` only; a pixel of level
+`len(radii)` is in none.
 """
 
 from collections.abc import Sequence
@@ -36,19 +36,20 @@ def radius(width: str, height: int, image_width: int) -> int:
 
 
 def edge_levels(labels: NDArray[np.uint8], radii: Sequence[int], ignore_edge: bool = True) -> NDArray[np.uint8]:
-    """Levels by the distance to the nearest pixel with another label; the frame of the image is no edge.
+    """Levels by the distance to the nearest pixel with another label; the image's border is no edge.
 
-    `labels` is uint8 [H, W] with 255 ignored; `radii` ascend, in pixels. With `ignore_edge` an ignored pixel counts as
-    another label; without, only pixels of another class do. Returns uint8 [H, W]; those of ignored pixels mean nothing.
+    `labels` is uint8 [H, W] with 255 ignored; `radii` are in pixels and ascending. With `ignore_edge` an ignored pixel
+    counts as another label; without, only pixels of another class do. Returns uint8 [H, W]; the levels of ignored
+    pixels are meaningless.
     """
     smallest = labels
-    # Labels are never negative and a pixel is in its own square, so 0 for "ignored" leaves the maximum alone.
+    # Labels are never negative and a pixel is in its own square, so 0 for "ignored" does not change the maximum.
     largest = labels if ignore_edge else np.where(labels == IGNORED, np.uint8(0), labels)
     levels = np.zeros(labels.shape, np.uint8)
     reached = 0
     for reach in radii:
-        # The extremum over a square of radius a of extrema over squares of radius b is that over radius a + b.
-        # OpenCV's default border never wins, which keeps the frame out.
+        # A minimum over radius a of minima over radius b is the minimum over radius a + b; likewise for maxima.
+        # OpenCV's default border value never wins, so the image's border is no edge.
         square = np.ones((2 * (reach - reached) + 1,) * 2, np.uint8)
         smallest, largest = cv2.erode(smallest, square), cv2.dilate(largest, square)  # type: ignore[assignment]
         levels += smallest == largest
@@ -57,7 +58,7 @@ def edge_levels(labels: NDArray[np.uint8], radii: Sequence[int], ignore_edge: bo
 
 
 def frame_levels(height: int, width: int, radii: Sequence[int]) -> NDArray[np.uint8]:
-    """Levels by the distance to the frame, the pixels just outside the image. Returns uint8 [height, width]."""
+    """Levels by the distance to the frame, the pixels just outside the image: uint8 [height, width]."""
 
     def along(length: int) -> NDArray[np.uint8]:
         position = np.arange(length)

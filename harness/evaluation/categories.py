@@ -1,4 +1,4 @@
-"""IoU of groups of classes, as Cityscapes' official script has it: a car that is taken for a truck is a vehicle."""
+"""Category IoU as in Cityscapes' official script: a car predicted as a truck is still a vehicle."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ def category_counts(
     """TP, FP and FN of every category in pixels, int64 [categories, 3].
 
     confusion [K, K]: rows are the ground truth; region [N, K, 3]: TP, FP, FN of the classes in N images. Void
-    predictions, which the matrix does not hold, are FN.
+    predictions are FN; the matrix has no column for them.
     """
     truth = (region[..., 0] + region[..., 2]).sum(0)
     found = []

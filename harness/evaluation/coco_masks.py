@@ -1,4 +1,4 @@
-"""Predictions as detectron2 writes them: sem_seg_predictions.json, a mask in COCO's run-length code for each class."""
+"""Reads detectron2's predictions (sem_seg_predictions.json): for each class a mask in COCO's run-length encoding."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ FILE = "sem_seg_predictions.json"
 
 
 def find_masks(predictions: Path) -> Path | None:
-    """The file of masks that `predictions` is, or that lies in that folder beside no PNG; None if there is none."""
+    """The file of masks: `predictions` itself, or the one in that folder if it has no PNGs; None if there is none."""
     if predictions.is_file():
         return predictions
     inside = predictions / FILE
@@ -23,10 +23,10 @@ def find_masks(predictions: Path) -> Path | None:
 
 
 def write_maps(path: Path, folder: Path) -> None:
-    """Write the label maps in the file `path` as PNGs of train ids into `folder`, named as their images.
+    """Convert the masks in the file `path` to PNGs of train ids in `folder`, named after their images.
 
-    `category_id` is the train id. A pixel in no mask gets 255. Raises UserError if the file is another one, or puts a
-    pixel into two masks.
+    `category_id` is the train id. A pixel in no mask gets 255. Raises UserError if the file has another format, or if
+    masks overlap.
     """
     maps: dict[str, NDArray[np.uint8]] = {}
     try:
@@ -44,11 +44,12 @@ def write_maps(path: Path, folder: Path) -> None:
 
 
 def decode(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
-    """A mask in COCO's compressed run-length code, {"size": [H, W], "counts": text}: bool [H, W].
+    """The mask bool [H, W] of COCO's compressed run-length encoding, {"size": [H, W], "counts": text}.
 
-    The runs, of 0 first and then in turn, go down the columns. Each is a number of five bits a character (less 48, low
-    bits first, bit 32 where more follow, bit 16 of the last for the sign), from the fourth on less the one before the
-    last. Raises ValueError if the runs don't fill the mask.
+    Runs go down the columns and alternate, starting with a run of 0. Each run length is coded in characters of five
+    bits (after subtracting 48), low bits first; bit 32 means that more characters follow, and bit 16 of the last one is
+    the sign. From the fourth run on, the value is the difference to the run two before. Raises ValueError if the runs
+    do not fill the mask.
     """
     height, width = segmentation["size"]
     runs: list[int] = []

@@ -1,8 +1,8 @@
 """Integer counts per image and class, from which every score is computed.
 
 A table is int64 [K, 3] for one image and [N, K, 3] for N images; the last axis is TP, FP, FN in pixels. Tables are
-named "region", "boundary@WIDTH" and "trimap@WIDTH", with the widths of `bands.radius` ("boundary@3px", "trimap@0.02"),
-and "objects@SIZE" with `objects.SIZES`.
+"region", "boundary@WIDTH" and "trimap@WIDTH" (widths as in `bands.radius`: "boundary@3px", "trimap@0.02"), and
+"objects@SIZE" (sizes as in `objects.SIZES`).
 """
 
 import math
@@ -37,20 +37,20 @@ def count_image(
     ignore_edge: bool = True,
     void_is_wrong: bool = False,
 ) -> dict[str, Table]:
-    """Count TP, FP and FN of every class over one image: region, boundary bands, trimaps, and objects by size.
+    """TP, FP and FN of every class in one image: {table: int64 [num_classes, 3]}.
 
-    `prediction` and `label` are integer maps [H, W] (uint8 is fastest) of train ids 0..`num_classes` - 1, where 255 in
-    `label` is ignored whatever is predicted there. Boundary IoU compares the band of the predicted class with that of
-    the true class, the frame of the image counting as an edge (Cheng et al., CVPR 2021); `ignore_edge` says whether an
-    edge towards an ignored area makes a band too. A trimap restricts the region counts to valid pixels near an edge of
-    the ground truth, edges towards ignored areas included, the frame not. Objects, sorted by their area, are components
-    of a class whose pixels touch at a side or a corner: TP and FN are those of the ground truth's objects, FP those of
-    the predicted ones (no paper defines FP by size; this is our definition). With `void_is_wrong`, 255 may be predicted
-    on a valid pixel: it is a label of no class, so that the pixel is an FN of its class and an FP of none (Cityscapes'
-    official rule).
+    `prediction` and `label` are integer maps [H, W] (uint8 is fastest) of train ids 0..`num_classes` - 1. Pixels that
+    are 255 in `label` are ignored, whatever is predicted there.
 
-    Returns {table: int64 [num_classes, 3]}. Raises ValueError, saying what and where, if the sizes differ or if a valid
-    pixel holds an id outside the classes.
+    boundary: compares the band of the predicted class with that of the true class; the image's border counts as an edge
+    (Cheng et al., CVPR 2021), and with `ignore_edge` so does an edge to an ignored area. trimap: the region counts over
+    valid pixels near an edge of the ground truth, including edges to ignored areas but not the border. objects: by the
+    area of 8-connected components; TP and FN by the size of the ground truth's object, FP by that of the predicted one
+    (no paper defines FP by size; this is our definition).
+
+    With `void_is_wrong`, 255 may be predicted on a valid pixel, which is then an FN of its class and an FP of none
+    (Cityscapes' official rule). Raises ValueError, saying what and where, if the sizes differ or if a valid pixel has
+    an id outside the classes.
     """
     return _count(*_checked(prediction, label, num_classes, void_is_wrong), num_classes, widths, ignore_edge)
 
@@ -58,7 +58,7 @@ def count_image(
 def count_with_confusion(
     prediction: NDArray[Any], label: NDArray[Any], num_classes: int, void_is_wrong: bool = False
 ) -> tuple[dict[str, Table], Table]:
-    """What `count_image` and `confusion_image` give of one image, which is checked once."""
+    """The results of `count_image` and `confusion_image` for one image, which is checked only once."""
     maps = _checked(prediction, label, num_classes, void_is_wrong)
     return _count(*maps, num_classes, DEFAULT_WIDTHS, True), _confusion(*maps, num_classes)
 
@@ -75,7 +75,7 @@ def _count(
     truth_band = np.minimum(frame, trimap if ignore_edge else edge_levels(truth, radii, ignore_edge=False))
     guess_band = np.minimum(frame, edge_levels(guess, radii, ignore_edge))
 
-    # One histogram over (class, band level, trimap level) answers the region and every width; class K is "ignored".
+    # One histogram over (class, band level, trimap level) gives the region and every width; class K is "ignored".
     shape = (num_classes + 1, len(radii) + 1, len(radii) + 1)
     size = math.prod(shape)
     code = np.min_scalar_type(size)
@@ -102,7 +102,7 @@ def confusion_image(
 ) -> Table:
     """The confusion matrix of one image in pixels, int64 [K, K]: rows are the ground truth, columns the prediction.
 
-    Takes and raises what `count_image` does. Void predictions have no column.
+    Arguments and errors are those of `count_image`. Void predictions have no column.
     """
     return _confusion(*_checked(prediction, label, num_classes, void_is_wrong), num_classes)
 
@@ -127,7 +127,7 @@ def _object_tables(truth: NDArray[np.uint8], guess: NDArray[np.uint8], num_class
     right = true == guessed
 
     def histogram(counted: NDArray[np.bool_], classes: NDArray[np.uint8], sizes: NDArray[np.uint8]) -> Table:
-        """Pixels [num_classes, sizes] of the counted runs; a float64 sum is exact up to 2^53."""
+        """Pixels [num_classes, sizes] of the selected runs; the float64 sums are exact up to 2^53."""
         cells = classes[counted].astype(np.intp) * len(SIZES) + sizes[counted]
         found = np.bincount(cells, pixels[counted], (IGNORED + 1) * len(SIZES)).astype(np.int64)
         return found.reshape(-1, len(SIZES))[:num_classes]
@@ -147,9 +147,9 @@ def _table(hits: Table, guessed: Table, true: Table) -> Table:
 def _checked(
     prediction: NDArray[Any], label: NDArray[Any], num_classes: int, void_is_wrong: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Ground truth and prediction as uint8 with 255 wherever the ground truth is 255.
+    """Ground truth and prediction as uint8, with 255 wherever the ground truth is 255.
 
-    With `void_is_wrong`, 255 elsewhere in the prediction is `num_classes`: a label as any other, of no class.
+    With `void_is_wrong`, other 255s in the prediction become `num_classes`, a label that belongs to no class.
     """
     if not 1 <= num_classes <= IGNORED:
         raise ValueError(f"{num_classes} classes do not fit 8-bit train ids: give 1 to {IGNORED}")
@@ -175,7 +175,7 @@ def _checked(
     ignored = np.uint8(IGNORED)
     if void_is_wrong:
         if num_classes == IGNORED:
-            raise ValueError(f"{num_classes} classes leave no label for void predictions: 254 is the most")
+            raise ValueError(f"{num_classes} classes leave no label for void predictions: use at most 254")
         prediction = np.where(prediction == IGNORED, num_classes, prediction)
     return np.where(valid, label.astype(np.uint8), ignored), np.where(valid, prediction.astype(np.uint8), ignored)
 
@@ -211,7 +211,7 @@ class Counts:
                     raise ValueError(f"table {name} of {protocol} is {list(table.shape)}, not {list(expected)}")
 
     def save(self, path: Path) -> None:
-        """Write to `path` (npz, compressed), whole or not at all. Tables are stored in the smallest unsigned type."""
+        """Write to `path` (compressed npz) atomically. Tables are stored in the smallest unsigned type."""
         arrays: dict[str, NDArray[Any]] = {
             "schema": np.array(SCHEMA),
             "image_ids": np.array(self.image_ids, dtype=np.str_),
@@ -225,7 +225,7 @@ class Counts:
 
     @classmethod
     def load(cls, path: Path, wanted: Container[tuple[str, str]] | None = None) -> "Counts":
-        """Read what `save` wrote; only the `wanted` (protocol, table) where given, as far as they are there.
+        """The counts that `save` wrote; with `wanted`, only those (protocol, table) that the file has.
 
         Raises UserError, naming the file, if it is missing, damaged or of another schema.
         """
@@ -250,9 +250,9 @@ class Counts:
 
     @classmethod
     def merge(cls, shards: Sequence["Counts"]) -> "Counts":
-        """The counts of all images of `shards`, in their order, as if counted by one process.
+        """The counts of all images of `shards`, in their order.
 
-        Raises ValueError if there are none, if classes or tables differ between them, or if two hold the same image.
+        Raises ValueError if there are none, if classes or tables differ between them, or if an image occurs twice.
         """
         if not shards:
             raise ValueError("there are no shards to merge")
@@ -270,7 +270,7 @@ class Counts:
         return cls([image_id for shard in shards for image_id in shard.image_ids], first.classes, tables)
 
     def select(self, image_ids: Sequence[str]) -> "Counts":
-        """The counts of `image_ids` alone, in that order. Raises KeyError naming an id that is not there."""
+        """The counts of `image_ids` only, in that order. Raises KeyError for an unknown id."""
         place = {image_id: index for index, image_id in enumerate(self.image_ids)}
         rows = np.array([place[image_id] for image_id in image_ids], dtype=np.intp)
         tables = {

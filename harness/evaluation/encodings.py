@@ -1,11 +1,11 @@
-"""How other programs store a label map in a PNG: as train ids, as the data set's own labels do, or as its colours.
+"""Encodings of label maps in other programs' PNGs: train ids, the data set's own ids, or its colours.
 
-train_ids   the value of a pixel is its train id, 0..K-1
-raw_ids     the value, or the colour, is that of the data set's own label files (ADE20K: 1 for wall); where those under
-            the root hold train ids, that of its original ones (Cityscapes: 7 for road)
-colors      the colour of a pixel is that of its class in the data set's table
+train_ids   pixel values are train ids, 0..K-1
+raw_ids     pixel values (or colours) are those of the data set's own label files (ADE20K: 1 for wall); if the files
+            under the root hold train ids, those of the original label files (Cityscapes: 7 for road)
+colors      pixel colours are those of the classes in the data set's colour table
 
-A greyscale PNG has values, an RGB PNG colours, and a palette PNG both: it is read by whichever fits.
+A greyscale PNG has values, an RGB PNG colours, and a palette PNG both; it is read by whichever the encoding needs.
 """
 
 from contextlib import suppress
@@ -30,10 +30,10 @@ HEADER = 26  # bytes of a PNG up to its kind of pixels
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded PNG; one of the two is None, but for a palette PNG.
+    """A decoded PNG. One of the two is None, except in a palette PNG.
 
     values: uint8 [H, W], the pixels of a greyscale PNG or the indices of a palette PNG.
-    colors: int32, 0xRRGGBB: [H, W] of an RGB PNG, or [256] of what the values of a palette PNG stand for.
+    colors: int32, 0xRRGGBB: [H, W] for an RGB PNG, or the palette [256] of a palette PNG.
     """
 
     values: Labels | None
@@ -53,7 +53,7 @@ def read_picture(path: Path) -> Picture:
     Raises UserError, with a sentence that starts with the path, for any other kind and for a damaged file.
     """
     header = b""
-    with suppress(OSError), path.open("rb") as file:  # what is wrong with the file is said when it is read
+    with suppress(OSError), path.open("rb") as file:  # errors are reported when the image is read below
         header = file.read(HEADER)
     kind = PNG_COLOR_TYPES.get(header[-1]) if len(header) == HEADER else None
     if kind == "RGB":
@@ -69,10 +69,10 @@ def read_picture(path: Path) -> Picture:
 
 
 def raw_values(dataset: Dataset) -> list[tuple[int, ...]]:
-    """The values or colours (0xRRGGBB) that stand for each class in the data set's own label files.
+    """The values or colours (0xRRGGBB) of each class in the data set's own label files.
 
-    They are those of the layout under the root. Where these are train ids, or do not fit 8 bits, they are those of the
-    data set's first layout of which neither is true, if there is one.
+    They are those of the layout under the root. If these are train ids or do not fit 8 bits, they are those of the data
+    set's first layout with 8-bit values that are no train ids, if there is one.
     """
     candidates = [[entry.labels for entry in spec.classes] for spec in (dataset.spec, *dataset.specs)]
     train_ids: list[tuple[int, ...]] = [(k,) for k in range(dataset.num_classes)]
@@ -83,7 +83,7 @@ def raw_values(dataset: Dataset) -> list[tuple[int, ...]]:
 
 
 class LabelTable:
-    """Reads pictures as train ids of one data set."""
+    """Converts pictures to train ids of one data set."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.name = dataset.name
@@ -96,7 +96,7 @@ class LabelTable:
         self._by_color = {"colors"} | ({"raw_ids"} if dataset.spec.layout.encoding == "colors" else set())
 
     def read(self, picture: Picture, encoding: Encoding) -> Labels | None:
-        """Train ids uint8 [H, W], 255 where the picture names no class; None if it has no values or no colours."""
+        """Train ids uint8 [H, W], 255 for values of no class; None if the picture lacks values or colours."""
         table = self._tables[encoding]
         if encoding not in self._by_color:
             return None if picture.values is None else table[picture.values]
@@ -108,9 +108,9 @@ class LabelTable:
     def fault(
         self, picture: Picture, labels: Labels | None, encoding: Encoding, valid: NDArray[np.bool_]
     ) -> str | None:
-        """Why `labels`, which `read` gave, are no prediction: a pixel of `valid` [H, W] has no class; None if all have.
+        """Why `labels` (from `read`) are no valid prediction, or None if each pixel of `valid` [H, W] has a class.
 
-        The answer continues a sentence that begins with the file's name.
+        The text continues a sentence that begins with the file's name.
         """
         if labels is None:
             return "is RGB and holds no ids" if picture.values is None else "is greyscale and holds no colours"
@@ -120,7 +120,7 @@ class LabelTable:
         row, column = divmod(int(wrong.argmax()), wrong.shape[1])
         where = f"on a labelled pixel (row {row}, column {column})"
         if encoding not in self._by_color:
-            assert picture.values is not None  # or there were no labels
+            assert picture.values is not None  # otherwise labels would be None
             allowed = ranges(sorted(value for values in self._stored[encoding] for value in values))
             kind = "train ids" if encoding == "train_ids" else f"the raw ids of {self.name}'s classes"
             return f"has the value {picture.values[row, column]} {where}, but {kind} are {allowed}"
@@ -138,7 +138,7 @@ class LabelTable:
 
     @cached_property
     def _tables(self) -> dict[Encoding, Labels]:
-        """Train ids by value, uint8 [256], or by colour, uint8 [2^24]; what several classes share stands for none."""
+        """Train ids by value, uint8 [256], or by colour, uint8 [2^24]; 255 for what several classes share."""
         tables: dict[Encoding, Labels] = {}
         for encoding, stored in self._stored.items():
             table = np.full(1 << 24 if encoding in self._by_color else 256, IGNORE_INDEX, np.uint8)

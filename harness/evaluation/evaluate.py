@@ -45,16 +45,16 @@ def evaluate(
 ) -> Record:
     """Evaluate the trained run in `folder` on its data set's evaluation split and return its record.
 
-    Under torchrun each process predicts its share of the images and the main one writes the record. Writes counts.npz,
+    Under torchrun each rank predicts its share of the images and rank 0 writes the record. Writes counts.npz,
     confusion.npz, the label maps of the first protocol under predictions/ and, last, record.json. A run that was not
-    trained to its end, or whose evaluation fails, gets a record with its status and no scores.
+    trained to the end, or whose evaluation fails, gets a record with its status and no scores.
 
-    With `keep_going`, as one run of many, missing data is a result too ("skipped"), and if another process works on
-    this run, its end is waited for. Raises UserError for other mistakes.
+    `keep_going` is for one run of many: missing data is a result too ("skipped"), and if another process is working on
+    this run, it waits for that to end. Raises UserError for other mistakes.
     """
     with distributed.joined():
         if not folder.is_dir():
-            Record.load(folder / TRAINING)  # raises: it is missing
+            Record.load(folder / TRAINING)  # raises UserError: the file is missing
         with distributed.on_main(hold(folder, "evaluate", keep_going)) as lock:
             return _evaluate(folder, machine, root, list(protocols), absent, keep_going, lock)
 
@@ -68,7 +68,7 @@ def _evaluate(
     keep_going: bool,
     lock: Lock | None,
 ) -> Record:
-    """As `evaluate`, where the main process holds the folder's `lock`."""
+    """Like `evaluate`, once rank 0 holds the folder's `lock`."""
     training = distributed.record_from_main(lambda: _training(folder))
     record = not_evaluated(training, absent)
 
@@ -89,7 +89,7 @@ def _evaluate(
 
 
 def _training(folder: Path) -> Record:
-    """The record of a run's training; leftovers are removed from its folder."""
+    """The record of the run's training. Also removes leftover temporary files from its folder."""
     remove_leftovers(folder)
     return Record.load(folder / TRAINING)
 
@@ -103,7 +103,7 @@ def _evaluated(
     absent: str,
     lock: Lock | None,
 ) -> dict[str, Any]:
-    """What an evaluation adds to the record of a run that is done."""
+    """The fields that an evaluation adds to the record of a finished training."""
     device = machine.use()
     distributed.start(device)
     dataset = open_dataset(training, root)
@@ -122,12 +122,12 @@ def _evaluated(
 
 
 def open_dataset(training: Record, root: Path | None) -> Dataset:
-    """The data set of a run that was trained here; `root`: default where its training found it."""
+    """The data set of a trained run; `root`: default the folder that it was trained from."""
     return datasets.load(training.key.dataset, root or Path(training.root or ""))
 
 
 def _saved(folder: Path, counts: Counts, confusions: dict[str, np.ndarray]) -> dict[str, str]:
-    """Save what was counted; returns the files' hashes."""
+    """Write counts.npz and confusion.npz; returns the files' hashes."""
     save_counts(folder, counts, confusions)
     return {name: file_hash(folder / name) for name in ("counts.npz", "confusion.npz")}
 
@@ -148,13 +148,13 @@ def load_network(folder: Path, model: str, num_classes: int, device: torch.devic
 
 
 def ready(network: Segmenter, device: torch.device) -> Segmenter:
-    """The network on its device, in eval mode and with the memory format that convolutions run fastest in."""
+    """The network on `device`, in eval mode and channels-last, in which convolutions are fastest."""
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     return network.eval()
 
 
 def window_of(schedule: Schedule) -> Window:
-    """The window of the protocol `slide` in a schedule: its own, or the crop."""
+    """The window of the protocol `slide`: the schedule's `slide_window`, or else its crop."""
     return Window.of(schedule.slide_window or schedule.crop, schedule.slide_stride)
 
 
@@ -169,12 +169,12 @@ def measure(
     fit: Size | None = None,
     lock: Lock | None = None,
 ) -> tuple[Counts, dict[str, np.ndarray]]:
-    """Predict every image of the evaluation split by every protocol and have `counters` count.
+    """Counts and confusion matrices by protocol of `network` on every image of the evaluation split.
 
-    Images are read, predicted and counted at the same time (`pipeline`). Label maps of the first protocol are written
-    to the run's `folder` (`record.map_path`), if there is one. `window` and `fit` as `inference.scores` takes them.
-    Rank r predicts images r, r + world_size, ...; every rank returns the counts of all images. Progress is noted in the
-    run's `lock`.
+    Images are read, predicted and counted concurrently (`pipeline`); `counters` do the counting. Label maps of the
+    first protocol are written to the run's `folder` (`record.map_path`), if given. `window` and `fit` are those of
+    `inference.scores`. Rank r predicts images r, r + world_size, ...; every rank returns the counts of all images.
+    Progress is written to the run's `lock`.
     """
     samples = dataset.samples(dataset.evaluation_split)
     own = range(distributed.rank(), len(samples), distributed.world_size())
@@ -188,7 +188,7 @@ def measure(
         pending: dict[int, Future[Counted]] = {}
         for each in track(maps, f"evaluate {folder or dataset.name} {protocol}", len(own)):
             kept = map_path(folder, protocol, each.item.id) if folder and protocol == protocols[0] else None
-            pending[each.place] = counters.start(keep_and_count, kept, each.labels, each.beside, num_classes)
+            pending[each.place] = counters.start(keep_and_count, kept, each.labels, each.extra, num_classes)
             if lock:
                 lock.tell(len(pending), len(own))
         results = [pending[place].result() for place in range(len(own))]
@@ -197,11 +197,11 @@ def measure(
 
 
 def _of_all_images(results: list[Counted], own: range, images: int, num_classes: int) -> tuple[Tables, np.ndarray]:
-    """The tables [N, K, 3] of N images and their confusion matrix [K, K], from what each process counted of its own.
+    """The tables [N, K, 3] of all N images and their confusion matrix [K, K], from each rank's own images.
 
-    The others' rows are 0 on each process, so that the sum over the processes puts every image in its place.
+    On each rank the rows of the other ranks' images are 0, so the sum over ranks is the full table.
     """
-    names = distributed.from_main(lambda: list(results[0][0]))  # another process may have no image
+    names = distributed.from_main(lambda: list(results[0][0]))  # other ranks may have no image
     counts = torch.zeros(images, len(names), num_classes, 3, dtype=torch.int64)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
     for index, (tables, matrix) in zip(own, results, strict=True):

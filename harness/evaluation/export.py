@@ -1,4 +1,4 @@
-"""The inference network of a trained run in a file of its own, for use outside this project."""
+"""Exports the inference network of a trained run for use outside this project."""
 
 import warnings
 from pathlib import Path
@@ -20,20 +20,19 @@ SUFFIXES = {"safetensors": ".safetensors", "torchscript": ".pt"}
 
 
 def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, int] | None = None) -> Path:
-    """Write the inference network of the run in `folder` to `out` (default: `folder`/export/), and say what it is.
+    """Write the inference network of the run in `folder` to `out` (default: `folder`/export/); returns `out`.
 
-    kind: "safetensors", the tensors under mmsegmentation's names; or "torchscript", the network itself, for torch
-    without this project, which takes images of one `size` (height, width; default: the training crop) and refuses
-    others. Both are whole without the auxiliary heads and the method. Beside `out`, the same name with .json tells
-    model, classes, normalisation and the weights' hash. Returns `out`.
+    kind: "safetensors", the tensors under mmsegmentation's names; or "torchscript", the network itself, which needs
+    only torch and takes images of one `size` only (height, width; default: the training crop). Auxiliary heads and the
+    method are left out. A JSON file of the same name describes model, classes, normalisation and the weights' hash.
 
-    Raises UserError for an unknown kind, a run that was not trained to its end, and weights that are not the run's.
+    Raises UserError for an unknown kind, a run that was not trained to the end, and weights that are not the run's.
     """
     if kind not in SUFFIXES:
         raise unknown("format", kind, SUFFIXES)
     training = Record.load(folder / TRAINING)
     if training.status != "done":
-        raise UserError(f"{folder} ended as {training.status}: only a run that was trained to its end is exported")
+        raise UserError(f"{folder} ended as {training.status}: only a run that was trained to the end can be exported")
     key, classes = training.key, datasets.load(training.key.dataset).classes
     network = load_network(folder, key.model, len(classes), torch.device("cpu"))
     state = {name: tensor.contiguous() for name, tensor in network.inference_state().items()}
@@ -52,7 +51,7 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
         "align_corners": network.align_corners,
     }
     if kind == "safetensors":
-        about["input"] = "RGB, 0 to 255, from which mean is subtracted and which std then divides"
+        about["input"] = "RGB, 0 to 255, normalised by you: (input - mean) / std"
         with atomic.replacing(out) as path:
             save_file(state, path, metadata={"model": key.model, "weights_hash": state_hash(state)})
     else:
@@ -62,7 +61,7 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
         traced = trace(network, height, width)
         with atomic.replacing(out) as path:
             traced.save(str(path))
-    about["output"] = "logits on the network's own grid, to be resized bilinearly to the image's size"
+    about["output"] = "logits on the network's grid, to be resized bilinearly to the image's size"
     atomic.write_json(out.with_suffix(".json"), about)
     return out
 
@@ -70,13 +69,13 @@ def export(folder: Path, kind: str, out: Path | None = None, size: tuple[int, in
 def trace(network: Segmenter, height: int, width: int) -> torch.jit.ScriptModule:
     """`network`, in eval mode, as TorchScript for images float32 [1, 3, height, width], its state under `network.`
 
-    Tracing writes sizes down as constants, with which another size would give wrong logits: it is refused. The network
-    loses its auxiliary heads. Raises UserError if the logits are others than the network's own.
+    Tracing turns sizes into constants, so other sizes would give wrong logits and are refused. Removes the network's
+    auxiliary heads. Raises UserError if the traced network's logits differ.
     """
     network.auxiliary_head = None
     example = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that TorchScript is deprecated, and that sizes become constants
+        warnings.simplefilter("ignore")  # TorchScript is deprecated; sizes become constants
         traced = torch.jit.trace(network, example)
         scripted = torch.jit.script(_OneSize(traced, height, width))
         ours, theirs = network(example), scripted(example)
@@ -86,7 +85,7 @@ def trace(network: Segmenter, height: int, width: int) -> torch.jit.ScriptModule
 
 
 class _OneSize(nn.Module):
-    """A traced network behind a check of its input's shape."""
+    """A traced network that checks the shape of its input."""
 
     def __init__(self, network: torch.jit.ScriptModule, height: int, width: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Scores predictions that were made elsewhere, from a folder of label PNGs, by the counts that score our own.
+"""Scores another program's predictions from a folder of label PNGs, by the same counts as our own runs.
 
-Every file is read twice: first to check all of them and to find out how they are stored, then to count.
+Every file is read twice: first to check all files and detect their encoding, then to count.
 """
 
 import hashlib
@@ -51,24 +51,24 @@ def score_predictions(
 ) -> dict[str, Any]:
     """Score the label PNGs below the folder `predictions` on a split of `dataset` (default: its evaluation split).
 
-    A file is named as its image (STEM.png), or begins with the image's name or id and "_", as Cityscapes' server wants
-    it. How the files are stored (`encoding`, see `encodings`) is found out over the whole folder if it is not given: it
-    must be the only way to read all of them as classes, or give the same classes as every other way.
+    A file is named after its image: STEM.png, or the image's name or id followed by "_...", as Cityscapes' server
+    wants it. Without `encoding` (see `encodings`) it is detected over the whole folder: exactly one encoding must fit
+    all files, or all that fit must give the same classes.
 
-    `void_is_wrong`: a pixel whose file names no class is an error of the prediction and not one of the file, which is
-    Cityscapes' official rule; it needs the `encoding`, since every file could then be read in every way.
+    `void_is_wrong`: a labelled pixel predicted as no class is an error of the prediction instead of a broken file
+    (Cityscapes' official rule). It needs `encoding`, since every encoding would then fit every file.
 
     `predictions` may also be detectron2's sem_seg_predictions.json, or a folder with it and no PNG.
 
-    With `run`, the key of an arm, an ordinary record with counts and label maps is written to the run's folder, under
-    `protocol`, the inference protocol that the predictions were made by; `restart` replaces one of other predictions.
+    With `run`, the key of an arm, an ordinary record with counts and label maps is written to the run's folder under
+    `protocol`, the inference protocol of the predictions; `restart` replaces a record of other predictions.
 
     Returns `dataset`, `split`, `images`, `absent`, `void`, `format`, `predictions_sha256`, `scores` {metric: percent},
-    `per_class` {metric: {class: percent}}, `warnings` and `record`, the record's path or None. Head, mid and tail are
-    there if the pixels of the training split's classes are known, by verify.json or the data set's YAML.
+    `per_class` {metric: {class: percent}}, `warnings` and `record` (its path or None). Head, mid and tail are included
+    if the training split's pixels per class are known from verify.json or the data set's YAML.
 
-    Raises UserError, naming the file, for one that is missing, one too many, damaged, of another size than its label,
-    or without a class on a labelled pixel; if the encoding cannot be told; and if the run's folder holds another run.
+    Raises UserError, naming the file, if one is missing, superfluous, damaged, of another size than its label, or
+    without a class on a labelled pixel; if the encoding is ambiguous; and if the run's folder holds another run.
     """
     for kind, given, allowed in (
         ("format", encoding, ENCODINGS),
@@ -78,7 +78,7 @@ def score_predictions(
         if given is not None and given not in allowed:
             raise unknown(kind, given, allowed)
     if void_is_wrong and encoding is None:
-        raise UserError("--void wrong takes any value for a prediction: pass --format, how the files are stored")
+        raise UserError("--void wrong accepts any value, so the format cannot be detected: pass --format")
     if masks := find_masks(predictions):
         if encoding not in (None, "train_ids"):
             raise UserError(f"{masks} holds train ids: leave --format out")
@@ -119,9 +119,9 @@ def score_predictions(
 
 
 def find_predictions(folder: Path, samples: Sequence[Sample]) -> list[Path]:
-    """The prediction of every sample, in their order: the PNG below `folder` that is named after it.
+    """The PNG below `folder` that is named after each sample, in their order.
 
-    Raises UserError naming a PNG that belongs to no sample, two of one sample, or a sample without one.
+    Raises UserError for a PNG that belongs to no sample, for two PNGs of one sample, or for a sample without one.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: pass --predictions DIR with a PNG for every image")
@@ -149,10 +149,10 @@ def find_predictions(folder: Path, samples: Sequence[Sample]) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one file could be.
+    """Which encodings one file fits.
 
-    faults: why it cannot be read by an encoding. other_kind: encodings of which it has no values or no colours at all.
-    conflicts: two encodings that both fit, with different classes.
+    faults: why the file cannot be read by an encoding. other_kind: encodings that need values or colours that the file
+    does not have. conflicts: pairs of encodings that both fit but give different classes.
     """
 
     sha256: str
@@ -170,7 +170,7 @@ class _Job:
     void_is_wrong: bool
 
     def inspect(self, folder: Path, candidates: Sequence[Encoding]) -> tuple[Encoding, str]:
-        """Check all files; returns their encoding and the sha256 over a line "ID SHA256-OF-FILE" for each, by id."""
+        """The encoding of all files, after checking them, and the sha256 over sorted lines "ID SHA256-OF-FILE"."""
 
         def look(sample: Sample, path: Path) -> _Look | UserError:
             try:
@@ -188,11 +188,11 @@ class _Job:
         return self._choose(folder, looks, candidates), hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def count(self, encoding: Encoding, protocol: str, folder: Path | None) -> tuple[Counts, np.ndarray]:
-        """Counts and confusion matrix; label maps in train ids are written to the run's `folder` if it is given."""
+        """Counts and confusion matrix; also writes label maps in train ids to the run's `folder`, if given."""
 
         def count(sample: Sample, path: Path) -> Counted:
             labels = self.table.read(read_picture(path), encoding)
-            assert labels is not None  # as `inspect` saw
+            assert labels is not None  # checked by `inspect`
             if folder:
                 write_map(map_path(folder, protocol, sample.id), labels)
             return count_pair(labels, self.dataset.read_label(sample), self.dataset.num_classes, self.void_is_wrong)
@@ -232,7 +232,7 @@ class _Job:
         )
 
     def _choose(self, folder: Path, looks: Sequence[_Look], candidates: Sequence[Encoding]) -> Encoding:
-        """The encoding by which all files can be read."""
+        """The encoding that fits all files."""
         faulty = {each: [index for index, look in enumerate(looks) if each in look.faults] for each in candidates}
         best = min(candidates, key=lambda each: (len(faulty[each]), sum(each in look.other_kind for look in looks)))
         if faulty[best]:
@@ -249,7 +249,7 @@ class _Job:
 
 
 def _class_pixels(dataset: Dataset, results: Path) -> list[int] | None:
-    """Pixels of each class in the training split: as verified here, else as published, else None."""
+    """Pixels of each class in the training split: from verify.json, or else the data set's YAML, or None."""
     try:
         report = json.loads(datasets.report_path(dataset.name, results).read_text(encoding="utf-8"))
         found = report["splits"][dataset.train_split]["class_pixels"]
@@ -263,4 +263,4 @@ def _warnings(dataset: Dataset, split: str, images: int) -> list[str]:
     expected = dataset.accepted_counts(split)
     if images in expected:
         return []
-    return [f"{dataset.title} has {expected[0]} images in {split}, but {images} are here: no score of the whole split"]
+    return [f"{dataset.title} has {expected[0]} images in {split}, but {images} were scored"]

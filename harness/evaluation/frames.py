@@ -16,12 +16,12 @@ Scores = dict[str, dict[str, float | None]]
 
 
 def load_records(folder: str | Path = "results") -> "pd.DataFrame":
-    """All runs below `folder`, a row for each run, protocol and metric.
+    """All runs below `folder`, one row for each run, protocol and metric.
 
     Columns: experiment, dataset, model, arm, method, seed, status, reason, protocol, metric, score (percent),
-    iterations, seconds, gpu_hours, commit, path. A run without scores has one row, with NaN as its score. Runs that
-    were set aside as stale are skipped. Scores that a record is too old to hold are computed from its counts.npz.
-    Raises UserError for a folder without records.
+    iterations, seconds, gpu_hours, commit, path. A run without scores has one row with NaN as its score. Runs that were
+    set aside as stale are skipped. Scores that old records lack are computed from their counts.npz. Raises UserError
+    for a folder without records.
 
     >>> table = load_records("results/reference")
     >>> table[table.metric == "miou"].groupby("arm").score.mean()  # doctest: +SKIP
@@ -48,7 +48,7 @@ def load_records(folder: str | Path = "results") -> "pd.DataFrame":
 
 
 def all_scores(record: Record, folder: Path) -> Scores:
-    """The record's scores by protocol; those of `METRICS` that it lacks come from counts.npz, if that can be read."""
+    """The record's scores by protocol; missing ones of `METRICS` are computed from counts.npz, if it can be read."""
     found = {protocol: dict(of_protocol) for protocol, of_protocol in record.scores.items()}
     if all(METRICS.keys() <= of_protocol.keys() for of_protocol in found.values()):
         return found
@@ -66,7 +66,7 @@ def all_scores(record: Record, folder: Path) -> Scores:
 
 
 def write_records(runs: Path, folder: Path) -> None:
-    """Write `load_records(runs)` as `folder`/records.csv, and as records.parquet where pyarrow is installed."""
+    """Write `load_records(runs)` as `folder`/records.csv and, if pyarrow is installed, as records.parquet."""
     from importlib.util import find_spec
 
     table = load_records(runs)

@@ -1,4 +1,4 @@
-"""What the runs of an experiment left behind: their records, and the counts that all figures are made from."""
+"""The counts of an experiment's runs, grouped by data set and model: the input of every table and figure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,26 +24,31 @@ Table = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run was trained with: processor or GPU with torch's version, its method's source (sha256, commit), and
-    what its initial weights left open.
+    """How a run was trained.
+
+    machine: CPU or GPU with torch's version. source: sha256 of the method's code. commit: of this project. weights:
+    which initial weights did not fit. data: a remark if the data are not the published set. kept: the run is of an
+    earlier version of the method's code, and the user kept it.
     """
 
     machine: str
     source: str
     commit: str
-    weights: str = ""  # what of its initial weights did not fit
-    data: str = ""  # what its data are, if not the published set
-    kept: bool = False  # whether an earlier version of its method's code made it, and the user kept it
+    weights: str = ""
+    data: str = ""
+    kept: bool = False
 
 
 @dataclass
 class Group:
     """The counts of all runs on one data set with one model, for the same N images in the same order.
 
-    `entries` holds {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}; `clusters` names each
-    image's cluster, None where images are independent; `thirds` are the places of head, mid and tail in `classes`, {}
-    where class frequencies are not known; `data` is the fingerprint of the data that was evaluated on; `origins` are
-    {arm: {seed: what is known of its training}}, `health` {arm: {seed: the marks of that run}}.
+    entries   {(protocol, table): {arm: {seed: int64 [N, K, 3], or why it is missing}}}
+    clusters  the cluster of each image; None if images are independent
+    thirds    indices of head, mid and tail in `classes`; {} if class frequencies are unknown
+    data      fingerprint of the evaluated data
+    origins   {arm: {seed: how the run was trained}}
+    health    {arm: {seed: the run's marks}}
     """
 
     dataset: str
@@ -58,12 +63,12 @@ class Group:
     entries: dict[tuple[str, str], dict[str, dict[int, Table | Missing]]] = field(default_factory=dict)
 
     def tables(self, protocol: str, table: str, arm: str) -> dict[int, Table]:
-        """What is there of an arm: {seed: int64 [N, K, 3]}."""
+        """The counts of an arm's available runs: {seed: int64 [N, K, 3]}."""
         found = self.entries[protocol, table][arm]
         return {seed: entry for seed, entry in found.items() if not isinstance(entry, Missing)}
 
     def missing(self, protocol: str, table: str, arm: str) -> dict[int, Missing]:
-        """What is not there of an arm: {seed: why}."""
+        """The missing runs of an arm: {seed: why}."""
         found = self.entries[protocol, table][arm]
         return {seed: entry for seed, entry in found.items() if isinstance(entry, Missing)}
 
@@ -74,7 +79,7 @@ def arm_order(experiment: Experiment) -> list[str]:
 
 
 def display_name(arm: str) -> str:
-    """An arm's name as people read it."""
+    """An arm's name for people."""
     return arm.replace("_", " ")
 
 
@@ -85,7 +90,7 @@ def groups(
     protocols: Sequence[str] | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> Iterator[Group]:
-    """The counts of every (data set, model) in turn: the named tables and protocols (default: the experiment's)."""
+    """Yield the counts of every (data set, model), for these tables and protocols (default: the experiment's)."""
     wanted = [(protocol, table) for protocol in protocols or experiment.protocols for table in tables]
     for dataset, model in experiment.pairs() if pairs is None else pairs:
         group = Group(dataset, model)
@@ -98,7 +103,10 @@ def groups(
 def _counts(
     experiment: Experiment, run: Run, results: Path, group: Group, wanted: Sequence[tuple[str, str]]
 ) -> Counts | Missing:
-    """The `wanted` counts of one run; the first that names its data says what the group's data are."""
+    """The `wanted` counts of one run, or why they are missing; also fills in the group's data, origins and health.
+
+    The first run with a data fingerprint determines the group's.
+    """
     record = read_record(experiment, run, results)
     if isinstance(record, Missing):
         return record
@@ -118,7 +126,7 @@ def _counts(
 
 
 def _origin(record: Record) -> Origin | None:
-    """None where the training was elsewhere, or the record does not say."""
+    """How the run was trained; None for another program's predictions, or if the record does not say."""
     made, source = record.provenance, record.settings.get("method_source")
     if not (made and source and (machine := made.describe_device())):
         return None
@@ -133,7 +141,7 @@ def _origin(record: Record) -> Origin | None:
 
 
 def left_open(weights: InitialWeights | None) -> str:
-    """What a file of initial weights did not fill and what of it was not used, "" if all fitted or there was none."""
+    """Which tensors the initial weights did not fill and which were not used; "" if all fitted or there were none."""
     parts = []
     for names, words in (
         (weights.unfilled if weights else [], "at random in spite of it"),
@@ -145,7 +153,7 @@ def left_open(weights: InitialWeights | None) -> str:
 
 
 def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str, list[int]]:
-    """Head, mid and tail by pixels of the training split, verified in `results` or as the data set's file says."""
+    """Head, mid and tail by pixels of the training split, from verify.json in `results` or the data set's YAML."""
     try:
         report = json.loads(datasets.report_path(dataset.name, results).read_text(encoding="utf-8"))
         counted = report["splits"][dataset.train_split]["class_pixels"]
@@ -156,7 +164,7 @@ def _thirds(dataset: Dataset, classes: Sequence[str], results: Path) -> dict[str
 
 
 def _add(group: Group, run: Run, counts: Counts | Missing, wanted: Sequence[tuple[str, str]], results: Path) -> None:
-    """Add the `wanted` (protocol, table) of one run, or why they are missing, to its group."""
+    """Add one run's `wanted` tables, or why they are missing, to its group."""
     if isinstance(counts, Counts) and not group.image_ids:
         dataset = datasets.load(group.dataset)
         group.image_ids, group.classes = counts.image_ids, tuple(counts.classes)

@@ -1,22 +1,22 @@
 """The size of the object that each pixel belongs to, for all classes at once.
 
-An object is a connected component of one label: 8-neighbours that hold the same value. No class is labelled by itself:
-the map is cut into runs, pixels of a row that hold the same label, and runs of neighbouring rows that touch are joined.
-A map of a street has some ten thousand runs, so the cost does not grow with the classes.
+An object is an 8-connected component of one label. The map is cut into runs (consecutive pixels of a row with the same
+label), and touching runs of adjacent rows are joined. A street scene has some ten thousand runs, so the cost does not
+grow with the number of classes.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-# The largest area in pixels of each group; what is above the last is "large".
+# The largest area in pixels of each group; anything larger is "large".
 LARGEST = {"tiny": 16**2, "small": 32**2, "medium": 96**2}
 SIZES = (*LARGEST, "large")
 
 
 def runs(*maps: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Cut maps [H, W] into stretches of a row in which each of them is constant.
+    """Cut maps [H, W] into runs: stretches of a row in which every map is constant.
 
-    Returns where they start in the flattened maps, ascending, and how many pixels they have, both intp [runs].
+    Returns their ascending start indices in the flattened maps and their lengths in pixels, both intp [runs].
     """
     new = np.zeros(maps[0].shape, bool)
     new[:, :1] = True
@@ -37,7 +37,7 @@ def component_areas(labels: NDArray[np.uint8]) -> NDArray[np.int32]:
     width = labels.shape[1]
     starts, lengths = runs(labels)
     ends = starts + lengths
-    # The row above, from one pixel left of a run to one pixel right of it: the runs there that it touches.
+    # A run touches those runs of the row above that overlap it, widened by one pixel on each side.
     below = np.flatnonzero(starts >= width)
     left = starts[below] - width - (starts[below] % width > 0)
     right = ends[below] - width - (ends[below] % width == 0)

@@ -1,4 +1,4 @@
-"""Reading, predicting and counting at the same time, each in order and with a bounded number of images in flight."""
+"""Reads, predicts and counts concurrently, with a bounded number of images in flight."""
 
 import os
 import signal
@@ -21,23 +21,23 @@ from harness.models.inference import Size, Window, label_maps, scores_of_views, 
 from harness.models.segmenter import Segmenter
 
 Item = TypeVar("Item")
-Beside = TypeVar("Beside")
+Extra = TypeVar("Extra")
 Result = TypeVar("Result")
 
 MOST_READERS, MOST_COUNTERS = 8, 32
-MOST_IMAGES = {"cpu": 1, "cuda": 16}  # that go through the network together; on a CPU one, which keeps every bit
-HELD = 32  # images that wait for others of their size, of all sizes together
-SCORE_BYTES = 2**30  # of their scores at the size of the largest view; what is computed with them is a few times that
-WAITING = 4  # results a counting process or thread that may be unfinished
+MOST_IMAGES = {"cpu": 1, "cuda": 16}  # images per batch; 1 on a CPU, so that results are bit-identical
+HELD = 32  # images, over all sizes, that may wait for others of their size
+SCORE_BYTES = 2**30  # of a batch's scores at the largest view's size; the peak is a few times that
+WAITING = 4  # unfinished pieces of work per counting process or thread
 
 
 @dataclass(frozen=True)
-class Predicted(Generic[Item, Beside]):
-    """An item with its place, what was read beside its image, and its label map, uint8 [H, W]."""
+class Predicted(Generic[Item, Extra]):
+    """An item with its index, whatever was read along with its image, and its label map, uint8 [H, W]."""
 
     place: int
     item: Item
-    beside: Beside
+    extra: Extra
     labels: NDArray[np.uint8]
 
 
@@ -45,7 +45,7 @@ class Predicted(Generic[Item, Beside]):
 class _Read:
     place: int
     item: Any
-    beside: Any
+    extra: Any
     size: Size
     views: list[NDArray[np.uint8]]
 
@@ -53,23 +53,24 @@ class _Read:
 def predicted(
     network: Segmenter,
     items: Iterable[Item],
-    read: Callable[[Item], tuple[NDArray[np.uint8], Beside]],
+    read: Callable[[Item], tuple[NDArray[np.uint8], Extra]],
     protocol: str,
     window: Window | None = None,
     fit: Size | None = None,
-) -> Iterator[Predicted[Item, Beside]]:
-    """Predict the image, uint8 [H, W, 3] RGB, that `read` gives of every item, as `inference.predict` does.
+) -> Iterator[Predicted[Item, Extra]]:
+    """Yield every item with the label map of its image, as `inference.predict` computes it.
 
-    `read` is called in threads, a few items ahead of the network. On a CPU images go through the network one by one and
-    come out in order. On a GPU those of equal size do so together, so that they come out in another order, and while
-    the GPU computes a batch the one before it is handed out; where memory runs out, batches become smaller.
+    `read` returns an item's image, uint8 [H, W, 3] RGB, and anything to pass through; it is called in threads, a few
+    items ahead of the network. On a CPU images are predicted one by one and yielded in order. On a GPU images of equal
+    size form a batch, so the order changes; while the GPU computes a batch, the previous one is yielded. If memory runs
+    out, batches are halved.
     """
     device = next(network.parameters()).device
     readers = max(1, min(MOST_READERS, _processors(device) // 2))
 
     def prepared(place: int, item: Item) -> _Read:
-        image, beside = read(item)
-        return _Read(place, item, beside, (image.shape[0], image.shape[1]), views(image, protocol, fit))
+        image, extra = read(item)
+        return _Read(place, item, extra, (image.shape[0], image.shape[1]), views(image, protocol, fit))
 
     batches = _Batches(network, protocol, window, device)
     launched: _Launched | None = None
@@ -85,10 +86,10 @@ def predicted(
 
 @contextmanager
 def counting(device: torch.device) -> Iterator["Counting"]:
-    """What counts label maps beside the network, until the block ends; what is unfinished then is given up.
+    """Workers that count label maps while the network predicts. Unfinished work is cancelled when the block ends.
 
-    Threads on a CPU, whose cores the network has. On a GPU processes, on all of the run's part of the processors but
-    two: threads that count would keep the interpreter from feeding the network.
+    On a CPU, a few threads. On a GPU, processes on all but two of this run's cores: counting threads would hold the
+    interpreter lock and so starve the GPU.
     """
     if device.type == "cuda":
         workers = max(1, min(MOST_COUNTERS, _processors(device) - 2))
@@ -98,20 +99,20 @@ def counting(device: torch.device) -> Iterator["Counting"]:
         pool = ThreadPoolExecutor(workers, "count")
     with _ending(pool):
         if device.type == "cuda":
-            for _ in range(workers):  # which starts a process each, while the caller builds its network
+            for _ in range(workers):  # starts the processes while the caller builds its network
                 pool.submit(_nothing)
         yield Counting(pool, WAITING * workers)
 
 
 class Counting:
-    """Starts pieces of work; `start` waits while too many are unfinished."""
+    """A queue of work; `start` blocks while too many pieces are unfinished."""
 
     def __init__(self, pool: Executor, most: int) -> None:
         self._pool, self._most = pool, most
         self._unfinished: deque[Future[Any]] = deque()
 
     def start(self, work: Callable[..., Result], *arguments: Any) -> "Future[Result]":
-        """Have `work(*arguments)` done; raises what an earlier piece raised."""
+        """Submit `work(*arguments)`; re-raises the exception of an earlier piece."""
         while self._unfinished and (len(self._unfinished) >= self._most or self._unfinished[0].done()):
             self._unfinished.popleft().result()
         future = self._pool.submit(work, *arguments)
@@ -120,7 +121,7 @@ class Counting:
 
 
 class _Launched:
-    """A batch whose label maps are on their way from the device."""
+    """A batch whose label maps are being copied from the device."""
 
     def __init__(self, batch: list[_Read], labels: Tensor) -> None:
         self._batch, self._arrived = batch, None
@@ -136,18 +137,18 @@ class _Launched:
         if self._arrived is not None:
             self._arrived.synchronize()
         for each, labels in zip(self._batch, self._labels.numpy(), strict=True):
-            yield Predicted(each.place, each.item, each.beside, labels)
+            yield Predicted(each.place, each.item, each.extra, labels)
 
 
 class _Batches:
-    """Images of equal size together, as many as `MOST_IMAGES` and `SCORE_BYTES` allow."""
+    """Batches of images of equal size, as large as `MOST_IMAGES` and `SCORE_BYTES` allow."""
 
     def __init__(self, network: Segmenter, protocol: str, window: Window | None, device: torch.device) -> None:
         self._network, self._protocol, self._window, self._device = network, protocol, window, device
         self._most = MOST_IMAGES[device.type]
 
     def of(self, images: Iterable[_Read]) -> Iterator[list[_Read]]:
-        """Batches of `images`, each as soon as it is full or `HELD` images wait."""
+        """Yield batches of `images`, each as soon as it is full or `HELD` images are waiting."""
         waiting: dict[Size, list[_Read]] = {}
         for image in images:
             batch = waiting.setdefault(image.size, [])
@@ -159,7 +160,7 @@ class _Batches:
         yield from waiting.values()
 
     def launch(self, batch: list[_Read]) -> Iterator[_Launched]:
-        """Send a batch through the network, by halves where it does not fit into the memory."""
+        """Send a batch through the network, in halves if it does not fit into memory."""
         try:
             seen = [to_batch(of_one_size, self._device) for of_one_size in zip(*(b.views for b in batch), strict=True)]
             scored = scores_of_views(self._network, seen, self._protocol, batch[0].size, self._window)
@@ -171,7 +172,7 @@ class _Batches:
         else:
             yield launched
             return
-        torch.cuda.empty_cache()  # here, since the exception holds on to what filled the memory
+        torch.cuda.empty_cache()  # outside the handler, since the exception keeps the tensors alive
         for start in range(0, len(batch), half):
             yield from self.launch(batch[start : start + half])
 
@@ -182,12 +183,12 @@ class _Batches:
 
 
 def _processors(device: torch.device) -> int:
-    """On a CPU as many as torch has threads: the others may be another run's."""
+    """Number of processors for this run; on a CPU torch's threads, since other cores may belong to other runs."""
     return processors_of_a_run() if device.type == "cuda" else torch.get_num_threads()
 
 
 def _ahead(pool: Executor, work: Callable[[int, Item], _Read], items: Iterable[Item], number: int) -> Iterator[_Read]:
-    """What `work` makes of the items, in order, with `number` of them begun before they are asked for."""
+    """Yield the results of `work` on the items, in order, with up to `number` started in advance."""
     begun: deque[Future[_Read]] = deque()
     for place, item in enumerate(items):
         begun.append(pool.submit(work, place, item))
@@ -199,9 +200,9 @@ def _ahead(pool: Executor, work: Callable[[int, Item], _Read], items: Iterable[I
 
 @contextmanager
 def _as_a_fresh_process(device: torch.device) -> Iterator[None]:
-    """On a GPU the settings that torch starts with, also where a training in this process had set others.
+    """Use torch's default GPU settings within the block, whatever a training in this process had set.
 
-    Searching for the fastest convolutions would cost more than it saves where nearly every image has its own size.
+    Benchmarking convolutions would cost more than it saves if nearly every image has its own size.
     """
     cudnn, matmul = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
     if device.type == "cuda":
@@ -223,7 +224,7 @@ def _ending(pool: Executor) -> Iterator[Executor]:
 
 
 def _begin_process() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the parent, and end when it does, however it ends."""
+    """Ignore Ctrl-C, which a terminal sends to all processes, and exit when the parent exits, for whatever reason."""
     import cv2
 
     cv2.setNumThreads(0)
@@ -232,7 +233,7 @@ def _begin_process() -> None:
 
 
 def _nothing() -> None:
-    """For a process to begin with."""
+    """The first job of a process, which starts it."""
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a run's folder, whoever predicted: label maps, counts and scores."""
+"""The results of an evaluation in a run's folder, our own or another program's: label maps, counts and scores."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ Counted = tuple[dict[str, Table], Table]
 
 
 def map_path(folder: Path, protocol: str, image_id: str) -> Path:
-    """Where the label map of an image lies in a run's folder: a PNG of 8-bit train ids."""
+    """The path of an image's label map in a run's folder, a PNG of 8-bit train ids."""
     return folder / "predictions" / protocol / f"{image_id}.png"
 
 
 def write_map(path: Path, labels: NDArray[np.uint8]) -> None:
-    """Write a label map, uint8 [H, W], as a greyscale PNG, whole or not at all."""
+    """Write a label map, uint8 [H, W], as a greyscale PNG, atomically."""
     with atomic.replacing(path) as temporary:
         if not cv2.imwrite(str(temporary), labels):
             raise OSError(f"cannot encode {path}")
@@ -31,14 +31,14 @@ def write_map(path: Path, labels: NDArray[np.uint8]) -> None:
 def count_pair(
     prediction: NDArray[Any], label: NDArray[np.uint8], num_classes: int, void_is_wrong: bool = False
 ) -> Counted:
-    """The tables of `count_image` and the confusion matrix of one image; takes and raises what those do."""
+    """The tables of `count_image` and the confusion matrix of one image; arguments and errors are those of `counts`."""
     return count_with_confusion(prediction, label, num_classes, void_is_wrong)
 
 
 def keep_and_count(
     kept: Path | None, prediction: NDArray[np.uint8], label: NDArray[np.uint8], num_classes: int
 ) -> Counted:
-    """What `count_pair` gives; the prediction is also written as a label map where `kept` says where."""
+    """The counts of `count_pair`; also writes the prediction as a label map to the path `kept`, if given."""
     if kept is not None:
         write_map(kept, prediction)
     return count_pair(prediction, label, num_classes)
@@ -58,9 +58,9 @@ def scores_of(
     confusions: Mapping[str, Table] | None = None,
     categories: Categories | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """`scores` and `per_class` of record.json: {protocol: {metric: ...}} in percent, as `statistics.scores.score`.
+    """`scores` and `per_class` of record.json: {protocol: {metric: ...}} in percent (`statistics.scores.score`).
 
-    Where the data set has `categories` and the `confusions` are known, those of `category_scores` too.
+    With `categories` and `confusions`, `category_scores` are included.
     """
     found: dict[str, dict[str, Any]] = {"scores": {}, "per_class": {}}
     for protocol, tables in counts.tables.items():

@@ -1,4 +1,4 @@
-"""Writes a run's predictions as the official evaluation servers take them, or as `score` reads them back."""
+"""Writes a run's predictions in the format of the official evaluation servers, or of `score`."""
 
 import re
 import shutil
@@ -37,15 +37,15 @@ def write_predictions(
     images: Path | None = None,
     root: Path | None = None,
 ) -> Path:
-    """Predict a split with the trained run in `folder` and write a greyscale PNG for each image, named as the image.
+    """Predict a split with the trained run in `folder` and write a greyscale PNG per image; returns their folder.
 
-    `form`: "train_ids"; "cityscapes", the raw ids of its labels.py; or "ade20k", 1 to 150. Both servers take PNGs named
-    as the images, at the images' size. The split may be one whose labels are withheld; `images` is a folder of pictures
-    to predict where they do not lie as the labelled ones do. Returns the folder that was written: `out`, by default
-    RUN/submissions/SPLIT-FORM-PROTOCOL. It is complete or absent, and one that holds files already is refused.
+    `form`: "train_ids"; "cityscapes", the raw ids of its labels.py; or "ade20k", 1 to 150. Both servers want PNGs with
+    the images' names and sizes. The labels of the split need not exist; `images` is a folder of images to predict if
+    they are not stored like the labelled ones. The PNGs are written to `out` (default:
+    RUN/submissions/SPLIT-FORM-PROTOCOL), all or none; it must not contain files yet.
 
-    Raises UserError for a run that is not trained, a form that is not of the run's data set, and images that are
-    missing or cannot be read.
+    Raises UserError for a run that is not trained, a form of another data set, and images that are missing or cannot be
+    read.
     """
     for kind, given, allowed in (("format", form, get_args(Format)), ("protocol", protocol, get_args(Protocol))):
         if given not in allowed:
@@ -82,7 +82,7 @@ def write_predictions(
             ]
             for future in written:
                 future.result()
-        temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
+        temporary.chmod(0o755)  # mkdtemp creates folders that only the owner can read
         temporary.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -90,19 +90,19 @@ def write_predictions(
 
 
 def stored_values(dataset: Dataset, form: str) -> np.ndarray:
-    """What stands for each train id in a file of this form, uint8 [K].
+    """The value of each train id in a file of this form, uint8 [K].
 
-    Raises UserError if `form` is that of another data set's server.
+    Raises UserError if `form` is another data set's.
     """
     if form == "train_ids":
         return np.arange(dataset.num_classes, dtype=np.uint8)
     if not dataset.name.startswith(form):
-        raise UserError(f"--format {form} is what the server of {form} takes, and this run is of {dataset.name}")
+        raise UserError(f"--format {form} is for the server of {form}, but this run is of {dataset.name}")
     return np.array([values[0] for values in raw_values(dataset)], np.uint8)
 
 
 def _images(dataset: Dataset, split: str, folder: Path | None) -> list[Path]:
-    """The images of a split, or those below `folder`, in order of their names."""
+    """The images of a split, or those below `folder`, sorted by name."""
     layout = dataset.spec.layout
     if folder is not None:
         paths = [path for path in files_below(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -118,5 +118,5 @@ def _images(dataset: Dataset, split: str, folder: Path | None) -> list[Path]:
         if first != path:
             raise UserError(f"{first} and {path} would be written to one file: keep one of them")
     if not found:
-        raise UserError(f"{folder} holds no image of the split {split}: pass --images DIR, the folder that does")
+        raise UserError(f"{folder} holds no image of the split {split}: pass their folder with --images DIR")
     return list(found.values())

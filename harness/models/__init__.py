@@ -1,4 +1,4 @@
-"""Models: one YAML each, in this folder or in one of your own (docs/new-model.md explains the keys).
+"""Models, one YAML each, in this folder or in your own (docs/new-model.md explains the keys).
 
 Only `build` imports torch and the frameworks, so listing models is fast.
 """
@@ -53,7 +53,7 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def published(model: str, dataset: str, sha256: str | None = None) -> list[Published]:
-    """The published scores of `model` on `dataset`, with `sha256` those of that checkpoint; often none."""
+    """The published scores of `model` on `dataset`, often none; with `sha256`, only those of that checkpoint."""
     facts = [fact for fact in load_spec(model).published if fact.dataset == dataset]
     return facts if sha256 is None else [fact for fact in facts if fact.is_for(sha256)]
 
@@ -61,9 +61,10 @@ def published(model: str, dataset: str, sha256: str | None = None) -> list[Publi
 def build(name: str, num_classes: int, weights: str | Path = "auto") -> "Segmenter":
     """Model `name` for `num_classes` classes, on the CPU, in training mode.
 
-    weights: "auto" (what the YAML names, downloaded if necessary), "none" (random, from torch's global generator), or a
-    path or address (open-mmlab://NAME, https://...) of a checkpoint of the whole model or of its backbone.
-    Raises UserError for an unknown model, and for weights that cannot be had, read, or fill the whole backbone.
+    weights: "auto" (the YAML's weights, downloaded if necessary), "none" (random, from torch's global generator), or a
+    path or URL (open-mmlab://NAME, https://...) of a checkpoint of the whole model or of its backbone.
+    Raises UserError for an unknown model, and for weights that cannot be found or read or that do not fill the whole
+    backbone.
     """
     spec = load_spec(name)
     from harness.models.building import from_spec

@@ -1,4 +1,4 @@
-"""Builds the network that a model's YAML describes, from whichever source it names, and loads its initial weights."""
+"""Builds the network that a model's YAML describes and loads its initial weights."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from harness.models.spec import DETECTRON2, MMSEGMENTATION, ModelSpec
 
 
 def from_spec(spec: ModelSpec, num_classes: int, weights: str | Path = "auto") -> Segmenter:
-    """Build the network that `spec` describes; see `harness.models.build`."""
+    """The network that `spec` describes; see `harness.models.build`."""
     file = weights_files.locate(spec, weights)
     if spec.source != DETECTRON2:  # detectron2 imports them with its configuration
         import_modules(spec)

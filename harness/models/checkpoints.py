@@ -1,4 +1,4 @@
-"""Reads checkpoints of other programs as plain tensors by name, without running anything that a file holds."""
+"""Reads other programs' checkpoints as plain tensors by name, without executing code from the file."""
 
 import hashlib
 import re
@@ -16,9 +16,9 @@ from torch import Tensor
 from harness.errors import UserError
 from harness.models.spec import HASH_IN_NAME
 
-# Where programs keep a network in a checkpoint, in order of preference: its own weights before a moving average.
+# Keys under which programs store a network's state dict, in order of preference: its weights before a moving average.
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "ema_state_dict")
-# What wrappers put before every name: data parallelism, torch.compile, Lightning, and MoCo's query encoder.
+# Prefixes that wrappers add to every name: data parallelism, torch.compile, Lightning, and MoCo's query encoder.
 PREFIXES = ("module.", "_orig_mod.", "model.", "encoder_q.", "base_encoder.")
 ARRAYS = (
     "numpy.ndarray",
@@ -41,8 +41,8 @@ class Checkpoint:
 def read(path: Path) -> Checkpoint:
     """Read the state dict in a torch file, a safetensors file, or a pickle of numpy arrays as detectron2 writes.
 
-    The state dict is bare or under one of `CONTAINERS`. Raises UserError if the file is damaged, is not the one that
-    its name says, or holds anything but tensors, arrays, text and numbers.
+    The state dict is at the top level or under one of `CONTAINERS`. Raises UserError if the file is damaged, does not
+    match the hash in its name, or holds anything but tensors, arrays, text and numbers.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -74,7 +74,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def unwrapped(names: Collection[str], own: Collection[str]) -> dict[str, str]:
-    """{name without the prefixes of wrappers: the file's name}; `own` are first parts of names that the network has."""
+    """{name without wrapper prefixes: name in the file}; `own`: the first parts of the network's names."""
     found = {name: name for name in names}
     for _ in PREFIXES:
         for prefix in PREFIXES:
@@ -96,10 +96,10 @@ def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_file(path: Path, sha256: str) -> None:
-    """Raise UserError if the file is text, damaged, or not the one that its name says.
+    """Raise UserError if the file is text, damaged, or does not match the hash in its name.
 
-    A torch file is a zip archive, whose checksums torch does not compare. Publishers put the first digits of the
-    sha256 into the name, as in fcn_hr48_...-a989b146.pth.
+    A torch file is a zip archive whose checksums torch does not verify. Publishers put the first digits of the sha256
+    into the name, as in fcn_hr48_...-a989b146.pth.
     """
     with path.open("rb") as file:
         start = file.read(200)
@@ -115,7 +115,7 @@ def _check_file(path: Path, sha256: str) -> None:
     mark = HASH_IN_NAME.search(path.name)
     if mark and not sha256.startswith(mark[1]):
         raise UserError(
-            f"{path} is not the file that its name says: its sha256 begins with {sha256[: len(mark[1])]}, not "
+            f"{path} does not match the hash in its name: its sha256 begins with {sha256[: len(mark[1])]}, not "
             f"{mark[1]}; {again}, or rename a file of your own"
         )
     if start.startswith(b"PK\x03\x04"):
@@ -125,7 +125,7 @@ def _check_file(path: Path, sha256: str) -> None:
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             raise UserError(f"{path} is damaged or cut short ({error}): {again}") from None
         if damaged:
-            raise UserError(f"{path} is damaged (the checksum of its part {damaged} is wrong): {again}")
+            raise UserError(f"{path} is damaged (wrong checksum of {damaged}): {again}")
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
 
 
 class _Log:
-    """Stands in for a log in a checkpoint: accepts anything and keeps nothing."""
+    """Placeholder for a log in a checkpoint: accepts anything and keeps nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -149,7 +149,7 @@ class _Log:
 
 
 class _ArrayUnpickler(Unpickler):
-    """Knows numpy's arrays and nothing else; Python 2 wrote detectron2's oldest files."""
+    """Unpickles numpy arrays and nothing else. latin1, since detectron2's oldest files were written by Python 2."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="latin1")
@@ -163,7 +163,7 @@ class _ArrayUnpickler(Unpickler):
 
 
 def _reason(error: Exception) -> str:
-    """Why a file cannot be read, in place of torch's page of text, which tells the user to run the file's code."""
+    """Why a file cannot be read. Replaces torch's long message, which advises users to run the file's code."""
     if foreign := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
         return f"it holds {foreign[1]}, which would have to be run; save the state dict alone and pass that file"
-    return "it is damaged, or no file of torch, safetensors or detectron2; download it again, or pass another"
+    return "it is damaged, or not a file of torch, safetensors or detectron2; download it again, or pass another"

@@ -1,4 +1,4 @@
-"""Python modules beside a model's YAML: the hash of their code, without running it, and their import."""
+"""Python modules next to a model's YAML: their import, and a hash of their code (computed without running it)."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ from harness.models.spec import FOLDER, ModelSpec
 
 
 def code_of(spec: ModelSpec) -> dict[str, str]:
-    """{module: sha256 of its code} of the modules in `spec`'s folder that build its network, imports included.
+    """{module: sha256 of its code} for the modules in `spec`'s folder that build its network, including their imports.
 
     Raises UserError for a syntax error.
     """
@@ -45,16 +45,16 @@ def import_modules(spec: ModelSpec) -> None:
 def import_module(spec: ModelSpec, name: str) -> ModuleType:
     """Import `name` from the folder of `spec`'s YAML or the Python path. Raises UserError if that fails."""
     if spec.folder != FOLDER and str(spec.folder) not in sys.path:
-        sys.path.insert(0, str(spec.folder))  # as Python does with a script's folder
+        sys.path.insert(0, str(spec.folder))
         importlib.invalidate_caches()
     try:
         module = importlib.import_module(name)
     except Exception as error:  # a user's module can raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"model {spec.name}: module {name} cannot be imported ({said})") from None
-    beside = _file(spec.folder, name)
-    if spec.folder != FOLDER and beside is not None and Path(module.__file__ or "").resolve() != beside:
-        raise UserError(f"model {spec.name}: {beside} and {module.__file__} are both the module {name}: rename yours")
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"model {spec.name}: module {name} cannot be imported ({why})") from None
+    expected = _file(spec.folder, name)
+    if spec.folder != FOLDER and expected is not None and Path(module.__file__ or "").resolve() != expected:
+        raise UserError(f"model {spec.name}: {expected} and {module.__file__} are both the module {name}: rename yours")
     return module
 
 
@@ -65,7 +65,7 @@ def _file(folder: Path, module: str) -> Path | None:
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
-    """Names that `tree`, a module of `package`, may import as modules."""
+    """Names that `tree`, a module of `package`, imports and that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

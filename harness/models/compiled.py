@@ -1,4 +1,4 @@
-"""Networks whose parts torch.compile turns into fewer kernels: the same numbers up to rounding."""
+"""torch.compile for the parts of a network: fewer kernels, the same numbers up to rounding."""
 
 import os
 import shutil
@@ -17,19 +17,19 @@ from harness.models.resizing import upsample, whole_factors
 from harness.models.segmenter import Segmenter
 from harness.models.weights import cache_folder
 
-CACHE = "TORCHINDUCTOR_CACHE_DIR"  # torch keeps there what it compiled, for later processes
-# Compiled variants of a function, which networks of one process share; above torch's 8 it would stop compiling.
+CACHE = "TORCHINDUCTOR_CACHE_DIR"  # where torch caches compiled code for later processes
+# Compiled variants per function, shared by all networks of a process; torch stops compiling after 8 by default.
 VARIANTS = 64
 BACKEND = "inductor"
 
 
 def compile_network(network: Segmenter) -> None:
-    """Compile the network's parts (`Segmenter.compilable`) in place, for training mode; names of tensors stay.
+    """Compile the network's parts (`Segmenter.compilable`) in place, for training mode; tensor names do not change.
 
-    Each part is compiled when it first sees images of a size. In eval mode it runs as before. Bilinear upsampling by
-    whole factors becomes `resizing.upsample`.
+    Each part is compiled when it first sees a new image size. In eval mode it runs uncompiled. Bilinear upsampling by
+    integer factors becomes `resizing.upsample`.
     """
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # 2 s that other runs need not wait
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # importing this takes 2 s
 
     if os.environ.get(CACHE) in (None, default_cache_dir()):  # torch sets its own default when it is imported
         os.environ[CACHE] = str(cache_folder() / "compiled")
@@ -39,7 +39,7 @@ def compile_network(network: Segmenter) -> None:
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise UserError where torch.compile lacks what it needs for this device: a compiler, and on a GPU Triton."""
+    """Raise UserError if torch.compile lacks a C or C++ compiler or, on a GPU, Triton."""
     if device.type == "cuda":
         names, missing = [os.environ.get("CC", ""), "gcc", "clang"], find_spec("triton") is None
     else:
@@ -52,7 +52,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 class _WholeFactors(TorchFunctionMode):
-    """While active, `interpolate` upsamples bilinearly by whole factors with `upsample`."""
+    """While active, `interpolate` uses `upsample` for bilinear upsampling by integer factors."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

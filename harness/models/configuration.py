@@ -85,7 +85,7 @@ def _read(spec: ModelSpec) -> Any:
 
 
 def _heads(model: Any) -> list[Any]:
-    """The configurations of all heads: a cascade has several that decode."""
+    """The configurations of all heads; a cascade has several decode heads."""
     found: list[Any] = []
     for heads in (model.decode_head, model.get("auxiliary_head") or []):
         found += heads if isinstance(heads, list) else [heads]

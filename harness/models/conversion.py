@@ -15,10 +15,10 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a program names a backbone.
+    """A program's naming scheme for a backbone.
 
-    mark: a name in its files; target: a name in a network that can take them; rules: regular expressions from one to
-    the other; dropped: names in the file that the network does not need.
+    mark: a name that identifies its files; target: a name that identifies networks that can take them; rules: regular
+    expressions from the file's names to the network's; dropped: names in the file that the network does not need.
     """
 
     mark: str
@@ -28,7 +28,7 @@ class Dialect:
 
 
 def _before(match: re.Match[str], part: str) -> str:
-    """Stage 1 of the file is layer 0 here."""
+    """The name in the network; the file counts stages from 1, the network layers from 0."""
     return f"layers.{int(match[1]) - 1}.{part}"
 
 
@@ -64,12 +64,12 @@ DIALECTS = (SWIN, MIT)
 
 
 def dialect_of(names: Mapping[str, object], target: Mapping[str, object]) -> Dialect | None:
-    """The dialect of a file's `names` that a backbone with the names `target` can take, or None."""
+    """The dialect of the file's `names` if a backbone with the names `target` can take it, or None."""
     return next((each for each in DIALECTS if each.mark in names and each.target in target), None)
 
 
 def convert(dialect: Dialect, state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[str, ...]]]:
-    """{the backbone's name: (tensor, the names in the file that it was made of)}."""
+    """{name in the backbone: (tensor, the names in the file that it was made from)}."""
     sources: dict[str, list[str]] = {}
     for name in state:
         ours = name
@@ -78,7 +78,7 @@ def convert(dialect: Dialect, state: Mapping[str, Tensor]) -> dict[str, tuple[Te
         sources.setdefault(ours, []).append(name)
     found = {}
     for ours, names in sources.items():
-        names.sort(key=lambda name: ".kv." in name)  # query, then key and value, as torch's attention stacks them
+        names.sort(key=lambda name: ".kv." in name)  # torch's attention stacks query, key and value
         tensor = torch.cat([state[name] for name in names]) if len(names) > 1 else state[names[0]]
         if dialect is MIT and re.search(r"\.ffn\.layers\.[04]\.weight$", ours):
             tensor = tensor[..., None, None]  # linear layers are 1x1 convolutions here

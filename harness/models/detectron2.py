@@ -14,7 +14,7 @@ from harness.models.spec import ModelSpec
 
 
 class BackboneMaps(list[Tensor]):
-    """The maps that methods see, and what the head takes: the backbone's outputs and the images' size."""
+    """The tapped maps, and the head's inputs: the backbone's outputs and the images' size."""
 
     def __init__(self, tapped: Sequence[Tensor], outputs: Mapping[str, Tensor], size: tuple[int, int]) -> None:
         super().__init__(tapped)
@@ -24,8 +24,8 @@ class BackboneMaps(list[Tensor]):
 class Detectron2Segmenter(Segmenter):
     """detectron2's backbone and semantic-segmentation head, trained with our cross entropy.
 
-    Images are padded to the pyramid's sizes as in detectron2: after normalization, with zeros at the right and bottom.
-    Maps and logits are cropped to the image.
+    Images are padded to a multiple of the backbone's divisor as in detectron2: after normalisation, with zeros at the
+    right and bottom. Maps and logits are cropped to the image.
     """
 
     def __init__(self, network: Any, spec: ModelSpec, num_classes: int, config: Any) -> None:
@@ -41,7 +41,7 @@ class Detectron2Segmenter(Segmenter):
         self.tapped = spec.taps.at
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The encoder's outputs or, with taps at `fpn`, those of the pyramid that the head takes."""
+        """The encoder's outputs or, with taps at `fpn`, the pyramid maps that the head uses."""
         images = self.normalized(images)
         images = images.flip(1) if self.bgr else images
         height, width = images.shape[-2:]
@@ -62,12 +62,12 @@ class Detectron2Segmenter(Segmenter):
         return BackboneMaps(tapped, outputs, (height, width))
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The head's logits on its grid or, if the images do not fill it, at the images' size."""
+        """The head's logits on its own grid, or at the images' size if the images were padded."""
         assert isinstance(features, BackboneMaps)
         head = self.sem_seg_head
         if hasattr(head, "layers"):
             logits = head.layers(features.outputs)
-        else:  # in training mode its forward pass computes losses; its layers keep their mode
+        else:  # in training mode its forward pass would compute losses; its layers keep their mode
             head.training = False
             logits, _ = head(features.outputs)
             head.training = self.training
@@ -98,7 +98,7 @@ class _WithoutEncoder:
 
 
 def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
-    """The network of `spec`'s configuration with detectron2's random start, on the CPU.
+    """The network of `spec`'s configuration with detectron2's random initialisation, on the CPU.
 
     Raises UserError if detectron2 does not import, or if the network is not a SemanticSegmentor.
     """
@@ -120,13 +120,13 @@ def build(spec: ModelSpec, num_classes: int) -> Detectron2Segmenter:
 def configuration(spec: ModelSpec) -> Any:
     """detectron2's CfgNode with the YAML's overrides, for the CPU.
 
-    `config` lies beside the YAML or in detectron2's model zoo. Functions add_..._config of imported modules add their
-    keys first. Raises UserError for an unknown file or key.
+    `config` is a file next to the YAML or in detectron2's model zoo. First, all functions add_..._config of the
+    imported modules add their keys. Raises UserError for an unknown file or key.
     """
     try:
         import detectron2
         from detectron2.config import CfgNode, get_cfg
-    except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision does not match torch's version
         raise UserError(
             f"model {spec.name} needs detectron2, which does not import here ({error}): see docs/other-frameworks.md"
         ) from None
@@ -144,8 +144,8 @@ def configuration(spec: ModelSpec) -> Any:
         config.merge_from_file(str(path))
         config.merge_from_other_cfg(CfgNode(spec.overrides))
     except (KeyError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"model {spec.name}: detectron2 refuses its configuration or overrides: {said}") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"model {spec.name}: detectron2 refuses its configuration or overrides: {why}") from None
     config.MODEL.DEVICE = "cpu"
     config.INPUT.CROP.ENABLED = False  # otherwise ASPP pools with a kernel of the crop's size
     _replace_sync_bn(config)
@@ -153,7 +153,7 @@ def configuration(spec: ModelSpec) -> Any:
 
 
 def initial_weights(spec: ModelSpec) -> str:
-    """The address of the configuration's initial weights. Raises UserError if it names none."""
+    """The URL of the configuration's initial weights. Raises UserError if it names none."""
     address = str(configuration(spec).MODEL.WEIGHTS)
     if not address:
         raise UserError(f"model {spec.name}: {spec.config} names no initial weights: correct its `weights`")

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 as an mmsegmentation backbone.
 
-EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation, with ReLU6 for Swish. Its ImageNet weights come in
-a Python package, so it can be fine-tuned without a download; mmsegmentation has no such backbone.
+EfficientNet (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6 instead of Swish. Its ImageNet
+weights come in a Python package, so it can be fine-tuned without a download; mmsegmentation has no such backbone.
 """
 
 import math
@@ -27,10 +27,9 @@ TAPPED_BLOCKS = (2, 4, 10, 15)  # the last block at strides 4, 8, 16, 32: 24, 40
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "SAME" padding: ceil(size / stride) outputs, the odd pixel right and below.
+    """A convolution with TensorFlow's "SAME" padding: ceil(size / stride) outputs, any odd pixel right and below.
 
-    At stride 2 and an even size that differs from torch's symmetric padding by one pixel, and the weights were
-    trained with it.
+    At stride 2 and even sizes this is one pixel off torch's symmetric padding; the weights were trained with it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class Block(BaseModule):
-    """The mobile inverted bottleneck: expand 1x1, depthwise, project 1x1, and a shortcut where the shape is kept."""
+    """The mobile inverted bottleneck: expand 1x1, depthwise, project 1x1, with a shortcut if the shape is unchanged."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int, norm_cfg: dict
@@ -94,7 +93,7 @@ class EfficientNetLite(BaseModule):
                 self.blocks.append(Block(channels, out_channels, kernel, stride, expansion, norm_cfg))
                 channels = out_channels
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # as the authors: normal, variance 2 / fan-out
+            if isinstance(module, nn.Conv2d):  # as in the authors' code: normal, variance 2 / fan-out
                 fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
@@ -110,6 +109,6 @@ class EfficientNetLite(BaseModule):
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, groups: int = 1) -> nn.Conv2d:
-    if stride == 1:  # "SAME" is symmetric here, which the convolution pads by itself and faster
+    if stride == 1:  # "SAME" is symmetric here, and the convolution's own padding is faster
         return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, groups=groups, bias=False)
     return SameConv2d(in_channels, out_channels, kernel, stride, groups=groups, bias=False)

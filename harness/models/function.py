@@ -11,11 +11,11 @@ from harness.models.code import import_module
 from harness.models.segmenter import Segmenter
 from harness.models.spec import Input, ModelSpec
 
-CHECKED = 64  # side in pixels of the image that a new network is tried with
+CHECKED = 64  # side in pixels of the image on which a new network is tested
 
 
 class TappedMaps(list[Tensor]):
-    """The maps that methods see, and `every` map of the network, which its `logits` takes."""
+    """The tapped maps, and `every` map of the network, for its `logits`."""
 
     def __init__(self, every: Sequence[Tensor], taken: Sequence[int]) -> None:
         super().__init__(every[index] for index in taken)
@@ -23,9 +23,9 @@ class TappedMaps(list[Tensor]):
 
 
 class FunctionSegmenter(Segmenter):
-    """A network with `features(images) -> maps` and `logits(maps) -> [B, K, h, w]`, under the names `network.*`.
+    """A network with `features(images) -> maps` and `logits(maps) -> [B, K, h, w]`, stored under `network.*`.
 
-    images: normalized RGB [B, 3, H, W]. The network's attribute `align_corners` (default False) is used in resizing.
+    images: normalised RGB [B, 3, H, W]. The network's attribute `align_corners` (default False) is used for resizing.
     """
 
     root = "network."
@@ -44,7 +44,7 @@ class FunctionSegmenter(Segmenter):
         return TappedMaps(every, range(len(every)) if self.taken is None else self.taken)
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The network's logits, and no others."""
+        """The network's logits; no auxiliary ones."""
         return self.network.logits(features.every if isinstance(features, TappedMaps) else list(features)), []
 
     def compilable(self) -> list[tuple[nn.Module, str]]:
@@ -53,7 +53,7 @@ class FunctionSegmenter(Segmenter):
 
 
 def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
-    """Call `spec`'s function and try its network on a small image.
+    """The network that `spec`'s function returns, tested on a small image.
 
     Raises UserError if the function does not exist, fails, or returns a network without the YAML's taps.
     """
@@ -76,7 +76,7 @@ def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
 
 
 def _try(segmenter: FunctionSegmenter, where: str) -> None:
-    """Refuse a network whose maps or logits are not the YAML's."""
+    """Raise UserError if the network's maps or logits do not match the YAML."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             maps = segmenter.eval().features(torch.zeros(1, 3, CHECKED, CHECKED))
@@ -91,8 +91,8 @@ def _try(segmenter: FunctionSegmenter, where: str) -> None:
     strides = [round(CHECKED / map_.shape[-1]) for map_ in maps]
     if (channels, strides) != (segmenter.channels, segmenter.strides):
         raise UserError(
-            f"{where}: its maps have channels {channels} and strides {strides}, and the YAML's taps say "
+            f"{where}: its maps have channels {channels} and strides {strides}, but the YAML's taps say "
             f"{segmenter.channels} and {segmenter.strides}: correct taps"
         )
     if logits.dim() != 4 or logits.shape[1] != segmenter.num_classes:
-        raise UserError(f"{where}: logits are {list(logits.shape)}, and must be [1, {segmenter.num_classes}, h, w]")
+        raise UserError(f"{where}: logits are {list(logits.shape)}, but must be [1, {segmenter.num_classes}, h, w]")

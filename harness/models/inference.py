@@ -1,4 +1,4 @@
-"""Label maps by the protocols that papers report, equal to mmsegmentation's."""
+"""Label maps by the inference protocols that papers use, equal to mmsegmentation's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class Window:
 
     @classmethod
     def of(cls, size: Size, stride: Size | None = None) -> "Window":
-        """The default stride is two thirds of the size, as usual in mmsegmentation."""
+        """A window with mmsegmentation's usual stride, two thirds of the size, if none is given."""
         return cls(size, stride or (round(size[0] * 2 / 3), round(size[1] * 2 / 3)))
 
 
 def predict(
     network: Segmenter, image: np.ndarray, protocol: str, window: Window | None = None, fit: Size | None = None
 ) -> np.ndarray:
-    """Predict one image, uint8 [H, W, 3] RGB, on the network's device: the argmax of `scores`, uint8 [H, W] train ids.
+    """The label map of one image, uint8 [H, W, 3] RGB: the argmax of `scores`, uint8 [H, W] train ids.
 
     Arguments as for `scores`.
     """
@@ -51,15 +51,15 @@ def scores(
     """Scores of one image, uint8 [H, W, 3] RGB: float32 [1, K, H, W].
 
     whole: the logits. slide: the mean logits of the windows over each pixel; needs `window`. ms_flip: the mean softmax
-    over `SCALES` and horizontal flips. fit: the box (long and short side in pixels) that the image is scaled into
-    first. Logits are resized bilinearly to the size that the network saw, then to the image's.
+    over `SCALES` and horizontal flips. fit: first scale the image into this box (long and short side in pixels). Logits
+    are resized bilinearly to the network's input size, then to the image's.
     """
     batches = [to_batch([view], _device(network)) for view in views(image, protocol, fit)]
     return scores_of_views(network, batches, protocol, (image.shape[0], image.shape[1]), window)
 
 
 def views(image: np.ndarray, protocol: str, fit: Size | None = None) -> list[np.ndarray]:
-    """The network's inputs, uint8 [h, w, 3]: for `ms_flip` the image at each of `SCALES`, without flips, else one."""
+    """The network's inputs, uint8 [h, w, 3]: for `ms_flip` the image at each of `SCALES` (no flips), otherwise one."""
     seen = image if fit is None else _scaled(image, fit)
     if protocol != "ms_flip":
         return [seen]
@@ -72,7 +72,7 @@ def to_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
     batch = torch.empty(len(images), *images[0].shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
     np.stack(images, out=batch.numpy())
     batch = batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    # On a CPU, a single image's strides select the convolution and so the last digits: keep them.
+    # On a CPU, a single image's strides select the convolution kernel and so affect the last digits: keep them.
     return batch[0][None] if device.type == "cpu" and len(batch) == 1 else batch
 
 
@@ -82,7 +82,8 @@ def scores_of_views(
 ) -> Tensor:
     """`scores` of B images of one `size` whose `views` are `seen`, each uint8 [B, 3, h, w]: float32 [B, K, *size].
 
-    On a GPU images and their flips are one batch; on a CPU they are not, so that rounding is that of a single image.
+    On a GPU, images and their flips form one batch; on a CPU they do not, so that results equal a single image's to the
+    bit.
     """
     if protocol == "ms_flip":
         return _mean_probabilities(network, seen, size)
@@ -108,7 +109,7 @@ def _mean_probabilities(network: Segmenter, seen: Sequence[Tensor], size: Size) 
 
 
 def _logits_of_both(network: Segmenter, images: Tensor) -> Iterator[Tensor]:
-    """The logits of images, and of their flips, flipped back."""
+    """The logits of images, and those of their flips, flipped back."""
     if images.device.type == "cuda":
         plain, flipped = _logits(network, torch.cat([images, images.flip(-1)])).chunk(2)
         yield from (plain, flipped.flip(-1))
@@ -118,7 +119,7 @@ def _logits_of_both(network: Segmenter, images: Tensor) -> Iterator[Tensor]:
 
 
 def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
-    """Mean logits of the windows: images [B, 3, H, W] -> [B, K, H, W]. Windows at the far edges are moved inwards."""
+    """Mean logits over windows: images [B, 3, H, W] -> [B, K, H, W]. Windows at the far edges are moved inwards."""
     height, width = images.shape[-2:]
     tall, wide = min(window.size[0], height), min(window.size[1], width)
     total = torch.zeros(len(images), network.num_classes, height, width, device=images.device)
@@ -132,7 +133,7 @@ def _window_mean(network: Segmenter, images: Tensor, window: Window) -> Tensor:
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Where windows begin along a side: every `stride` pixels; the last ends with the image."""
+    """The start of each window along a side: every `stride` pixels; the last window ends with the image."""
     return [min(start, length - window) for start in range(0, length - window + stride, stride)]
 
 

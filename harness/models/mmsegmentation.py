@@ -1,4 +1,4 @@
-"""Networks from mmsegmentation's configurations; parameter names are mmsegmentation's, so its checkpoints load."""
+"""Networks from mmsegmentation's configurations, with its parameter names, so that its checkpoints load."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ class MMSegmenter(Segmenter):
         return pyramid_maps(self.decode_head, stages) if self.tapped == "fpn" else stages
 
     def decode(self, features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """The main head's logits; then those of a cascade's earlier heads and of the auxiliary heads."""
+        """The main head's logits; in training mode also those of a cascade's earlier heads and of auxiliary heads."""
         if self.tapped == "fpn":
             outputs = [pyramid_logits(self.decode_head, features)]
             inputs: Sequence[Tensor] = features.stages if isinstance(features, PyramidMaps) else []
@@ -47,18 +47,18 @@ class MMSegmenter(Segmenter):
         return outputs[-1], [*outputs[:-1], *auxiliary] if self.training else []
 
     def compilable(self) -> list[tuple[nn.Module, str]]:
-        """Also backbone, neck and heads; a UPerNet head whose pyramid is tapped is called in pieces and stays eager."""
+        """Also backbone, neck and heads. A UPerNet head with a tapped pyramid is called in parts and stays eager."""
         parts = [self.backbone, self.neck, *_each(self.decode_head), *_each(self.auxiliary_head)]
         return super().compilable() + [(part, "forward") for part in parts if part is not None]
 
     def auxiliary_weights(self) -> list[float]:
-        """The configuration's, usually 0.4 each."""
+        """The weights in the configuration, usually 0.4 each."""
         heads = [*_each(self.decode_head)[:-1], *_each(self.auxiliary_head)]
         return [float(head.loss_decode.loss_weight) for head in heads]
 
 
 def build(spec: ModelSpec, num_classes: int) -> MMSegmenter:
-    """Build the network of `spec`'s configuration with mmsegmentation's random start."""
+    """The network of `spec`'s configuration with mmsegmentation's random initialisation."""
     config = network_config(spec, num_classes)
     with quiet():
         import mmseg.models  # noqa: F401  fills the registry
@@ -72,7 +72,7 @@ def build(spec: ModelSpec, num_classes: int) -> MMSegmenter:
         with _silent_init():
             network.init_weights()
     if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":
-        raise UserError(f"model {spec.name}: only a UPerHead has the pyramid of taps at fpn: tap the backbone")
+        raise UserError(f"model {spec.name}: taps at fpn need a UPerHead: tap the backbone")
     preprocessor = config.data_preprocessor
     return MMSegmenter(network, spec, list(preprocessor.mean), list(preprocessor.std))
 

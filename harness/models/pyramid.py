@@ -20,7 +20,7 @@ class PyramidMaps(list[Tensor]):
 
 
 def pyramid_maps(head: Any, stages: Sequence[Tensor]) -> PyramidMaps:
-    """Stages [B, C_i, H_i, W_i], fine to coarse, through `head`'s pyramid: as many maps [B, head.channels, H_i, W_i].
+    """The outputs of `head`'s pyramid: stages [B, C_i, H_i, W_i], fine to coarse -> maps [B, head.channels, H_i, W_i].
 
     The coarsest is the pyramid pooling module's output.
     """
@@ -34,7 +34,7 @@ def pyramid_maps(head: Any, stages: Sequence[Tensor]) -> PyramidMaps:
 
 
 def pyramid_logits(head: Any, maps: Sequence[Tensor]) -> Tensor:
-    """The rest of `head`: the pyramid's outputs -> logits [B, K, H_0, W_0] on the finest map's grid."""
+    """The logits [B, K, H_0, W_0] of `head` from its pyramid's outputs, on the finest map's grid."""
     finest, *coarser = maps
     fused = head.fpn_bottleneck(torch.cat([finest, *(_resized(head, map_, finest) for map_ in coarser)], dim=1))
     return head.cls_seg(fused)

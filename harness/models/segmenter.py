@@ -1,4 +1,4 @@
-"""The segmentation network as training, evaluation and timing see it: features, decode, losses."""
+"""The interface of a segmentation network for training, evaluation and timing: features, decode, losses."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from harness.models.spec import ModelSpec
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What was loaded from a file: the file, its sha256, and the names that found no counterpart."""
+    """A weights file that was loaded: its path, sha256, and the names that had no counterpart."""
 
     path: Path
     sha256: str
-    unused: tuple[str, ...]  # names in the file, beyond those that the model's YAML expects there
-    unfilled: tuple[str, ...]  # in the part that the file covers (backbone or whole network), left at random
+    unused: tuple[str, ...]  # names in the file that were not used and that the model's YAML does not expect
+    unfilled: tuple[str, ...]  # names in the part that the file covers (backbone or all) that kept random values
 
     def as_record(self) -> dict[str, Any]:
-        """The `initial_weights` of record.json."""
+        """The value of `initial_weights` in record.json."""
         return {"file": self.path.name, "unused": list(self.unused), "unfilled": list(self.unfilled)}
 
 
 class Segmenter(nn.Module):
-    """A segmentation network with feature maps for methods; a subclass for each source.
+    """A segmentation network whose feature maps methods can tap; one subclass per source.
 
-    channels, strides: of the tapped maps, fine to coarse. align_corners: how logits are resized. pad_value: the mean
-    color (RGB, 0 to 255) in whole numbers, about zero after normalization. initial_weights: what was loaded before
-    training. root, backbone_prefix: prefixes of the state dict's names; initial weights fill the backbone, and
-    `head_rate` leaves it alone.
+    channels, strides: of the tapped maps, fine to coarse. align_corners: how logits are resized. pad_value: the rounded
+    mean colour (RGB, 0 to 255), about zero after normalisation. initial_weights: what was loaded before training. root,
+    backbone_prefix: prefixes of names in the state dict; initial weights fill the backbone, and `head_rate` does not
+    apply to it.
     """
 
     root = ""
@@ -64,7 +64,7 @@ class Segmenter(nn.Module):
 
     @property
     def initial_weights_sha256(self) -> str | None:
-        """sha256 of the initial weights' file; None for a random start."""
+        """sha256 of the initial weights' file; None after random initialisation."""
         return self.initial_weights.sha256 if self.initial_weights else None
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -80,18 +80,18 @@ class Segmenter(nn.Module):
         return []
 
     def compilable(self) -> list[tuple[nn.Module, str]]:
-        """What `compile: true` compiles, as (owner, name of its method); subclasses add their parts."""
+        """The methods that `compile: true` compiles, as (owner, method name); subclasses add theirs."""
         return [(self, "_cross_entropy")]
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images of `features`, normalized by `mean` and `std`, in the parameters' dtype.
+        """The input images normalised by `mean` and `std`, in the parameters' dtype.
 
-        Raises UserError for images smaller than the network takes.
+        Raises UserError for images that are too small for the network.
         """
         if not torch.jit.is_tracing() and min(images.shape[-2:]) < self.smallest_image:
             height, width = images.shape[-2:]
             raise UserError(
-                f"model {self.name} needs images of at least {self.smallest_image}x{self.smallest_image} pixels, and "
+                f"model {self.name} needs images of at least {self.smallest_image}x{self.smallest_image} pixels, but "
                 f"one is {width}x{height} (width x height): leave it out, or use another model"
             )
         return ((images.float() - self.mean.float()) / self.std.float()).to(self.mean.dtype)
@@ -106,13 +106,13 @@ class Segmenter(nn.Module):
         return {name: state[name] for name in sorted(state) if not name.startswith("auxiliary_head.")}
 
     def load_inference_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `inference_state` gave. Raises UserError if it is another network's."""
+        """Load an `inference_state`. Raises UserError if it is another network's."""
         own = self.inference_state()
         wrong = sorted(name for name in own.keys() | state.keys() if _shape(own, name) != _shape(state, name))
         if wrong:
             shown = ", ".join(f"{name} ({_size(state, name)} there, {_size(own, name)} here)" for name in wrong[:3])
             raise UserError(f"these weights are another network's: {shown} differ ({len(wrong)} in all)")
-        self.load_state_dict(state, strict=False)  # strict but for the auxiliary heads, as just checked
+        self.load_state_dict(state, strict=False)  # names were checked above; auxiliary heads may be missing
 
     def losses(
         self, logits: Tensor, auxiliary: Sequence[Tensor], labels: Tensor, class_weights: Tensor | None = None
@@ -120,9 +120,9 @@ class Segmenter(nn.Module):
         """Cross entropy at the labels' size: {"cross_entropy": scalar} and, with auxiliary heads, "auxiliary".
 
         labels [B, H, W] int64, 255 ignored. class_weights [K] or None: weights of the mean, as in torch. "auxiliary" is
-        the sum over the other heads, weighted by `auxiliary_weights`. The mean is over the valid pixels of all ranks;
-        mmsegmentation divides by all pixels, so a crop's loss depends on its padding there. Without a valid pixel the
-        loss is 0 with a graph.
+        the sum over the auxiliary heads, weighted by `auxiliary_weights`. The mean is over the valid pixels of all
+        ranks; mmsegmentation divides by all pixels, so there a crop's loss depends on its padding. Without a valid
+        pixel the loss is 0 and differentiable.
         """
         summed = self._cross_entropy(logits, labels, class_weights)
         total = total_weight(labels, class_weights).to(summed.dtype)
@@ -139,15 +139,15 @@ class Segmenter(nn.Module):
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
         if logits.is_cuda:
-            # Otherwise the softmax copies them to this layout, and their gradient back, at the labels' size.
+            # Otherwise the softmax would copy them to this layout, and their gradient back, at the labels' size.
             logits = logits.contiguous()
         resized = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-        # cross_entropy's own sum has no fixed order on a GPU.
+        # reduction="sum" has no fixed order on a GPU.
         return F.cross_entropy(resized, labels, class_weights, ignore_index=IGNORE_INDEX, reduction="none").sum()
 
 
 def state_hash(state: dict[str, Tensor]) -> str:
-    """sha256 over the names and bytes of tensors, in order of name: the `weights_hash` of a record."""
+    """The `weights_hash` of a record: sha256 over the names and bytes of all tensors, in order of name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
@@ -164,7 +164,7 @@ def _size(state: dict[str, Tensor], name: str) -> str:
 
 
 def total_weight(labels: Tensor, class_weights: Tensor | None) -> Tensor:
-    """The divisor of the mean: the weights of all ranks' valid pixels over world_size; float64."""
+    """The divisor of the loss: the total weight of all ranks' valid pixels divided by world_size, float64."""
     valid = labels != IGNORE_INDEX
     if class_weights is None:
         total = valid.sum().double()

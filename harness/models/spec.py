@@ -1,7 +1,7 @@
-"""What a model's YAML may say. Never imports torch.
+"""The schema of a model's YAML. Never imports torch.
 
-A run's settings hold `ModelSpec.model_dump()`: without the fields marked `exclude`, which do not change a run, and with
-fields that were added later only if a YAML uses them.
+A run's settings contain `ModelSpec.model_dump()`. Fields marked `exclude` do not affect a run and are left out; fields
+that were added later (`exclude_if`) are included only if a YAML uses them.
 """
 
 import re
@@ -25,7 +25,7 @@ class Taps(_Strict):
     """The feature maps that methods see, fine to coarse.
 
     at: the backbone's outputs, or those of the feature pyramid ("fpn") in mmsegmentation's UPerNet head or detectron2's
-    backbone. maps: which maps of a function's network; default all. strides: input pixels per cell.
+    backbone. maps: indices of a function network's maps; default all. strides: input pixels per cell.
     """
 
     at: Literal["backbone", "fpn"] = Field(default="backbone", exclude_if=lambda at: at == "backbone")
@@ -35,11 +35,11 @@ class Taps(_Strict):
 
 
 class WeightsSource(_Strict):
-    """Where initial weights of the backbone come from; without a source, training starts from scratch.
+    """The source of the backbone's initial weights; without one, training starts from scratch.
 
-    configuration: the file that the configuration names. package, file: in an installed Python package. url: a
-    download; open-mmlab://NAME is known to mmengine. rename: regular expressions from the file's names to the
-    backbone's. without: names in the file without a place here (a classifier). missing: names of the backbone that the
+    configuration: the file that the configuration names. package, file: a file in an installed Python package. url: a
+    download, also open-mmlab://NAME as in mmengine. rename: regular expressions from the file's names to the
+    backbone's. without: names in the file that are not needed (a classifier). missing: names of the backbone that the
     file lacks.
     """
 
@@ -49,11 +49,11 @@ class WeightsSource(_Strict):
     url: str | None = None
     rename: dict[str, str] = Field(default_factory=dict)
     without: tuple[str, ...] = ()
-    missing: tuple[str, ...] = Field(default=(), exclude=True)  # changes what is refused, not what is loaded
+    missing: tuple[str, ...] = Field(default=(), exclude=True)  # affects only the check, not what is loaded
 
     @property
     def given(self) -> bool:
-        """Whether there is a source."""
+        """Whether a source is given."""
         return bool(self.configuration or self.package or self.url)
 
     @model_validator(mode="after")
@@ -66,11 +66,11 @@ class WeightsSource(_Strict):
 
 
 class Published(_Strict):
-    """mmsegmentation's published mIoU of a `checkpoint` (its metafile.yaml): a known answer for our evaluator.
+    """mmsegmentation's published mIoU of a `checkpoint` (from its metafile.yaml): a known answer for our evaluator.
 
-    miou, tolerance: percent, points. window, stride: (height, width) for the protocol `slide`. fit: the box (long and
-    short side) that test images were scaled into. mmsegmentation averages scales 0.5 to 1.75 and `ms_flip` 0.75 to 2.0,
-    so the tolerance is wide there.
+    miou: percent; tolerance: points. window, stride: (height, width) for the protocol `slide`. fit: the box (long and
+    short side) that test images were scaled into. For `ms_flip` the tolerance is wide, since mmsegmentation averages
+    scales 0.5 to 1.75 and we average 0.75 to 2.0.
     """
 
     dataset: str
@@ -97,7 +97,7 @@ class Published(_Strict):
 
 
 class Input(_Strict):
-    """Normalization of a function's network: RGB on 0 to 255, minus `mean`, divided by `std`; default ImageNet's."""
+    """Input normalisation of a function's network: (RGB in 0..255 - `mean`) / `std`; default ImageNet's."""
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
@@ -107,11 +107,11 @@ class ModelSpec(_Strict):
     """A model's YAML.
 
     title: its name on pages and in figures; default: the YAML's name.
-    source: mmsegmentation, detectron2, or MODULE:FUNCTION that returns the network. config: a configuration of the
-    framework; overrides: merged into it (mmengine's `_delete_: true` replaces a dict). imports: modules to import
-    first. arguments, input, backbone: of MODULE:FUNCTION. smallest_image: side in pixels. pools_to_one: a batch norm
-    sees one value per image, so a batch needs two. code: {module beside the YAML: sha256 of its code}; folder: the
-    YAML's.
+    source: mmsegmentation, detectron2, or MODULE:FUNCTION, a function that returns the network. config: a configuration
+    of the framework; overrides: merged into it (mmengine's `_delete_: true` replaces a dict). imports: modules to
+    import first. arguments, input, backbone: for MODULE:FUNCTION. smallest_image: side in pixels. pools_to_one: a batch
+    norm sees one value per image, so a batch needs two images. code: {module next to the YAML: sha256 of its code}.
+    folder: the YAML's folder.
     """
 
     name: str

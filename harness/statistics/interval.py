@@ -1,19 +1,19 @@
-"""The one interval: what every arm gains over the baseline, for all arms at once.
+"""Simultaneous confidence intervals for the gains of all arms over the baseline.
 
-Two choices are random in a benchmark, the seeds that were trained and the images that were tested. The gain of arm a is
-the difference of the arm's mean score to the baseline's, and
+A benchmark has two sources of randomness: the training seeds and the test images. The gain of arm a is its mean score
+minus the baseline's, with the standard error
 
     SE_a^2 = u_a / n_a + u_0 / n_0 + I_a.
 
-- Seeds: runs are not paired by seed, which removes no noise on a GPU (docs/maintainers/statistics.md). All arms share
-  one variance s2 with nu degrees of freedom, pooled over all runs; `guarded` raises it to u_a for an arm or baseline
-  that scatters more than the others.
-- Images: all runs see the same test images. I_a is what is left of the images' noise in the difference, from the
-  covariances of the runs' scores over the same resampled images.
+- Seeds: runs are not paired by seed, since pairing removes no noise on a GPU (docs/maintainers/statistics.md). All arms
+  share one variance s2 with nu degrees of freedom, pooled over all runs; `guarded` raises it to u_a for an arm (or the
+  baseline) whose scores scatter more than the others'.
+- Images: all runs see the same test images. I_a is the part of the image noise that does not cancel in the difference,
+  from the covariances of the runs' scores over the same resampled images.
 
 The interval is mean_a - mean_0 ± c SE_a, with the critical value c of Dunnett (1955) for several arms against one
-baseline: in 95 of 100 experiments all intervals of a table hold the true gains. `scipy.stats.dunnett` is the same
-without images and guard.
+baseline: in 95 of 100 experiments, all intervals of a table contain the true gains. `scipy.stats.dunnett` is the same
+without I_a and `guarded`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,23 +30,24 @@ from harness.statistics.scores import Values
 
 CONFIDENCE = 0.95
 POWER = 0.8
-ROUNDING = 1e-18  # squared points: what rounding leaves of scores that are all the same
-ENOUGH_RUNS = 10**6  # after which another changes nothing
-GUARD = 4  # how many degrees of freedom the shared variance weighs against an arm's own (`guarded`)
+ROUNDING = 1e-18  # squared points: a smaller variance is rounding noise of equal scores
+ENOUGH_RUNS = 10**6  # stands for infinitely many
+GUARD = 4  # weight of the shared variance against an arm's own, in degrees of freedom (`guarded`)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What an arm gains over the baseline, in points, and the interval of all arms at once around it.
+    """The gain of an arm over the baseline, in points, with its simultaneous interval.
 
-    difference        mean score of the arm less the mean of the baseline
-    low, high, p      the interval and the p-value, both corrected for the number of arms; None where nothing can be
-                      said, as from a single run on either side
-    standard_error    SE_a, and the part of its square that is due to the images (`images`, squared points)
-    units             how many units of images were resampled
+    difference        mean score of the arm minus that of the baseline
+    low, high, p      interval and p-value, both corrected for the number of arms; None if they cannot be computed, as
+                      with a single run of either
+    standard_error    SE_a
+    images            I_a, the part of SE_a^2 that is due to the images, squared points
+    units             number of resampled units of images
     dof, critical     nu and c
-    one_pair          half the width of the 95 % interval for one more pair of runs on the same images, by Student's t
-    shared            u_0 / n_0, squared points: what the gains of all arms have in common
+    one_pair          half-width of the 95 % interval for one more pair of runs on the same images, by Student's t
+    shared            u_0 / n_0, the part of SE_a^2 that all arms share, squared points
     resampled         the gain on every resampled test set [R]
     """
 
@@ -65,12 +66,12 @@ class Gain:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether there is an interval and it lies on one side of 0."""
+        """Whether there is an interval, and it excludes 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     @property
     def visible(self) -> float | None:
-        """The true gain in points that four of five such experiments would tell from 0, None without an interval."""
+        """The minimum detectable gain in points, at a power of 80 %; None without an interval."""
         if self.standard_error is None or self.critical is None:
             return None
         return (self.critical + float(stdtrit(self.dof, POWER))) * self.standard_error
@@ -85,9 +86,9 @@ def gains(
 ) -> dict[str, Gain]:
     """The gain of every arm over the baseline.
 
-    Scores are in percent, one a run. `resampled` has, of the baseline (None) and of every arm, the scores of each run
-    on the same R resampled test sets of `units` units, [runs, R]. Arms without a run are left out. There is an interval
-    where arm and baseline have two runs or more and there are two units or more; only such arms take part in c.
+    Scores are in percent, one per run. `resampled`: for the baseline (None) and every arm, the scores [runs, R] of each
+    run on the same R resampled test sets of `units` units. Arms without a run are left out. There is an interval if arm
+    and baseline have at least two runs and there are at least two units; c is computed for these arms only.
     """
     scores = {arm: np.asarray(values, np.float64) for arm, values in arms.items() if len(values)}
     control = np.asarray(baseline, np.float64)
@@ -127,10 +128,10 @@ def gains(
 def foreseen(
     variance: float, images: float, arms: int, runs: float, baseline_runs: float, confidence: float = CONFIDENCE
 ) -> float:
-    """The true gain in points that an experiment of this size would tell from 0 in four of five cases.
+    """The minimum detectable gain in points, at a power of 80 %, of an experiment of this size.
 
-    `variance` is that of a run's score over seeds and `images` the part of a gain's variance that is due to the images,
-    in squared points; `runs` of each of `arms` arms. With infinitely many runs the images alone are left.
+    variance: of a run's score over seeds; images: the part of a gain's variance that is due to the images, both in
+    squared points. runs: of each of the `arms` arms; with infinitely many, only the image noise remains.
     """
     if isinf(runs):
         return foreseen(0.0, images, arms, ENOUGH_RUNS, ENOUGH_RUNS, confidence)
@@ -143,17 +144,17 @@ def foreseen(
 
 
 def pooled_variance(arms: Sequence[Values]) -> tuple[float, int]:
-    """The variance of a run's score within its arm, pooled over the arms, and its degrees of freedom; 0, 0 for none."""
+    """The variance of runs within their arm, pooled over all arms, and its degrees of freedom; 0, 0 without any."""
     dof = sum(len(values) - 1 for values in arms if len(values))
     squares = sum(float(((values - values.mean()) ** 2).sum()) for values in arms if len(values))
     return (squares / dof, dof) if dof else (0.0, 0)
 
 
 def guarded(scores: Values, shared: float) -> float:
-    """The variance of an arm's run: the shared one, or more where its own scores [n] scatter more.
+    """The variance of an arm's runs: the shared variance, or more if the arm's own scores [n] scatter more.
 
-    Between the shared variance and the arm's own, weighted by their degrees of freedom as if the shared one had four;
-    an arm that scatters less keeps the shared one.
+    The mean of the shared variance and the arm's own, weighted by degrees of freedom (`GUARD` for the shared one), but
+    never less than the shared one.
     """
     n = len(scores)
     own = float(scores.var(ddof=1)) if n > 1 else 0.0
@@ -161,17 +162,17 @@ def guarded(scores: Values, shared: float) -> float:
 
 
 def guard_factor(runs: float) -> float:
-    """What `guarded` makes of a shared variance of 1 on average, for an arm of so many runs that scatters like all."""
+    """The expected value of `guarded` for a shared variance of 1 and an arm of `runs` runs with that variance."""
     k = runs - 1
-    above = k * float(chdtrc(k + 2, k) - chdtrc(k, k))  # of chi-squared over its mean k
+    above = k * float(chdtrc(k + 2, k) - chdtrc(k, k))  # expected excess of chi-squared over its mean k
     return 1 + above / (GUARD + k)
 
 
 def image_variance(arm: Values, baseline: Values, units: int) -> float:
     """The variance of a gain that is due to the choice of test images, in squared points.
 
-    From scores on the same resampled test sets of `units` units, [runs, R] each, two runs or more on both sides. Only
-    covariances between different runs enter: a run's own luck on these images is part of the scatter over seeds.
+    arm, baseline: scores [runs, R] on the same resampled test sets of `units` units, at least two runs each. Only
+    covariances between different runs enter: a run's own noise on these images is part of the seed variance.
     """
     covariance = np.cov(np.concatenate([arm, baseline])) * units / (units - 1)  # without the bootstrap's bias
     n = len(arm)
@@ -180,11 +181,10 @@ def image_variance(arm: Values, baseline: Values, units: int) -> float:
 
 
 def within(t: float, correlations: tuple[float, ...], dof: float) -> float:
-    """The probability that no arm that equals the baseline is t standard errors or more away from it.
+    """The probability that all arms are within t standard errors of the baseline if none of them differs from it.
 
-    `correlations` are the lambda_a^2 of the arms, the share of the baseline's seeds in SE_a^2: given the baseline's
-    mean and the estimated variance (s^2 times the true one, chi-squared with `dof` degrees of freedom) the arms are
-    independent.
+    `correlations`: lambda_a^2 of the arms, the baseline's share of SE_a^2. Given the baseline's mean and the estimated
+    variance (s^2 times the true one, with dof s^2 chi-squared), the arms are independent; the integral is over both.
     """
     z, z_weights, s, s_weights = _nodes(dof)
     inside = np.ones((len(s), len(z)))
@@ -202,20 +202,20 @@ def critical(correlations: tuple[float, ...], dof: float, confidence: float = CO
     single = float(stdtrit(dof, (1 + confidence) / 2))
     if len(correlations) == 1:
         return single
-    all_apart = float(stdtrit(dof, 1 - (1 - confidence) / 2 / len(correlations)))  # Bonferroni's, which is larger
+    all_apart = float(stdtrit(dof, 1 - (1 - confidence) / 2 / len(correlations)))  # Bonferroni, an upper bound
     low, high = single - 1e-6, all_apart + 1e-6
     return float(brentq(lambda t: within(t, correlations, dof) - confidence, low, high, xtol=1e-7))
 
 
 def _mean_covariance(covariance: NDArray[np.float64]) -> float:
-    """The mean of a covariance matrix off its diagonal."""
+    """The mean off-diagonal element of a covariance matrix."""
     n = len(covariance)
     return float(covariance.sum() - covariance.trace()) / (n * (n - 1))
 
 
 @lru_cache(maxsize=256)
 def _nodes(dof: float) -> tuple[Values, Values, Values, Values]:
-    """Nodes and weights: of z >= 0, standard normal (the integrand is even in z), and of s with dof s^2 chi-squared."""
+    """Quadrature nodes and weights: z >= 0 standard normal (the integrand is even in z), and dof s^2 chi-squared."""
     z, z_weights = roots_hermitenorm(80)
     half = z > 0
     z, z_weights = z[half], z_weights[half] / z_weights[half].sum()

@@ -1,4 +1,4 @@
-"""What two trainings with the same seed differ by, beside what trainings with different seeds do."""
+"""Seed noise against repetition noise: trainings with different seeds, and with the same seed on two machines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,14 @@ from scipy.special import stdtrit
 
 @dataclass(frozen=True)
 class Repeats:
-    """Of n runs that were made twice, in two places. Scores and everything here but n and correlation in points.
+    """Statistics of n runs that were each trained on two machines. All but n and correlation are in points.
 
-    shift, shift_interval  the mean of second minus first, and its 95 % interval by Student's t; None with one pair
-    same_seed              standard deviation of a run whose seed is fixed: that of the differences over sqrt(2), as if
-                           both places added luck of the same size, each its own; None with one pair
-    across_seeds           standard deviation over seeds of one arm in one place, pooled over arms and places; None if
-                           no arm has two seeds in both
-    correlation            of the first's deviations from its arm's mean with the second's: the part of its luck that a
-                           seed takes along; None where one of them has no deviation
+    shift, shift_interval  mean of second minus first, and its 95 % interval by Student's t; None with one pair
+    same_seed              standard deviation between repetitions of one seed: that of the differences over sqrt(2),
+                           assuming independent noise of equal size on both machines; None with one pair
+    across_seeds           standard deviation over seeds within an arm and machine, pooled; None if no arm has two seeds
+    correlation            between the two machines' deviations from their arm's mean: the share of the seed noise that
+                           is due to the seed itself; None if either has no deviation
     """
 
     n: int
@@ -29,7 +28,7 @@ class Repeats:
 
 
 def repeats(arms: Mapping[str, Sequence[tuple[float, float]]]) -> Repeats:
-    """From the scores in percent (first, second) of every seed of every arm. Raises ValueError without any."""
+    """Statistics of the scores in percent (first, second) of every seed of every arm. Raises ValueError without any."""
     pairs = np.array([pair for seeds in arms.values() for pair in seeds], dtype=np.float64).reshape(-1, 2)
     if not len(pairs):
         raise ValueError("there are no runs that were made twice")

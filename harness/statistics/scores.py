@@ -1,7 +1,7 @@
-"""Scores in percent from integer counts (metrics.md): every figure of every table is a function of these.
+"""Scores in percent from integer counts (metrics.md); every figure of every table is computed by these.
 
-`counts` are integers or floats [..., K, 3], the last axis TP, FP, FN, already summed over whatever is scored as one.
-The rule for classes that are absent (`absent`), each the rule of published tools:
+`counts` are integers or floats [..., K, 3], the last axis TP, FP, FN, already summed over images. `absent` is the rule
+for absent classes, each used by published tools:
 
 - "skip": a class is left out of the mean if it is in neither ground truth nor prediction (mmsegmentation).
 - "zero": every class counts, an absent one as 0 (ADE20K's official code, HRNet).
@@ -20,7 +20,7 @@ Values = NDArray[np.float64]
 
 
 def iou(counts: NDArray[Any], absent: str = "skip") -> Values:
-    """IoU per class in percent, NaN where it is left out of the mean: `counts` [..., K, 3] -> float64 [..., K]."""
+    """IoU per class in percent, NaN if left out of the mean: `counts` [..., K, 3] -> float64 [..., K]."""
     hits, false, missed = (counts[..., column].astype(np.float64) for column in range(3))
     return _percent(hits, hits + false + missed, _left_out(hits, false, missed, absent), absent)
 
@@ -28,16 +28,16 @@ def iou(counts: NDArray[Any], absent: str = "skip") -> Values:
 def accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
     """Recall per class in percent, TP / (TP + FN): `counts` [..., K, 3] -> float64 [..., K], NaN without ground truth.
 
-    With "zero" it is 0 there instead, as in HRNet's code.
+    With "zero" it is 0 instead of NaN, as in HRNet's code.
     """
     hits, missed = (counts[..., column].astype(np.float64) for column in (0, 2))
     return _percent(hits, hits + missed, _left_out(hits, np.zeros_like(hits), missed, absent), absent)
 
 
 def dice(counts: NDArray[Any], absent: str = "skip") -> Values:
-    """Dice of every class in percent, 2 TP / (2 TP + FP + FN), which is F1: [..., K, 3] -> float64 [..., K].
+    """Dice (F1) per class in percent, 2 TP / (2 TP + FP + FN): [..., K, 3] -> float64 [..., K].
 
-    NaN where IoU is.
+    NaN for the same classes as IoU.
     """
     hits, false, missed = (counts[..., column].astype(np.float64) for column in range(3))
     return _percent(2 * hits, 2 * hits + false + missed, _left_out(hits, false, missed, absent), absent)
@@ -46,7 +46,7 @@ def dice(counts: NDArray[Any], absent: str = "skip") -> Values:
 def fwiou(counts: NDArray[Any]) -> Values:
     """IoU weighted by the classes' pixels in the ground truth, in percent: `counts` [..., K, 3] -> float64 [...].
 
-    Long et al., CVPR 2015. NaN without any ground truth.
+    Long et al., CVPR 2015. NaN without ground truth.
     """
     truth = counts[..., 0].astype(np.float64) + counts[..., 2]
     total = truth.sum(-1)
@@ -55,33 +55,33 @@ def fwiou(counts: NDArray[Any]) -> Values:
 
 
 def miou(counts: NDArray[Any], absent: str = "skip") -> Values:
-    """Mean IoU over classes in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
+    """Mean IoU over classes in percent: `counts` [..., K, 3] -> float64 [...], NaN if no class is defined."""
     return mean_defined(iou(counts, absent))
 
 
 def mean_defined(values: Values, axis: int = -1) -> Values:
-    """The mean along `axis` over what is not NaN; NaN where nothing is left."""
+    """The mean along `axis` over values that are not NaN; NaN if there are none."""
     defined = ~np.isnan(values)
     number = defined.sum(axis)
     return np.where(number > 0, np.where(defined, values, 0.0).sum(axis) / np.maximum(number, 1), np.nan)
 
 
 def pixel_accuracy(counts: NDArray[Any], absent: str = "skip") -> Values:
-    """The share in percent of valid pixels that are right: `counts` [..., K, 3] -> float64 [..., 1]."""
+    """The share of valid pixels that are correct, in percent: `counts` [..., K, 3] -> float64 [..., 1]."""
     return accuracy(counts.sum(-2, keepdims=True))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A score in percent from summed counts: the mean over classes of a score of each class.
+    """A score in percent from summed counts: the mean over classes of a per-class score.
 
-    table     the table of counts that it reads
-    of_class  maps counts [..., K, 3] and the rule for absent classes to [..., C], NaN for a class that is left out of
-              the mean; C is K, or 1 for a score that is not a mean over classes
-    classes   indices of the classes that count, None for all
-    title     its name in tables
-    about     one line for docs/metrics.md
-    per_class its key in `per_class` of a record; "" if the record lists no score of each class
+    table      the table of counts that it uses
+    of_class   maps counts [..., K, 3] and the rule for absent classes to [..., C], NaN for a class that is left out of
+               the mean; C is K, or 1 for a score that is not a mean over classes
+    classes    indices of the classes in the mean, None for all
+    title      its name in tables
+    about      one line for docs/metrics.md
+    per_class  its key in a record's `per_class`; "" if the record has no per-class scores of it
     """
 
     name: str
@@ -93,17 +93,17 @@ class Metric:
     per_class: str = ""
 
     def by_class(self, counts: NDArray[Any], absent: str = "skip") -> Values:
-        """The figure of every class that counts, in percent: `counts` [..., K, 3] -> float64 [..., C]."""
+        """The score of each class in `classes`, in percent: `counts` [..., K, 3] -> float64 [..., C]."""
         chosen = counts if self.classes is None else counts[..., list(self.classes), :]
         return self.of_class(chosen, absent)
 
     def score(self, counts: NDArray[Any], absent: str = "skip") -> Values:
-        """The score in percent: `counts` [..., K, 3] -> float64 [...], NaN where no class is defined."""
+        """The score in percent: `counts` [..., K, 3] -> float64 [...], NaN if no class is defined."""
         return mean_defined(self.by_class(counts, absent))
 
 
-# The scores of the region counts. To add a metric, add it here: records, `load_records`, `compare`, the tables
-# metrics.csv, .md and .tex with intervals, the page and docs/metrics.md follow from it.
+# Scores of the region counts. A metric that is added here appears in records, `load_records`, `compare`, the tables
+# metrics.csv, .md and .tex (with intervals), on the page and in docs/metrics.md.
 METRICS = {
     metric.name: metric
     for metric in (
@@ -155,12 +155,12 @@ def miou_of(table: str) -> Metric:
 
 
 def frequency_metrics(thirds: Mapping[str, Sequence[int]]) -> list[Metric]:
-    """The mIoU of head, mid and tail, whose classes `thirds` names."""
+    """The mIoU of head, mid and tail; `thirds`: their class indices."""
     return [Metric(f"miou_{name}", "region", classes=tuple(places)) for name, places in thirds.items()]
 
 
 def metric_name(table: str, figure: str = "miou") -> str:
-    """What the `figure` of a table of counts is called: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
+    """The name of a metric of a table of counts: "region" -> "miou", "boundary@3px" -> "boundary_miou@3px"."""
     kind, _, part = table.partition("@")
     if kind == "region":
         return figure
@@ -168,9 +168,9 @@ def metric_name(table: str, figure: str = "miou") -> str:
 
 
 def groups(class_pixels: Sequence[int]) -> dict[str, list[int]]:
-    """Classes (indices) by pixel frequency in the training split: head, mid and tail, the most frequent first.
+    """Class indices of head, mid and tail by pixel frequency in the training split, the most frequent first.
 
-    The three are as equal as possible: sizes differ by at most one, and head is never smaller than tail.
+    Their sizes differ by at most one, and head is never smaller than tail.
     """
     order = sorted(range(len(class_pixels)), key=lambda index: (-class_pixels[index], index))
     parts = np.array_split(np.array(order, dtype=np.intp), 3)
@@ -183,14 +183,14 @@ def score(
     absent: str = "skip",
     class_pixels: Sequence[int] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, dict[str, float | None]]]:
-    """Every metric from the tables {name: int64 [N, K, 3]} of N images, in percent, unrounded, None where undefined.
+    """All metrics of N images: ({metric: percent}, {metric: {class: percent}}), unrounded, None if undefined.
 
-    `tables` has "region" and any of "boundary@WIDTH", "trimap@WIDTH" and "objects@SIZE"; `class_pixels`, the pixels per
-    class in the training split, adds head, mid and tail. Returns ({metric: percent}, {metric: {class: percent}}).
+    `tables`: {name: int64 [N, K, 3]} with "region" and any of "boundary@WIDTH", "trimap@WIDTH" and "objects@SIZE".
+    `class_pixels`, the pixels per class in the training split, adds head, mid and tail.
 
-    `miou_image` and `miou_class_image` (Wang et al., NeurIPS 2023, mIoU^I and mIoU^C) take the IoU per image and class
-    over the classes in that image's ground truth: their own rule, whatever `absent` is. Raises ValueError for an
-    unknown `absent` and for tables or `class_pixels` that do not fit `classes`.
+    `miou_image` and `miou_class_image` (Wang et al., NeurIPS 2023, mIoU^I and mIoU^C) average the IoU per image and
+    class over the classes in each image's ground truth, whatever `absent` is. Raises ValueError for an unknown `absent`
+    and for tables or `class_pixels` that do not match `classes`.
     """
     if absent not in get_args(Absent):
         raise ValueError(f"absent is {absent!r}: it must be one of {', '.join(get_args(Absent))}")

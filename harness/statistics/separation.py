@@ -1,4 +1,4 @@
-"""How well classes are separated among vectors, and the axes along which the vectors differ most."""
+"""Silhouette and principal components of embeddings."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Floats = NDArray[np.floating]
 
 
 def unit_rows(vectors: Floats) -> Floats:
-    """Vectors [N, d] at length 1, float64; those of length 0 stay."""
+    """Vectors [N, d] normalised to length 1, float64; zero vectors stay zero."""
     vectors = np.asarray(vectors, np.float64)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(length > 0, length, 1.0)
@@ -16,9 +16,9 @@ def unit_rows(vectors: Floats) -> Floats:
 def silhouette(vectors: Floats, labels: NDArray[np.integer]) -> float:
     """The mean silhouette (Rousseeuw, 1987) of vectors [N, d] by cosine distance, -1 to 1.
 
-    For each vector, a is its mean distance (1 less the cosine) to the others of its class and b the smallest of its
-    mean distances to another class: (b - a) / max(a, b), and 0 for the only one of its class. NaN with fewer than two
-    classes. Takes N^2 memory.
+    For each vector, (b - a) / max(a, b), where a is its mean distance (1 - cosine) to the others of its class and b the
+    smallest of its mean distances to another class; 0 for the only vector of a class. NaN with fewer than two classes.
+    Takes N^2 memory.
     """
     unit = unit_rows(vectors)
     classes, place = np.unique(labels, return_inverse=True)
@@ -39,10 +39,10 @@ def silhouette(vectors: Floats, labels: NDArray[np.integer]) -> float:
 
 
 def principal_components(vectors: Floats, number: int) -> tuple[Floats, Floats]:
-    """Vectors [N, d] in the first `number` (or fewer, if there are no more) of their principal axes, largest first.
+    """The first `number` (or all, if fewer) principal components of vectors [N, d]: float64 [N, n], largest first.
 
-    Returns float64 [N, n] and the share [n] of the variance along each axis. Of the two directions of an axis the one
-    is taken in which the vector's largest part (by size) is positive, so that the signs are the same everywhere.
+    Also returns the share [n] of the variance along each axis. Each axis is oriented so that its entry of largest
+    magnitude is positive, so that signs do not depend on the machine.
     """
     if len(vectors) == 0:
         return np.zeros((0, number)), np.zeros(number)

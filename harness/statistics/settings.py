@@ -1,8 +1,8 @@
-"""The mean gain of an arm over several settings: data sets and networks.
+"""The mean gain of an arm over several settings (data sets and networks).
 
-Two questions have two intervals. What does the arm gain on this very grid? Its settings are given, and the noise is
-that of seeds and images in each. What would it gain in settings like these? Then they are a sample, and the noise is
-how much the gain differs between them. Resampling a handful of settings, the usual answer, covers 81 to 86 % only.
+Two questions need two intervals. What is the gain on exactly these settings? They are fixed, and the noise is that of
+seeds and images in each. What would it be on similar settings? These are a sample, and the noise is the variation of
+the gain between them. The usual bootstrap over a handful of settings covers only 81 to 86 %.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,7 +16,7 @@ from harness.statistics.interval import CONFIDENCE, Gain, critical
 
 @dataclass(frozen=True)
 class Setting:
-    """The gains of all arms in one setting. Settings with the same `test_set` share its images and its resamples."""
+    """The gains of all arms in one setting. Settings with the same `test_set` share images and resamples."""
 
     test_set: Hashable
     gains: Mapping[str, Gain]
@@ -26,10 +26,10 @@ class Setting:
 class MeanGain:
     """The mean of an arm's gains over `settings` settings, in points.
 
-    low, high            95 % interval for these settings, of all arms at once
-    low_like, high_like  95 % interval for settings like these, of this arm alone, by Student's t over the settings;
-                         None for a single one
-    smallest, largest    of the settings' gains
+    low, high            simultaneous 95 % interval for these settings
+    low_like, high_like  95 % interval for similar settings, for this arm alone, by Student's t over the settings; None
+                         for a single setting
+    smallest, largest    gain over the settings
     """
 
     settings: int
@@ -43,15 +43,15 @@ class MeanGain:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval for these settings lies on one side of 0."""
+        """Whether the interval for these settings excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def mean_gains(settings: Sequence[Setting], confidence: float = CONFIDENCE) -> dict[str, MeanGain]:
     """The mean gain of every arm over the settings in which it has an interval; arms without one are left out.
 
-    Seeds are independent between settings. Images are not between networks on one test set: there the gains' covariance
-    over the same resampled images is added. The degrees of freedom are Satterthwaite's.
+    Seeds are independent between settings. Images are shared by networks on one test set, so the gains' covariance over
+    the same resampled images is added. The degrees of freedom are Satterthwaite's.
     """
     arms = list(dict.fromkeys(arm for each in settings for arm in each.gains))
     found = {arm: [each for each in settings if _known(each, arm)] for arm in arms}

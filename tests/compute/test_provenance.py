@@ -64,7 +64,7 @@ def test_a_repository_around_the_project_is_not_its_own(checkout, monkeypatch, c
     (checkout / ".gitignore").write_text("results/\n")
     monkeypatch.setattr(provenance, "ROOT", inside)
     assert commit_and_dirty() == (None, None)
-    assert f"{checkout}, is another one" in caplog.text
+    assert f"another repository, {checkout}" in caplog.text
 
 
 def test_a_repository_that_git_refuses_to_look_at_is_unknown(checkout, monkeypatch, caplog):

@@ -136,7 +136,7 @@ def test_the_longest_name_wins(tiny_data, tmp_path):
     maps = truths(dataset)
     found = score_predictions(write(tmp_path / "named", maps, name="{}_pred.png"), dataset)
     assert found["scores"]["miou"] == 100
-    assert found["warnings"] == ["CamVid has 3 images in test, but 2 are here: no score of the whole split"]
+    assert found["warnings"] == ["CamVid has 3 images in test, but 2 were scored"]
 
 
 def spoil(folder, kind):
@@ -302,7 +302,7 @@ def test_cityscapes_predictions_are_read_in_every_encoding_under_every_official_
     found = score_predictions(write(tmp_path / "theirs", maps, encoding, cityscapes, name), cityscapes)
     assert found["format"] == encoding
     assert found["scores"]["miou"] == pytest.approx(brute_force(cityscapes, maps, "val")[0], rel=1e-12)
-    assert "500 images in val, but 2 are here" in found["warnings"][0]
+    assert "500 images in val, but 2 were scored" in found["warnings"][0]
 
 
 def test_raw_ids_with_a_palette_of_greys_are_raw_ids(cityscapes, tmp_path):

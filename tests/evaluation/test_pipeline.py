@@ -70,7 +70,7 @@ def shortfall(network, image, protocol, labels):
 def test_on_a_cpu_every_image_is_predicted_as_it_is_alone_and_in_order(images, protocol):
     network = Network().eval()
     found = list(predicted(network, range(len(images)), lambda i: (images[i], f"label {i}"), protocol, WINDOW))
-    assert [(each.place, each.item, each.beside) for each in found] == [
+    assert [(each.place, each.item, each.extra) for each in found] == [
         (place, place, f"label {place}") for place in range(len(images))
     ]
     assert set(network.batches) == {1}
@@ -88,7 +88,7 @@ def test_images_of_one_size_go_through_the_network_together(images, protocol, ho
     found = list(predicted(network, range(len(images)), lambda i: (images[i], i), protocol, WINDOW))
     assert max(network.batches) == min(4, holds)
     assert sorted(each.place for each in found) == list(range(len(images)))
-    assert all(each.place == each.item == each.beside for each in found)
+    assert all(each.place == each.item == each.extra for each in found)
     plain = Network().eval()
     for each in found:
         assert shortfall(plain, images[each.place], protocol, each.labels) <= 1e-5

@@ -182,8 +182,8 @@ def test_an_interrupted_call_leaves_nothing(tiny_data, make_run, monkeypatch):
     ("options", "words"),
     [
         ({"form": "cityscape"}, "did you mean cityscapes"),
-        ({"form": "cityscapes"}, "the server of cityscapes takes, and this run is of tiny"),
-        ({"form": "ade20k"}, "the server of ade20k takes, and this run is of tiny"),
+        ({"form": "cityscapes"}, "the server of cityscapes, but this run is of tiny"),
+        ({"form": "ade20k"}, "the server of ade20k, but this run is of tiny"),
         ({"protocol": "hole"}, "did you mean whole"),
         ({"split": "tset"}, "did you mean test"),
         ({"split": "../.."}, "names a folder"),

@@ -74,5 +74,5 @@ def test_the_mark_in_a_name_is_the_beginning_of_the_sha256(saved):
     for path in (right, wrong):
         path.write_bytes(saved.read_bytes())
     assert read(right).sha256 == digest
-    with pytest.raises(UserError, match=f"not the file that its name says: its sha256 begins with {digest[:8]}"):
+    with pytest.raises(UserError, match=f"does not match the hash in its name: its sha256 begins with {digest[:8]}"):
         read(wrong)

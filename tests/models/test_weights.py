@@ -181,7 +181,7 @@ def test_weights_behind_a_url_are_read_from_our_cache_and_from_torch_hubs(caches
 def test_a_cached_file_with_another_hash_than_in_its_name_is_refused(caches, tiny_state, folder):
     (caches / folder).mkdir(parents=True)
     torch.save(backbone_of(tiny_state), caches / folder / "tiny-0123abcd.pth")
-    with pytest.raises(UserError, match=r"tiny-0123abcd\.pth is not the file.*not 0123abcd"):
+    with pytest.raises(UserError, match=r"tiny-0123abcd\.pth does not match the hash.*not 0123abcd"):
         from_spec(tiny_from(url="https://example.org/pretrain/tiny-0123abcd.pth"), 5)
 
 
