@@ -23,7 +23,7 @@ from harness.reporting.measured import Measured
 from harness.reporting.names import COLORS, SPARE_COLORS, arm_name, arm_styles, baseline_name, in_sentence, metric_title
 from harness.reporting.over_settings import over_settings
 from harness.reporting.page import HERE, embedded_json, write_page
-from harness.reporting.page.content import Entry, Heading, PageTable, Row, number
+from harness.reporting.page.content import Heading, PageCell, PageTable, Row, number
 from harness.reporting.page.gallery import gallery
 from harness.reporting.page.leaderboard import answer, title
 from harness.statistics.interval import Gain
@@ -303,7 +303,7 @@ def test_json_cannot_end_its_element():
 
 def test_columns_that_say_one_thing_go_into_the_title():
     headings = [Heading(name) for name in ("a", "b", "c", "d")]
-    rows = [Row([Entry("one"), Entry(each), Entry("miou"), Entry("same")]) for each in ("x", "y")]
+    rows = [Row([PageCell("one"), PageCell(each), PageCell("miou"), PageCell("same")]) for each in ("x", "y")]
     found = PageTable("t", "mIoU", headings, rows).compact(0, 1, 2)
     assert found.title == "mIoU: one"  # that it is mIoU is said already
     assert [heading.text for heading in found.headings] == ["b", "d"]
@@ -322,7 +322,7 @@ def test_numbers_are_rounded_for_reading_and_sorted_by_all_digits(value, text):
 
 
 def test_what_many_rows_say_is_said_once():
-    rows = [Row([Entry(name), Entry(why)]) for name, why in (("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"))]
+    rows = [Row([PageCell(name), PageCell(why)]) for name, why in (("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"))]
     found = PageTable("t", "", [Heading("a"), Heading("why")], rows, ["first"]).said_once(1)
     assert [row.cells[1].text for row in found.rows] == ["[1]", "[1]", "[1]", "y"]
     assert found.notes == ["first", "[1] x."]

@@ -32,7 +32,7 @@ SHORT = 10  # letters of a hash that tell it from the others
 
 
 @dataclass(frozen=True)
-class Entry:
+class PageCell:
     """A cell of a page's table: its text, what it sorts by (None: the text), its CSS class and the keys of its runs.
 
     `heat` is how strongly it is coloured, in percent; None for not at all.
@@ -58,7 +58,7 @@ class Heading:
 class Row:
     """A row, and whether it stands for something that is missing."""
 
-    cells: list[Entry]
+    cells: list[PageCell]
     hole: bool = False
 
 
@@ -114,11 +114,11 @@ class PageTable:
         )
 
 
-def number(value: float | None, sign: bool = False) -> Entry:
+def number(value: float | None, sign: bool = False) -> PageCell:
     """A number with two decimals that sorts by all its digits; empty, and last, for None and NaN."""
     if value is None or math.isnan(value):
-        return Entry("", kind="number")
-    return Entry(points(value, sign), value, "number")
+        return PageCell("", kind="number")
+    return PageCell(points(value, sign), value, "number")
 
 
 def run_key(dataset: str, model: str, arm: str, seed: int) -> str:
@@ -168,14 +168,14 @@ def cell_table(
         rows.append(
             Row(
                 [
-                    Entry(arm_name(experiment, cell.arm) + (" (baseline)" if cell.is_baseline else "")),
-                    *(Entry(names[key]) for key in (cell.dataset, cell.model)),
-                    *(Entry(name) for name in (protocol_name(cell.protocol), metric_title(cell.metric))),
+                    PageCell(arm_name(experiment, cell.arm) + (" (baseline)" if cell.is_baseline else "")),
+                    *(PageCell(names[key]) for key in (cell.dataset, cell.model)),
+                    *(PageCell(name) for name in (protocol_name(cell.protocol), metric_title(cell.metric))),
                     _mean(cell, facts),
                     number(spread.sd if spread else None),
-                    Entry(runs_text(cell), len(cell.values), "number"),
-                    Entry(gain_text(cell), cell.gain.difference if cell.gain else None, "number"),
-                    Entry(cell.note, kind="wide"),
+                    PageCell(runs_text(cell), len(cell.values), "number"),
+                    PageCell(gain_text(cell), cell.gain.difference if cell.gain else None, "number"),
+                    PageCell(cell.note, kind="wide"),
                 ],
                 hole=not cell.values,
             )
@@ -191,11 +191,11 @@ def settings_table(experiment: Experiment, means: Mapping[str, MeanGain]) -> Pag
     rows = [
         Row(
             [
-                Entry(arm_name(experiment, arm)),
-                Entry(str(mean.settings), mean.settings, "number"),
+                PageCell(arm_name(experiment, arm)),
+                PageCell(str(mean.settings), mean.settings, "number"),
                 number(mean.difference, sign=True),
-                Entry(interval_text(mean.low, mean.high), mean.low, "number"),
-                Entry(interval_text(mean.low_like, mean.high_like), mean.low_like, "number"),
+                PageCell(interval_text(mean.low, mean.high), mean.low, "number"),
+                PageCell(interval_text(mean.low_like, mean.high_like), mean.low_like, "number"),
             ]
         )
         for arm, mean in means.items()
@@ -224,7 +224,7 @@ def class_table(experiment: Experiment, each: Measured, key: str) -> PageTable:
         if not shown:
             means = [_class_means(each, arm) for arm in arms]
             cells = [number(None if mean is None else float(mean[index])) for mean in means]
-        rows.append(Row([Entry(name), number(own), *cells], hole=not _there(own) and not any(c.text for c in cells)))
+        rows.append(Row([PageCell(name), number(own), *cells], hole=not _there(own) and not any(c.text for c in cells)))
     names = [arm_name(experiment, arm) for arm in (shown or arms)]
     headings = [Heading("Class"), Heading(f"{arm_name(experiment, baseline)} (%)", True)]
     headings += [Heading(name, True) for name in names]
@@ -245,11 +245,11 @@ def _class_means(each: Measured, arm: str) -> NDArray[np.float64] | None:
     return np.array([mean_defined(stacked[:, index]) for index in range(stacked.shape[1])])
 
 
-def _heat(gain: float, reach: float) -> Entry:
+def _heat(gain: float, reach: float) -> PageCell:
     if math.isnan(gain):
-        return Entry("", kind="number")
+        return PageCell("", kind="number")
     text, kind = f"{round(gain, 1) + 0.0:+.1f}", "number less" if gain < 0 else "number"
-    return Entry(text, gain, kind, heat=round(HOTTEST * abs(gain) / reach))
+    return PageCell(text, gain, kind, heat=round(HOTTEST * abs(gain) / reach))
 
 
 def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> PageTable:
@@ -266,13 +266,13 @@ def run_table(experiment: Experiment, facts: Mapping[str, dict[str, str]]) -> Pa
         rows.append(
             Row(
                 [
-                    *(Entry(name) for name in (arm_name(experiment, run.arm), names[run.dataset], names[run.model])),
-                    Entry(str(run.seed), run.seed, "number"),
-                    Entry(of_run["status"], runs=key, title=hover([of_run])),
-                    Entry(of_run["reason"], kind="wide"),
-                    Entry(of_run.get("commit", "")[:SHORT]),
-                    Entry(of_run.get("data fingerprint", "")[:SHORT]),
-                    Entry(seconds or "", float(seconds) if seconds else None, "number"),
+                    *(PageCell(name) for name in (arm_name(experiment, run.arm), names[run.dataset], names[run.model])),
+                    PageCell(str(run.seed), run.seed, "number"),
+                    PageCell(of_run["status"], runs=key, title=hover([of_run])),
+                    PageCell(of_run["reason"], kind="wide"),
+                    PageCell(of_run.get("commit", "")[:SHORT]),
+                    PageCell(of_run.get("data fingerprint", "")[:SHORT]),
+                    PageCell(seconds or "", float(seconds) if seconds else None, "number"),
                 ],
                 hole=not done,
             )
@@ -296,13 +296,13 @@ def hover(runs: Sequence[Mapping[str, str]]) -> str:
     return "; ".join(parts) or "; ".join(dict.fromkeys(of_run["run"] for of_run in runs))
 
 
-def _mean(cell: Cell, facts: Mapping[str, dict[str, str]]) -> Entry:
+def _mean(cell: Cell, facts: Mapping[str, dict[str, str]]) -> PageCell:
     """The mean, or in a hole its status, with the runs behind it."""
     seeds = sorted(cell.values) or sorted(cell.missing)
     keys = [run_key(cell.dataset, cell.model, cell.arm, seed) for seed in seeds]
     text = points(cell.spread.mean) if cell.spread else cell.status.replace("_", " ")
     value = cell.spread.mean if cell.spread else None
-    return Entry(text, value, "number", " ".join(keys), hover([facts[key] for key in keys]))
+    return PageCell(text, value, "number", " ".join(keys), hover([facts[key] for key in keys]))
 
 
 def _names(experiment: Experiment) -> dict[str, str]:

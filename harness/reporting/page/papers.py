@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.experiment.schema import Experiment
 from harness.reporting.names import dataset_name, method_name, model_name, protocol_name
-from harness.reporting.page.content import Entry, Heading, PageTable, Row, hover, number, run_key
+from harness.reporting.page.content import Heading, PageCell, PageTable, Row, hover, number, run_key
 from harness.reporting.page.graphics import downloads
 from harness.reporting.verdicts import CONFIRMED, CONTRADICTED, NOT_COMPARED, NOT_MEASURABLE, NOT_RUN
 
@@ -57,19 +57,19 @@ def _row(experiment: Experiment, line: dict[str, str], texts: list[str], facts: 
         if line["arm"] and line["mean"]
     ]
     keys = [key for key in keys if key in facts]
-    cells = [Entry(NAMED[name](line[name]) if name in NAMED else line[name]) for name in texts]
+    cells = [PageCell(NAMED[name](line[name]) if name in NAMED else line[name]) for name in texts]
     for name, (_, sign) in NUMBERS.items():
         entry = number(float(line[name]) if line[name] else None, sign)
         if name == "runs":
-            entry = Entry(line[name], float(line[name] or 0), "number")
+            entry = PageCell(line[name], float(line[name] or 0), "number")
         if name == "mean" and keys:
             title = hover([facts[key] for key in keys])
-            entry = Entry(entry.text, entry.value, "number", " ".join(keys), title)
+            entry = PageCell(entry.text, entry.value, "number", " ".join(keys), title)
         cells.append(entry)
     visible = f" (gains of {float(line['gain_visible']):.2f} would be seen)" if line["gain_visible"] else ""
     verdict = "–" if line["verdict"] == NOT_COMPARED else line["verdict"] + visible
-    cells.append(Entry(verdict, kind=COLORS.get(line["verdict"], "")))
-    cells += [Entry(line["reason"], kind="wide"), Entry(line["source"], kind="wide")]
+    cells.append(PageCell(verdict, kind=COLORS.get(line["verdict"], "")))
+    cells += [PageCell(line["reason"], kind="wide"), PageCell(line["source"], kind="wide")]
     return Row(cells, hole=line["verdict"] in HOLES)
 
 
