@@ -75,6 +75,7 @@ def test_shares_of_every_layer_equal_those_of_one_pixel_at_a_time():
         assert method.diagnostics["by_layer/next_to_edge"][layer].item() == pytest.approx(edge / missed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("kind", [Contextrast, ContextrastPP])
 def test_bins_of_the_distance_equal_those_of_one_pixel_at_a_time(negatives, kind):
