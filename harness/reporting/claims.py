@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row = Any  # of a data frame, its columns as attributes
+Defaults = Mapping[str, dict[str, Any]]  # options by method
 TABLE_OF = {metric_name(table): table for _, tables in PARTS.values() for table in tables}  # other metrics: REGION
 # What columns of published figures are called next to those of measured ones.
 PUBLISHED = {name: f"published_{name}" for name in ("protocol", "gain", "baseline")} | {"value": "published"}
@@ -49,12 +50,14 @@ def claims(experiment: Experiment, figures: "pd.DataFrame") -> "pd.DataFrame":
         found = found[found["dataset"].isin(experiment.datasets)]
         found = found.assign(measured_dataset=found["dataset"], measured_model=found["model"])
     splits = {name: datasets.load(name).evaluation_split for name in found["measured_dataset"].unique()}
-    methods = {family: _measured_method(experiment, rows) for family, rows in found.groupby("ablation") if family}
+    defaults, settings = verdicts.default_options(experiment), training_settings()
+    methods = {
+        family: _measured_method(experiment, defaults, rows) for family, rows in found.groupby("ablation") if family
+    }
     found["measured_split"] = found["measured_dataset"].map(splits)
     named = zip(found["ablation"], found["method"], strict=True)
     found["measured_method"] = [methods.get(family, method) for family, method in named]
-    settings = training_settings()
-    counterparts = [_counterpart(experiment, row, settings) for row in found.itertuples()]
+    counterparts = [_counterpart(experiment, defaults, settings, row) for row in found.itertuples()]
     columns = ["arm", "baseline", "gap", "deviations"]
     found[columns] = pd.DataFrame(counterparts, columns=columns, index=found.index, dtype=object)
     said = (found["ablation"] + ": " + found["setting"]).where(found["setting"] != "", "")
@@ -134,7 +137,7 @@ def _verdict(row: Row) -> Verdict:
 
 
 def _counterpart(
-    experiment: Experiment, row: Row, settings: Mapping[Any, dict[str, Any]]
+    experiment: Experiment, defaults: Defaults, settings: Mapping[Any, dict[str, Any]], row: Row
 ) -> tuple[str | None, str | None, Verdict | None, list[str]]:
     """Of a row: the arm, its baseline's arm, why there is none, and what is not as published."""
     pair, of_paper = (row.measured_dataset, row.measured_model), (row.dataset, row.model)
@@ -143,17 +146,17 @@ def _counterpart(
         return None, None, Verdict(verdicts.NOT_MEASURABLE, withheld), []
     if pair not in experiment.pairs():
         return None, None, Verdict(verdicts.NOT_RUN, f"{experiment.name} has no {row.model} on {row.dataset}"), []
-    arm = _arm(experiment, row.measured_method, row.options, exactly=bool(row.setting))
+    arm = _arm(experiment, defaults, row.measured_method, row.options, exactly=bool(row.setting))
     over = None
     if row.published_baseline:
         base = row.measured_method if row.setting else row.published_baseline
-        over = _arm(experiment, base, row.options_of_baseline, exactly=bool(row.setting))
+        over = _arm(experiment, defaults, base, row.options_of_baseline, exactly=bool(row.setting))
     if arm is None or (row.published_baseline and over is None):
         said = f"{experiment.name} has no arm {row.published_baseline if arm else row.method}"
         said = f"no arm of {experiment.name} has this setting alone" if row.setting else said
         return None, None, Verdict(verdicts.NOT_RUN, said), []
     if pair == of_paper:
-        found = verdicts.deviations(experiment, arm, settings.get(pair), row.options, row.absent)
+        found = verdicts.deviations(experiment, defaults, arm, settings.get(pair), row.options, row.absent)
     else:
         found = [f"{pair[0]} with {pair[1]}, published on {row.dataset} with {row.model}"]
     quoted = [(row.quoted, row.published), (row.quoted_of_baseline is True, row.value_of_baseline)]
@@ -161,14 +164,16 @@ def _counterpart(
         said = " and ".join(figures)
         found.append(f"{said} seem quoted from another paper (one decimal), trained under settings not known here")
     if over:
-        of_baseline = verdicts.arm_deviations(experiment.arms[over], row.options_of_baseline)
+        of_baseline = verdicts.arm_deviations(experiment.arms[over], defaults, row.options_of_baseline)
         found += [f"{over}: {each}" for each in of_baseline]
     if (measured := experiment.arms[arm].method) != row.method:
         found.append(f"method {measured}, published for {row.method}")
     return arm, over, None, found
 
 
-def _arm(experiment: Experiment, method: str, options: Mapping[str, Any], exactly: bool = False) -> str | None:
+def _arm(
+    experiment: Experiment, defaults: Defaults, method: str, options: Mapping[str, Any], exactly: bool = False
+) -> str | None:
     """The arm that stands for a published method: one with the published options, else the one with its name.
 
     Of several arms with these options it is the one with the method's name, or the experiment's baseline. `exactly`:
@@ -178,14 +183,14 @@ def _arm(experiment: Experiment, method: str, options: Mapping[str, Any], exactl
         (name for name, arm in experiment.arms.items() if arm.method == method),
         key=lambda name: (name != method, name != experiment.baseline),
     )
-    as_published = (name for name in of_method if not verdicts.arm_deviations(experiment.arms[name], options))
+    as_published = (name for name in of_method if not verdicts.arm_deviations(experiment.arms[name], defaults, options))
     return next(as_published, method if method in of_method and not exactly else None)
 
 
-def _measured_method(experiment: Experiment, rows: "pd.DataFrame") -> str:
+def _measured_method(experiment: Experiment, defaults: Defaults, rows: "pd.DataFrame") -> str:
     """The method whose arms stand for an ablation: of its own and those that are `also` for it the most complete."""
 
     def there(method: str) -> int:
-        return sum(_arm(experiment, method, options, exactly=True) is not None for options in rows["options"])
+        return sum(_arm(experiment, defaults, method, options, True) is not None for options in rows["options"])
 
     return max([rows["method"].iloc[0], *rows["also"].iloc[0]], key=there)

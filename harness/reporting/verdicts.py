@@ -55,15 +55,29 @@ def judge(gain: Gain | None, published: float) -> Verdict:
     return Verdict(OPEN, f"{found}; so many seeds would see a gain of {gain.visible:.2f} points", gain.visible)
 
 
+def default_options(experiment: Experiment) -> dict[str, Row]:
+    """The default options of the methods of an experiment's arms, read once: their files are looked at every time."""
+    methods = {arm.method for arm in experiment.arms.values()} - {EXTERNAL}
+    return {
+        method: {field.name: field.default for field in fields(discovery.options_class(method))} for method in methods
+    }
+
+
 def deviations(
-    experiment: Experiment, arm: str, settings: Row | None, options: Mapping[str, Any], absent: str
+    experiment: Experiment,
+    defaults: Mapping[str, Row],
+    arm: str,
+    settings: Row | None,
+    options: Mapping[str, Any],
+    absent: str,
 ) -> list[str]:
     """In what an arm's runs are not what the papers publish, apart from the protocol; empty: a verdict is due.
 
-    `settings` are the published training settings of a pair, `options` those of the method that are not its defaults,
-    `absent` the rule for absent classes. Settings that the papers do not print are not compared.
+    `defaults` are `default_options`, `settings` the published training settings of a pair, `options` those of the
+    method that are not its defaults, `absent` the rule for absent classes. Settings that the papers do
+    not print are not compared.
     """
-    found = arm_deviations(experiment.arms[arm], options)
+    found = arm_deviations(experiment.arms[arm], defaults, options)
     found += [text] if (text := not_verified(experiment.arms[arm].method)) else []
     found += [f"absent {experiment.absent}, published with {absent}"] if experiment.absent != absent else []
     if settings is None:
@@ -72,12 +86,12 @@ def deviations(
     return found + [f"{row['setting']} {row['ours']}, published {row['expected']}" for row in compared]
 
 
-def arm_deviations(arm: Arm, options: Mapping[str, Any]) -> list[str]:
+def arm_deviations(arm: Arm, defaults: Mapping[str, Row], options: Mapping[str, Any]) -> list[str]:
     """In what an arm is not its method with these options and otherwise the defaults, trained once from the start."""
     if arm.method == EXTERNAL:
         return ["its method is not known here"]
-    defaults = {field.name: field.default for field in fields(discovery.options_class(arm.method))}
-    asked, ours = _plain({**defaults, **options}), _plain(defaults | arm.options)
+    default = defaults[arm.method]
+    asked, ours = _plain({**default, **options}), _plain(default | arm.options)
     found = [f"{name} {ours.get(name)}, published {asked[name]}" for name in asked if ours.get(name) != asked[name]]
     found += [f"starts_at {arm.starts_at}"] if arm.starts_at else []
     found += [f"ends_at {arm.ends_at}"] if arm.ends_at != 1 else []

@@ -181,7 +181,7 @@ def test_other_conditions_than_the_published_have_no_verdict(repository, tmp_pat
 def test_the_papers_experiment_has_the_published_conditions(repository):
     """What config/paper.yaml says of oddities is what verdicts excuse, and its arms are the papers' methods."""
     experiment = Experiment.load(repository / "config" / "paper.yaml")
-    settings = training_settings()
+    settings, defaults = training_settings(), verdicts.default_options(experiment)
     expected = {name: [] for name in experiment.arms}
     expected["pixel_contrast"] = [
         f"{name}, published {value}"
@@ -191,11 +191,11 @@ def test_the_papers_experiment_has_the_published_conditions(repository):
     for name, arm in experiment.arms.items():
         options = methods().get(arm.method, {}).get("options", {})
         for pair in settings.keys() & experiment.pairs():
-            assert verdicts.deviations(experiment, name, settings[pair], options, "skip") == expected[name], (
+            assert verdicts.deviations(experiment, defaults, name, settings[pair], options, "skip") == expected[name], (
                 name,
                 pair,
             )
-    (unprinted,) = verdicts.deviations(experiment, "contextrast", None, {}, "skip")
+    (unprinted,) = verdicts.deviations(experiment, defaults, "contextrast", None, {}, "skip")
     assert "not published" in unprinted
 
 
