@@ -21,6 +21,7 @@ from harness.cli.common import (
     experiment_argument,
 )
 from harness.cli.verbs import verb
+from harness.compute.progress import plural
 from harness.compute.shipped import program, run_command
 from harness.errors import RunFailed, UserError, unknown
 
@@ -221,7 +222,7 @@ def stale(
         if remove:
             aside.remove(folder)
     said = "removed" if remove else "set aside; stale --remove deletes them"
-    typer.echo(f"{len(folders)} runs {said}" if folders else f"no run in {results} is set aside")
+    typer.echo(f"{plural(len(folders), 'run')} {said}" if folders else f"no run in {results} is set aside")
 
 
 @verb(app, "new-method")
@@ -377,7 +378,7 @@ def status(
     experiments = [Experiment.load(path, overrides) for path in files or [DEFAULT_CONFIG]]
     rows = of_runs.status_rows(results, experiments)
     if retry:
-        print(f"{len(of_runs.retry(results, rows, retry))} runs will run again next time", file=sys.stderr)
+        print(f"{plural(len(of_runs.retry(results, rows, retry)), 'run')} will start again next time", file=sys.stderr)
     if watch:
         from harness.runs.watching import watch as watch_runs
 

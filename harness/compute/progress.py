@@ -10,6 +10,11 @@ T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def plural(number: int, noun: str) -> str:
+    """Such as "1 run" or "3 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """`seconds` as "8 s", "3 min 20 s" or "2 h 05 min"."""
     whole = round(seconds)

@@ -24,7 +24,7 @@ from typing import Any
 
 from harness import datasets
 from harness.compute import devices
-from harness.compute.progress import duration
+from harness.compute.progress import duration, plural
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
@@ -121,16 +121,18 @@ class Budget:
     def describe(self) -> str:
         """How many runs have which status, and how long the rest takes if such runs were timed."""
         found = Counter(self._state(piece).status for piece in self.pieces)
-        text = f"{len(self.pieces)} runs: {', '.join(f'{number} {status}' for status, number in found.items())}"
+        text = (
+            f"{plural(len(self.pieces), 'run')}: {', '.join(f'{number} {status}' for status, number in found.items())}"
+        )
         left = self.left()
         if not left:
             return f"{text}; nothing is left to do"
         times = [self.seconds_of(piece) for piece in left]
         known = [each for each in times if each is not None]
         if known:
-            text += f"\nleft: {duration(sum(known) / self.jobs)} for {len(known)} runs, {self.jobs} at a time"
+            text += f"\nleft: {duration(sum(known) / self.jobs)} for {plural(len(known), 'run')}, {self.jobs} at a time"
         if len(known) < len(left):
-            text += f"\nleft: {len(left) - len(known)} runs of settings that were not timed here yet"
+            text += f"\nleft: {plural(len(left) - len(known), 'run')} of settings that were not timed here yet"
         return text
 
     def seconds_of(self, piece: Piece) -> float | None:
@@ -237,7 +239,7 @@ class Budget:
     def _end(self) -> None:
         """Ask all runs to end, and kill those that do not."""
         why = f"asked by {signal.Signals(self.asked).name}" if self.asked else "time is up"
-        self._say(f"{why}: {len(self.running)} runs save a checkpoint and end")
+        self._say(f"{why}: {plural(len(self.running), 'run')} to save a checkpoint and end")
         for process in self.running.values():
             process.send_signal(ASK)
         patient_until = time.monotonic() + GRACE

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.compute.progress import plural
 from harness.config import read_size, size_name
 from harness.errors import UserError
 from harness.experiment.run import Run
@@ -173,7 +174,7 @@ def summary(rows: Sequence[PlannedRun], at_a_time: int = 1) -> dict[str, Any]:
 def describe(rows: Sequence[PlannedRun], at_a_time: int = 1, sharing: str = "", *, on_gpu: bool = True) -> str:
     """The plan as text: totals, `sharing` (how runs can share a GPU), then one line per run."""
     whole = summary(rows, at_a_time)
-    lines = [f"{whole['runs']} runs: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
+    lines = [f"{plural(whole['runs'], 'run')}: {', '.join(f'{n} {status}' for status, n in whole['statuses'].items())}"]
     lines += [*(_needs(rows, whole, sharing, on_gpu) if whole["to_train"] else ["nothing is left to train"]), ""]
     table = [("data set", "model", "arm", "seed", "iterations", "batch", "crop", "time", "status")]
     for row in rows:

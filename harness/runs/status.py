@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import datasets
-from harness.compute.progress import duration
+from harness.compute.progress import duration, plural
 from harness.errors import UserError, unknown
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
@@ -75,7 +75,7 @@ def lines(rows: Sequence[StatusRow]) -> list[str]:
 def totals(rows: Sequence[StatusRow]) -> str:
     """One line with the number of runs by status."""
     counted = ", ".join(f"{count} {status}" for status, count in Counter(row.status for row in rows).items())
-    return f"{len(rows)} runs: {counted}"
+    return f"{plural(len(rows), 'run')}: {counted}"
 
 
 def retry(results: Path, rows: Sequence[StatusRow], which: str = "failed") -> list[StatusRow]:

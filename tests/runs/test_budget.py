@@ -128,7 +128,7 @@ def test_when_time_is_up_runs_are_asked_to_end_and_the_deaf_one_is_killed(config
     work.work()
     assert 3.9 < time.monotonic() - begun < 7
     said = capsys.readouterr().err
-    assert "time is up: 2 runs save a checkpoint and end" in said
+    assert "time is up: 2 runs to save a checkpoint and end" in said
     assert work.running == {} and work.crashed == [] and len(work.left()) == 7
     # At 50 ms a step, measured, 10 iterations a run (the experiment's) of 7 runs on 2 places, and the starts.
     assert "left: " in work.describe() and "for 7 runs, 2 at a time" not in said
@@ -147,7 +147,7 @@ def test_ctrl_c_asks_for_the_end_at_once(config, fake, tmp_path, capsys):
     threading.Thread(target=press, daemon=True).start()
     work.work()
     assert work.asked == signal.SIGINT and work.running == {} and work.crashed == []
-    assert "asked by SIGINT: 2 runs save a checkpoint and end" in capsys.readouterr().err
+    assert "asked by SIGINT: 2 runs to save a checkpoint and end" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is handler
 
 
