@@ -1,4 +1,4 @@
-"""`python -m harness VERB`: a thin layer over the rest. Heavy imports stay inside the verbs."""
+"""The command line, `python -m harness VERB`. Heavy imports stay inside the verbs."""
 
 import signal
 import sys
@@ -16,7 +16,7 @@ __all__ = ["costs", "data", "experiments", "main", "reports", "runs"]
 
 
 def main() -> int:
-    """The exit status of the command line: 0, 1 for a failed run, 2 for a user's mistake."""
+    """The exit status of the command line: 0, 1 for a failed run, 2 for a mistake by the user."""
     try:
         status = app(standalone_mode=False)
         if status == INTERRUPTED:  # how typer reports Ctrl-C

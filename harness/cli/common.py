@@ -1,4 +1,4 @@
-"""What the verbs share: the application, common options, and how the end of a run is reported."""
+"""Shared parts of the verbs: the application, common options, and the report on a run's end."""
 
 import sys
 from collections.abc import Iterator
@@ -26,19 +26,19 @@ app = typer.Typer(
 
 
 def experiment_path(given: str | Path) -> Path:
-    """The file of an experiment: a path as it is, or the name of one in config/."""
+    """The file of an experiment, given as a path or as a name in config/."""
     given = str(given)  # the default is a path
     named = Path("config") / f"{given}.yaml"
     return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
 
 
 def experiments(incomplete: str) -> list[str]:
-    """The names in config/ that begin so, for the shell's completion."""
+    """Names in config/ that begin with `incomplete`, for shell completion."""
     return sorted(path.stem for path in Path("config").glob(f"{incomplete}*.yaml"))
 
 
 def arms(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The arms of the experiment on the command line that begin so; none if it cannot be read."""
+    """Arms of the experiment on the command line that begin with `incomplete`; none if it cannot be read."""
     from harness.experiment.schema import Experiment
 
     try:
@@ -52,7 +52,7 @@ BY_FILE_OR_NAME: dict[str, Any] = {"parser": experiment_path, "autocompletion": 
 
 
 def experiment_argument(text: str) -> Any:
-    """The argument that takes experiments by file or name; `text` is its help."""
+    """An argument for experiments, by file or name; `text` is its help."""
     return typer.Argument(metavar="EXPERIMENT", help=text, **BY_FILE_OR_NAME)
 
 
@@ -89,7 +89,7 @@ DEFAULT_RESULTS = Path("results")
 
 @contextmanager
 def naming(run: Run) -> Iterator[None]:
-    """Prefix UserErrors raised in this block with the run, so that a log of many runs says which one it was."""
+    """Prefix UserErrors raised in this block with the run's name, for logs of many runs."""
     try:
         yield
     except UserError as error:
@@ -97,7 +97,7 @@ def naming(run: Run) -> Iterator[None]:
 
 
 def refuse_without_model(context: typer.Context, *used: str) -> None:
-    """Raise UserError for an option that the user gave and that does nothing without --model: all but those `used`."""
+    """Raise UserError for options that the user gave but that do nothing without --model: all but those `used`."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name not in used and source is not None and source.name == "COMMANDLINE":
@@ -105,14 +105,14 @@ def refuse_without_model(context: typer.Context, *used: str) -> None:
 
 
 def percent(score: float | None) -> str:
-    """A score with two decimals; "undefined" for None, where no pixel is labelled."""
+    """A score with two decimals; "undefined" for None, when no pixel is labelled."""
     return "undefined (no labelled pixel)" if score is None else f"{score:.2f}"
 
 
 def finish(record: "Record", folder: Path, keep_going: bool) -> None:
-    """Report a run that is not done: raises RunFailed, or prints a line with `keep_going`.
+    """Raise RunFailed for a run that is not done or, with `keep_going`, print a line.
 
-    Under torchrun the main process reports; the others exit with the same status.
+    Under torchrun only rank 0 reports; the others exit with the same status.
     """
     if record.status != "done":
         if not is_main():

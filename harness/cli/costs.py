@@ -1,4 +1,4 @@
-"""The verbs that count and measure what methods cost."""
+"""Verbs that count and measure the cost of methods."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def latency(
     threads: ThreadsOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Time the inference network of every method and write the table. Nothing else should run meanwhile."""
+    """Time the inference network of every method and write the table. Nothing else should run at the same time."""
     from harness.compute.machine import Machine
     from harness.cost.latency import measure_latency
     from harness.reporting.costs.measured import write_latency_table
@@ -115,7 +115,7 @@ def overhead(
         str, typer.Option("--baseline", help="The method that the others are compared with.")
     ] = "cross_entropy",
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
-    rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="How often each method has its turn.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", min=5, help="Rounds; each times every method once.")] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -136,7 +136,7 @@ def overhead(
 
 @verb(app, "equal-compute")
 def equal_compute(
-    config: Annotated[Path, experiment_argument("Its file is filled in.")],
+    config: Annotated[Path, experiment_argument("A file, or a name in config/; the ratios are written into it.")],
     root: RootOption = None,
     weights: Annotated[str, typer.Option("--weights", help="As for train; none: from scratch.")] = "auto",
     device: DeviceOption = "auto",

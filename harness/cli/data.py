@@ -1,4 +1,4 @@
-"""The verbs about names and data sets."""
+"""Verbs about names and data sets."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ from harness.errors import UserError, unknown
 
 
 def _listed(ctx: typer.Context, incomplete: str) -> list[str]:
-    """What can follow `list methods` or `list arms`, for the shell's completion."""
+    """Names that can follow `list methods` or `list arms`, for shell completion."""
     from harness.experiment import discovery
 
     if ctx.params.get("what") == "arms":
@@ -40,7 +40,7 @@ def list_names(
         typer.Argument(
             metavar="NAME",
             autocompletion=_listed,
-            help="A method: its options. Of arms: the experiment; default: config/quick.yaml.",
+            help="With methods: a method, to show its options. With arms: an experiment; default: config/quick.yaml.",
         ),
     ] = None,
     overrides: SetOption = [],  # noqa: B006 (typer copies it)
@@ -80,13 +80,13 @@ def verify(
     dataset: Annotated[str, typer.Option("--dataset", help="A name from list datasets.")],
     root: RootOption = None,
     split: Annotated[str | None, typer.Option("--split", help="One split; default: every split.")] = None,
-    config: Annotated[Path | None, experiment_argument("Take the data set's folder from its roots.")] = None,
+    config: Annotated[Path | None, experiment_argument("An experiment whose roots have the data set's folder.")] = None,
     overrides: SetOption = [],  # noqa: B006
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", help="Exit 0 even if data are missing or wrong; verify.json says what."),
+        typer.Option("--keep-going", help="Exit 0 even if data are missing or wrong; verify.json lists the problems."),
     ] = False,
 ) -> None:
     """Check a data set's pairs, sizes, counts and label values."""
@@ -143,7 +143,7 @@ def prepare(
         from harness.datasets.declaring import declare
 
         found = declare(opened)
-        typer.echo(f"{opened.root} is used {found.remark}; remove as_is.json there to undo this")
+        typer.echo(f"{opened.root} is used {found.remark}; to undo this, remove its as_is.json")
         return
     report = datasets.prepare(opened, convert=True, workers=workers)
     typer.echo(json.dumps(report, indent=1) if report else f"{dataset} needs no conversion")

@@ -87,7 +87,7 @@ def run(
 
 
 def _require_packages(found: "Sequence[Piece]") -> None:
-    """Raises ModuleNotFoundError if a package that training imports late is missing, before anything starts."""
+    """Raise ModuleNotFoundError early if a package is missing that training would import late."""
     from harness.models import load_spec
     from harness.models.spec import DETECTRON2, MMSEGMENTATION
 

@@ -1,4 +1,4 @@
-"""What `list` shows: facts as plain JSON, and the same as a table."""
+"""The output of `list`: facts as plain JSON and as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Listing:
     after: str = ""
 
     def show(self) -> None:
-        """Print it for people."""
+        """Print the table with the lines around it."""
         if self.before:
             print(self.before + "\n")
         print_table(self.headings, self.rows, right=("year", "classes", "maps"))
@@ -40,7 +40,7 @@ def methods() -> Listing:
 
 
 def method(name: str) -> Listing:
-    """One method with its paper and options. Raises UserError for an unknown one."""
+    """One method with its paper and options. Raises UserError for an unknown name."""
     about, options = discovery.about(name), documented(name)
     facts = {**about._asdict(), "options": {option: doc._asdict() for option, doc in options.items()}}
     said = [about.title, f"{about.paper}, {about.published}" if about.paper else "", about.url, about.idea]
@@ -52,7 +52,7 @@ def method(name: str) -> Listing:
 
 
 def models() -> Listing:
-    """Every network with its source, the maps that methods see, and its initial weights."""
+    """Every network with its source, the number of tapped maps, and its initial weights."""
     from harness import models as found
 
     specs = {name: found.load_spec(name) for name in found.names()}
@@ -65,7 +65,7 @@ def models() -> Listing:
 
 
 def datasets(results: Path) -> Listing:
-    """Every data set with its classes and splits, and whether it is found."""
+    """Every data set with its classes and splits, and where it was found."""
     from harness.datasets.overview import overview, whereabouts
 
     facts = overview(results)
@@ -77,7 +77,7 @@ def datasets(results: Path) -> Listing:
 
 
 def arms(config: Path, overrides: list[str]) -> Listing:
-    """The arms of an experiment with what each sets."""
+    """The arms of an experiment with their settings."""
     from harness.experiment.schema import Experiment
 
     facts = {
@@ -92,7 +92,7 @@ def arms(config: Path, overrides: list[str]) -> Listing:
 
 
 def _value(value: Any) -> str:
-    """A value as a YAML file writes it."""
+    """A value in YAML's notation."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{', '.join(_value(each) for each in value)}]" if isinstance(value, tuple | list) else str(value)

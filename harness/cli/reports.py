@@ -1,4 +1,4 @@
-"""The verbs about whole experiments."""
+"""Verbs about whole experiments."""
 
 import json
 import shlex
@@ -37,15 +37,13 @@ def score(
     ] = None,
     absent: Annotated[
         str,
-        typer.Option(
-            "--absent", help="How a class that occurs nowhere enters the mean: skip, zero or require_ground_truth."
-        ),
+        typer.Option("--absent", help="How an absent class enters the mean: skip, zero or require_ground_truth."),
     ] = "skip",
     void: Annotated[
         Literal["refused", "wrong"],
         typer.Option(
             "--void",
-            help="Labeled pixels predicted as no class; wrong counts them as errors, as Cityscapes does.",
+            help="Labelled pixels predicted as no class: refuse them, or count them as errors as Cityscapes does.",
         ),
     ] = "refused",
     arm: Annotated[str | None, typer.Option("--arm", help="Write a record under this name, for the tables.")] = None,
@@ -100,7 +98,7 @@ def report(
     results: ResultsOption = DEFAULT_RESULTS,
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
 ) -> None:
-    """Write the tables, figures and page from the records there are."""
+    """Write the tables, figures and page from the existing records."""
     from harness.experiment.schema import Experiment
     from harness.reporting import made_from
     from harness.runs.external_arms import with_external_arms
@@ -115,7 +113,7 @@ def report(
     asked, experiment = experiment, with_external_arms(experiment, results)
     if not any(run.folder(results).is_dir() for run in experiment.runs()):
         where = f"{results / 'runs' / experiment.name} holds no run of {config}"
-        todo = f"`{run_command(config)}` makes them, --results names another folder"
+        todo = f"`{run_command(config)}` trains them; --results selects another folder"
         print(f"warning: {where}, so every table is empty: {todo}", file=sys.stderr)
     remove_leftovers(results / "reports" / experiment.name, seconds=3600)
     measured = None
@@ -196,7 +194,7 @@ def stale(
         typer.Option(
             "--keep",
             metavar="EXPERIMENT",
-            help="Keep its runs that only a change of a method's code made stale; tables say so. Repeatable.",
+            help="Keep this experiment's runs that are stale only because a method's code changed; tables mark them.",
             **BY_FILE_OR_NAME,
         ),
     ] = [],  # noqa: B006
@@ -221,13 +219,13 @@ def stale(
         typer.echo(f"{folder}  {aside.size(folder) / 1e6:,.1f} MB")
         if remove:
             aside.remove(folder)
-    said = "removed" if remove else "set aside; stale --remove deletes them"
-    typer.echo(f"{plural(len(folders), 'run')} {said}" if folders else f"no run in {results} is set aside")
+    state = "removed" if remove else "set aside; stale --remove deletes them"
+    typer.echo(f"{plural(len(folders), 'run')} {state}" if folders else f"no run in {results} is set aside")
 
 
 @verb(app, "new-method")
-def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case, as the file.")]) -> None:
-    """Start a method: a file that already trains, and an experiment that compares it."""
+def new_method(name: Annotated[str, typer.Argument(metavar="NAME", help="Lower case; also the file's name.")]) -> None:
+    """Start a method: write a file that already trains, and an experiment that compares it."""
     from harness.experiment.new_method import write_new_method
 
     method, experiment = write_new_method(name, DEFAULT_CONFIG.parent, DEFAULT_CONFIG)
@@ -270,7 +268,7 @@ def borrow(
 def repeats(
     first: Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder.")],
     second: Annotated[
-        Path, typer.Argument(metavar="RESULTS", help="Another one with the same runs, from another machine.")
+        Path, typer.Argument(metavar="RESULTS", help="Another one, with the same runs from another machine.")
     ],
     protocol: Annotated[str, typer.Option("--protocol", help="whole, slide or ms_flip.")] = "whole",
     out: Annotated[Path | None, typer.Option("--out", help="Default: repeats.md in the second's reports.")] = None,
@@ -302,7 +300,7 @@ def plan(
     config: ExperimentArgument = DEFAULT_CONFIG,
     overrides: SetOption = [],  # noqa: B006
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs; default: this machine's, or its cores.")
+        int | None, typer.Option("--gpus", min=1, help="Number of GPUs; default: this machine's, or its CPU cores.")
     ] = None,
     gpu_memory: Annotated[
         float | None,
@@ -311,7 +309,7 @@ def plan(
     results: ResultsOption = DEFAULT_RESULTS,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an experiment would run, what is done, and what the rest takes."""
+    """Show an experiment's runs, which are done, and how long the rest takes."""
     from dataclasses import asdict
 
     from harness.compute import devices
@@ -338,7 +336,7 @@ def plan(
 def check_record(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or one that holds several.")],
 ) -> None:
-    """Check submitted records: schema, hashes, scores against counts (docs/submit-results.md)."""
+    """Check records before submission: schema, hashes, scores against counts (docs/submit-results.md)."""
     from harness.checks.records import check_records
 
     found = check_records(folder)
@@ -355,7 +353,9 @@ def status(
         experiment_argument("Files, or names in config/; default: those in config/ that have runs."),
     ] = [],  # noqa: B006
     overrides: SetOption = [],  # noqa: B006
-    retry: Annotated[str | None, typer.Option("--retry", help="failed or diverged: run these again next time.")] = None,
+    retry: Annotated[
+        str | None, typer.Option("--retry", help="failed or diverged: mark these runs to be redone.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep updating until nothing runs or waits; Ctrl-C stops.")
     ] = False,

@@ -1,4 +1,4 @@
-"""The verbs about single runs."""
+"""Verbs about single runs."""
 
 import json
 import shlex
@@ -46,9 +46,7 @@ def train(
     overrides: SetOption = [],  # noqa: B006
     root: RootOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
-    weights: Annotated[
-        str, typer.Option("--weights", help="auto (the model's own), none, a file or an address.")
-    ] = "auto",
+    weights: Annotated[str, typer.Option("--weights", help="auto (the model's own), none, a file or a URL.")] = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     workers: Annotated[
@@ -74,7 +72,7 @@ def train(
     evaluate_too: Annotated[bool, typer.Option("--evaluate", help="Then evaluate, in the same process.")] = False,
     keep_going: KeepGoingOption = False,
 ) -> None:
-    """Train one run of an experiment, from its last checkpoint if it has one."""
+    """Train one run of an experiment, resuming from its last checkpoint if it has one."""
     from harness import datasets
     from harness.experiment.schema import Experiment
     from harness.runs import supervise
@@ -126,7 +124,7 @@ def train(
 def _evaluated(
     experiment: Any, run: Any, results: Path, threads: int | None, device: str, keep_going: bool
 ) -> "Record | None":
-    """The record if the run still had to be evaluated, else None. Prints its scores."""
+    """Evaluate the run if necessary and print its scores; returns the record if it was evaluated now, or None."""
     from harness.compute.machine import Machine
     from harness.evaluation.evaluate import evaluate as evaluate_run
     from harness.runs.state import Missing, read_record, work_left
@@ -139,7 +137,7 @@ def _evaluated(
     if not isinstance(found, Missing):
         scores = ", ".join(f"{name} {percent(found.score(name))}" for name in found.scores)
         print(f"{run}: mIoU {scores}", file=sys.stderr)
-    if keep_going:  # one of many
+    if keep_going:  # one of many runs
         from harness.runs.watching import progress_of
 
         print(progress_of(experiment, results), file=sys.stderr)
@@ -152,13 +150,11 @@ def evaluate(
     protocol: Annotated[list[str], typer.Option("--protocol", help="whole, slide or ms_flip; repeatable.")] = [],  # noqa: B006
     absent: Annotated[
         str | None,
-        typer.Option(
-            "--absent", help="How a class that occurs nowhere enters the mean: skip, zero or require_ground_truth."
-        ),
+        typer.Option("--absent", help="How an absent class enters the mean: skip, zero or require_ground_truth."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option("--checkpoint", help="Instead of a run: a checkpoint from mmsegmentation."),
+        typer.Option("--checkpoint", help="A checkpoint from mmsegmentation, instead of a run."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The checkpoint's network: a name from list models.")
@@ -237,12 +233,12 @@ def _known_answers(
     for protocol, scores in found["scores"].items():
         line = f"{checkpoint.name} {protocol}: mIoU {percent(scores['miou'])}"
         if answer := found["known_answers"].get(protocol):
-            said = f"{answer['published']:.2f} within {answer['tolerance']}"
-            line += f", published {said}: {'pass' if answer['passed'] else 'fail'}"
+            expected = f"{answer['published']:.2f} within {answer['tolerance']}"
+            line += f", published {expected}: {'pass' if answer['passed'] else 'fail'}"
             missed += [] if answer["passed"] else [protocol]
         print(line, file=sys.stderr)
     if not found["known_answers"]:
-        print(f"no figure is published for this file on {name}: nothing to compare with", file=sys.stderr)
+        print(f"no score is published for this file on {name}: nothing to compare with", file=sys.stderr)
     if missed:
         raise RunFailed(f"{checkpoint.name} misses its published mIoU by {', '.join(missed)}")
 
@@ -262,7 +258,7 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Repeat a run from its record alone and compare; of several, the shortest from a device like this one."""
+    """Repeat a run from its record and compare; if there are several, the shortest one from a similar device."""
     from harness import datasets
     from harness.checks.reproduce import begin, describe, shortest, trained
     from harness.checks.reproduce import reproduce as make_again
@@ -301,7 +297,7 @@ def predict(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Write a trained run's predictions in the format of an official server."""
+    """Write a trained run's predictions in the format of an official evaluation server."""
     from harness.compute.machine import Machine
     from harness.evaluation.submission import write_predictions
 

@@ -1,4 +1,4 @@
-"""Tables on the screen: fitted to a terminal and colored there, one plain line a row in a pipe or a file."""
+"""Tables on the screen: fitted to the terminal and coloured, or one plain line per row in a pipe or a file."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,13 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-UNBOUNDED = 100_000  # columns of a pipe
+UNBOUNDED = 100_000  # columns when the output is no terminal
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
-    """Print rows under bold headings, the first column in color. right: the headings of columns aligned to the right.
+    """Print rows under bold headings, with the first column in colour. right: headings of right-aligned columns.
 
-    Colors follow NO_COLOR and the terminal, as rich does.
+    rich decides on colours by NO_COLOR and the terminal.
     """
     console = Console()
     if not console.is_terminal:

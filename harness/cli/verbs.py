@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from harness.compute.shipped import program
 from harness.errors import UserError
 
-# Without the path of a Python, which would make the examples hard to read.
+# Without the interpreter's full path, which would make the examples hard to read.
 PROGRAM = "contextrast-bench" if program() == "contextrast-bench" else "python -m harness"
 RUN = "results/runs/camvid-small/camvid/lite0_fpn/contextrast/seed0"
 VERBS: dict[str, dict[str, list[str]]] = {
@@ -51,10 +51,10 @@ VERBS: dict[str, dict[str, list[str]]] = {
 
 
 class Verb(TyperCommand):
-    """Names all missing options at once."""
+    """A command that reports all missing options at once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises UserError if a required option or argument is not among `args`; `--help` still helps."""
+        """Raise UserError if a required option or argument is missing, unless `--help` is given."""
         given, _, _ = self.make_parser(ctx).parse_args(list(args))
         required = [each for each in self.get_params(ctx) if each.required and given.get(each.name) is None]
         if required and not given.get("help") and not ctx.resilient_parsing:
@@ -68,7 +68,7 @@ class Verb(TyperCommand):
 
 
 class Ordered(TyperGroup):
-    """Lists the verbs as `VERBS` does."""
+    """A command group that lists the verbs in the order of `VERBS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All verbs, panel by panel."""
@@ -76,7 +76,7 @@ class Ordered(TyperGroup):
 
 
 def verb(app: typer.Typer, name: str) -> Callable[..., Any]:
-    """Registers a function as the verb `name`, in its panel and with its examples."""
+    """A decorator that registers a function as the verb `name`, in its panel and with its examples."""
     ((panel, examples),) = [(panel, verbs[name]) for panel, verbs in VERBS.items() if name in verbs]
     shown = "\n\n".join(f"{PROGRAM} {example}" for example in examples)
     return app.command(name, cls=Verb, rich_help_panel=panel, epilog=f"Examples:\n\n{shown}")

@@ -1,1 +1,1 @@
-"""What a network costs: parameters and arithmetic, without data or a GPU."""
+"""The cost of networks and methods: parameters, operations, latency, training time and memory."""

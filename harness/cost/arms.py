@@ -1,4 +1,4 @@
-"""The arms of a measurement: a separate network for each, in training or as inference keeps it."""
+"""The arms of a measurement: a separate network for each, for training or for inference."""
 
 from collections.abc import Sequence
 
@@ -16,16 +16,16 @@ from harness.models.segmenter import Segmenter
 from harness.training.trainer import Trainer
 from methods.class_queues import Queues
 
-# Generated label maps are similar to CamVid's training labels: 4 % ignored pixels, 33 % of the valid ones in the most
-# common of 11 classes, 0.3 % in the rarest, about ten classes per image.
+# Generated label maps resemble CamVid's training labels: 4 % ignored pixels, 33 % of the valid ones in the most common
+# of 11 classes, 0.3 % in the rarest, about ten classes per image.
 CELLS, RAREST, IGNORED = 400, 1 / 200, 0.03
 LABELS = f"{CELLS} Voronoi cells an image, the rarest class {RAREST:g} times as frequent as the commonest"
-STEP_SIZE = (64, 128)  # of the one training step whose network is then timed
+STEP_SIZE = (64, 128)  # image size of the training step before inference is timed
 LEARNING_RATE = 0.01
 
 
 def arm_names(baseline: str, methods: Sequence[str] | None) -> list[str]:
-    """The baseline and then the other methods (default: all). Raises UserError for an unknown one."""
+    """The baseline, then the other methods (default: all). Raises UserError for an unknown name."""
     known = discovery.names()
     chosen = list(known if methods is None else methods)
     for name in (baseline, *chosen):
@@ -37,9 +37,9 @@ def arm_names(baseline: str, methods: Sequence[str] | None) -> list[str]:
 def trainer(
     model: str, method: str, num_classes: int, device: torch.device, schedule: Schedule, graphs: bool = False
 ) -> Trainer:
-    """A trainer with the same network from scratch for every method, default options and full memory banks.
+    """A trainer with default options, full memory banks, and the same random network for every method.
 
-    graphs: of `Trainer`; a captured step keeps its memory.
+    graphs: as in `Trainer`; a captured step keeps its memory.
     """
     settings = {
         "model": model,
@@ -61,7 +61,7 @@ def schedule(batch: int, size: tuple[int, int], precision: str = "float32", chan
 
 @torch.no_grad()
 def fill_memories(method: torch.nn.Module) -> None:
-    """Fill a method's queues with random unit vectors, as they are after some minutes of training."""
+    """Fill a method's queues with random unit vectors, since they are full after some minutes of training."""
     for queues in (part for part in method.modules() if isinstance(part, Queues)):
         queues.vectors.copy_(F.normalize(torch.randn_like(queues.vectors), dim=-1))
         queues.filled.fill_(queues.length)
@@ -70,9 +70,9 @@ def fill_memories(method: torch.nn.Module) -> None:
 def generated_batch(num_classes: int, batch: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images uint8 [B, 3, H, W] and labels int64 [B, H, W] with areas and class frequencies as in street scenes.
 
-    Labels are `CELLS` Voronoi cells per image. Class frequencies fall by a constant factor, to `RAREST` of the first;
-    a share of `IGNORED` cells is ignored. A method's work depends on this: the rarest class often limits how many
-    pixels it samples. Images have one color per class, and noise.
+    Labels are `CELLS` Voronoi cells per image. Class frequencies fall geometrically to `RAREST` of the first; a share
+    of `IGNORED` cells is ignored. A method's work depends on this: the rarest class often limits how many pixels it
+    samples. Images have one colour per class, and noise.
     """
     numbers = np.random.default_rng(0)
     height, width = size

@@ -23,7 +23,7 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class Network:
-    """Counts of a model: the cost of one image's prediction, and the parameters of auxiliary heads."""
+    """Parameters of a model, and multiply-adds and FLOPs for one image."""
 
     inference_parameters: int
     auxiliary_parameters: int
@@ -36,18 +36,18 @@ def cost_rows(
 ) -> list[dict[str, Any]]:
     """One row for each model and method (default: all methods, with default options).
 
-    size: (height, width) of one image in pixels. dataset: its classes are counted. A row holds
+    size: (height, width) of one image in pixels. dataset: determines the number of classes. The columns are
     model, method, dataset, size ("512x1024")
     inference_parameters    of the evaluated network, the same for every method
     auxiliary_parameters    of heads that are dropped after training, the same for every method
-    method_parameters       that the method adds to training
+    method_parameters       added by the method in training
     training_parameters     the sum of these three
     gmacs                   1e9 multiply-adds by mmengine's counter: one per multiply-add of convolutions and matrix
                             products, 2 per value of a batch norm, 5 of a layer norm, 4 of a bilinear resize
     gflops                  1e9 FLOPs by torch's counter: two per multiply-add of convolutions and matrix products
 
-    Each model is counted once, forward, up to the logits on its grid: methods do not change the network (tests/cost).
-    Raises UserError for an unknown model, method or data set.
+    The forward pass of each model is counted once, up to the logits on its grid, since methods do not change the
+    network (tests/cost). Raises UserError for an unknown model, method or data set.
     """
     num_classes = len(datasets.load(dataset).classes)
     classes = {name: discovery.load(name) for name in (discovery.names() if methods is None else methods)}
@@ -75,7 +75,7 @@ def cost_rows(
 
 
 def count(network: Segmenter, size: tuple[int, int]) -> Network:
-    """Count `network`, in eval mode on the CPU, on one image of `size` (height, width)."""
+    """Counts of `network`, in eval mode on the CPU, for one image of `size` (height, width)."""
     images = torch.zeros(1, 3, *size)
     auxiliary = sum(p.numel() for name, p in network.named_parameters() if name.startswith(AUXILIARY))
     return Network(
@@ -87,7 +87,7 @@ def count(network: Segmenter, size: tuple[int, int]) -> Network:
 
 
 def parameters(module: nn.Module) -> int:
-    """Number of parameters, without buffers such as running statistics and memory banks."""
+    """The number of parameters, without buffers such as running statistics and memory banks."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

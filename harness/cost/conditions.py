@@ -40,8 +40,8 @@ def device_folder(device: torch.device) -> str:
 def conditions(device: torch.device) -> dict[str, Any]:
     """Current clocks, temperature and load, as far as the machine reports them.
 
-    Of the processor clock_mhz (mean over cores), celsius (hottest zone) and load (programs that wanted a core in the
-    last minute, including this one); of a GPU what NVML reports.
+    For the CPU: clock_mhz (mean over cores), celsius (hottest zone) and load (mean number of runnable processes in the
+    last minute, including this one). For a GPU: NVML's readings.
     """
     found: dict[str, Any] = {}
     if clocks := _clocks():
@@ -55,7 +55,7 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 
 def settings(device: torch.device) -> dict[str, Any]:
-    """Torch's settings that affect speed."""
+    """Settings of torch that affect speed."""
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available()}
     found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
     if device.type == "cuda":
@@ -74,7 +74,7 @@ def _numbers(pattern: str) -> list[float]:
 
 
 def _clocks() -> list[float]:
-    """MHz of every core; virtual machines only have /proc/cpuinfo."""
+    """Clocks of all cores in MHz; virtual machines have them only in /proc/cpuinfo."""
     if kilohertz := _numbers("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"):
         return [value / 1000 for value in kilohertz]
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Equal compute: how many iterations of one arm take as long as another arm's training, by measured step time."""
+"""Equal compute: ratios of measured step times, by which one arm trains as long as another."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from harness.training.trainer import Trainer
 
 GPU_PLAN = Plan(rounds=12, settle=1, block=5, seconds=2)
 CPU_PLAN = Plan(warmup_iterations=3, warmup_seconds=0, rounds=8, settle=0, block=1)
-BATCHES = 4  # of the training data, repeated
+BATCHES = 4  # batches of the training data, used in turn
 
 Ratios = dict[str, dict[str, float]]  # {arm: {DATASET/MODEL: factor on iterations}}
 
@@ -38,13 +38,14 @@ def measure(
     weights: str = "auto",
     plan: Plan | None = None,
 ) -> Ratios:
-    """The ratios of step times of every arm with `compute_of` to those of the arm that it names, timed in turns.
+    """For every arm with `compute_of`, the ratio of that other arm's step time to its own, per data set and model.
 
-    A step is `Trainer.step` with the arm's settings (a CUDA graph if a run uses one), on ready batches of the training
-    split, with full memory banks and without diagnostics. Reading and augmentation, which take both arms equally long,
-    are not included: the ratio of whole iterations would be closer to 1. A ratio is the median over rounds of the
-    arms' mean steps. Writes a record for each pair into `results`/cost/equal_compute. Raises UserError without such an
-    arm, if a method is active in part of the schedule only, and for missing data.
+    A step is `Trainer.step` with the arm's settings (a CUDA graph if a run uses one), on preloaded batches of the
+    training split, with full memory banks and without diagnostics. Reading and augmentation, which take equally long in
+    both arms, are not included: the ratio of whole iterations would be closer to 1. Arms are timed in turns, and a
+    ratio is the median over rounds of the ratio of mean step times. Writes a record for each pair to
+    `results`/cost/equal_compute. Raises UserError if there is no such arm, if a method is active only in a part of the
+    schedule, and for missing data.
     """
     wanted = {name: arm.compute_of for name, arm in experiment.arms.items() if arm.compute_of is not None}
     if not wanted:
@@ -88,9 +89,9 @@ def ratio(timings: Timings, above: str, below: str) -> float:
 
 
 def fill_in(path: Path, ratios: Ratios) -> None:
-    """Write `compute_ratio` of these arms into the experiment file `path`, and change nothing else.
+    """Write the `compute_ratio` of these arms into the experiment file `path` and leave the rest unchanged.
 
-    Raises UserError for an arm that is no mapping with `compute_of` in the file.
+    Raises UserError for an arm that is not a mapping with `compute_of` in the file.
     """
     text = path.read_text(encoding="utf-8")
     document = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -132,7 +133,7 @@ def _step(
     weights: str,
     graphs: bool,
 ) -> Work:
-    """A function that makes one training step of an arm."""
+    """A function that runs one training step of an arm."""
     data = datasets.load(dataset, root)
     trainer = Trainer(_settings(experiment, dataset, model, arm), len(data.classes), device, weights, graphs)
     fill_memories(trainer.method)

@@ -26,12 +26,12 @@ from harness.errors import UserError, unknown
 from harness.models.segmenter import Segmenter
 
 Precision = Literal["float32", "bfloat16"]
-# graph: one image, replayed as a CUDA graph, without the host's launches, which vary far more than kernels.
+# graph: one image, replayed as a CUDA graph, without kernel launches by the host, which vary far more than kernels.
 # single_stream: one image, called normally. offline: the largest batch that fits, on a CPU 8.
 MODES = ("graph", "single_stream", "offline")
 CPU_BATCH = 8  # of the mode offline
 LARGEST_BATCH = 1024
-# Every arm gets at least 200 iterations and 10 s on a GPU, 150 and 2 s replayed, 30 and 5 s on a CPU.
+# Every arm gets at least 200 iterations and 10 s on a GPU, 150 and 2 s in graph mode, 30 and 5 s on a CPU.
 GPU_PLAN = Plan(rounds=20, settle=2, block=10, seconds=10)
 GRAPH_PLAN = Plan(rounds=30, settle=1, block=5, seconds=2)  # replayed kernels vary by 0.1 %, not 10 %
 CPU_PLAN = Plan(rounds=30, settle=1, block=1, seconds=5)
@@ -40,11 +40,11 @@ CONTROL = " (again)"  # a second network of the baseline (A/A control)
 
 @dataclass(frozen=True)
 class Setting:
-    """What is timed, and the record's name."""
+    """The timed setting, which also determines the record's name."""
 
     model: str
-    dataset: str  # whose number of classes
-    size: tuple[int, int]  # height and width of the images and of the label maps, in pixels
+    dataset: str  # determines the number of classes
+    size: tuple[int, int]  # height and width of the images and label maps, in pixels
     mode: str  # of MODES
     batch: int
     precision: Precision = "float32"
@@ -52,7 +52,7 @@ class Setting:
     compiled: bool = False  # by torch.compile
 
     def name(self, threads: int | None) -> str:
-        """The record's file name without its suffix; threads: of a CPU."""
+        """The record's file name without suffix; threads: on a CPU."""
         parts = [self.model, self.dataset, size_name(self.size), self.mode, f"batch{self.batch}", self.precision]
         parts += ["channels_last"] * self.channels_last + ["compiled"] * self.compiled
         return "-".join(parts + ([] if threads is None else [f"{threads}threads"]))
@@ -76,11 +76,11 @@ def measure_latency(
 ) -> list[Path]:
     """Time every method's inference network; returns the paths of the records, one per mode.
 
-    size: (height, width) of images and label maps. modes: of `MODES`, default all that the device has. methods: default
-    all. batch: of the mode offline; default the largest power of two that fits, on a CPU 8. Each arm has its own
-    `inference_network`; the baseline has two. Nothing else should run on the machine.
+    size: (height, width) of images and label maps. modes: of `MODES`, default all that the device supports. methods:
+    default all. batch: for the mode offline; default the largest power of two that fits, on a CPU 8. Each arm has its
+    own `inference_network`; the baseline has two. Nothing else should run on the machine.
 
-    Raises UserError for unknown names, if one image does not fit, and for the mode graph on a CPU.
+    Raises UserError for unknown names, if even one image does not fit, and for the mode graph on a CPU.
     """
     for kind, given, allowed in (("mode", modes or (), MODES), ("precision", [precision], get_args(Precision))):
         for name in given:
@@ -111,7 +111,7 @@ def measure_latency(
 def label_maps(network: Segmenter, images: Tensor) -> Tensor:
     """The timed work, protocol `whole`: images uint8 [B, 3, H, W] -> label maps int64 [B, H, W].
 
-    Normalization, network, float32 logits resized bilinearly to the images' size, argmax.
+    It consists of normalisation, network, bilinear resizing of the float32 logits to the images' size, and argmax.
     """
     logits = network(images).float()
     return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=network.align_corners).argmax(1)
@@ -120,7 +120,7 @@ def label_maps(network: Segmenter, images: Tensor) -> Tensor:
 def recorded(work: Work) -> torch.cuda.CUDAGraph:
     """`work` captured as a CUDA graph, which replays on the same tensors.
 
-    `work` must not synchronize or branch on values. It runs three times on a side stream first, as torch requires, so
+    `work` must not synchronise or branch on values. It first runs three times on a side stream, as torch requires, so
     that libraries choose their algorithms.
     """
     aside = torch.cuda.Stream()
@@ -136,7 +136,7 @@ def recorded(work: Work) -> torch.cuda.CUDAGraph:
 
 
 def _cost(network: Segmenter, size: tuple[int, int]) -> dict[str, Any]:
-    """Parameters and GFLOPs of the timed network, which is still on the CPU in float32."""
+    """Parameters and GFLOPs of a network that is still on the CPU in float32."""
     return {"parameters": parameters(network), "gflops": flops(network, torch.zeros(1, 3, *size)) / 1e9}
 
 
@@ -206,7 +206,7 @@ def _offline_batch(networks: dict[str, Segmenter], size: tuple[int, int], device
 
 @contextmanager
 def fast_convolutions(device: torch.device) -> Iterator[None]:
-    """On a GPU let cuDNN choose the fastest algorithms during the warm-up; shapes do not change."""
+    """On a GPU, let cuDNN benchmark its algorithms during the warm-up, since shapes do not change."""
     cudnn = torch.backends.cudnn
     before, cudnn.benchmark = cudnn.benchmark, device.type == "cuda"
     try:
@@ -216,7 +216,7 @@ def fast_convolutions(device: torch.device) -> Iterator[None]:
 
 
 def _compiled_for_each(networks: int) -> AbstractContextManager[None]:
-    """Let torch compile every network; by default it stops after eight and runs the rest uncompiled."""
+    """Let torch compile every network; by default it compiles eight and runs the rest uncompiled."""
     import torch._dynamo
 
     return torch._dynamo.config.patch(recompile_limit=networks + 1, fail_on_recompile_limit_hit=True)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """Peak bytes of torch's allocator during `step`, minus those held before.
+    """Peak bytes of torch's allocator during `step`, minus those allocated before.
 
-    From the profiler's allocation events on a CPU, and the allocator's statistics on a GPU.
+    Measured by the profiler's allocation events on a CPU, and by the allocator's statistics on a GPU.
     """
     gc.collect()
     if device.type == "cuda":

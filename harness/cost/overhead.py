@@ -1,4 +1,4 @@
-"""Training cost of methods over the baseline: time per iteration and peak memory."""
+"""Training cost of methods relative to the baseline: time per step and peak memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -46,9 +46,10 @@ def measure_overhead(
     """Time training steps with every method on the same inputs; returns the record's path.
 
     size: (height, width) of the crops. methods: default all, with default options and full memory banks. rounds:
-    default the plan's. A step is `Trainer.step`: forward, losses, backward, optimizer. Labels are `generated_batch`'s.
-    The network is untrained, so nearly every pixel is misclassified: the most work for methods that sample these.
-    peak_bytes: parameters, buffers, optimizer state and what the step adds. Raises UserError for unknown names.
+    default the plan's. A step is `Trainer.step`: forward, losses, backward, optimiser. Inputs are `generated_batch`'s.
+    The network is untrained, so nearly every pixel is misclassified, the worst case for methods that sample these. The
+    record's peak_bytes are parameters, buffers, optimiser state and the memory that the step adds. Raises UserError for
+    unknown names.
     """
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
@@ -91,7 +92,7 @@ def measure_overhead(
 
 
 class _Steps:
-    """Numbered steps of a trainer, so that every arm draws the same random numbers in its n-th step."""
+    """Consecutive steps of a trainer; every arm draws the same random numbers in its n-th step."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer, self.iteration = trainer, 0

@@ -1,4 +1,4 @@
-"""Records of measured costs: one JSON file per setting in results/cost/<kind>/<device>/, with raw samples."""
+"""Records of measured costs, with raw samples: one JSON file per setting in results/cost/<kind>/<device>/."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from harness.cost.timing import Timings
 from harness.errors import UserError
 
 SCHEMA = 1
-DISTURBED = 0.9  # processor share; threads of convolutions are nearly always busy
+DISTURBED = 0.9  # a lower processor share means a disturbance: convolutions keep all threads busy
 
 
 def write(
@@ -30,8 +30,8 @@ def write(
 ) -> Path:
     """Write results/cost/`kind`/<device>/`name`.json and return its path.
 
-    arms: facts about every arm besides its times. The record holds schema, kind, name, machine, `content`, order (of
-    the arms in every round, by position), drift, processor_share, warnings, provenance, and arms {name: its facts,
+    arms: facts about every arm in addition to its times. The record has schema, kind, name, machine, `content`, order
+    (of the arms in every round, by position), drift, processor_share, warnings, provenance, and arms {name: its facts,
     warmup, nanoseconds [rounds][block]}.
     """
     moved = drift(timings.nanoseconds)
@@ -57,7 +57,7 @@ def write(
 
 
 def read_all(results: Path, kind: str) -> list[dict[str, Any]]:
-    """All records of a kind, GPUs' first, then by path, with samples as int64 arrays [rounds, block].
+    """All records of a kind, those of GPUs first, then by path, with samples as int64 arrays [rounds, block].
 
     Raises UserError for a file that is damaged or has another schema.
     """

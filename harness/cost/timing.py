@@ -1,4 +1,4 @@
-"""Times several pieces of work in turns, so that disturbances of the machine affect all of them."""
+"""Times several pieces of work in turns, so that disturbances of the machine affect all of them alike."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import torch
 
 from harness.compute.progress import Progress
 
-STABLE = 0.05  # largest relative difference of the medians of the last iterations and those before
+STABLE = 0.05  # largest relative difference between the medians of the last two windows of iterations
 STABLE_WINDOW = 5  # iterations
 LONGEST_WARM_UP = 30  # times `Plan.warmup_seconds`, if the work never becomes stable
 
@@ -22,9 +22,9 @@ Work = Callable[[], object]
 class Plan:
     """How often and how long to time (metrics.md, section Cost).
 
-    Each arm warms up for at least `warmup_iterations` and `warmup_seconds`, and until stable. Then come `rounds`
-    rounds, and more until each arm has been timed for `seconds`. In a round, each arm in random order makes `settle`
-    untimed iterations, since another arm's data are in the caches, and `block` timed ones.
+    Each arm warms up for at least `warmup_iterations` and `warmup_seconds`, and until its time is stable. Then follow
+    `rounds` rounds, and more until each arm has been timed for `seconds`. In a round, each arm (in random order) runs
+    `settle` untimed iterations, since the caches hold another arm's data, and `block` timed ones.
     """
 
     warmup_iterations: int = 10
@@ -39,10 +39,10 @@ class Plan:
 class Timings:
     """A measurement.
 
-    nanoseconds      int64 [rounds, block] of every arm
-    order            of every round, the arms' positions in order of their turns
-    warmup           of every arm: iterations, seconds, and whether it became stable
-    processor_share  processor time / (wall-clock time x torch's threads). Below 1, other programs used the cores, or
+    nanoseconds      int64 [rounds, block] for every arm
+    order            for every round, the arms' positions in the order of their turns
+    warmup           for every arm: iterations, seconds, and whether it became stable
+    processor_share  CPU time / (wall-clock time x torch's threads); if below 1, other programs used the cores or
                      threads waited for each other. None on a GPU.
     """
 
@@ -53,9 +53,9 @@ class Timings:
 
 
 def take_turns(arms: Mapping[str, Work], device: torch.device, plan: Plan, title: str) -> Timings:
-    """Time every arm's work on `device` by `plan`.
+    """The times of every arm's work on `device`, measured by `plan`.
 
-    On a GPU, CUDA events are recorded between the iterations of a turn, which synchronizes only at its end. On a CPU
+    On a GPU, CUDA events are recorded between the iterations of a turn, which synchronises only at its end. On a CPU,
     the wall clock is read around every iteration.
     """
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
@@ -85,7 +85,7 @@ def take_turns(arms: Mapping[str, Work], device: torch.device, plan: Plan, title
 
 
 def warm_up(work: Work, device: torch.device, plan: Plan) -> dict[str, float | bool]:
-    """Repeat `work` until its time no longer changes; returns what a record says of it."""
+    """Repeat `work` until its time is stable; returns the record's entry about the warm-up."""
     seconds: list[float] = []
     start = time.monotonic()
     while True:

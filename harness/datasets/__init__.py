@@ -1,4 +1,4 @@
-"""Data sets: one YAML each, in this folder or in one of your own (docs/new-dataset.md)."""
+"""Data sets, one YAML each, in this folder or in your own (docs/new-dataset.md)."""
 
 import ast
 import hashlib
@@ -39,17 +39,17 @@ def names() -> list[str]:
 
 
 def load(name: str, root: Path | None = None) -> Dataset:
-    """The data set `name` under `root`; its facts are there without a root, and no file of the data is read.
+    """The data set `name` under `root`. Reads no data; without a root, only the YAML's facts are available.
 
-    Raises UserError for an unknown name or a wrong YAML.
+    Raises UserError for an unknown name or an invalid YAML.
     """
     return Dataset(_specs(name), root)
 
 
 def resolve_root(name: str, given: Path | None = None, results: Path = Path("results")) -> Path:
-    """The root of data set `name`: `given` (from --root or the experiment), else the set's environment variable.
+    """The root of data set `name`: `given` (from --root or the experiment), or else the set's environment variable.
 
-    A rendered set lies in `results/data`, in a folder named by its settings. Raises UserError if nothing names a root.
+    A rendered set is in `results/data`, in a folder named after its settings. Raises UserError if no root is known.
     """
     spec = _specs(name)[0]
     if given is not None:
@@ -62,9 +62,9 @@ def resolve_root(name: str, given: Path | None = None, results: Path = Path("res
 
 
 def missing(name: str, given: Path | None = None, results: Path = Path("results")) -> str:
-    """Why the files of data set `name` are not there, in a sentence; "" if they are, or can be rendered.
+    """Why data set `name` cannot be found, in a sentence; "" if it is there or can be rendered.
 
-    given, results: as for `resolve_root`. `verify` checks the files themselves.
+    given, results: as for `resolve_root`. The files themselves are checked by `verify`.
     """
     try:
         dataset = load(name, resolve_root(name, given, results))
@@ -96,12 +96,12 @@ def prepare(dataset: Dataset, *, convert: bool = False, workers: int | None = No
 
 
 def report_path(name: str, results: Path = Path("results")) -> Path:
-    """Where verify.json of data set `name` lies."""
+    """The path of data set `name`'s verify.json."""
     return results / "data" / name / "verify.json"
 
 
 def is_verified(name: str, results: Path = Path("results")) -> bool:
-    """Whether the last `verify` of data set `name` found no problem, wherever its files were."""
+    """Whether the last `verify` of data set `name`, under any root, found no problem."""
     try:
         return bool(json.loads(report_path(name, results).read_text(encoding="utf-8"))["status"] == "ok")
     except (OSError, ValueError, KeyError, TypeError):
@@ -109,7 +109,7 @@ def is_verified(name: str, results: Path = Path("results")) -> bool:
 
 
 def description_fingerprint(name: str) -> str:
-    """sha256 of the description of data set `name` and, if it is generated, of the renderer."""
+    """sha256 of data set `name`'s YAML and, if it is generated, of the renderer."""
     specs = _specs(name)
     described = "".join(spec.model_dump_json() for spec in specs)
     rendered = _generator_fingerprint(specs[0]) if specs[0].generator else ""
@@ -128,7 +128,7 @@ def _specs(name: str) -> tuple[Spec, ...]:
 
 
 def _generator_fingerprint(spec: Spec) -> str:
-    """Twelve hexadecimal digits that change with the settings and with the renderer's code, not with its comments."""
+    """Twelve hexadecimal digits over the settings and the renderer's code, without its comments."""
     settings = {**(spec.generator.model_dump() if spec.generator else {}), "splits": spec.splits}
     return hashlib.sha256((json.dumps(settings, sort_keys=True) + _renderer_hash()).encode()).hexdigest()[:12]
 

@@ -1,4 +1,4 @@
-"""Roots that hold a part of a data set, or copies of another size: as_is.json in the root says so in every result."""
+"""Incomplete or resized data sets: an as_is.json in the root declares them, and every result is marked."""
 
 import json
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ AS_IS = "as_is.json"
 
 @dataclass(frozen=True)
 class Declared:
-    """What a root holds in place of the published data set: images of each split, and their sizes if they differ."""
+    """The contents of a root that is not the published data set: images per split, and their sizes if they differ."""
 
     splits: dict[str, int]
     sizes: Sizes | None
 
     @property
     def remark(self) -> str:
-        """What titles and tables say, such as "as is: 6 train, 2 val images; 512x256"."""
+        """The remark in titles and tables, such as "as is: 6 train, 2 val images; 512x256"."""
         numbers = ", ".join(f"{count} {split}" for split, count in self.splits.items())
         return f"as is: {numbers} images" + (f"; {self.sizes}" if self.sizes else "")
 
 
 def read(root: Path, splits: Mapping[str, int]) -> Declared | None:
-    """What the root's as_is.json says, None without one; `splits` are those of the published set.
+    """The declaration in the root's as_is.json, or None; `splits` are those of the published set.
 
     Raises UserError for a damaged file or an unreadable root.
     """

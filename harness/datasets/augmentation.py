@@ -1,6 +1,6 @@
-"""Training augmentation: mmsegmentation's transforms, with randomness as a function of a seed.
+"""Training augmentation: mmsegmentation's transforms as a deterministic function of a seed.
 
-A sample's random numbers (`Draws`) are drawn first and then applied, by OpenCV here or by a GPU
+A sample's random decisions (`Draws`) are drawn first and then applied, by OpenCV here or on a GPU
 (`device_augmentation`).
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from harness.datasets.spec import IGNORE_INDEX
 from harness.errors import UserError
 
-CROPS = 10  # at most so many crops are drawn again
+CROPS = 10  # a crop is redrawn at most so often
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 VALUES = np.arange(256, dtype=np.uint8)
 HUES = 180  # OpenCV's hues are 0..179
@@ -27,7 +27,7 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Draws:
-    """The random decisions for a sample. Tables map values to values; None does nothing."""
+    """The random decisions for a sample. Tables map pixel values to pixel values; None means no change."""
 
     size: tuple[int, int]  # height and width of the whole image, resized
     corner: tuple[int, int]  # top and left of the crop in it
@@ -48,13 +48,13 @@ class Augmentation:
     """Random resize, crop, horizontal flip, photometric distortion and padding, as in mmsegmentation.
 
     crop: output (height, width) in pixels.
-    scale: (lowest, highest) factor, uniform, of the image's size or, with `fit`, of its largest size inside that box
-        (long and short side in pixels). The aspect ratio is kept.
+    scale: (lowest, highest) resize factor, drawn uniformly, of the image's size or, with `fit`, of its largest size
+        inside that box (long and short side in pixels). The aspect ratio is kept.
     flip: probability of a horizontal flip.
     photometric: options of PhotoMetricDistortion, or None for no distortion.
-    cat_max_ratio: a crop in which a class has at least this share of the valid pixels is drawn again, up to ten times.
+    cat_max_ratio: a crop in which one class has at least this share of the valid pixels is redrawn, up to ten times.
     pad: RGB, 0..255, at the right and bottom of images smaller than the crop. mmsegmentation pads with 0 after
-        normalization, that is the mean; here it is rounded to whole values. Labels are padded with 255.
+        normalisation, which is the mean; here it is rounded to integers. Labels are padded with 255.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Augmentation:
 
     @property
     def distorts(self) -> bool:
-        """Whether colours may be distorted."""
+        """Whether photometric distortion is on."""
         return self._distortion is not None
 
     def __call__(self, image: Bytes, label: Bytes, seed: Sequence[int]) -> tuple[Bytes, Bytes]:
@@ -100,7 +100,7 @@ class Augmentation:
         return Draws(size, corner, flipped, *tables)
 
     def _draw_size(self, shape: tuple[int, ...], rng: np.random.RandomState) -> tuple[int, int]:
-        """Height and width of the largest image inside a random factor of `fit` or of its own size."""
+        """Height and width of the resized image: the largest inside a randomly scaled `fit` or image box."""
         height, width = shape
         lowest, highest = self.scale
         ratio = rng.random_sample() * (highest - lowest) + lowest
@@ -114,7 +114,7 @@ class Augmentation:
         return size
 
     def _draw_corner(self, label: Bytes, size: tuple[int, int], rng: np.random.RandomState) -> tuple[int, int]:
-        """Where to crop: mmsegmentation's RandomCrop, counting classes without sorting."""
+        """Top left corner of the crop: mmsegmentation's RandomCrop, counting classes without sorting."""
         corner = self._any_corner(size, rng)
         for _ in range(CROPS if self.cat_max_ratio < 1 else 0):
             crop = _crop_of_label(label, Draws(size, corner, flipped=False), self.crop)
@@ -133,7 +133,7 @@ class Augmentation:
             resized = cv2.flip(resized, 1)
         if draws.before is not None:
             resized = cv2.LUT(resized, draws.before)
-        for channel, table in ((1, draws.saturation), (0, draws.hue)):  # each from whole values to whole values
+        for channel, table in ((1, draws.saturation), (0, draws.hue)):  # each rounds to 8 bits, as in mmsegmentation
             if table is not None:
                 hsv = cv2.cvtColor(resized, cv2.COLOR_RGB2HSV)
                 hsv[..., channel] = cv2.LUT(hsv[..., channel], table)
@@ -157,7 +157,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class _Distortion:
-    """mmsegmentation's PhotoMetricDistortion: each step has probability 1/2; contrast comes first or last."""
+    """mmsegmentation's PhotoMetricDistortion: each step with probability 1/2; contrast is the first or last step."""
 
     brightness_delta: float = 32
     contrast_range: tuple[float, float] = (0.5, 1.5)
@@ -182,7 +182,7 @@ class _Distortion:
 
 
 def _seeded(seed: Sequence[int]) -> np.random.RandomState:
-    """The thread's generator, seeded; a new one would first take a seed from the system, which is slower."""
+    """The thread's generator, reseeded; a new one would first be seeded by the system, which is slower."""
     if not hasattr(_own, "generator"):
         _own.generator = np.random.RandomState()
     generator: np.random.RandomState = _own.generator
@@ -196,18 +196,18 @@ def _scaled(values: Bytes, factor: float, offset: float = 0) -> Bytes:
 
 
 def _crop_of_label(label: Bytes, draws: Draws, crop: tuple[int, int]) -> Bytes:
-    """The crop of the label, resized by nearest neighbours, without flip and padding."""
+    """The crop of the label resized by nearest neighbour, before flip and padding."""
     rows, columns = (
         nearest_source(length, size)[window]
         for length, size, window in zip(label.shape, draws.size, draws.window(crop), strict=True)
     )
-    # Copying whole rows is fast, so columns are copied as rows of the transpose.
+    # Copying rows is fast, so columns are copied as rows of the transpose.
     transposed = cv2.transpose(label.take(rows, 0, mode="clip"))
     return np.asarray(cv2.transpose(transposed.take(columns, 0, mode="clip")), np.uint8)
 
 
 def _is_mixed(label: Bytes, most: float) -> bool:
-    """Whether there are several classes, none with a share of `most` or more of the valid pixels."""
+    """Whether there are several classes and none has a share of `most` or more of the valid pixels."""
     valid = label.size - np.count_nonzero(label == IGNORE_INDEX)
     likely = np.bincount(label[::8, ::8].ravel(), minlength=256)[:IGNORE_INDEX].argmax()  # probably the most common
     held = np.count_nonzero(label == likely)

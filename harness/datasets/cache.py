@@ -1,4 +1,4 @@
-"""Decoded samples in memory, or in one file that all processes of a machine map into memory."""
+"""A cache of decoded samples, in memory or in a file that all processes of a machine share by memory mapping."""
 
 import fcntl
 import hashlib
@@ -34,31 +34,31 @@ CHANNELS = BYTES_A_PIXEL - 1
 
 
 class Reads(Protocol):
-    """What a sample can be read from: a data set or a cache of it."""
+    """A source of samples: a data set or a cache of it."""
 
     def read(self, sample: Sample) -> Pair:
-        """Image uint8 [H, W, 3] RGB and label uint8 [H, W] of train ids; maybe read-only."""
+        """Image uint8 [H, W, 3] RGB and label uint8 [H, W] of train ids, possibly read-only."""
 
 
 def open_cache(
     dataset: Dataset, samples: Sequence[Sample], kind: Kind | None, folder: Path, reads: int | None = None
 ) -> Reads:
-    """Decode `samples` once, into memory ("ram") or into a file in `folder` ("disk"); None decodes at every read.
+    """A reader of `samples`, decoded once into memory ("ram") or a file in `folder` ("disk"), or on every read (None).
 
-    "auto" is "disk" if a training makes enough `reads` (None: many) and there is room, else None. All runs of a machine
-    share the file. It takes 4 bytes per pixel. Raises UserError if that much memory or disk is not free, or for a file
-    of the data set that cannot be used.
+    "auto" is "disk" if a training makes enough `reads` (None: many) and there is room, and otherwise None. All runs of
+    a machine share the file. It takes 4 bytes per pixel. Raises UserError if there is not enough memory or disk space,
+    or if a file of the data set cannot be used.
     """
     if kind == "ram":
         return _in_memory(dataset, samples)
     if kind == "disk":
         return _on_disk(dataset, samples, folder)
     if kind == "auto" and (reads is None or reads >= len(samples)):
-        with suppress(OSError):  # a folder that cannot be written, or a file system without locks
+        with suppress(OSError):  # the folder is not writable, or the file system has no locks
             folder.mkdir(parents=True, exist_ok=True)
             if cache_path(dataset, samples, folder).exists():
                 return _on_disk(dataset, samples, folder)
-            # A file larger than memory is read from the disk again and again, which saves little over decoding.
+            # A file that does not fit in memory is read from disk again and again, which saves little over decoding.
             free = min(psutil.virtual_memory().available, shutil.disk_usage(folder).free)
             if 2 * BYTES_A_PIXEL * _pixels(shapes(dataset, samples)) <= free:
                 return _on_disk(dataset, samples, folder)
@@ -66,7 +66,7 @@ def open_cache(
 
 
 class Cached:
-    """Reads samples from one array of decoded bytes, image then label for each; other samples from `dataset`.
+    """Reads samples from one array of decoded bytes (for each sample the image, then the label), others from `dataset`.
 
     Worker processes that are forked later share the array.
     """
@@ -79,7 +79,7 @@ class Cached:
         self._places = {s.id: (start, *size) for s, size, start in zip(samples, sizes, starts, strict=False)}
 
     def read(self, sample: Sample) -> Pair:
-        """What `Dataset.read` returns, read-only if it is held."""
+        """The result of `Dataset.read`, read-only if it is cached."""
         if sample.id not in self._places:
             return self.dataset.read(sample)
         start, height, width = self._places[sample.id]
@@ -114,15 +114,15 @@ def _in_memory(dataset: Dataset, samples: Sequence[Sample]) -> Cached:
 
 
 def cache_path(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Path:
-    """The file in `folder` for these samples; NAME.json beside it holds their sizes, and the state of their files."""
+    """The cache file in `folder` for these samples; NAME.json has their sizes and their files' state."""
     key = hashlib.sha256("\n".join(sample.id for sample in samples).encode()).hexdigest()[:12]
     return folder / f"{dataset.name}-{key}.pixels"
 
 
 def _on_disk(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Cached:
-    """The first process that asks writes the file, while others wait.
+    """The cache on disk; the first process writes the file while others wait.
 
-    It is written again if an image, a label or the data set's YAML has changed (by names, sizes and times).
+    It is rewritten if an image, a label or the data set's YAML has changed (judged by names, sizes and times).
     """
     path = cache_path(dataset, samples, folder)
     state = f"{SCHEMA} {description_state(dataset)} {files_state(samples)}"
@@ -142,7 +142,7 @@ def _on_disk(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Cache
         if found := mapped():
             return found
         for left in (path.with_suffix(".json"), path, *folder.glob(f".{path.stem}.*")):
-            left.unlink(missing_ok=True)  # of other data, or of a killed process
+            left.unlink(missing_ok=True)  # outdated, or left by a killed process
         sizes = shapes(dataset, samples)
         need, free = BYTES_A_PIXEL * _pixels(sizes), shutil.disk_usage(folder).free
         if need > free:
@@ -152,7 +152,7 @@ def _on_disk(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Cache
             )
         try:
             with atomic.replacing(path) as temporary:
-                if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the process
+                if hasattr(os, "posix_fallocate"):  # otherwise a full disk would kill the process with SIGBUS
                     with temporary.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, need)
                 pixels = np.memmap(temporary, np.uint8, "w+" if not temporary.stat().st_size else "r+", shape=(need,))
@@ -169,7 +169,7 @@ def _on_disk(dataset: Dataset, samples: Sequence[Sample], folder: Path) -> Cache
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the lock of a killed process is released."""
+    """Run the block in one process at a time; the lock of a killed process is released."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as file:
         try:
@@ -181,7 +181,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def for_each(function: Callable[..., None], title: str, items: Sequence[Any]) -> None:
-    """Call `function` with each item, in threads; the first error ends it."""
+    """Call `function` with each item in threads; the first error is raised."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in track(pool.map(function, items), title, len(items)):
             pass
@@ -195,7 +195,7 @@ def shapes(dataset: Dataset, samples: Sequence[Sample]) -> list[Shape]:
             with opened(sample.image_path) as image:
                 return image.height, image.width
         except (OSError, SyntaxError, ValueError):
-            return dataset.read(sample)[1].shape  # says what is wrong with the file
+            return dataset.read(sample)[1].shape  # raises UserError that says what is wrong with the file
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(shape, samples))
@@ -206,5 +206,5 @@ def _pixels(sizes: Sequence[Shape]) -> int:
 
 
 def _size(number: int) -> str:
-    """Bytes in short: 253_000_000 is "253 MB"."""
+    """Bytes as text: 253_000_000 is "253.0 MB"."""
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""Checks from its structure, without decoding, that a PNG or JPEG is whole."""
+"""Checks, without decoding, that a PNG or JPEG file is complete."""
 
 import re
 import struct
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 PNG_COLOR_TYPES = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with transparency", 6: "RGBA"}
-# In coded pixels FF is followed by 00, a restart marker D0 to D7, or FF as filling.
+# In entropy-coded data FF is followed by 00, a restart marker D0 to D7, or a fill byte FF.
 MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -25,10 +25,10 @@ class Header:
 
 
 def read_header(content: bytes) -> Header | str:
-    """The header of a whole picture; else what is wrong with it, to follow the file's name.
+    """The header of a complete picture, or else what is wrong with it, as text that follows the file's name.
 
-    A PNG's checksums are compared. A JPEG has none, so coded pixels may still be damaged (`jpeg_damage`). Bytes after
-    the end marker are ignored.
+    A PNG's checksums are verified. A JPEG has none, so its pixels may still be damaged (`jpeg_damage`). Bytes after the
+    end marker are ignored.
     """
     if content.startswith(PNG_START):
         return _png(content)
@@ -72,10 +72,10 @@ def _jpeg(content: bytes) -> Header | str:
 
 
 def _instead(content: bytes) -> str:
-    """What lies in place of a picture, if that is a common mistake; else ""."""
+    """What the file is instead of a picture, if that is a common mistake; otherwise ""."""
     start = content[:200].lstrip().lower()
     if start.startswith(b"version https://git-lfs"):
         return " but a Git LFS pointer (git lfs pull brings the file)"
     if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
-        return " but a web page, such as a refused download leaves"
+        return " but a web page, as after a refused download"
     return ""

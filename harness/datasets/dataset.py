@@ -21,21 +21,21 @@ from harness.errors import UserError, unknown
 
 __all__ = ["IGNORE_INDEX", "Dataset", "Spec", "description_state", "files_state", "no_root", "ranges"]
 
-REFUSED = 254  # stands for label values that are not allowed
+REFUSED = 254  # marks label values that are not allowed
 
 
 class Dataset:
     """A data set under a root folder.
 
-    `classes` and `colors` (RGB) are in order of train id; `splits` holds the expected number of images, `class_pixels`
-    the published number of pixels of each class and, last, of ignored pixels; `categories` are {group of classes: their
-    train ids}.
+    classes, colors  in order of train id; colours are RGB
+    splits           the expected number of images per split
+    class_pixels     the published number of pixels of each class and, last, of ignored pixels, per split
+    categories       {group of classes: their train ids}
+    specs            the data set's descriptions, one for each layout with its label values
+    spec             the one whose layout is under the root; if there are several, the most complete
 
-    specs: the data set's description, or several with different layouts and label values. `spec` is the first whose
-    layout the root holds completely, else the first that it holds in part.
-
-    If the root holds an as_is.json (as_is.py), `splits` and `sizes` are what it says, `class_pixels` is empty, and
-    `remark` and the title say that this is not the published set.
+    If the root has an as_is.json (as_is.py), it determines `splits` and `sizes`, `class_pixels` is empty, and `remark`
+    and the title say that this is not the published set.
     """
 
     ignore_index = IGNORE_INDEX
@@ -61,11 +61,11 @@ class Dataset:
         self.sizes = Sizes.of(spec.size) if spec.size else None
         self.remark = ""
         self._found: Spec | None = None
-        self._holds = False  # whether the layout has been found under the root
+        self._holds = False  # whether the layout was found under the root
         self._fault: UserError | None = None
         try:
             declared = as_is.read(root, self.splits) if root is not None else None
-        except UserError as error:  # raised when somebody asks for the files
+        except UserError as error:  # raised by `folder`
             self._fault, declared = error, None
         if declared is not None:
             self.splits, self.remark = declared.splits, declared.remark
@@ -74,17 +74,17 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, ignored pixels aside."""
+        """The number of classes, without "ignored"."""
         return len(self.classes)
 
     @property
     def spec(self) -> Spec:
-        """The description whose layout the root holds; the first if it holds none."""
+        """The description whose layout is under the root, or the first if none is."""
         return self._found_spec() or self.specs[0]
 
     def found_layout(self) -> ListLayout | FolderLayout | None:
         """The layout that is found under the root, or None."""
-        with suppress(OSError):  # `folder` says if the root cannot be read
+        with suppress(OSError):  # reported by `folder`
             spec = self._found_spec()
             if spec is not None and self.root is not None and spec.layout.found(self.root, self.splits):
                 return spec.layout
@@ -95,7 +95,7 @@ class Dataset:
         return (self.splits[split], *self._other_counts.get(split, ()))
 
     def folder(self) -> Path:
-        """The root folder. Raises UserError if it was not given, does not exist or does not hold the data set."""
+        """The root folder. Raises UserError if it is not given, does not exist or does not contain the data set."""
         if self.root is None:
             raise no_root(self.name, self.root_variable)
         if self._fault is not None:
@@ -121,9 +121,9 @@ class Dataset:
             raise unknown(f"split of {self.name}", split, self.splits)
 
     def samples(self, split: str) -> list[Sample]:
-        """The samples of a split, in the order of its list or, without one, of their names.
+        """The samples of a split, in the order of its list or, without a list, of their names.
 
-        Raises UserError for an unknown split, a missing root or list, an empty split, or the first pair that is wrong.
+        Raises UserError for an unknown split, a missing root or list, an empty split, or the first faulty pair.
         """
         self.check_split(split)
         listing = self.listing(split)
@@ -136,9 +136,9 @@ class Dataset:
         return listing.samples
 
     def listing(self, split: str) -> Listing:
-        """The samples and problems of a split; with an as_is.json, missing files are no problem.
+        """The samples and problems of a split; with an as_is.json, missing files are not a problem.
 
-        Raises UserError for a missing root, or a list that is missing or cannot be read.
+        Raises UserError for a missing root, and for a list that is missing or cannot be read.
         """
         root = self.folder()
         if self.remark and not self.splits[split]:
@@ -149,7 +149,7 @@ class Dataset:
         return found
 
     def read(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read image uint8 [H, W, 3] RGB and label uint8 [H, W], train ids and 255 for ignored pixels.
+        """The image uint8 [H, W, 3] RGB and the label uint8 [H, W], train ids and 255 for ignored pixels.
 
         Raises UserError, with a sentence that starts with the file's path, if one of them cannot be used.
         """
@@ -163,7 +163,7 @@ class Dataset:
         return image, label
 
     def read_label(self, sample: Sample) -> NDArray[np.uint8]:
-        """Read the label uint8 [H, W], train ids and 255 for ignored pixels. Raises UserError as `read` does."""
+        """The label uint8 [H, W], train ids and 255 for ignored pixels. Raises UserError as `read` does."""
         import cv2
 
         from harness.datasets import images
@@ -185,15 +185,15 @@ class Dataset:
         return train_ids
 
     def cluster(self, sample_id: str) -> str:
-        """The cluster (video, city) of a sample, whose images are not independent: what `clusters` matches in the id.
+        """The cluster (video, city) of a sample: the part of its id that the pattern `clusters` matches.
 
-        Without that rule each image is its own cluster.
+        Images of a cluster are not independent. Without a pattern each image is its own cluster.
         """
         found = re.match(self.clusters, sample_id) if self.clusters else None
         return found.group() if found else sample_id
 
     def fingerprint(self, splits: Sequence[str] | None = None) -> str:
-        """sha256 of the data in `splits` (default: all): names, image file sizes, and the labels' bytes and meaning.
+        """sha256 over the data in `splits` (default: all): names, image file sizes, and the labels' bytes and meaning.
 
         It is the same for every copy of the data.
         """
@@ -210,7 +210,7 @@ class Dataset:
         return digest.hexdigest()
 
     def _meaning(self) -> dict[str, Any]:
-        """What the label values stand for, and the layout if the data set has several."""
+        """The meaning of the label values, and the layout's name if the data set has several."""
         classes = [[entry.name, sorted(entry.labels)] for entry in self.spec.classes]
         meaning: dict[str, Any] = {"classes": classes, "ignored": sorted(self.spec.ignored_labels)}
         if self.spec.layout.name:
@@ -219,7 +219,7 @@ class Dataset:
 
     @cached_property
     def _table(self) -> NDArray[np.uint8]:
-        """Train id of every value that a label file can hold: 255 for ignored ones, REFUSED for those not allowed."""
+        """The train id of every possible label value: 255 for ignored values, REFUSED for invalid ones."""
         train_ids = np.full(LARGEST_VALUE[self.spec.layout.encoding] + 1, REFUSED, np.uint8)
         for train_id, entry in enumerate(self.spec.classes):
             train_ids[list(entry.labels)] = train_id
@@ -233,28 +233,28 @@ class Dataset:
         return f"has the value {value}, but labels may hold {ranges(allowed)}"
 
     def _found_spec(self) -> Spec | None:
-        """The description whose layout the root holds; a single one is taken without looking.
+        """The description whose layout is under the root; if there is only one, it is taken without a check.
 
-        If the root holds several, the most complete wins: somebody may have converted the labels of one split only.
+        If several layouts are there, the most complete wins: somebody may have converted the labels of one split only.
         """
         if len(self.specs) == 1:
             return self.specs[0]
         if self._found is None and (root := self.root) is not None:
             found = [spec for spec in self.specs if spec.layout.found(root, self.splits)]
             if len(found) > 1:
-                found.sort(key=lambda spec: -spec.layout.labels_there(root, self.splits))  # stable: first of equals
+                found.sort(key=lambda spec: -spec.layout.labels_there(root, self.splits))  # stable: ties keep the order
             self._found = found[0] if found else None
         return self._found
 
 
 def description_state(dataset: Dataset) -> str:
-    """sha256 that changes with the data set's YAML, its as_is.json and its folder."""
+    """sha256 over the data set's YAML, as_is.json and folder."""
     described = [str(dataset.folder().resolve()), dataset.spec.model_dump_json(), dataset.splits, dataset.remark]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def files_state(samples: Sequence[Sample]) -> str:
-    """sha256 of the ids, paths, sizes and times of the samples' files: it changes with them, and reads none."""
+    """sha256 over the ids, paths, sizes and modification times of the samples' files, without reading them."""
     digest = hashlib.sha256()
     for sample in samples:
         line: list[str | int] = [sample.id]
@@ -273,7 +273,7 @@ def no_root(name: str, variable: str) -> UserError:
 
 
 def ranges(values: Sequence[int]) -> str:
-    """Ascending integers in short: [0, 1, 2, 255] is "0..2, 255"."""
+    """Ascending integers as ranges: [0, 1, 2, 255] is "0..2, 255"."""
     parts: list[list[int]] = []
     for value in values:
         if parts and parts[-1][-1] == value - 1:

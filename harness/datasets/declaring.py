@@ -1,4 +1,4 @@
-"""Declares what a root holds if it is not the published data set: `prepare --as-is`."""
+"""Declares the contents of a root that is not the published data set: `prepare --as-is`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +11,10 @@ from harness.errors import UserError
 
 
 def declare(dataset: Dataset) -> Declared:
-    """Write into the root's as_is.json what it holds, so that it is read as it is and marked in every result.
+    """Write the root's as_is.json, so that its images are accepted as they are and every result is marked.
 
-    Raises UserError if there is no pair to train or evaluate on, if the root holds the published set, or if it cannot
-    be written.
+    Raises UserError if there is no pair to train or evaluate on, if the root has the complete published set, or if the
+    file cannot be written.
     """
     root, spec = dataset.folder(), dataset.spec
     if spec.generator is not None:

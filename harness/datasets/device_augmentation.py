@@ -1,8 +1,8 @@
-"""`Augmentation` on a GPU, in batches of images that lie decoded there, with draws from the CPU.
+"""`Augmentation` on a GPU: batches of decoded images there, random draws from the CPU.
 
-It repeats the integer arithmetic of OpenCV's resize (11-bit weights, resize.cpp) and looks up OpenCV's colour
-conversions. Labels equal the CPU's; images differ by a few levels in a few columns, where OpenCV rounds HSV to RGB
-differently at the end of a row. Nothing synchronizes and no shape depends on data, so CUDA graphs can capture it.
+It reproduces the integer arithmetic of OpenCV's resize (11-bit weights, resize.cpp) and looks up OpenCV's colour
+conversions. Labels equal the CPU's; images differ by a few levels in a few columns, since OpenCV rounds HSV to RGB
+differently at the end of a row. Nothing synchronises and no shape depends on data, so CUDA graphs can capture it.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from torch import Tensor
 from harness.datasets.augmentation import VALUES, Augmentation, Draws
 from harness.datasets.spec import IGNORE_INDEX
 
-# What is sent for each sample, besides its tables.
+# The numbers that are sent for each sample, in addition to its tables.
 FIELDS = ("start", "source_height", "source_width", "height", "width", "top", "left", "flipped", "saturated", "turned")
 TABLES = ("before", "saturation", "hue", "after")
-WEIGHT = 2**11  # of two neighbours together, in OpenCV's resize
+WEIGHT = 2**11  # total weight of two neighbours in OpenCV's resize
 
 
 def packed(colors: Tensor, labels: Tensor) -> Tensor:
-    """Colours uint8 [3 P] and labels uint8 [P] as int32 [P], whose bytes, lowest first, are R, G, B and label."""
+    """Colours uint8 [3 P] and labels uint8 [P] packed into int32 [P]: bytes R, G, B and label, lowest first."""
     red, green, blue = colors.view(-1, 3).int().unbind(1)
     return red | green << 8 | blue << 16 | labels.int() << 24
 
 
 def described(draws: Sequence[Draws], starts: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Tensor:
-    """A batch to send: int64 [B, 10 + 4 * 32], the FIELDS and then the TABLES with eight values in each number.
+    """A batch for the device: int64 [B, 10 + 4 * 32], the FIELDS and then the TABLES, eight bytes in each number.
 
-    starts: where the images begin in the packed pixels. shapes: their heights and widths.
+    starts: offsets of the images in the packed pixels. shapes: their heights and widths.
     """
     content = np.empty((len(draws), len(FIELDS) + len(TABLES) * len(VALUES) // 8), np.int64)
     for row, drawn, start, shape in zip(content, draws, starts, shapes, strict=True):
@@ -54,10 +54,10 @@ class DeviceAugmentation:
     def __call__(self, pixels: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Images uint8 [B, 3, h, w] (channels last) and labels uint8 [B, h, w] of a `described` batch.
 
-        pixels: packed, int32 [P]; both arguments lie on the device.
+        pixels: packed, int32 [P]; both arguments are on the device.
         """
         start, source_height, source_width, height, width, top, left, *flags = batch[:, : len(FIELDS)].T.unsqueeze(-1)
-        flipped, saturated, turned = (flag.bool() for flag in flags)  # as all of these, [B, 1]
+        flipped, saturated, turned = (flag.bool() for flag in flags)  # like all the fields, [B, 1]
 
         y, x = (torch.arange(length, device=batch.device) for length in self.crop)
         rows, columns = (height - top).clamp(max=self.crop[0]), (width - left).clamp(max=self.crop[1])
@@ -82,7 +82,7 @@ class DeviceAugmentation:
         return images.permute(0, 3, 1, 2), torch.where(inside, labels, IGNORE_INDEX).byte()
 
     def _distorted(self, colors: Tensor, tables: dict[str, Tensor], saturated: Tensor, turned: Tensor) -> Tensor:
-        """Packed colours [B, h, w] after the tables; HSV is skipped, with its rounding, where nothing changes."""
+        """Packed colours [B, h, w] with the tables applied; images without a change in HSV skip its rounding."""
         colors = _joined([_mapped(tables["before"], _byte(colors, n)) for n in range(3)])
         for name, channel, chosen in (("saturation", 1, saturated), ("hue", 0, turned)):
             hsv = _looked_up(self._conversions[0], colors)
@@ -93,7 +93,7 @@ class DeviceAugmentation:
 
 
 def _converted(way: int) -> Tensor:
-    """OpenCV's conversion of each of the 2^24 packed colours, int32 [2^24], packed; 67 MB."""
+    """OpenCV's conversion of each of the 2^24 packed colours, packed int32 [2^24]; 67 MB."""
     colors = np.arange(2**24, dtype="<i4").view(np.uint8).reshape(4096, 4096, 4)
     converted = np.zeros_like(colors)
     converted[..., :3] = cv2.cvtColor(np.ascontiguousarray(colors[..., :3]), way)
@@ -125,7 +125,7 @@ def _nearest(places: Tensor, length: Tensor, size: Tensor) -> Tensor:
 
 
 def _linear(places: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two source pixels around places of the resized row, and the second's share of WEIGHT: [B, n]."""
+    """For places in the resized row, the two source pixels around them and the second one's weight: [B, n]."""
     where = ((places + 0.5) * (1 / (size.double() / length)) - 0.5).float()
     first = where.floor()
     weight = ((where - first) * WEIGHT).round().int()
@@ -133,9 +133,9 @@ def _linear(places: Tensor, length: Tensor, size: Tensor) -> tuple[Tensor, Tenso
 
 
 def _mixed(corners: Sequence[Tensor], down: Tensor, across: Tensor) -> Tensor:
-    """Bilinear mix of four pixels, by the weights [B, h] of the lower and [B, w] of the right ones.
+    """Bilinear interpolation of four pixels, with weights [B, h] of the lower and [B, w] of the right ones.
 
-    The shifts are OpenCV's (VResizeLinear), which drop the lowest bits.
+    The shifts, which drop the lowest bits, are OpenCV's (VResizeLinear).
     """
     down, across = down[:, :, None], across[:, None]
     upper, lower = ((left * (WEIGHT - across) + right * across) >> 4 for left, right in (corners[:2], corners[2:]))

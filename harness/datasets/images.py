@@ -1,4 +1,4 @@
-"""Decodes images and labels, and refuses files that decoders would silently change."""
+"""Decodes images and labels, and rejects files that decoders would silently alter."""
 
 import io
 import struct
@@ -33,9 +33,9 @@ def read_image(path: Path) -> Array:
 
 
 def read_label(path: Path) -> Array:
-    """The stored values, uint8 [H, W], of a PNG with 8-bit greyscale or palette indices.
+    """The stored values, uint8 [H, W], of an 8-bit greyscale or palette PNG.
 
-    Raises UserError as `read_image` does, and for other kinds.
+    Raises UserError as `read_image` does, and for other kinds of files.
     """
     content, header = _label_content(path)
     if header.kind == "palette":
@@ -62,7 +62,7 @@ def read_color_label(path: Path) -> NDArray[np.int32]:
 def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
     """The label map `field` of a MATLAB file (up to version 7.2) as uint16 [H, W].
 
-    Raises UserError, starting with the path, for an unreadable file, or a field that is missing or not a map of
+    Raises UserError, starting with the path, for an unreadable file, and for a field that is missing or not a map of
     integers from 0 to 65535.
     """
     from scipy.io import loadmat
@@ -87,9 +87,9 @@ def read_mat_label(path: Path, field: str) -> NDArray[np.uint16]:
 
 
 def opened(source: Path | io.BytesIO) -> Image.Image:
-    """The picture opened by PIL, not decoded yet, without PIL's size limit.
+    """The picture opened by PIL, without its size limit and not yet decoded.
 
-    Raises OSError or SyntaxError for a file that is no picture.
+    Raises OSError or SyntaxError for other files.
     """
     Image.MAX_IMAGE_PIXELS = None
     return Image.open(source)
@@ -117,7 +117,7 @@ def _label_content(path: Path) -> tuple[bytes, Header]:
 
 
 def _content(path: Path) -> tuple[bytes, Header]:
-    """Bytes and header of a picture that is whole and not too large."""
+    """Bytes and header of a picture. Raises UserError if it is incomplete or too large."""
     content = _bytes(path)
     header = read_header(content)
     if isinstance(header, str):

@@ -1,7 +1,7 @@
-"""Finds JPEGs with damaged pixels, which decoders repair without an error.
+"""Finds JPEGs with damaged pixels, which decoders conceal without an error.
 
-libjpeg reports damage on standard error only, which all threads of a process share. So this file is also a program that
-decodes one file after the other and answers with what libjpeg said about each.
+libjpeg reports damage only on stderr, which all threads of a process share. This file is therefore also a program that
+decodes files one after the other and returns libjpeg's message about each.
 """
 
 import json
@@ -20,7 +20,7 @@ import numpy as np
 
 JPEG_START = b"\xff\xd8\xff"
 HOLE = 1024  # bytes
-FEW = 0.01  # share of a file's bytes that may precede the end marker unused: some writers leave a few
+FEW = 0.01  # share of a file's bytes that may be unused before the end marker; some programs write a few
 
 
 def has_hole(path: Path) -> bool:
@@ -30,7 +30,7 @@ def has_hole(path: Path) -> bool:
 
 
 class Inspectors:
-    """Processes that check JPEGs, shared by threads and started on demand. Use `inspectors`."""
+    """A pool of processes that check JPEGs, started on demand and shared by threads. Use `inspectors`."""
 
     def __init__(self, number: int) -> None:
         self._places: LifoQueue[subprocess.Popen[str] | None] = LifoQueue()  # last used first
@@ -39,7 +39,7 @@ class Inspectors:
             self._places.put(None)
 
     def fault(self, path: Path) -> str:
-        """What is wrong with the pixels of a JPEG, to follow its name; "" for nothing, and for other files."""
+        """What is wrong with a JPEG's pixels, as text that follows its name; "" if nothing is, or for other files."""
         if not _is_jpeg(path):
             return ""
         process = self._places.get()
@@ -51,7 +51,7 @@ class Inspectors:
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                raise RuntimeError(f"the process that checks {path} has died: start again")
+                raise RuntimeError(f"the process that checks {path} died: start again")
             return str(json.loads(answer))
         finally:
             self._places.put(process)
@@ -87,15 +87,15 @@ def inspectors(number: int) -> Iterator[Inspectors]:
 
 
 def _fault(path: str, errors: int) -> str:
-    """What libjpeg writes to the stream `errors` about the file at `path`, as `Inspectors.fault` returns it."""
+    """The result of `Inspectors.fault` from libjpeg's messages about `path` in the file descriptor `errors`."""
     content = Path(path).read_bytes()
     start = os.fstat(errors).st_size
-    cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)  # reads everything, computes little
-    said = " ".join(os.pread(errors, 200, start).decode("utf-8", "replace").split())
-    left = re.search(r"(\d+) extraneous bytes before marker 0xd9", said)
-    if not said or (left and int(left[1]) < FEW * len(content)):
+    cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)  # reads all data, but is fast
+    message = " ".join(os.pread(errors, 200, start).decode("utf-8", "replace").split())
+    left = re.search(r"(\d+) extraneous bytes before marker 0xd9", message)
+    if not message or (left and int(left[1]) < FEW * len(content)):
         return ""
-    return f"is damaged ({said.removeprefix('Corrupt JPEG data: ')}): copy or download it again"
+    return f"is damaged ({message.removeprefix('Corrupt JPEG data: ')}): copy or download it again"
 
 
 def _main() -> None:

@@ -1,4 +1,4 @@
-"""Explains common mistakes with a data set's files. Each function returns a phrase that says what to do, or ""."""
+"""Recognises common mistakes with a data set's files. Each function returns a phrase that says what to do, or ""."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,8 +12,8 @@ from harness.datasets.readers import Sample
 from harness.datasets.spec import Spec
 from harness.errors import UserError
 
-LOOKS = 200  # label files, evenly spread, whose values are compared
-SUSPECTS = 20  # unreadable files that are looked at
+LOOKS = 200  # evenly spaced label files whose values are examined
+SUSPECTS = 20  # unreadable files that are examined
 FAR, NEAR = 0.3, 0.1  # distances between class shares
 SCARCEST, CLEARLY = 0.01, 3.0  # see `id_order`
 PHOTO_COLORS = 256  # a label map has fewer
@@ -25,7 +25,7 @@ AS_PUBLISHED = "use the labels as the data set distributes them"
 
 
 def wrong_root(dataset: Dataset, root: Path) -> str:
-    """What else a root holds that has none of the data set's layouts."""
+    """Which other data set is under a root that has none of this one's layouts."""
     from harness import datasets
 
     if dataset.name == "ade20k" and next(root.rglob("*_seg.png"), None):
@@ -35,9 +35,9 @@ def wrong_root(dataset: Dataset, root: Path) -> str:
 
 
 def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[Sample]) -> tuple[Sample, str] | None:
-    """One of the samples that could not be read, and why; None if no common mistake fits.
+    """One of the `failed` samples and why it could not be read; None if no common mistake fits.
 
-    failed: those samples; samples: all of the split.
+    samples: all of the split.
     """
     if dataset.spec.layout.encoding == "mat":
         return None
@@ -57,9 +57,9 @@ def wrong_labels(dataset: Dataset, failed: Sequence[Sample], samples: Sequence[S
 def explain_values(found: AbstractSet[int], spec: Spec, others: Mapping[str, AbstractSet[int]]) -> str:
     """Why labels hold the values `found`, some of which `spec` does not allow.
 
-    others: the values of the set's layouts by the name of these values; `found` may be another layout's raw ids.
-    Labels are shifted by one if all values fit after the shift and the value at the far end is missing. (255 and 0 are
-    neighbours, as in mmsegmentation's reduce_zero_label.)
+    others: {name of label values: the values} for all layouts; `found` may be another layout's raw ids. Labels are
+    shifted by one if all values fit after a shift and the value at the far end is missing (255 and 0 are neighbours, as
+    in mmsegmentation's reduce_zero_label).
     """
     allowed = _values(spec)
     classes, wrong = {value for entry in spec.classes for value in entry.labels}, found - allowed
@@ -67,7 +67,7 @@ def explain_values(found: AbstractSet[int], spec: Spec, others: Mapping[str, Abs
         return ""
     for name, values in others.items():
         if name != spec.layout.values and found <= values and len(wrong) > 1:
-            return f"the labels hold {name}, where {spec.layout.values} are expected: {AS_PUBLISHED}"
+            return f"the labels hold {name}, but {spec.layout.values} are expected: {AS_PUBLISHED}"
     reasons = []
     for shift, how, ends in ((-1, "subtracted", {min(allowed)}), (1, "added", {max(classes), max(allowed)})):
         if ends - found and {(value + shift) % 256 for value in found} <= allowed:
@@ -78,7 +78,7 @@ def explain_values(found: AbstractSet[int], spec: Spec, others: Mapping[str, Abs
 
 
 def wrong_classes(dataset: Dataset, split: str, pixels: Sequence[int]) -> str:
-    """What the pixels of a readable split (of each class and, last, ignored) say about its labels."""
+    """The mistake that the pixel counts of a split (of each class and, last, ignored) suggest."""
     if (known := dataset.class_pixels.get(split)) and (why := explain_pixels(pixels, known, dataset.classes)):
         return why
     orders = _orders(dataset)
@@ -90,7 +90,7 @@ def wrong_classes(dataset: Dataset, split: str, pixels: Sequence[int]) -> str:
 
 
 def explain_pixels(found: Sequence[int], known: Sequence[int], classes: Sequence[str]) -> str:
-    """Why the class pixels `found` are not the published ones; both hold each class and, last, ignored pixels."""
+    """Why the class pixels `found` differ from the published `known` ones; the last number is the ignored pixels."""
     *shares, ignored = found
     *expected, void = known
     shifted = ((shares[1:], expected[:-1]), (shares[:-1], expected[1:]))
@@ -112,12 +112,12 @@ def share_distance(found: Sequence[float], known: Sequence[float]) -> float:
 
 
 def id_order(pixels: Mapping[int, int], orders: Mapping[str, Mapping[int, str]]) -> str | None:
-    """Which of PASCAL-Context's id orders labels are in, or None if that cannot be told.
+    """The name of the id order that PASCAL-Context labels are in, or None if it is unclear.
 
-    pixels: the number of pixels of each stored value; orders: for each order, the class of each stored value.
-    Sky, tree and building are common and come together in outdoor pictures; what has their ids in the wrong order does
-    not (table, truck, fence). So in the right order the scarcest of the three has at least 1 % of the pixels, and three
-    times what it has in any other order.
+    pixels: {stored value: number of pixels}; orders: {name: {stored value: class}}. Sky, tree and building are common
+    and appear together in outdoor pictures; the classes with their ids in the wrong order (table, truck, fence) do not.
+    So in the right order the rarest of the three has at least 1 % of the pixels, and three times its share in any other
+    order.
     """
     total = sum(pixels.values())
 
@@ -130,19 +130,19 @@ def id_order(pixels: Mapping[int, int], orders: Mapping[str, Mapping[int, str]])
 
 
 def _wrong_file(dataset: Dataset, sample: Sample) -> str:
-    """Why one label cannot be read, or does not fit its image."""
+    """Why one label cannot be read or does not fit its image, if it is a common mistake."""
     try:
         with images.opened(sample.label_path) as label, images.opened(sample.image_path) as image:
             content, size, image_size = np.asarray(label), label.size, image.size
             is_photo = label.mode != "P" and label.convert("RGB").getcolors(PHOTO_COLORS) is None
-    except (OSError, SyntaxError, ValueError):  # a damaged file, which the reader's message names
+    except (OSError, SyntaxError, ValueError):  # damaged; reported when the file is read
         return ""
     colors = content.dtype == np.uint8 and content.ndim == 3 and dataset.spec.layout.encoding == "ids"
     if colors and dataset.name == "ade20k" and content[..., 0].any() and not (content[..., 0] % 10).any():
         return FULL_ADE20K
     if size == image_size[::-1] and images.orientation(sample.image_path) > 4:
         return (
-            "the label was drawn on the photograph as its EXIF orientation turns it: turn the photograph for good "
+            "the label was drawn on the photograph after its EXIF rotation: rotate the photograph itself "
             "(mogrify -auto-orient)"
         )
     if size != image_size:
@@ -151,7 +151,7 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if colors and (content[..., :1] == content[..., :3]).all():
         return "its channels are equal: save one of them as 8-bit greyscale"
     if colors and is_photo:
-        return "it looks like a photograph: exchange the folders of images and labels"
+        return "it looks like a photograph: swap the folders of images and labels"
     if colors:
         return "it holds colours, not class indices: replace each colour by its class's index"
     if content.dtype != np.uint8 and content.max() > 255:
@@ -160,12 +160,12 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
 
 
 def _values(spec: Spec) -> frozenset[int]:
-    """All values that label files may hold."""
+    """All valid label values."""
     return frozenset([value for entry in spec.classes for value in entry.labels] + list(spec.ignored_labels))
 
 
 def _stored(sample: Sample) -> frozenset[int]:
-    """The values in a label file; none if it cannot be read."""
+    """The values in a label file; empty if it cannot be read."""
     try:
         return frozenset(np.unique(images.read_label(sample.label_path)).tolist())
     except UserError:
@@ -173,7 +173,7 @@ def _stored(sample: Sample) -> frozenset[int]:
 
 
 def _orders(dataset: Dataset) -> dict[str, dict[int, str]]:
-    """The class of each label value, in every data set that has this one's files and classes."""
+    """{data set: {label value: class}} for every data set with this one's files and classes."""
     from harness import datasets
 
     if not {"sky", "tree", "building"} <= set(dataset.classes):

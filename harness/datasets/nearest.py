@@ -1,4 +1,4 @@
-"""Says what a root holds of the layout that fits it best, and what is missing."""
+"""Describes which files of the best fitting layout are under a root, and which are missing."""
 
 import os
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ SHOWN = 6  # entries of a folder
 
 
 def nearest_layout(specs: Sequence[Spec], root: Path) -> str:
-    """What is there and what is missing of the layout that fits `root` best, to follow "does not hold NAME:".
+    """What the layout that fits `root` best has there and what is missing, as text after "does not hold NAME:".
 
-    That is the layout of which most files are there, or at least their folders.
+    The best layout is the one with the most kinds of files there, or at least their folders.
     """
     fits = [(spec.layout, *_fit(spec, split, root)) for spec in specs for split in [spec.train_split, *spec.splits]]
     layout, present, folders, absent = max(fits, key=lambda fit: (len(fit[1]), len(fit[2])))
@@ -30,7 +30,7 @@ def nearest_layout(specs: Sequence[Spec], root: Path) -> str:
 
 
 def _fit(spec: Spec, split: str, root: Path) -> tuple[list[str], list[str], list[str]]:
-    """Patterns of files that are there, of files whose folders alone are there, and of all files that are not."""
+    """Patterns of files that exist, of missing files whose folder exists, and of all missing files."""
     layout, base = spec.layout, spec.layout.base(root)
     present, folders, absent = [], [], []
     for place, pattern in enumerate(layout.parts(split)):

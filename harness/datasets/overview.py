@@ -1,4 +1,4 @@
-"""All data sets at a glance: facts, and where each was found."""
+"""An overview of all data sets: facts, and where each was found."""
 
 import json
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from harness.errors import UserError
 
 
 def overview(results: Path = Path("results"), roots: Mapping[str, Path] | None = None) -> dict[str, dict[str, Any]]:
-    """Title, number of classes, images of each split and whereabouts of every data set, as plain JSON.
+    """Title, number of classes, images per split and location of every data set, as plain JSON.
 
-    root: its folder, None if nothing names one. found: the layout that the root holds ("yes" without a name), or None,
-    and `why`. verified: whether the last `verify` of this root found no problem. A set with a wrong YAML has no splits,
-    and `why` names the mistake. roots: of an experiment; they precede the environment's.
+    root: its folder, or None if no root is known. found: the layout under the root ("yes" if it has no name), or None
+    with the reason in `why`. verified: whether the last `verify` of this root found no problem. A set with an invalid
+    YAML has no splits, and `why` says what is wrong. roots: an experiment's; they take precedence over the
+    environment's.
     """
     return {name: _of(name, results, (roots or {}).get(name)) for name in datasets.names()}
 
@@ -38,7 +39,7 @@ def _of(name: str, results: Path, given: Path | None) -> dict[str, Any]:
         root = None
     try:
         dataset = datasets.load(name, root)
-    except UserError as error:  # a wrong YAML, which should not hide the others
+    except UserError as error:  # an invalid YAML should not hide the other data sets
         nothing = {"title": name, "classes": 0, "splits": {}, "root_variable": "", "root": None, "found": None}
         return nothing | {"why": str(error), "verified": False}
     found = dataset.found_layout()

@@ -11,7 +11,7 @@ from harness.datasets import Dataset
 
 WRONG = (213, 94, 0)
 STRIPES = (70, 110)  # grey levels of ignored pixels
-FRAME = (0, 0, 0), (255, 255, 255)  # outer and inner line: one of them shows on any picture
+FRAME = (0, 0, 0), (255, 255, 255)  # outer and inner line, so that one is visible on any picture
 
 Pixels = NDArray[np.uint8]
 Window = tuple[slice, slice]
@@ -53,7 +53,7 @@ def framed(picture: Pixels, window: Window) -> Pixels:
 
 
 def best_window(weights: NDArray[np.bool_], share: float = 0.25) -> Window:
-    """The first window, `share` of the height and width of a map [H, W], with most of its true pixels."""
+    """The window of `share` of the height and width of a map [H, W] that contains the most true pixels."""
     height, width = weights.shape
     tall, wide = max(1, round(share * height)), max(1, round(share * width))
     sums = np.zeros((height + 1, width + 1), np.int64)
@@ -72,7 +72,7 @@ def narrowed(picture: Pixels, widest: int) -> Pixels:
 
 
 def stripes(shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Where diagonal stripes [H, W] are pale; they are wide enough for a small picture."""
+    """The mask [H, W] of pale diagonal stripes, wide enough to be visible in a small picture."""
     height, width = shape
     thickness = max(2, width // 80)
     return np.asarray(np.add.outer(np.arange(height), np.arange(width)) // thickness % 2 == 1)

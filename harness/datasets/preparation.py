@@ -1,4 +1,4 @@
-"""Converts labels in MATLAB files to PNG: other programs read PNG, and a slow disk reads fewer bytes."""
+"""Converts labels in MATLAB files to PNG, which other programs can read and which is smaller."""
 
 import errno
 import hashlib
@@ -31,9 +31,9 @@ def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | No
     """Convert a data set's .mat labels to PNG, in the layout that its YAML calls `prepared`.
 
     Returns the content of prepare.json: the layout that was read, images and a sha256 of the sources of each split,
-    when and how long; None if there is nothing to convert. Earlier results stay. The folder appears when it is
-    complete; an interrupted conversion continues from a hidden folder beside it. workers: processes; default one per
-    core, at most eight. Raises UserError for a label that cannot be read, or a folder that cannot be written.
+    date and duration; None if there is nothing to convert. Earlier results are kept. The folder appears once it is
+    complete; an interrupted conversion resumes from a hidden folder next to it. workers: processes; default one per
+    core, at most eight. Raises UserError for a label that cannot be read, and for a folder that cannot be written.
     """
     root = dataset.folder()
     source = next((s for s in dataset.specs if s.layout.encoding == "mat" and s.layout.found(root, s.splits)), None)
@@ -59,10 +59,10 @@ def convert(dataset: Dataset, workers: int | None = None) -> dict[str, Any] | No
 def _convert(dataset: Dataset, target: Spec, folder: Path, workers: int | None) -> dict[str, Any]:
     started = time.monotonic()
     if not isinstance(target.layout, FolderLayout) or PurePosixPath(target.layout.labels).parent.name != PREPARED:
-        raise UserError(f"{target.name}.yaml: the labels of the layout {PREPARED} must lie in a folder {PREPARED}")
+        raise UserError(f"{target.name}.yaml: the labels of the layout {PREPARED} must be in a folder {PREPARED}")
     samples = {split: dataset.samples(split) for split in dataset.splits}
     folder.mkdir(exist_ok=True)
-    values = np.zeros(IGNORE_INDEX + 1, np.uint8)  # the value that stands for each train id in the new labels
+    values = np.zeros(IGNORE_INDEX + 1, np.uint8)  # the value of each train id in the new labels
     for train_id, entry in enumerate(target.classes):
         values[train_id] = entry.labels[0]
     if target.ignored_labels:
@@ -90,7 +90,7 @@ def _convert(dataset: Dataset, target: Spec, folder: Path, workers: int | None) 
 
 
 def _convert_label(dataset: Dataset, values: NDArray[np.uint8], folder: Path, sample: Sample) -> str:
-    """Convert one label unless its PNG is there; returns a line with its id and its source's sha256."""
+    """Convert one label unless its PNG exists; returns a line with its id and its source's sha256."""
     path = folder / f"{sample.id}.png"
     if not path.is_file():
         with atomic.replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Layouts: how the files of a data set lie on disk."""
+"""Layouts: how a data set's files are arranged on disk."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,9 +27,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a layout found for a split: `samples` in order, and `problems`, one sentence each.
+    """The samples of a split in order, and `problems`, one sentence each.
 
-    absent: the problems about missing images and labels, which a root with an as_is.json may have.
+    absent: the problems about missing images and labels, which are accepted in a root with an as_is.json.
     """
 
     samples: list[Sample]
@@ -40,10 +40,10 @@ class Listing:
 class _Layout(BaseModel):
     """Keys of all layouts.
 
-    name: of this layout, if there are others. inside: the folder in the archive; the root may be this folder or any
-    above it. below: a folder of the layout that may be given as the root too. remark: a warning that `verify` prints.
-    encoding: of label files: "ids" (PNG of 8-bit values), "colors" (RGB PNG) or "mat" (MATLAB file with the label map
-    in `field`). values: the name of the label values stored here, where classes list several.
+    name: of this layout, if the data set has several. inside: the folder inside the archive; the root may be this
+    folder or any above it. below: a subfolder that may also be given as the root. remark: a warning that `verify`
+    prints. encoding: of label files: "ids" (PNG of 8-bit values), "colors" (RGB PNG) or "mat" (MATLAB file with the
+    label map in `field`). values: the name of this layout's label values, if classes list several.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -59,11 +59,11 @@ class _Layout(BaseModel):
     @model_validator(mode="after")
     def _field_belongs_to_mat(self) -> "_Layout":
         if (self.encoding == "mat") != (self.field is not None):
-            raise ValueError("field is given for encoding mat, and for no other")
+            raise ValueError("field must be given for encoding mat, and only for it")
         return self
 
     def base(self, root: Path) -> Path:
-        """The folder that all paths of the layout start from."""
+        """The folder that the layout's paths are relative to."""
         parts = PurePosixPath(self.inside).parts
         inside = (root.joinpath(*parts[skipped:]) for skipped in range(len(parts)))
         base = next((folder for folder in inside if folder.is_dir()), root)
@@ -73,27 +73,27 @@ class _Layout(BaseModel):
 class ListLayout(_Layout):
     """One text file per split, with a line "image label" for every sample (CamVid as SegNet distributes it).
 
-    Of a path that does not exist under the root, the last two parts count: /SegNet/CamVid/train/NAME.png is
-    train/NAME.png. An image may have another suffix than the list says, since converted copies are common.
+    A path that does not exist under the root is reduced to its last two parts: /SegNet/CamVid/train/NAME.png becomes
+    train/NAME.png. An image may have another suffix than in the list, since converted copies are common.
     """
 
     kind: Literal["list"]
     lists: str = "{split}.txt"
 
     def found(self, root: Path, splits: Iterable[str]) -> bool:
-        """Whether the list of any split is there."""
+        """Whether the list of any split exists."""
         return any((self.base(root) / self.lists.format(split=split)).is_file() for split in splits)
 
     def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
-        """How many of the labels of `splits` (with the number of each) are there, by their lists."""
+        """The number of labels in those of the `splits` {name: images} whose list exists."""
         return sum(splits[split] for split in splits if self.found(root, [split]))
 
     def parts(self, split: str) -> list[str]:
-        """Patterns of the files that a split needs, relative to `base`."""
+        """Patterns, relative to `base`, of the files that a split needs."""
         return [self.lists.format(split=split)]
 
     def scan(self, root: Path, split: str) -> Listing:
-        """Read the split's list. Raises UserError if it is missing or cannot be read."""
+        """The samples in the split's list. Raises UserError if the list is missing or cannot be read."""
         base, name = self.base(root), self.lists.format(split=split)
         found = _Found(name)
         for number, words in _lines(base / name):
@@ -119,9 +119,9 @@ class FolderLayout(_Layout):
 
     images, labels: patterns such as "leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png"; {folder} is any one folder,
         the same for image and label. An image may have another suffix (.png, .jpg or .jpeg).
-    lists: pattern of text files with one id per line; without them a split holds what is there.
-    split_names: folders of splits, if they are not the splits' names.
-    ids: first and last id of each run of ids in a split, where all splits share a folder without lists.
+    lists: pattern of text files with one id per line; without them a split has all files in its folders.
+    split_names: folders of splits, if they differ from the splits' names.
+    ids: first and last id of each range of ids in a split, if all splits share a folder without lists.
     """
 
     kind: Literal["folders"]
@@ -137,11 +137,11 @@ class FolderLayout(_Layout):
             if PurePosixPath(pattern).name.count("{id}") != 1 or pattern.count("{id}") != 1:
                 raise ValueError(f"{key}: the file's name in {pattern!r} must hold {{id}} once")
             if self.lists and "{folder}" in pattern:
-                raise ValueError(f"{key}: {pattern!r} cannot hold {{folder}} where lists name the ids")
+                raise ValueError(f"{key}: {pattern!r} cannot hold {{folder}}, since lists name the ids")
         return self
 
     def found(self, root: Path, splits: Iterable[str]) -> bool:
-        """Whether an image, a label and, if the layout has lists, the list of any split are there."""
+        """Whether any split has an image, a label and, if the layout has lists, its list."""
         base = self.base(root)
         for split in splits:
             listed = self.lists is None or (base / self._of(self.lists, split)).is_file()
@@ -152,17 +152,17 @@ class FolderLayout(_Layout):
         return False
 
     def labels_there(self, root: Path, splits: Mapping[str, int]) -> int:
-        """How many of the labels of `splits` (with the number of each) are there."""
+        """The number of labels of the `splits` {name: images} that exist."""
         base = self.base(root)
         return sum(min(sum(1 for _ in files(base, self._of(self.labels, split))), splits[split]) for split in splits)
 
     def parts(self, split: str) -> list[str]:
-        """Patterns below `base` of the images, labels and list of a split; stars stand for {id} and {folder}."""
+        """Glob patterns, relative to `base`, of the images, labels and list of a split."""
         lists = [self.lists] if self.lists else []
         return [_stars(self._of(pattern, split)) for pattern in (self.images, self.labels, *lists)]
 
     def scan(self, root: Path, split: str) -> Listing:
-        """Pair the split's images and labels. Raises UserError if the split's list is missing or cannot be read."""
+        """The split's pairs of images and labels. Raises UserError if its list is missing or cannot be read."""
         base = self.base(root)
         return self._paired(base, split) if self.lists is None else self._listed(base, split, self.lists)
 
@@ -212,7 +212,7 @@ class FolderLayout(_Layout):
     def _matching(
         self, base: Path, pattern: str, split: str, other_suffixes: tuple[str, ...]
     ) -> dict[tuple[str, str], Path]:
-        """The files of a split that match a pattern, or else the pattern with another suffix, by folder and id."""
+        """{(folder, id): path} of a split's files that match the pattern or, if none does, it with another suffix."""
         of_split = PurePosixPath(self._of(pattern, split))
         for suffix in (of_split.suffix, *other_suffixes):
             name = str(of_split.with_suffix(suffix))
@@ -236,7 +236,7 @@ class FolderLayout(_Layout):
 
 
 class _Found:
-    """What was found in the list `name`."""
+    """Collects the samples and problems of the list `name`."""
 
     def __init__(self, name: str) -> None:
         self.name, self.samples, self.problems, self.absent = name, list[Sample](), list[str](), set[str]()
@@ -248,7 +248,7 @@ class _Found:
         self.problems.append(problem)
 
     def add(self, number: int, sample: Sample) -> None:
-        """Add the sample in a line, unless an earlier line names it."""
+        """Add the sample in a line, or a problem if an earlier line has it too."""
         if (first := self._lines.setdefault(sample.id, number)) == number:
             self.samples.append(sample)
         else:
@@ -259,13 +259,13 @@ class _Found:
 
 
 def _is_companion(folder: str, key: str, images: Mapping[tuple[str, str], Path]) -> bool:
-    """Whether a file lies beside a label but is none: a_instanceTrainIds.png beside a.png, where a is an image."""
+    """Whether a file next to the labels is not a label itself, such as a_instanceTrainIds.png for an image a."""
     ends = (place for place, letter in enumerate(key) if letter == "_")
     return any((folder, key[:end]) in images for end in ends)
 
 
 def files(base: Path, pattern: str) -> Iterator[Path]:
-    """The files that match a pattern, whose suffix may be in any case."""
+    """The files that match a pattern, with the suffix in upper or lower case."""
     stem, suffix = str(PurePosixPath(pattern).with_suffix("")), PurePosixPath(pattern).suffix
     spelled = "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in suffix)
     return base.glob(_stars(stem) + spelled)
@@ -297,7 +297,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _listed_file(root: Path, listed: str, other_suffixes: tuple[str, ...]) -> Path | None:
-    r"""The file under `root` that a list means by `listed` (perhaps written on Windows, as train\\a.png), or None."""
+    r"""The file under `root` for the path `listed` in a list (possibly a Windows path, train\\a.png), or None."""
     parts = PurePosixPath(listed.replace("\\", "/"))
     if not parts.name:
         return None
@@ -308,7 +308,7 @@ def _listed_file(root: Path, listed: str, other_suffixes: tuple[str, ...]) -> Pa
 
 
 def _existing(path: Path, other_suffixes: tuple[str, ...]) -> Path | None:
-    """The file `path`, or else the one of its name with another suffix, or None."""
+    """The file `path`, or the one with another suffix, or None."""
     suffixes = [path.suffix, *other_suffixes]
     for suffix in [*suffixes, *(each.swapcase() for each in suffixes)]:
         other = path.with_suffix(suffix)

@@ -16,7 +16,7 @@ class Sizes:
 
     @classmethod
     def of(cls, text: str) -> "Sizes":
-        """Parsed from `text`. Raises ValueError."""
+        """The sizes in `text`. Raises ValueError if it is invalid."""
         found = re.fullmatch(r"(\d+)x(\d+)(?:\.\.(\d+)x(\d+))?", text)
         if not found:
             raise ValueError(f"{text!r} is no size: give WIDTHxHEIGHT, or a range such as 1x1..640x640")
@@ -27,7 +27,7 @@ class Sizes:
 
     @classmethod
     def around(cls, pairs: Iterable[Pair]) -> "Sizes":
-        """The smallest range that contains `pairs`, at least one."""
+        """The smallest range that contains all `pairs` (at least one)."""
         widths, heights = zip(*pairs, strict=True)
         return cls((min(widths), min(heights)), (max(widths), max(heights)))
 
@@ -39,6 +39,6 @@ class Sizes:
         return low if low == high else f"{low}..{high}"
 
     def sentence(self) -> str:
-        """Such as "2048x1024" or "at most 640x640"."""
+        """The sizes in words, such as "2048x1024" or "at most 640x640"."""
         least = "" if self.low == (1, 1) else f"at least {self.low[0]}x{self.low[1]} and "
         return str(self) if self.low == self.high else f"{least}at most {self.high[0]}x{self.high[1]}"

@@ -1,17 +1,17 @@
 """A data set's YAML, validated.
 
-    name, title, licence, source    the file's name, a title for people, the terms, and where to get the set
-    root_variable                   the environment variable that names its folder
-    layout, or layouts              how the files lie (readers.py); the first that a root holds is read
+    name, title, licence, source    the file's name, a title for people, the licence, and where to get the set
+    root_variable                   the environment variable with its folder
+    layout, or layouts              how the files are arranged (readers.py); the one that a root has is read
     classes                         in order of train id: name, display colour and label values
-    ignored_labels                  label values that count nowhere
-    splits, other_counts            images of each split; other correct numbers
+    ignored_labels                  label values that are ignored
+    splits, other_counts            images per split; other correct numbers
     size                            of every image, WIDTHxHEIGHT in pixels, or a range: 1x1..640x640
-    train_split, evaluation_split   what is trained on, and what papers report
+    train_split, evaluation_split   the split to train on, and the one that papers report
     clusters                        a regular expression that matches an image's cluster at the start of its id
     class_pixels                    published pixels of each class in a split and, last, of ignored ones
     generator                       settings of a rendered set
-    base, ignored_classes           another data set's file to start from, and classes of it that are ignored here
+    base, ignored_classes           another data set's file to inherit from, and classes of it that are ignored here
 
 A label value is an integer, a range "3..8", or a colour [r, g, b]. If layouts store different values, `labels` and
 `ignored_labels` map names to lists, and each layout names its own (`values`).
@@ -63,7 +63,7 @@ class _Strict(BaseModel):
 
 
 class ClassEntry(_Strict):
-    """A class, whose train id is its place in the list. pixel_share: its published share of all pixels, 0 to 1."""
+    """A class; its train id is its position in the list. pixel_share: its published share of all pixels, 0 to 1."""
 
     name: str
     color: tuple[Channel, Channel, Channel]
@@ -87,7 +87,7 @@ class Generator(_Strict):
 
 
 class Spec(_Strict):
-    """A data set in one layout, with this layout's label values."""
+    """A data set's description for one layout, with this layout's label values."""
 
     name: str
     title: str
@@ -104,7 +104,7 @@ class Spec(_Strict):
     evaluation_split: str
     clusters: str | None = None
     class_pixels: dict[str, tuple[Count, ...]] = {}
-    categories: dict[str, tuple[str, ...]] = {}  # groups of classes that are scored as one too
+    categories: dict[str, tuple[str, ...]] = {}  # groups of classes that are also scored as one
     generator: Generator | None = None
 
     @field_validator("clusters")
@@ -145,7 +145,7 @@ class Spec(_Strict):
 
 
 def read_specs(path: Path) -> tuple[Spec, ...]:
-    """One Spec for each layout of a data set's YAML, in its order. Raises UserError that names the file and key."""
+    """One Spec for each layout of a data set's YAML, in its order. Raises UserError naming file and key."""
     content = _content(path, ())
     ignored_classes = content.pop("ignored_classes", [])
     if not isinstance(ignored_classes, list):
@@ -173,12 +173,12 @@ def read_specs(path: Path) -> tuple[Spec, ...]:
 
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> Any:
-    """`read_yaml`, once for each text: a check reads the files of all data sets for every split. Not to be changed."""
+    """`read_yaml`, cached, since checks read all data sets' files for every split. Do not modify the result."""
     return read_yaml(text)
 
 
 def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
-    """The YAML's keys on top of its base's; `below` are the files that named this one as their base."""
+    """The YAML's keys on top of its base's; `below`: the files that have this one as their base."""
     try:
         content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
@@ -189,8 +189,8 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     base = content.pop("base", None)
     if base is None:
         return content
-    beside, here = path.with_name(f"{base}.yaml"), Path(__file__).with_name(f"{base}.yaml")
-    base_path = beside if beside.is_file() else here
+    same_folder, here = path.with_name(f"{base}.yaml"), Path(__file__).with_name(f"{base}.yaml")
+    base_path = same_folder if same_folder.is_file() else here
     if not base_path.is_file() or base_path in (*below, path):
         raise UserError(f"{path}: base: {base!r} is no other data set's name")
     inherited = _content(base_path, (*below, path))
@@ -201,7 +201,7 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_classes: Any) -> dict[str, Any]:
-    """The content with one layout and its label values."""
+    """The content for one layout, with its label values."""
     values = layout.get("values") if isinstance(layout, dict) else None
 
     def chosen(labels: Any, owner: str) -> Any:
@@ -216,7 +216,7 @@ def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_class
         result["ignored_labels"] = chosen(content["ignored_labels"], "ignored_labels")
     classes = content.get("classes")
     if not isinstance(classes, list) or not all(isinstance(entry, dict) and "labels" in entry for entry in classes):
-        return result  # validation refuses it
+        return result  # rejected by the validation
     classes = [entry | {"labels": chosen(entry["labels"], f"the class {entry.get('name')}")} for entry in classes]
     for name in ignored_classes:
         found = [entry for entry in classes if entry.get("name") == name]
@@ -230,7 +230,7 @@ def _with_layout(path: Path, content: dict[str, Any], layout: Any, ignored_class
 def _validated(path: Path, content: dict[str, Any], layout_key: str) -> Spec:
     try:
         text = json.dumps(content)
-    except (TypeError, ValueError, RecursionError) as error:  # dates, and lists that hold themselves
+    except (TypeError, ValueError, RecursionError) as error:  # dates, and lists that contain themselves
         raise UserError(f"{path} cannot be read as YAML: {error}") from None
     try:
         return Spec.model_validate_json(text)  # JSON mode: strict, but a list may be a tuple

@@ -1,4 +1,4 @@
-"""Checks every file of a data set before any training starts, and writes a report."""
+"""Checks every file of a data set before training, and writes a report."""
 
 import hashlib
 import json
@@ -34,20 +34,20 @@ Report = dict[str, Any]
 def verify(
     dataset: Dataset, report_path: Path, splits: Sequence[str] | None = None, workers: int | None = None
 ) -> Report:
-    """Check the images and labels of `splits` (default: all), write the report to `report_path` and return it.
+    """Check the images and labels of `splits` (default: all); returns the report, which is also written.
 
-    Checked are the lists (pairs, duplicates, number of images), that images and labels can be read and have the same
-    size, that labels hold only allowed values, that no image is in two splits, and that the pixels of the classes show
-    no common mistake (mistakes.py).
+    Checks that lists are consistent (pairs, duplicates, number of images), that images and labels can be read and have
+    the same size, that labels have only valid values, that no image is in two splits, and that the class pixels show no
+    common mistake (mistakes.py).
 
-    The report gives for each split the number of images, their sizes, pixels and images of each class, and whether the
-    class pixels equal the published ones (if not: a warning); and the data's fingerprint (`Dataset.fingerprint`), null
-    until all splits are known to be in order. A split is not read again while the names, sizes and times of its files
-    and the data set's YAML stay the same. The file keeps what earlier calls found in other splits; the returned report
-    covers `splits` alone. workers: threads; default: one per core, at most eight.
+    The report has for each split the number of images, their sizes, pixels and images of each class, and whether the
+    class pixels equal the published ones (if not, a warning); and the data's fingerprint (`Dataset.fingerprint`), null
+    until all splits are verified. A split is not read again while the names, sizes and times of its files and the data
+    set's YAML stay the same. The file keeps earlier results for other splits; the returned report covers only `splits`.
+    workers: threads; default: one per core, at most eight.
 
-    Raises UserError that names the first problem and where the others are listed, after writing the report. A missing
-    root, a root with another data set and an unknown split leave no report.
+    Raises UserError, after writing the report, with the first problem and where the others are listed. Without a root
+    that contains this data set, and for an unknown split, no report is written.
     """
     try:
         return _verify(dataset, report_path, splits, workers)
@@ -109,9 +109,9 @@ def _verify(dataset: Dataset, report_path: Path, splits: Sequence[str] | None, w
 
 @dataclass
 class Found:
-    """What was found in a split. Class counts have one entry per class and, last, one for ignored pixels.
+    """The findings in a split. Class counts have one entry per class and, last, one for ignored pixels.
 
-    sizes: images by size, "640x480". turned: files with an EXIF orientation. hollow: JPEGs with a run of zero bytes.
+    sizes: images by size, "640x480". turned: files with an EXIF rotation. hollow: JPEGs with a run of zero bytes.
     """
 
     listed: int
@@ -123,28 +123,28 @@ class Found:
     hollow: list[str] = field(default_factory=list)
 
     def labels(self, dataset: Dataset, split: str) -> str:
-        """How the pixels of the classes compare with the published ones."""
+        """How the class pixels compare with the published ones."""
         known = dataset.class_pixels.get(split)
         return UNKNOWN if known is None else IDENTICAL if self.pixels.tolist() == list(known) else DIFFERENT
 
     def warnings(self, dataset: Dataset, split: str) -> Iterator[str]:
-        """What may be intended, but rarely is."""
+        """Yield findings that are unusual but may be intended."""
         if self.labels(dataset, split) == DIFFERENT:
-            yield "the pixels of the classes differ from those of the published labels"
+            yield "the class pixels differ from those of the published labels"
         known = [entry.pixel_share for entry in dataset.spec.classes if entry.pixel_share is not None]
         if len(known) == len(dataset.classes) and not dataset.remark and not self.problems:
             distance = share_distance(self.pixels[:-1].tolist(), known)
             if distance > FAR:
-                yield f"the shares of the classes are far from the published ones ({100 * distance:.0f} % elsewhere)"
+                yield f"the class shares are far from the published ones ({100 * distance:.0f} % total variation)"
         if self.hollow:
             yield (
-                f"{count(len(self.hollow), 'JPEG')} with {HOLE:,} zero bytes in a row, {self.hollow[0]} first: an "
+                f"{count(len(self.hollow), 'JPEG')} with {HOLE:,} zero bytes in a row, first {self.hollow[0]}: an "
                 "incomplete copy, or a large flat area; look at it"
             )
         if self.turned:
             yield (
-                f"{count(len(self.turned), 'file')} with an EXIF orientation, {self.turned[0]} first: images and "
-                "labels are read as stored; if labels were drawn on turned photographs, turn those for good "
+                f"{count(len(self.turned), 'file')} with an EXIF rotation, first {self.turned[0]}: images and labels "
+                "are read as stored; if labels were drawn on rotated photographs, rotate the photographs themselves "
                 "(mogrify -auto-orient)"
             )
         if split == dataset.train_split:
@@ -181,7 +181,7 @@ def check_split(
     pool: ThreadPoolExecutor,
     looking: Inspectors,
 ) -> Found:
-    """Read all of a split. twice: which of its images are in other splits too."""
+    """The findings in a split after reading all its files. twice: its images that are also in other splits."""
     zeros = np.zeros(len(dataset.classes) + 1, np.int64)
     found = Found(len(listing.samples), zeros, zeros.copy(), [*listing.problems, *twice])
     as_is = f"python -m harness prepare --as-is --dataset {dataset.name} --root {shlex.quote(str(root))}"
@@ -212,7 +212,7 @@ def check_split(
             )
     found.problems += failed.values()
     if found.listed and not found.problems and not found.pixels[:-1].any():
-        found.problems.append("no pixel of any class is labelled: there is nothing to learn or to score")
+        found.problems.append("no pixel is labelled with a class: there is nothing to learn or to score")
     if not found.problems and (mistake := wrong_classes(dataset, split, found.pixels.tolist())):
         found.problems.insert(0, mistake)
     if explained := wrong_labels(dataset, list(failed), listing.samples):
@@ -225,7 +225,7 @@ def check_split(
 def _check(
     dataset: Dataset, root: Path, sample: Sample, looking: Inspectors
 ) -> tuple[NDArray[np.int64], tuple[int, ...], list[str], list[str]] | str:
-    """A label's pixels by class, its shape, turned files and hollow JPEGs; or what is wrong with the sample."""
+    """A label's pixels by class, its shape, rotated files and hollow JPEGs; or what is wrong with the sample."""
     try:
         label = dataset.read(sample)[1]
         if fault := looking.fault(sample.image_path):
@@ -240,7 +240,7 @@ def _check(
 
 
 def _report(head: Report, entries: dict[str, Report], splits: Sequence[str]) -> Report:
-    """The report on `splits`, from what was found in each."""
+    """The report on `splits`, from the entry of each."""
 
     def of_all(key: str) -> list[str]:
         return [f"{split}: {text}" for split in splits for text in entries[split][key]]
@@ -256,7 +256,7 @@ def _report(head: Report, entries: dict[str, Report], splits: Sequence[str]) -> 
 
 
 def _root(dataset: Dataset) -> Path:
-    """The data set's root. If it holds none of the layouts, the error says what else it holds."""
+    """The data set's root. If it has none of the layouts, the error says which data set it seems to be."""
     try:
         return dataset.folder()
     except UserError as error:
@@ -267,7 +267,7 @@ def _root(dataset: Dataset) -> Path:
 
 
 def _scan(dataset: Dataset, root: Path, split: str) -> Listing:
-    """The split's listing; a list that cannot be read is a problem like any other."""
+    """The split's listing; an unreadable list becomes one of its problems."""
     dataset.check_split(split)
     try:
         return dataset.listing(split)
@@ -276,7 +276,7 @@ def _scan(dataset: Dataset, root: Path, split: str) -> Listing:
 
 
 def _in_two_splits(listings: dict[str, Listing]) -> dict[str, list[str]]:
-    """Images listed in two splits: no score shows that a network was trained on what it is evaluated on."""
+    """For each split, the problems of images that are also in an earlier split (training on test data)."""
     first: dict[str, str] = {}
     return {
         split: [
@@ -289,7 +289,7 @@ def _in_two_splits(listings: dict[str, Listing]) -> dict[str, list[str]]:
 
 
 def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
-    """For each split a sentence about images that equal one of an earlier split byte for byte, if there are any."""
+    """For each split, a sentence about images that are byte-identical to images of earlier splits, if there are any."""
     of_size: defaultdict[int, list[tuple[str, Sample]]] = defaultdict(list)
     for split, listing in listings.items():
         for sample in listing.samples:
@@ -311,7 +311,7 @@ def _copies(listings: dict[str, Listing]) -> dict[str, list[str]]:
 
 
 def _read_report(path: Path, description: str) -> Report:
-    """An earlier report on the same data set in the same place; else {}."""
+    """An earlier report on the same data set and root, or {}."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -325,5 +325,5 @@ def _below(root: Path, text: str) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Such as "1 image" or "2 images"."""
+    """A number with its noun, such as "1 image" or "2 images"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

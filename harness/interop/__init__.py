@@ -1,1 +1,1 @@
-"""Other frameworks; each module needs one that is otherwise not required."""
+"""Integration with other frameworks; each module needs one that is otherwise not required."""

@@ -1,4 +1,4 @@
-"""Our data sets in detectron2's catalogs, and an evaluator of its semantic-segmentation models.
+"""Registers our data sets in detectron2's catalogs, and evaluates its semantic-segmentation models.
 
     from harness.interop.detectron2 import Evaluator, register
 
@@ -22,7 +22,7 @@ try:
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
     from detectron2.utils import comm
-except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
+except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision does not match torch's version
     raise ImportError(f"harness.interop.detectron2 needs detectron2 ({error}): see docs/other-frameworks.md") from None
 
 from harness import datasets
@@ -41,8 +41,8 @@ PROTOCOL = "whole"  # the counts' name; detectron2 decides how the network is te
 def register(roots: Mapping[str, Path] | None = None, results: Path = Path("results")) -> list[str]:
     """Register every split of every data set as contextrast_bench_NAME_SPLIT; returns these names.
 
-    A set is read when detectron2 asks for it, from `roots` {name: folder} or its environment variable. Labels as train
-    ids, which detectron2 reads, are written once to `results`/data/NAME/train_ids.
+    A set is read on demand, from `roots` {name: folder} or its environment variable. Its labels are converted once to
+    train ids, which detectron2 reads, in `results`/data/NAME/train_ids.
     """
     names = []
     for name in datasets.names():
@@ -63,13 +63,13 @@ def register(roots: Mapping[str, Path] | None = None, results: Path = Path("resu
 
 
 def listing(name: str, split: str, root: Path | None, results: Path) -> list[dict[str, Any]]:
-    """A split as detectron2 lists data sets: `file_name`, `sem_seg_file_name`, `image_id`, `height`, `width` (pixels).
+    """A split in detectron2's format: `file_name`, `sem_seg_file_name`, `image_id`, `height`, `width` (pixels).
 
     `sem_seg_file_name` is a greyscale PNG of train ids, 255 ignored. Raises UserError if the data cannot be read.
     """
     dataset = datasets.load(name, datasets.resolve_root(name, root, results))
     datasets.prepare(dataset)
-    # Named by the labels' content, so that changed labels get new files.
+    # Named after the labels' fingerprint, so that changed labels get new files.
     folder = results / "data" / name / "train_ids" / f"{split}-{dataset.fingerprint([split])[:12]}"
     samples = dataset.samples(split)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -22,7 +22,7 @@ try:
     from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
     from detectron2.structures import ImageList
     from detectron2.utils.events import get_event_storage
-except (ImportError, RuntimeError) as error:  # a RuntimeError is torchvision's, where it does not fit torch
+except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision does not match torch's version
     raise ImportError(
         f"harness.interop.detectron2_methods needs detectron2 ({error}): see docs/other-frameworks.md"
     ) from None
@@ -33,7 +33,7 @@ from harness.experiment import discovery
 def add_method_config(config: Any) -> None:
     """Add the keys MODEL.METHOD to a detectron2 configuration.
 
-    NAME: a file of methods/. OPTIONS: its options. IN_FEATURES: the backbone's maps that it sees; default the head's.
+    NAME: a file of methods/. OPTIONS: its options. IN_FEATURES: the backbone's maps to tap; default the head's inputs.
     """
     config.MODEL.METHOD = CfgNode({"NAME": "contextrast", "OPTIONS": CfgNode(new_allowed=True), "IN_FEATURES": []})
 
@@ -60,7 +60,7 @@ class MethodSegmentor(SemanticSegmentor):
         self.method.observing = False  # nobody reads its diagnostics here
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> Any:
-        """As SemanticSegmentor; in training, its losses {name: scalar} with the method's weighted terms."""
+        """The result of SemanticSegmentor; in training, its losses {name: scalar} with the method's weighted terms."""
         if not self.training:
             return super().forward(batched_inputs)
         images = self._batch(

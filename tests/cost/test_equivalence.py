@@ -91,7 +91,7 @@ def test_the_verdict_is_of_the_whole_interval_beside_the_margin(low, high, verdi
 def test_arms_of_other_rounds_or_too_few_are_refused():
     with pytest.raises(ValueError, match="not 6 and 7"):
         ratio(np.ones((6, 2)), np.ones((7, 2)))
-    with pytest.raises(ValueError, match="same 5 rounds or more"):
+    with pytest.raises(ValueError, match="same number of rounds, at least 5"):
         ratio(np.ones((4, 2)), np.ones((4, 2)))
 
 

@@ -90,15 +90,15 @@ def test_one_wrong_value_in_one_file_is_no_shift(scenes):
 def test_a_photograph_in_the_folder_of_labels_is_named(scenes):
     for sample in scenes.samples("train"):
         Image.open(sample.image_path).save(sample.label_path)
-    assert "exchange the folders" in failure(scenes)
+    assert "swap the folders" in failure(scenes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layout", "rename", "words"),
     [
-        ("cityscapes", "original", ("labelIds", "labelTrainIds"), "hold ids, where train_ids are expected"),
-        ("coco_stuff164k", "original", (".png", "_labelTrainIds.png"), "hold maps, where train_ids are expected"),
+        ("cityscapes", "original", ("labelIds", "labelTrainIds"), "hold ids, but train_ids are expected"),
+        ("coco_stuff164k", "original", (".png", "_labelTrainIds.png"), "hold maps, but train_ids are expected"),
     ],
 )
 def test_raw_ids_under_the_names_of_train_ids_are_named(tmp_path, name, layout, rename, words):
@@ -185,11 +185,11 @@ def test_verify_compares_the_known_class_pixels(scenes):
 def test_shares_far_from_the_published_ones_are_a_warning(tmp_path):
     dataset = street("ade20k", "", tmp_path / "root")
     found = report(dataset)
-    (warning,) = [text for text in found["warnings"] if text.startswith("val: the shares")]
+    (warning,) = [text for text in found["warnings"] if text.startswith("val: the class shares")]
     shares = np.array([entry.pixel_share for entry in dataset.spec.classes])
     pixels = np.array(list(found["splits"]["val"]["class_pixels"].values())[:-1])
     elsewhere = 100 * (1 - np.minimum(shares / shares.sum(), pixels / pixels.sum()).sum())
-    assert f"({elsewhere:.0f} % elsewhere)" in warning
+    assert f"({elsewhere:.0f} % total variation)" in warning
 
 
 def test_the_distance_of_shares_is_the_total_variation():

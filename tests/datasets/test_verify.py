@@ -120,7 +120,7 @@ PROBLEMS = {
     "leak": (train_on_a_test_image, "is also in train"),
     "nothing labelled": (
         lambda tree: [relabel(tree, "test", index, lambda label: label * 0 + 11) for index in range(4)],
-        "no pixel of any class is labelled",
+        "no pixel is labelled with a class",
     ),
 }
 

@@ -37,7 +37,7 @@ def test_a_published_figure_is_met_or_missed(checkpoint, tiny_data, monkeypatch,
     found = json.loads(said.out)
     assert found["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert (found["split"], found["images"], found["known_answers"]) == ("test", 3, {})
-    assert "no figure is published for this file on tiny" in said.err
+    assert "no score is published for this file on tiny" in said.err
 
     miou = {protocol: scores["miou"] for protocol, scores in found["scores"].items()}
     mark = found["sha256"][:8]

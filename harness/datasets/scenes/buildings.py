@@ -15,7 +15,7 @@ Texture = np.ndarray
 
 @dataclass(frozen=True)
 class Plot:
-    """Where a building stands: `side` -1 or +1, its front at `front` metres from the road's centre line."""
+    """A building's plot: `side` -1 or +1, its front at `front` metres from the road's centre line."""
 
     side: int
     front: float
@@ -31,7 +31,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Style:
-    """How one building looks: colours, and window sizes as shares of a bay and of a storey."""
+    """A building's style: colours, and window sizes as shares of a bay and of a storey."""
 
     wall: Colour
     trim: Colour
@@ -45,7 +45,7 @@ class Style:
 
 
 def make_style(rng: np.random.Generator, weather: Weather) -> Style:
-    """A style drawn at random: old houses have narrow windows, offices bands of glass."""
+    """A random style: old houses have narrow windows, offices bands of glass."""
     wall = pick(rng, "wall")
     office = rng.random() < 0.3
     window = (
@@ -62,7 +62,7 @@ def make_style(rng: np.random.Generator, weather: Weather) -> Style:
 
 
 def draw_building(canvas: Canvas, rng: np.random.Generator, weather: Weather, plot: Plot) -> None:
-    """One building: the wall that ends it towards the camera, its roof and its front along the street."""
+    """Draw a building: the end wall towards the camera, the roof, and the front along the street."""
     style, roof, pitched = make_style(rng, weather), pick(rng, "roof"), rng.random() < 0.55
     slope, chimneys = rng.uniform(0.7, 1.2), int(rng.integers(0, 4))
     length = plot.far - plot.near
@@ -89,7 +89,7 @@ def draw_building(canvas: Canvas, rng: np.random.Generator, weather: Weather, pl
 
 
 def draw_chimney(canvas: Canvas, foot: np.ndarray, colour: Colour) -> None:
-    """A stack of bricks on the ridge, seen from the street."""
+    """Draw a chimney on the ridge, as seen from the street."""
     width, height = np.array([0.9, 0.0, 0.0]), np.array([0.0, 1.9, 0.0])
     canvas.face(np.stack([foot, foot + width, foot + width + height, foot + height]), colour, BUILDING)
 
@@ -97,10 +97,10 @@ def draw_chimney(canvas: Canvas, foot: np.ndarray, colour: Colour) -> None:
 def facade_texture(
     rng: np.random.Generator, style: Style, length: float, storeys: int, light: float, canvas: Canvas, near: float
 ) -> Texture:
-    """A front seen square on, uint8 [rows, columns, 3], bottom row at the ground.
+    """The texture of a front, uint8 [rows, columns, 3], with the bottom row at the ground.
 
-    One bay of one storey is painted and repeated. Its resolution fits the near end of the front on the canvas: along
-    the street a metre shrinks with the square of the distance, upwards with the distance.
+    One bay of one storey is painted and repeated. Its resolution matches the near end of the front on the canvas: a
+    metre along the street shrinks with the square of the distance, a metre upwards with the distance.
     """
     distance = max(near, 7.0)
     up = float(np.clip(canvas.camera.focal / distance, 3.0, 40.0))
@@ -123,13 +123,13 @@ def facade_texture(
 
 
 def opening(style: Style, rows: int, columns: int) -> tuple[int, int, int, int]:
-    """Width, height, left and top of the window in a bay of so many texture pixels."""
+    """Width, height, left and top of the window in a bay of `rows` x `columns` texture pixels."""
     wide, high = max(int(columns * style.window[0]), 2), max(int(rows * style.window[1]), 2)
     return wide, high, (columns - wide) // 2, int(rows * 0.2)
 
 
 def paint_bay(style: Style, rows: int, columns: int, light: float) -> Texture:
-    """A window with frame, glazing bar and sill in a piece of wall."""
+    """The texture of a bay: a window with frame, glazing bar and sill in a piece of wall."""
     bay = np.empty((rows, columns, 3), np.uint8)
     bay[:] = scale(style.wall, light)
     wide, high, left, top = opening(style, rows, columns)
@@ -144,7 +144,7 @@ def paint_bay(style: Style, rows: int, columns: int, light: float) -> Texture:
 
 
 def paint_ground_floor(rng: np.random.Generator, style: Style, wall: Texture, columns: int, light: float) -> None:
-    """Shop fronts under a coloured board, or a door in some of the bays. Changes `wall` [rows, columns, 3]."""
+    """Paint shop fronts under a coloured board, or doors in some bays, onto `wall` [rows, columns, 3] in place."""
     rows, width = wall.shape[:2]
     draws = rng.random(64)
     if style.shop:
@@ -167,7 +167,7 @@ def paint_ground_floor(rng: np.random.Generator, style: Style, wall: Texture, co
 
 
 def roof_texture(rng: np.random.Generator, colour: Colour) -> Texture:
-    """Courses of tiles."""
+    """The texture of a tiled roof."""
     tiles = np.empty((24, 48, 3), np.uint8)
     tiles[:] = colour
     tiles[::3] = scale(colour, 0.86)
@@ -175,7 +175,7 @@ def roof_texture(rng: np.random.Generator, colour: Colour) -> Texture:
 
 
 def grained(rng: np.random.Generator, texture: Texture) -> Texture:
-    """`texture` with the dirt of years: fine grain, blotches, and a darker foot."""
+    """`texture` weathered: with fine grain, blotches and a darker foot."""
     rough, soft = noise_tiles()
     start, shape = (rng.random(), rng.random()), texture.shape[:2]
     gain = 1 + 0.08 * noise_patch(rough, start, (150, 150), shape) + 0.07 * noise_patch(soft, start, (200, 200), shape)

@@ -1,7 +1,7 @@
 """Camera geometry and the canvas that image, label and depth are painted on together.
 
 World coordinates are metres: x to the right of the road's centre line, y up from the ground, z along the street.
-The canvas is SUPERSAMPLING times the picture's size; things are painted far to near, so the last one painted is seen.
+The canvas is SUPERSAMPLING times the picture's size; things are painted far to near, so that nearer ones cover others.
 """
 
 import math
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.datasets.scenes.palette import VOID, Colour
 
 SUPERSAMPLING = 2
-NEAR = 0.5  # metres: what lies closer to the camera's plane is cut off
+NEAR = 0.5  # metres: the near clipping plane
 TILE = 512  # side of the noise tiles, a power of two
 _SUBPIXEL_BITS = 4
 
@@ -26,8 +26,8 @@ Point = tuple[float, float]
 class Camera:
     """A pinhole camera above the road. Pitch is a shift of the horizon, so that upright things stay upright.
 
-    `height` and `width` are the canvas's, `focal` and `horizon` (a row) are in canvas pixels; it stands `x` metres to
-    the right of the road's centre, `y` above the ground, and looks `yaw` radians to the right.
+    `height` and `width` are the canvas's; `focal` and `horizon` (a row) are in canvas pixels. The camera is `x` metres
+    to the right of the road's centre and `y` metres above the ground, and is turned `yaw` radians to the right.
     """
 
     def __init__(self, height: int, width: int, focal: float, horizon: float, x: float, y: float, yaw: float) -> None:
@@ -45,7 +45,7 @@ class Camera:
         return points @ self.matrix[:, :3].T + self.matrix[:, 3]
 
     def polygon(self, points: FloatArray) -> FloatArray:
-        """Columns and rows [M, 2] of a world polygon [N, 3], cut at the near plane; M is 0 if nothing is left."""
+        """Columns and rows [M, 2] of a world polygon [N, 3], clipped at the near plane; M is 0 if nothing is left."""
         return self.project(points)[0]
 
     def project(self, points: FloatArray) -> tuple[FloatArray, float]:
@@ -56,7 +56,7 @@ class Camera:
         return ahead[:, :2] / ahead[:, 2:], float(ahead[:, 2].sum()) / max(len(ahead), 1)
 
     def depth(self, x: float, z: float) -> float:
-        """Metres in front of the camera's plane of a point of the ground."""
+        """The depth in metres of a point on the ground, from the camera's plane."""
         return float(self._sin * (x - self.position[0]) + self._cos * z)
 
     def ground(self) -> tuple[int, FloatArray, FloatArray, FloatArray]:
@@ -85,7 +85,7 @@ def _cut(ahead: FloatArray) -> FloatArray:
 def noise_tiles() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Two seamless noise tiles [TILE, TILE] of mean 0 and deviation 1: `rough` (fine grain) and `soft` (clouds).
 
-    They are the same for all scenes, which read them at places of their own: drawing noise anew costs too much.
+    All scenes share them and read them at different places, since drawing new noise costs too much.
     """
     white = np.fft.rfft2(np.random.default_rng(20).standard_normal((TILE, TILE)))
     frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None]) * TILE
@@ -115,7 +115,7 @@ class Canvas:
         self.nearness = np.zeros(shape, np.float32)
 
     def fill(self, points: FloatArray, colour: Colour, label: int | None = None, nearness: float = 0.0) -> None:
-        """Paint a polygon [N, 2] (columns, rows). Without a label only the image changes (a detail of a thing)."""
+        """Paint a polygon [N, 2] (columns, rows). Without a label, only the image changes (a detail of a thing)."""
         if len(points) < 3:
             return
         corners = [np.rint(points * 2**_SUBPIXEL_BITS).astype(np.int32)]
@@ -125,13 +125,13 @@ class Canvas:
             cv2.fillPoly(self.nearness, corners, nearness, shift=_SUBPIXEL_BITS)
 
     def sees(self, points: FloatArray) -> bool:
-        """Whether a polygon of the world [N, 3] may show: textures of what does not are not worth painting."""
+        """Whether a world polygon [N, 3] may be visible; otherwise its texture need not be painted."""
         outline = self.camera.polygon(points)
         size = (self.camera.width, self.camera.height)
         return len(outline) > 2 and bool((outline.max(axis=0) > 0).all() and (outline.min(axis=0) < size).all())
 
     def face(self, points: FloatArray, colour: Colour, label: int | None = None) -> None:
-        """Paint a polygon given in the world [N, 3]."""
+        """Paint a world polygon [N, 3]."""
         outline, depth = self.camera.project(points)
         if len(outline):
             self.fill(outline, colour, label, 1 / depth)
@@ -139,7 +139,7 @@ class Canvas:
     def panel(
         self, texture: NDArray[np.uint8], corner: FloatArray, along: FloatArray, up: FloatArray, label: int
     ) -> None:
-        """Paint a flat texture (RGB or RGBA, uint8) on a parallelogram of the world; the label covers all of it.
+        """Paint a flat texture (RGB or RGBA, uint8) on a world parallelogram; the label covers all of it.
 
         `corner` is the texture's lower left corner, `along` and `up` are its sides [3] in metres.
         """
@@ -175,12 +175,12 @@ class Canvas:
         cv2.copyTo(across[None] + upward[:, None], mask, self.nearness[box])
 
     def upright(self, x: float, z: float) -> "Upright":
-        """A frame for drawing a thing that stands on the ground at (x, z) and faces the camera."""
+        """A frame for drawing a thing on the ground at (x, z) that faces the camera."""
         return Upright(self, x, z)
 
 
 class Upright:
-    """Drawing in metres about a point of the ground: first to the right, then up, as a cardboard figure stands."""
+    """A drawing frame for flat things that face the camera: metres to the right and up from a point on the ground."""
 
     def __init__(self, canvas: Canvas, x: float, z: float) -> None:
         self.canvas = canvas
@@ -190,7 +190,7 @@ class Upright:
         self.foot = (column / max(distance, NEAR), row / max(distance, NEAR))
 
     def pixels(self, points: Sequence[Point] | FloatArray) -> FloatArray:
-        """Canvas columns and rows [N, 2] of points in metres about the foot."""
+        """Canvas columns and rows [N, 2] of points in metres from the foot."""
         offsets = np.asarray(points, dtype=float) * (self.scale, -self.scale)
         return offsets + self.foot
 
@@ -211,10 +211,10 @@ class Upright:
         self.polygon(ring, colour, label)
 
     def bar(self, start: Point, end: Point, width: float, colour: Colour, label: int | None = None) -> None:
-        """Paint a straight bar `width` metres thick, and at least about one pixel of the picture, to stay visible."""
+        """Paint a straight bar `width` metres thick, but at least about one pixel of the picture."""
         first, last = self.pixels([start, end])
         direction = (last - first) / max(float(np.hypot(*(last - first))), 1e-6)
-        # The fill includes its outline, which adds one pixel.
+        # fillPoly also draws the outline, which adds one pixel.
         half = max((max(width * self.scale, SUPERSAMPLING) - 1) / 2, 0.4)
         normal = half * np.array([-direction[1], direction[0]])
         outline = np.stack([first + normal, last + normal, last - normal, first - normal])

@@ -12,14 +12,14 @@ from harness.errors import UserError
 
 
 def write(root: Path, seed: int, counts: dict[str, int], height: int = 144, width: int = 192) -> None:
-    """Render a data set into the folder `root`, which is complete afterwards or, if this fails, absent.
+    """Render a data set into the folder `root`, atomically: it is complete or, after a failure, absent.
 
-    The layout is CamVid's: `train/train_00000.png` (8-bit RGB), `trainannot/train_00000.png` (8-bit ids, 11 is
-    unlabelled) and `train.txt` with a line "train/NAME.png trainannot/NAME.png" for each picture; so for each split.
-    A folder that is there already, or that another process finishes first, is kept as it is.
+    The layout is CamVid's. For each split such as train: `train/train_00000.png` (8-bit RGB),
+    `trainannot/train_00000.png` (8-bit ids, 11 is unlabelled) and `train.txt` with a line "train/NAME.png
+    trainannot/NAME.png" per picture. An existing folder, or one that another process finishes first, is kept.
 
-    `counts` is the number of pictures by split, `height` and `width` their size in pixels; for `seed` see `render`.
-    Raises UserError for an unknown split in `counts` or if `root` is a file, OSError if it cannot be written.
+    `counts`: pictures per split; `height`, `width`: their size in pixels; `seed`: see `render`. Raises UserError for an
+    unknown split in `counts` or if `root` is a file, and OSError if it cannot be written.
     """
     if root.exists() and not root.is_dir():
         raise UserError(f"{root} is a file where the rendered scenes belong: move it or choose another folder")
@@ -41,10 +41,10 @@ def write(root: Path, seed: int, counts: dict[str, int], height: int = 144, widt
             lines[split].append(" ".join(names))
         for split, listed in lines.items():
             (temporary / f"{split}.txt").write_text("".join(f"{line}\n" for line in listed), encoding="utf-8")
-        temporary.chmod(0o755)  # mkdtemp's folders are for their owner only
+        temporary.chmod(0o755)  # mkdtemp creates folders that only the owner can read
         try:
             temporary.rename(root)
-        except OSError:  # another process was faster: renaming onto a folder with files in it is refused
+        except OSError:  # another process was faster: a folder with files cannot be replaced
             if not root.is_dir():
                 raise
     finally:

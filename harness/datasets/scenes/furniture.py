@@ -1,4 +1,4 @@
-"""Lamp posts, signs, traffic lights, and the things of the street that have no class."""
+"""Lamp posts, signs, traffic lights, and things on the street that have no class."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _FACING = np.array([0.0, 0.0, -1.0])
 
 
 def draw_lamp_post(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """A tall post with an arm over the road, or a plain one as for wires."""
+    """Draw a lamp post with an arm over the road, or a plain post."""
     frame = canvas.upright(x, z)
     colour = scale(pick(rng, "pole"), weather.shade(_FACING))
     height, inward = rng.uniform(5.0, 8.0), -np.sign(x)
@@ -24,7 +24,7 @@ def draw_lamp_post(canvas: Canvas, rng: np.random.Generator, weather: Weather, x
 
 
 def draw_bollard(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """A knee-high post."""
+    """Draw a knee-high post."""
     frame = canvas.upright(x, z)
     colour = scale(pick(rng, "pole"), weather.shade(_FACING))
     frame.bar((0.0, 0.0), (0.0, 1.0), 0.14, colour, POLE)
@@ -32,7 +32,7 @@ def draw_bollard(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: 
 
 
 def draw_sign(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """A traffic sign, a direction board or an advertisement on a post."""
+    """Draw a traffic sign, a direction board or an advertisement on a post."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
     post = scale(pick(rng, "pole"), light)
     kind = rng.choice(["disc", "triangle", "board", "banner"], p=[0.36, 0.2, 0.24, 0.2])
@@ -60,7 +60,7 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: flo
 
 
 def draw_traffic_light(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """A signal head with three lamps on a post; the head is a SIGN, as in CamVid's 11 classes."""
+    """Draw a signal head with three lamps on a post; the head is a SIGN, as in CamVid's 11 classes."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
     frame.bar((0.0, 0.0), (0.0, 3.4), 0.15, scale(pick(rng, "pole"), light), POLE)
     case, on = scale((34.0, 35.0, 37.0), light), int(rng.integers(3))
@@ -71,7 +71,7 @@ def draw_traffic_light(canvas: Canvas, rng: np.random.Generator, weather: Weathe
 
 
 def draw_clutter(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """Bins, cabinets, boxes, a trailer: things that CamVid leaves unlabelled."""
+    """Draw a bin, cabinet, box or trailer, which CamVid leaves unlabelled."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
     colour = scale(pick(rng, "litter"), light)
     wide, high = rng.uniform(0.25, 0.6), rng.uniform(0.8, 1.5)
@@ -81,7 +81,7 @@ def draw_clutter(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: 
 
 
 def draw_bonnet(canvas: Canvas, rng: np.random.Generator, weather: Weather) -> None:
-    """The front of the car that carries the camera, at the bottom of the picture, unlabelled."""
+    """Draw the bonnet of the car with the camera at the bottom of the picture, unlabelled."""
     camera = canvas.camera
     colour = scale(pick(rng, "car"), 0.7 * weather.ambient)
     rise, lean = rng.uniform(0.03, 0.1) * camera.height, rng.uniform(-0.8, 0.8)
@@ -97,7 +97,7 @@ def draw_bonnet(canvas: Canvas, rng: np.random.Generator, weather: Weather) -> N
 
 
 def draw_skyline(canvas: Canvas, rng: np.random.Generator, weather: Weather, z: float) -> None:
-    """What closes the street at its far end: roofs, treetops and, often, something too far to name (VOID)."""
+    """Draw the far end of the street: roofs, treetops and, often, something too far away to be labelled (VOID)."""
     frame = canvas.upright(0.0, z)
     light = weather.shade(_FACING)
     left = -60.0

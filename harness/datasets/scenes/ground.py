@@ -1,4 +1,4 @@
-"""Sky, road, pavements and the shadows that fall on them."""
+"""Sky, road, pavements and shadows."""
 
 import math
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ class Street:
 
 
 def draw_sky(canvas: Canvas, rng: np.random.Generator, weather: Weather) -> None:
-    """A gradient from the zenith to the skyline with clouds; the label of the whole canvas becomes SKY."""
+    """Draw a gradient from the zenith to the skyline with clouds; the whole canvas is labelled SKY."""
     camera = canvas.camera
     zenith, skyline, cloud = (np.array(c, np.float32) for c in (weather.zenith, weather.skyline, weather.cloud))
-    # The sky is smooth: a quarter of the canvas's resolution shows all of it.
+    # The sky is smooth, so a quarter of the canvas's resolution is enough.
     rows = np.linspace(0, camera.height, max(camera.height // 4, 2), dtype=np.float32)
     height = np.clip((camera.horizon - rows) / (0.55 * camera.width), 0, 1)[:, None, None] ** 0.7
     _, soft = noise_tiles()
@@ -50,7 +50,7 @@ def draw_sky(canvas: Canvas, rng: np.random.Generator, weather: Weather) -> None
 
 
 def draw_ground(canvas: Canvas, rng: np.random.Generator, weather: Weather, street: Street) -> None:
-    """Road, kerbs, pavements and lawns, with markings, wear and texture."""
+    """Draw road, kerbs, pavements and lawns, with markings, wear and texture."""
     first, x, z, nearness = canvas.camera.ground()
     if first >= canvas.camera.height:
         return
@@ -71,7 +71,7 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, weather: Weather, stre
     draw_patches(canvas, rng, street, scale(asphalt, light))
     draw_markings(canvas, rng, weather, street)
 
-    step = np.s_[::SUPERSAMPLING, ::SUPERSAMPLING]  # the picture shows no more of the texture than this
+    step = np.s_[::SUPERSAMPLING, ::SUPERSAMPLING]  # texture at the picture's resolution
     gain = ground_texture(rng, street, x[step], z[step], nearness[step], zone[step])
     _multiply(canvas.image[first:], cv2.resize(gain, (canvas.camera.width, len(x)), interpolation=cv2.INTER_LINEAR))
 
@@ -79,10 +79,10 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, weather: Weather, stre
 def ground_texture(
     rng: np.random.Generator, street: Street, x: FloatArray, z: FloatArray, nearness: FloatArray, zone: np.ndarray
 ) -> np.ndarray:
-    """Brightness about 1 of the ground at places (x, z): grain, stains, tyre tracks and the joints between slabs.
+    """Brightness factors (about 1) of the ground at (x, z): grain, stains, tyre tracks and joints between slabs.
 
-    All arguments but the first two are [R, W], and so is the result, float32. Texture is looked up by place and fades
-    with distance, where a pixel covers metres of it.
+    All arguments but the first two are [R, W], and so is the result, float32. Texture fades with distance, since a far
+    pixel covers metres of ground.
     """
     rough, soft = noise_tiles()
     shift_x, shift_z = float(rng.random()) * TILE, float(rng.random()) * TILE
@@ -99,7 +99,7 @@ def ground_texture(
 
 
 def _look_up(tile: np.ndarray, columns: FloatArray, rows: FloatArray) -> np.ndarray:
-    """A tile that repeats for ever, read at float32 columns and rows."""
+    """Values of an endlessly repeated tile at float32 columns and rows."""
     return cv2.remap(tile, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
@@ -114,7 +114,7 @@ def _strip(canvas: Canvas, left: float, right: float, near: float, far: float, c
 
 
 def draw_patches(canvas: Canvas, rng: np.random.Generator, street: Street, asphalt: Colour) -> None:
-    """Repairs, trenches and manhole covers: rectangles of other asphalt."""
+    """Draw repairs, trenches and manhole covers: rectangles of other asphalt."""
     for _ in range(int(rng.integers(1, 6))):
         x, z = rng.uniform(-street.half, street.half), rng.uniform(3, 30)
         width, length = rng.uniform(0.4, 2.2), rng.choice([0.7, 2.5, 9.0]) * rng.uniform(0.7, 1.4)
@@ -123,7 +123,7 @@ def draw_patches(canvas: Canvas, rng: np.random.Generator, street: Street, aspha
 
 
 def draw_markings(canvas: Canvas, rng: np.random.Generator, weather: Weather, street: Street) -> None:
-    """Centre line, lines along the kerb, stop line, arrow and zebra crossing, all of them part of the road."""
+    """Draw centre line, lines along the kerb, stop line, arrow and zebra crossing, all labelled as road."""
     light = weather.shade(UP)
     worn = rng.uniform(0.55, 1.0)
     white, yellow = scale((222, 222, 216), light * worn), scale((206, 176, 70), light * worn)
@@ -149,7 +149,7 @@ def draw_markings(canvas: Canvas, rng: np.random.Generator, weather: Weather, st
 
 
 def draw_shadows(canvas: Canvas, weather: Weather, boxes: Sequence[Box]) -> None:
-    """Darken the ground where boxes keep the sun off. Call it before anything that stands on the ground is drawn."""
+    """Darken the ground in the shadow of boxes. Call it before anything is drawn on the ground."""
     camera = canvas.camera
     first = min(max(int(camera.horizon) + 1, 0), camera.height)
     if first >= camera.height or not boxes:
@@ -157,7 +157,7 @@ def draw_shadows(canvas: Canvas, weather: Weather, boxes: Sequence[Box]) -> None
     left, right, height, near, far = np.array(boxes).T
     corners = np.array([[x, y, z] for x in (left, right) for y in (0 * height, height) for z in (near, far)])
     corners = corners.transpose(2, 0, 1)  # [boxes, 8, 3]
-    # Sunlight carries each corner down to the ground; a box's shadow is the hull of its corners' shadows.
+    # A box's shadow is the convex hull of its corners projected to the ground along the sunlight.
     fallen = corners - corners[..., 1:2] * weather.sun / max(weather.sun[1], 0.12)
     fallen[..., 2] = np.maximum(fallen[..., 2], 1.5)
     ahead = camera.homogeneous(fallen)

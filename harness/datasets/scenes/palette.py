@@ -52,7 +52,7 @@ _NATURAL = ("asphalt", "slab", "leaf", "grass", "bark", "skin")  # not painted: 
 
 
 def pick(rng: np.random.Generator, kind: str) -> Colour:
-    """A colour (RGB, 0..255) for a surface of `kind`, from its own palette or, by COLOUR_OVERLAP, the shared one."""
+    """A random colour (RGB, 0..255) for a surface of `kind`, from its palette or, by COLOUR_OVERLAP, the shared one."""
     share, place = rng.random(2)
     colours = _SHARED if share < COLOUR_OVERLAP and kind not in _NATURAL else _PALETTES[kind]
     base = colours[int(place * len(colours))]
@@ -60,12 +60,12 @@ def pick(rng: np.random.Generator, kind: str) -> Colour:
 
 
 def shift(colour: Colour, levels: float) -> Colour:
-    """`colour` made lighter (or darker) by `levels` of 0..255, the same in each channel."""
+    """`colour` with `levels` (of 0..255) added to each channel."""
     return _clipped(colour[0] + levels, colour[1] + levels, colour[2] + levels)
 
 
 def scale(colour: Colour, factor: float) -> Colour:
-    """`colour` under `factor` times the light."""
+    """`colour` with its brightness multiplied by `factor`."""
     return _clipped(colour[0] * factor, colour[1] * factor, colour[2] * factor)
 
 

@@ -11,7 +11,7 @@ _METAL: Colour = (44.0, 46.0, 50.0)
 
 
 def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float) -> None:
-    """A standing or walking person, sometimes with a bag or an umbrella when it rains."""
+    """Draw a standing or walking person, sometimes with a bag or, in the rain, an umbrella."""
     frame, light, looks = canvas.upright(x, z), weather.shade(_FACING), rng.random(8)
     size = 0.92 + 0.16 * looks[0] if looks[1] > 0.12 else 0.68
     stride = 0.28 * looks[2]
@@ -43,7 +43,7 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, weather: Weather, 
 def draw_bicyclist(
     canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float, sideways: bool
 ) -> None:
-    """A person on a bicycle, seen from behind (or ahead) or from the side. Wheels are labelled as whole discs."""
+    """Draw a cyclist from behind (or ahead) or from the side. Wheels are labelled as whole discs."""
     frame, light = canvas.upright(x, z), weather.shade(_FACING)
     top = scale(pick(rng, "bright" if rng.random() < 0.65 else "cloth"), light)
     legs, skin = scale(pick(rng, "cloth"), light), scale(pick(rng, "skin"), light)
@@ -66,7 +66,7 @@ def draw_bicyclist(
 def _draw_from_the_side(
     canvas: Canvas, frame: Upright, sign: int, top: Colour, legs: Colour, skin: Colour, helmet: Colour
 ) -> None:
-    """A rider who goes to the right (sign 1) or to the left (-1)."""
+    """Draw a cyclist who rides to the right (sign 1) or to the left (-1)."""
 
     def at(across: float, up: float) -> Point:
         return (sign * across, up)
@@ -87,7 +87,7 @@ def _draw_from_the_side(
 
 
 def _show_through_wheels(canvas: Canvas, frame: Upright, background: np.ndarray, sign: int) -> None:
-    """Put the background back between rim and hub, as thin spokes do not hide it."""
+    """Restore the background between rim and hub, since thin spokes do not hide it."""
     rows, columns = np.ogrid[: canvas.camera.height, : canvas.camera.width]
     for hub in (-0.52, 0.52):
         column, row = frame.pixels([(sign * hub, 0.34)])[0]

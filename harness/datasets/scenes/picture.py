@@ -1,4 +1,4 @@
-"""From canvas to picture: air, wet roads, glare, lens and sensor; and the label at the picture's size."""
+"""Turns a canvas into a picture (haze, wet roads, glare, lens and sensor) and its label at the picture's size."""
 
 import cv2
 import numpy as np
@@ -24,12 +24,12 @@ from harness.datasets.scenes.weather import Weather
 DEGRADATION = 1.0
 """Hardness: factor (0 or more) on the sensor's noise, the blur of the lens and the mottling of surfaces."""
 
-# Ties between the classes of the canvas pixels under one pixel go to the rarer class, or thin things would crumble.
+# Ties between the canvas pixels in one pixel go to the rarer class; otherwise thin things would break up.
 _RARE_FIRST = np.array(
     [BICYCLIST, PEDESTRIAN, POLE, SIGN, FENCE, CAR, TREE, PAVEMENT, BUILDING, SKY, ROAD, VOID], np.uint8
 )
 
-# Strength of the mottling by class id: what a small picture keeps of leaves, bricks, clothes.
+# Strength of the mottling by class id, for the texture of leaves, bricks and clothes in a small picture.
 _MOTTLE = np.array([0.01, 0.06, 0.04, 0.03, 0.04, 0.07, 0.04, 0.06, 0.05, 0.08, 0.08, 0.05], np.float32)
 
 _VOID_BORDERS = 0.6  # share of the pictures in which some borders between things are unlabelled
@@ -40,7 +40,7 @@ def develop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image uint8 [H, W, 3] and label uint8 [H, W] of a painted canvas.
 
-    `looks` gives what belongs to the scene and is the same at any size; `sensor` gives the noise of the pixels.
+    `looks` draws what belongs to the scene and is the same at any size; `sensor` draws the pixel noise.
     """
     rows, columns = (side // SUPERSAMPLING for side in canvas.label.shape)
     label = majority(canvas.label)
@@ -67,7 +67,7 @@ def develop(
 
 
 def majority(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The most frequent id under each pixel of the smaller label; ties go to the rarer class."""
+    """The label at the picture's size: the most frequent id in each pixel; ties go to the rarer class."""
     offsets = [(row, column) for row in range(SUPERSAMPLING) for column in range(SUPERSAMPLING)]
     parts = np.stack([label[row::SUPERSAMPLING, column::SUPERSAMPLING] for row, column in offsets])
     smaller = parts[0].copy()
@@ -89,14 +89,14 @@ def void_borders(label: NDArray[np.uint8], nearness: FloatArray) -> NDArray[np.b
 
 
 def add_haze(image: FloatArray, nearness: FloatArray, weather: Weather) -> FloatArray:
-    """Fade to the skyline's colour with distance; the sky itself has its haze already."""
+    """The image faded to the skyline's colour with distance."""
     distance = np.where(nearness > 0, 1 / np.maximum(nearness, np.float32(2e-3)), np.float32(120))
     seen = np.exp(-np.float32(weather.haze) * distance)[..., None]
     return image * seen + np.array(weather.skyline, np.float32) * (1 - seen)
 
 
 def add_reflections(image: FloatArray, label: NDArray[np.uint8], strength: float) -> FloatArray:
-    """Mirror what stands on a wet ground in it, about the row where the ground begins in each column."""
+    """The image with reflections in wet ground, mirrored at the row where the ground begins in each column."""
     rows, columns = label.shape
     wet = (label == ROAD) | (label == PAVEMENT)
     row = np.arange(rows)[:, None]
@@ -106,12 +106,12 @@ def add_reflections(image: FloatArray, label: NDArray[np.uint8], strength: float
     tall = max(rows // 24, 1)
     mirror = np.asarray(cv2.blur(reflection, (1, 2 * tall + 1)))
     share = np.float32(0.6 * strength) * wet[..., None]
-    # Wet ground is darker than dry ground where it mirrors nothing.
+    # Wet ground is darker than dry ground apart from its reflections.
     return image * (1 - np.float32(0.35 * strength) * wet[..., None]) * (1 - share) + mirror * share
 
 
 def add_glare(image: FloatArray, label: NDArray[np.uint8], weather: Weather, horizon: float) -> FloatArray:
-    """A low sun ahead: everything against it is dark, a bright veil spreads around it."""
+    """The image against a low sun: a bright veil around it, and everything in front of it dark."""
     rows, columns = label.shape
     column = columns * (0.5 + 0.9 * weather.sun[0] / max(weather.sun[2], 0.2))
     row = horizon - columns * 0.9 * weather.sun[1]
@@ -123,7 +123,7 @@ def add_glare(image: FloatArray, label: NDArray[np.uint8], weather: Weather, hor
 
 
 def add_rain(image: FloatArray, looks: np.random.Generator) -> FloatArray:
-    """Streaks of rain and drops on the lens."""
+    """The image with streaks of rain and drops on the lens."""
     rows, columns = image.shape[:2]
     streaks = np.zeros((rows, columns), np.uint8)
     slant = looks.normal(0.0, 0.12)
@@ -141,7 +141,7 @@ def add_rain(image: FloatArray, looks: np.random.Generator) -> FloatArray:
 
 
 def expose(image: FloatArray, weather: Weather, draws: FloatArray, sensor: np.random.Generator) -> NDArray[np.uint8]:
-    """Colour cast, contrast, vignette, lens blur and noise, then 8 bits; `draws` are 9 numbers of 0..1."""
+    """The image uint8 with colour cast, contrast, vignette, lens blur and noise; `draws`: 9 numbers in 0..1."""
     rows, columns = image.shape[:2]
     # Saturation, then a factor for each channel, as one matrix over RGB.
     keep = weather.saturation * (0.8 + 0.4 * draws[0])
@@ -156,6 +156,6 @@ def expose(image: FloatArray, weather: Weather, draws: FloatArray, sensor: np.ra
     if blur > 0:
         image = cv2.GaussianBlur(image, (0, 0), max(blur, 0.2)).astype(np.float32, copy=False)
     noise = sensor.standard_normal((rows, columns, 3), dtype=np.float32)
-    # Sensors give neighbouring pixels some noise in common.
+    # The noise of neighbouring pixels is correlated.
     noise = 0.8 * noise + 0.8 * cv2.blur(noise, (2, 2))
     return np.clip(image + DEGRADATION * weather.noise * noise, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What stands where: the plan of a street, drawn at random, as a list of things to paint."""
+"""The random plan of a street, as a list of things to paint."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Draw = Callable[[Canvas, np.random.Generator, Weather], None]
 
 @dataclass(frozen=True)
 class Thing:
-    """Something to paint: its depth (metres along the street), how, and the box that casts its shadow."""
+    """Something to paint: its depth (metres along the street), draw function, and the box that casts its shadow."""
 
     depth: float
     draw: Draw
@@ -29,7 +29,7 @@ class Thing:
 
 
 def plan_street(rng: np.random.Generator) -> Street:
-    """Widths, length and side streets."""
+    """A random street: widths, length and side streets."""
     pavements = {side: rng.uniform(1.4, 3.2) for side in (-1, 1)}
     street = Street(half=rng.uniform(3.7, 6.0), pavements=pavements, end=rng.uniform(60, 120))
     for side in (-1, 1):
@@ -40,7 +40,7 @@ def plan_street(rng: np.random.Generator) -> Street:
 
 
 def plan_plots(rng: np.random.Generator, street: Street) -> list[Thing]:
-    """What lines the street on both sides: houses along the pavement, houses behind gardens, and parks.
+    """The two sides of the street: houses along the pavement, houses behind gardens, and parks.
 
     Gardens and parks add their lawns to `street`.
     """
@@ -50,7 +50,7 @@ def plan_plots(rng: np.random.Generator, street: Street) -> list[Thing]:
         near = rng.uniform(1.0, 8.0)
         storeys = int(rng.integers(2, 4))
         while near < street.end:
-            length = rng.uniform(7, 16) * (1 + near / 50)  # far away, where little shows, plots are longer
+            length = rng.uniform(7, 16) * (1 + near / 50)  # far plots, which show little, are longer
             crossing = next(
                 ((n, f) for s, n, f in street.crossings if s == side and n < near + length and near < f), None
             )
@@ -104,7 +104,7 @@ def plan_garden(
 
 
 def plan_vehicles(rng: np.random.Generator, street: Street, lane: int) -> list[Thing]:
-    """Parked rows along the kerbs, one car ahead, some that come towards the camera, now and then one that crosses.
+    """Rows of parked cars, one car ahead, some oncoming ones, and sometimes one that crosses.
 
     `lane` is the side of the street on which the camera drives.
     """
@@ -151,7 +151,7 @@ def plan_furniture(rng: np.random.Generator, street: Street) -> list[Thing]:
             for z in np.arange(rng.uniform(10, 20), 60, rng.uniform(9, 15)):
                 things.append(_tree(side * (street.half + 0.9), z, rng.uniform(5, 8.5), bare))
         if rng.random() < 0.15:
-            # A guard rail in pieces, each with a depth of its own: people behind it, cars before it.
+            # A guard rail in pieces, each with its own depth, so that it hides people but not cars.
             fence = make_fence(rng)
             for near in rng.uniform(8, 20) + 2.0 * np.arange(rng.integers(3, 7)):
                 things.append(_fence(fence, side * (street.half + 0.2), near, near + 2.0))
@@ -177,7 +177,7 @@ def plan_people(rng: np.random.Generator, street: Street) -> list[Thing]:
 
 
 def make_fence(rng: np.random.Generator) -> Fence:
-    """A kind of fence drawn at random."""
+    """A random kind of fence."""
     return Fence(str(rng.choice(FENCES)), rng.uniform(0.8, 1.7), pick(rng, "fence"))
 
 

@@ -15,7 +15,7 @@ FENCES = ("railings", "planks", "mesh")
 def draw_tree(
     canvas: Canvas, rng: np.random.Generator, weather: Weather, x: float, z: float, height: float, bare: bool
 ) -> None:
-    """A tree `height` metres tall: a trunk and a crown of leaves, or of bare branches as in winter."""
+    """Draw a tree `height` metres tall: a trunk and a crown of leaves or, as in winter, bare branches."""
     frame = canvas.upright(x, z)
     bark = scale(pick(rng, "bark"), weather.shade(np.array([0.0, 0.0, -1.0])))
     leaf = pick(rng, "leaf")
@@ -38,7 +38,7 @@ def draw_crown(
     radii: tuple[float, float],
     leaf: Colour,
 ) -> None:
-    """Leaves in an uneven round mass with holes; the larger holes keep the label of what is seen through them."""
+    """Draw an uneven round mass of leaves with holes; large holes keep the label of the background."""
     looks = rng.random(6)
     corner = frame.pixels([(centre[0] - 1.2 * radii[0], centre[1] + 1.2 * radii[1])])[0].astype(int)
     far_corner = frame.pixels([(centre[0] + 1.2 * radii[0], centre[1] - 1.2 * radii[1])])[0].astype(int)
@@ -61,7 +61,7 @@ def draw_crown(
 
 
 def _stamp(frame: Upright, corner: tuple[int, int], colour: np.ndarray, seen: np.ndarray, labelled: np.ndarray) -> None:
-    """Copy pixels onto the canvas at `corner` (column, row): the colour where `seen`, label TREE where `labelled`."""
+    """Copy pixels to the canvas at `corner` (column, row): colours in the mask `seen`, label TREE in `labelled`."""
     canvas, (rows, columns) = frame.canvas, seen.shape
     left, top = max(corner[0], 0), max(corner[1], 0)
     right = min(corner[0] + columns, canvas.camera.width)
@@ -77,7 +77,7 @@ def _stamp(frame: Upright, corner: tuple[int, int], colour: np.ndarray, seen: np
 
 
 def draw_branches(frame: Upright, rng: np.random.Generator, fork: float, height: float, bark: Colour) -> None:
-    """Bare branches that fork seven times; the label is the area that they fill closely."""
+    """Draw bare branches that fork seven times; only the densely filled area is labelled."""
     canvas = frame.canvas
     starts, angles = np.array([[0.0, fork]]), np.array([np.pi / 2])
     length, thickness = 0.29 * (height - fork), 0.028 * height
@@ -106,7 +106,7 @@ def draw_branches(frame: Upright, rng: np.random.Generator, fork: float, height:
 def draw_hedge(
     canvas: Canvas, rng: np.random.Generator, weather: Weather, side: int, front: float, near: float, far: float
 ) -> None:
-    """A clipped hedge along the back of the pavement."""
+    """Draw a clipped hedge along the back of the pavement."""
     height = rng.uniform(0.9, 2.2)
     colour = np.array(scale(pick(rng, "leaf"), weather.shade(np.array([-side, 0.0, 0.0]))))
     rough, soft = noise_tiles()
@@ -121,7 +121,7 @@ def draw_hedge(
 
 @dataclass(frozen=True)
 class Fence:
-    """A kind of fence: one of FENCES, metres high, and its colour in full light."""
+    """A kind of fence: one of FENCES, its height in metres, and its colour in full light."""
 
     kind: str
     height: float
@@ -131,7 +131,7 @@ class Fence:
 def draw_fence(
     canvas: Canvas, rng: np.random.Generator, weather: Weather, fence: Fence, x: float, near: float, far: float
 ) -> None:
-    """Railings, planks or wire mesh along the street. The label covers the gaps too, as CamVid's does."""
+    """Draw railings, planks or wire mesh along the street. The label covers the gaps too, as in CamVid."""
     towards = np.sign(canvas.camera.position[0] - x)
     colour = scale(fence.colour, weather.shade(np.array([towards, 0.0, 0.0])) * rng.uniform(0.9, 1.1))
     cells, columns, rows = max(int((far - near) / 0.35), 2), 5, 24

@@ -1,4 +1,4 @@
-"""One scene from its seed: weather, camera and plan, painted far to near."""
+"""Renders a scene from its seed: weather, camera and plan, painted far to near."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,13 @@ from harness.errors import UserError
 def render(
     seed: int, split: str, index: int, height: int = 144, width: int = 192
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render one street scene.
+    """A street scene: image uint8 [height, width, 3] RGB and label uint8 [height, width].
 
-    Returns the image uint8 [height, width, 3] RGB and the label uint8 [height, width]: CamVid's ids 0..10, 11 where
-    unlabelled. The scene depends on (seed, split, index) alone: seed and index are integers of 0 or more, the split is
-    "train", "val" or "test". Height and width, 16 or more, only change how finely it is drawn. "test" also shows
-    weather that the others never do. Raises UserError for an unknown split.
+    Labels are CamVid's ids 0..10, and 11 for unlabelled. The scene depends only on (seed, split, index): seed and index
+    are integers >= 0, the split is "train", "val" or "test". Height and width (at least 16) only change the resolution.
+    "test" also has weather that the other splits never have. Raises UserError for an unknown split.
     """
-    # Each part of a scene has a generator of its own, so that none depends on how many numbers another one draws.
+    # Each part of a scene has its own generator, so that it does not depend on how many numbers another part draws.
     weather_rng, layout, looks, sensor = _generators(seed, split, index)
     weather = make_weather(weather_rng, choose_weather(weather_rng, split))
     street = plan_street(layout)
@@ -32,7 +31,7 @@ def render(
     standing = plan_vehicles(layout, street, 1 if camera.position[0] > 0 else -1)
     standing += plan_furniture(layout, street) + plan_people(layout, street)
 
-    # Painted far to near. What lines the street never hides what stands in it, so it comes first.
+    # Painted far to near. The sides of the street never hide things on it, so they come first.
     order = sorted(lining, key=lambda thing: -thing.depth) + sorted(standing, key=lambda thing: -thing.depth)
     sky, ground, skyline, bonnet, *generators = looks.spawn(4 + len(order))
     draw_sky(canvas, sky, weather)
@@ -47,7 +46,7 @@ def render(
 
 
 def weather_of(seed: int, split: str, index: int) -> str:
-    """The name of the weather that `render` gives this picture (see TRAIN_WEATHER and HELD_OUT_WEATHER)."""
+    """The name of the weather in this picture of `render` (see TRAIN_WEATHER and HELD_OUT_WEATHER)."""
     return choose_weather(_generators(seed, split, index)[0], split)
 
 
@@ -59,7 +58,7 @@ def _generators(seed: int, split: str, index: int) -> list[np.random.Generator]:
 
 
 def place_camera(rng: np.random.Generator, street: Street, height: int, width: int) -> Camera:
-    """A camera in a car on the left lane (now and then the right one), looking roughly along the street."""
+    """A camera in a car in the left lane (sometimes the right one), looking roughly along the street."""
     lane = -1 if rng.random() < 0.8 else 1
     x = lane * street.half * rng.uniform(0.3, 0.6)
     focal, horizon = rng.uniform(0.82, 1.02) * width, rng.uniform(0.42, 0.56) * height

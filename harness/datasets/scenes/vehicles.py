@@ -1,4 +1,4 @@
-"""Cars, vans and buses as small solid bodies, seen from wherever the camera is."""
+"""Cars, vans and buses as simple solid bodies."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +10,12 @@ from harness.datasets.scenes.palette import CAR, Colour, mix, pick, scale
 from harness.datasets.scenes.weather import Weather
 
 _RUBBER: Colour = (26.0, 26.0, 28.0)
-_DETAIL = 20.0  # canvas pixels of height below which a vehicle gets no small parts
+_DETAIL = 20.0  # vehicles less than so many canvas pixels high have no small parts
 
 
 @dataclass(frozen=True)
 class Body:
-    """The shape of a vehicle, in metres forward of its middle and up from the ground."""
+    """The shape of a vehicle, in metres forward from its middle and up from the ground."""
 
     outline: tuple[tuple[float, float], ...]  # (forward, up), from the lower rear over the roof to the lower front
     glazed: tuple[int, ...]  # edges of the outline, counted from 0, that are rear window and windscreen
@@ -26,12 +26,12 @@ class Body:
 
     @property
     def height(self) -> float:
-        """Metres."""
+        """Height in metres."""
         return max(up for _, up in self.outline)
 
     @property
     def length(self) -> float:
-        """Metres."""
+        """Length in metres."""
         return self.outline[-1][0] - self.outline[0][0]
 
 
@@ -61,7 +61,7 @@ BODIES = {
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a vehicle stands and which way it faces; heading 0 is away from the camera, pi / 2 to the right."""
+    """Position and heading of a vehicle; heading 0 is away from the camera, pi / 2 to the right."""
 
     x: float
     z: float
@@ -74,12 +74,12 @@ class Pose:
         return np.array([[cos, 0.0, -sin], [0.0, 1.0, 0.0], [sin, 0.0, cos]])
 
     def world(self, points: FloatArray) -> FloatArray:
-        """(right, up, forward) in metres of the vehicle's own frame [..., 3] to the world [..., 3]."""
+        """World coordinates [..., 3] of points (right, up, forward) in metres in the vehicle's frame [..., 3]."""
         return points @ self.axes + (self.x, 0.0, self.z)
 
 
 def draw_vehicle(canvas: Canvas, rng: np.random.Generator, weather: Weather, body: Body, pose: Pose) -> None:
-    """Those faces of a vehicle that look towards the camera, far ones first, with windows, lamps and wheels."""
+    """Draw the faces of a vehicle that are visible to the camera, far ones first, with windows, lamps and wheels."""
     colour = pick(rng, body.palette)
     glass = mix((34.0, 38.0, 44.0), weather.skyline, rng.uniform(0.05, 0.4))
     lit = weather.lamps or rng.random() < 0.25
@@ -128,7 +128,7 @@ def _part(corners: FloatArray, left: float, right: float, low: float, high: floa
 
 
 def draw_underside(canvas: Canvas, pose: Pose, half: float, body: Body, detailed: bool) -> None:
-    """The dark road under the vehicle, and the wheels as seen from behind or ahead, which are part of it."""
+    """Draw the dark road under the vehicle, and the wheels as seen from behind or ahead."""
     rear, front = body.outline[0][0], body.outline[-1][0]
     under = np.array([[-half, 0, rear], [half, 0, rear], [half, 0, front], [-half, 0, front]])
     canvas.face(pose.world(under), (24.0, 24.0, 26.0))
@@ -140,7 +140,7 @@ def draw_underside(canvas: Canvas, pose: Pose, half: float, body: Body, detailed
 
 
 def draw_side(canvas: Canvas, pose: Pose, body: Body, sign: int, glass: Colour, detailed: bool) -> None:
-    """Windows and wheels of the left (-1) or right (+1) side."""
+    """Draw windows and wheels of the left (-1) or right (+1) side."""
     outline = np.array(body.outline)
     reach, lean = sign * (body.width / 2 + 0.01), sign * body.width * 0.43
     cabin = outline[outline[:, 1] > body.belt + 0.1]
@@ -164,7 +164,7 @@ def draw_side(canvas: Canvas, pose: Pose, body: Body, sign: int, glass: Colour, 
 
 
 def draw_end(canvas: Canvas, corners: FloatArray, lamp: Colour, plate: Colour, light: float, detailed: bool) -> None:
-    """Lamps, number plate and bumper on the rear or the front [4, 3], lower corners first."""
+    """Draw lamps, number plate and bumper on the rear or front [4, 3], lower corners first."""
     for left, right in ((0.03, 0.2), (0.8, 0.97)):
         canvas.face(_part(corners, left, right, 0.55, 0.92), lamp)
     if detailed:

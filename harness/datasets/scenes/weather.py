@@ -1,4 +1,4 @@
-"""Weather and light: what the training pictures show, and what only the test pictures show."""
+"""Weather and light: some kinds in all pictures, others only in test pictures."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,21 +18,21 @@ HELD_OUT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Weather:
-    """One picture's light and air. Colours are RGB of 0..255, strengths are shares of 0..1."""
+    """Light and air in one picture. Colours are RGB in 0..255, strengths are shares in 0..1."""
 
     name: str  # one of TRAIN_WEATHER and HELD_OUT_WEATHER
     zenith: Colour  # of the sky straight above
-    skyline: Colour  # of the sky at the horizon, which haze fades to
-    clouds: float  # their strength
+    skyline: Colour  # of the sky at the horizon, and of haze
+    clouds: float  # strength
     cloud: Colour
-    sun: np.ndarray  # unit vector [3] towards it
-    direct: float  # its light on a surface that faces it
-    ambient: float  # the sky's light everywhere; 1 shows the palette's own brightness
-    shadow: float  # share of the light that a cast shadow takes away
-    softness: float  # blur of a shadow's edge, in parts of the picture's width
+    sun: np.ndarray  # unit vector [3] towards the sun
+    direct: float  # the sun's light on a surface that faces it
+    ambient: float  # the sky's light; 1 is the palette's brightness
+    shadow: float  # share of the light that a shadow removes
+    softness: float  # blur of a shadow's edge, as a share of the picture's width
     haze: float  # share of the light lost per metre
-    exposure: float  # factor of brightness
-    cast: Colour  # factor of each channel, about 1
+    exposure: float  # brightness factor
+    cast: Colour  # factor for each channel, about 1
     saturation: float  # 1 keeps the colours, 0 is grey
     noise: float  # deviation of the sensor's noise, in grey levels
     lamps: bool  # whether lamps and windows are lit
@@ -40,7 +40,7 @@ class Weather:
     glare: float  # strength of the sun's veil in the lens
 
     def shade(self, normal: np.ndarray) -> float:
-        """Light on a surface with unit `normal` [3], as a factor for its colour."""
+        """The light on a surface with unit `normal` [3], as a factor for its colour."""
         return self.ambient + self.direct * max(float(normal @ self.sun), 0.0)
 
 
@@ -52,9 +52,9 @@ def choose_weather(rng: np.random.Generator, split: str) -> str:
 
 
 def make_weather(rng: np.random.Generator, name: str) -> Weather:
-    """Light and air of one picture in the weather called `name`; the numbers vary within that weather."""
+    """Random light and air of a picture in the weather called `name`."""
     vary = [float(draw) for draw in rng.random(8)]
-    # Low sun comes from ahead, down the street; by day it stands anywhere.
+    # A glaring sun is low and straight ahead; otherwise it is anywhere.
     height = math.radians({"glare": 7 + 9 * vary[0], "dusk": 20.0}.get(name, 24 + 36 * vary[0]))
     side = math.radians(-25 + 50 * vary[1] if name == "glare" else 360 * vary[1])
     sun = np.array([math.cos(height) * math.sin(side), math.sin(height), math.cos(height) * math.cos(side)])
