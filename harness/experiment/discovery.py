@@ -28,6 +28,9 @@ TEMPLATE = "template"  # a complete method that `new-method` copies; not one to 
 # What a class `Options` may use, besides constants of its file and other methods' options: nothing that imports torch.
 LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.options", "typing")
 
+Files = tuple[tuple[Path, int], ...]  # with the time of each one's last change in nanoseconds
+_found: dict[tuple[str, Path, Path], Files] = {}  # by method, folder of methods and current folder
+
 
 class About(NamedTuple):
     """Facts about a method, from attributes of its class with these names: literals, and not inherited.
@@ -109,7 +112,6 @@ def about(name: str) -> About:
 
 def options_class(name: str) -> type[BaseOptions]:
     """The class of method `name`'s options, read without torch. Raises UserError if there is no such method."""
-    _known(name)
     return _options_class(name, _files(name))
 
 
@@ -150,7 +152,7 @@ def source_fingerprint(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _fingerprint(files: tuple[tuple[Path, int], ...]) -> str:
+def _fingerprint(files: Files) -> str:
     trees = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path, _ in files}
     for tree in trees.values():
         for node in tree.body:
@@ -209,7 +211,7 @@ def _class_node(name: str) -> ast.ClassDef | None:
 
 
 @lru_cache(maxsize=256)
-def _options_class(name: str, files: tuple[tuple[Path, int], ...]) -> type[BaseOptions]:
+def _options_class(name: str, files: Files) -> type[BaseOptions]:
     """The class `Options` in the class of `methods/NAME.py`, or else the one it inherits, made without its module.
 
     files: `_files(name)`, as part of the cache's key. Raises UserError if there is no such method, or if the class uses
@@ -256,18 +258,31 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def _files(name: str) -> tuple[tuple[Path, int], ...]:
+def _files(name: str) -> Files:
     """The files of method `name` and of the parts it imports, with the times of their last change.
 
-    Caches with these as their key hold nothing of a file that was edited since, as it may be while `run` works.
+    Caches with these as their key hold nothing of a file that was edited since, as it may be while `run` works. A
+    report asks thousands of times, so the files are looked for again only after a change. Raises UserError if there is
+    no such method.
     """
-    parts, waiting = {name}, [name]
-    while waiting:
-        for part in _imported_parts(*_stamped(waiting.pop())):
-            if part not in parts and _file(part).is_file():
-                parts.add(part)
-                waiting.append(part)
-    return tuple(_stamped(part) for part in sorted(parts))
+    key = name, FOLDER, Path.cwd()
+    if key not in _found or not all(_is_unchanged(*file) for file in _found[key]):
+        _known(name)
+        parts, waiting = {name}, [name]
+        while waiting:
+            for part in _imported_parts(*_stamped(waiting.pop())):
+                if part not in parts and _file(part).is_file():
+                    parts.add(part)
+                    waiting.append(part)
+        _found[key] = tuple(_stamped(part) for part in sorted(parts))
+    return _found[key]
+
+
+def _is_unchanged(path: Path, modified: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns == modified
+    except OSError:
+        return False
 
 
 @lru_cache(maxsize=256)
