@@ -9,7 +9,7 @@
 >>> sorted(terms)
 ['pixel_anchor']
 
-Its parameters are the heads': give them to the optimizer, and drop them after training.
+A method's parameters are its heads: give them to the optimiser, and drop them after training.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """The class of a method, such as `ContextrastPP`, from the file that is named as it, underscores aside."""
+    """The class of a method, such as `ContextrastPP`, from the file of that name, underscores aside."""
     if name[:1].isupper():
         from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Active boundary loss: moves the predicted boundaries, pixel by pixel, toward the labels' boundaries.
+"""Active boundary loss: moves the predicted boundaries, pixel by pixel, towards the labels' boundaries.
 
 Wang et al., "Active Boundary Loss for Semantic Segmentation", AAAI 2022.
 """
@@ -18,7 +18,7 @@ from methods.logits import at_labels
 from methods.lovasz_softmax import lovasz_softmax
 from methods.method import Method, full_precision
 
-# Down, up, left, right, then the diagonals, then the pixel itself: the first of several nearest ones is the direction.
+# Down, up, left, right, then the diagonals, then the pixel itself; the first of several nearest neighbours wins.
 ROWS, COLUMNS = (1, -1, 0, 0, -1, 1, -1, 1, 0), (0, 0, -1, 1, 1, 1, -1, -1, 0)
 LEAST, GROWTH = (
     1e-5,
@@ -27,11 +27,11 @@ LEAST, GROWTH = (
 
 
 class ActiveBoundary(Method):
-    """Each pixel on a predicted boundary is taught in which of its 8 neighbours the label's boundary is nearer.
+    """Each pixel on a predicted boundary learns which of its 8 neighbours is nearest to the labels' boundary.
 
     A pixel is on a predicted boundary if the divergence of its softmax from those of the pixels below and to the right
-    exceeds a limit, which rises until no more than `boundary_share` of an image's pixels do, or if one of its 8
-    neighbours is such a pixel. Of these pixels i, those with a neighbour nearer to the labels' boundary than they are
+    exceeds a limit, or if one of its 8 neighbours is such a pixel. The limit is raised until at most `boundary_share`
+    of an image's pixels exceed it. Over these pixels i, if a neighbour is nearer to the labels' boundary than i itself,
 
         L = mean_i min(M_i, max_distance) / max_distance * CE( g_i, softmax_n KL(p_n || p_i) )
 
@@ -39,14 +39,14 @@ class ActiveBoundary(Method):
     boundary, and g_i the smoothed one-hot vector of the neighbour with the least M. As in the paper's full loss,
     Lovasz-Softmax and this are added to cross entropy.
 
-    In `variant: paper` distances are Euclidean, smoothing shares 0.2 among the 7 other neighbours, and a pixel next to
+    In `variant: paper` distances are Euclidean, smoothing spreads 0.2 over the 7 other neighbours, and a pixel next to
     an ignored one is left out. In "official", as released:
-    - distances are cut to whole pixels after one is taken off, so that many directions tie and the first one wins
-    - the share of boundary pixels is that of one image for the whole mini-batch
+    - one is subtracted from distances, which are then truncated to integers: many directions tie and the first one wins
+    - the whole mini-batch shares one image's budget of boundary pixels
     - smoothing gives each other neighbour 0.2 / 8, so the vector sums to 0.975
-    - ignored pixels take part, as boundary
-    Not reproduced from the release: it is None where no pixel is on a predicted boundary, and NaN where none of them
-    has a direction (here both are 0), and it takes a distance where an image has no boundary at all.
+    - ignored pixels take part and count as boundary
+    Not reproduced from the release: its loss is None if no pixel is on a predicted boundary and NaN if none of them has
+    a direction (here both give 0), and it uses a distance even if an image has no boundary at all.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.55 GiB.
     """
@@ -56,9 +56,7 @@ class ActiveBoundary(Method):
     venue = "AAAI"
     year = 2022
     url = "https://arxiv.org/abs/2102.02696"
-    idea = (
-        "Pixels on predicted boundaries learn in which of 8 directions the labels' boundary is, beside Lovasz-Softmax."
-    )
+    idea = "Pixels on predicted boundaries learn in which of 8 directions the labels' boundary is; plus Lovasz-Softmax."
     left_open = (
         "The released code cuts distances to whole pixels, and shares one image's boundary budget in a mini-batch."
     )
@@ -69,10 +67,10 @@ class ActiveBoundary(Method):
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         weight: Annotated[float, Ge(0)] = 1.0  # of the loss
-        lovasz_weight: Annotated[float, Ge(0)] = 1.0  # of Lovasz-Softmax beside it; 0 leaves it out
-        boundary_share: Annotated[float, Interval(gt=0, le=1)] = 0.01  # of the pixels, before they are dilated
-        max_distance: Annotated[float, Gt(0)] = 20.0  # in pixels of the labels, from which on the weight is 1
-        smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2  # what the direction's one-hot vector gives away
+        lovasz_weight: Annotated[float, Ge(0)] = 1.0  # of the additional Lovasz-Softmax loss; 0 leaves it out
+        boundary_share: Annotated[float, Interval(gt=0, le=1)] = 0.01  # share of boundary pixels, before dilation
+        max_distance: Annotated[float, Gt(0)] = 20.0  # in label pixels; from this distance on the weight is 1
+        smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2  # label smoothing of the direction's one-hot vector
 
     options: Options
     steps: Tensor  # [2, 9], to the neighbours' rows and columns
@@ -102,7 +100,7 @@ class ActiveBoundary(Method):
         near = (image[:, None] * height + rows.clamp(0, height - 1)) * width + columns.clamp(0, width - 1)  # [N, 9]
 
         distance = self.distance_to_boundary(labels).flatten()[near]
-        # With the direction's number added, the first of several nearest neighbours is the least; the pixel comes last.
+        # Adding the direction's index breaks ties: the first of several nearest neighbours wins, the pixel comes last.
         direction = (distance * 16 + torch.arange(9, device=labels.device)).where(inside, torch.iinfo(torch.int64).max)
         direction = direction.argmin(1)
         own = distance[:, 8]
@@ -131,9 +129,9 @@ class ActiveBoundary(Method):
         return (entropy * weight).where(used, 0).sum() / number.clamp(min=1)
 
     def predicted_boundary(self, log_p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels on predicted boundaries as indices int64 [N] of all B H W, and which of the N are some: bool [N].
+        """Indices int64 [N] (of all B H W) of pixels on predicted boundaries, and bool [N], false for padding.
 
-        N is fixed, the most that there can be.
+        N is fixed: the largest possible number.
         """
         images, height, width = labels.shape
         p, size = log_p.exp(), height * width
@@ -159,9 +157,9 @@ class ActiveBoundary(Method):
 
     @torch.no_grad()
     def distance_to_boundary(self, labels: Tensor) -> Tensor:
-        """From every pixel to the labels' boundary, int64 [B, H, W], NO_EDGE or above in an image without any.
+        """The squared distance from every pixel to the labels' boundary, int64 [B, H, W], 0 at the boundary.
 
-        Squared, and 0 at the boundary; "official": in whole pixels, and 1 at the boundary as next to it.
+        NO_EDGE or more in an image without a boundary. "official": the distance in whole pixels, 1 at the boundary.
         """
         edge = labels == self.ignore_index
         edge[:, :-1] |= labels[:, 1:] != labels[:, :-1]

@@ -19,7 +19,8 @@ class ChannelAttention(nn.Module):
     With q, k, v linear maps of the channels (197,376 parameters with d = 256): out_i = sum_j softmax_j(q_i k_j) v_j.
     With several heads, channels attend only to channels of the same head. Vectors are first scaled so that their
     channels have a mean square of 1, which the paper does not mention: the channels of unit vectors are about
-    1/sqrt(d), so with d = 256 every softmax would be flat, all output channels equal, and q and k without a gradient.
+    1/sqrt(d), so with d = 256 every softmax would be flat, all output channels equal, and q and k would get no
+    gradient.
     """
 
     def __init__(self, dim: int, heads: int = 1) -> None:
@@ -48,8 +49,8 @@ class AnchorFusion(nn.Module):
     cross_attention              as adaptive, but the channels of each anchor attend to those of the other
     self_attention_weighted_sum  w_l F(a_i) + w_h F(a_I)
     self_attention_sum_mlp       MLP( F(a_i) + F(a_I) )
-    gated_scalar                 g a_i + (1 - g) a_I with g = sigmoid(linear(a_I ++ a_i)), one number a class
-    gated_channel                the same with a g for each channel
+    gated_scalar                 g a_i + (1 - g) a_I with g = sigmoid(linear(a_I ++ a_i)), one number per class
+    gated_channel                the same with one g per channel
 
     The paper defines only the first. It gives names for the others (table XI); these definitions are our reading.
     Raises ValueError if `dim` is not a multiple of the number of heads.

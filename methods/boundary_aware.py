@@ -14,14 +14,14 @@ NONE = -1  # the mark of pixels outside all error regions
 def boundary_aware(
     maps: Sequence[Tensor], num_classes: int, keep: float, ties: str, by_distance: bool = True
 ) -> list[tuple[Tensor, Tensor]]:
-    """Equations (13) and (14): the pixels of each error region that are nearest to its edge.
+    """Equations (13) and (14): for each layer, the pixels of each error region that are nearest to its edge.
 
     maps: the marks of each layer, int64 [B, h, w]: the class of the error region that a pixel belongs to, or NONE. A
-    region is the pixels of one class in one image of one layer. Returns for each layer bool [B, h, w], true at the
-    share `keep` of each region (`ties` as in Contextrast; not `by_distance`: at random), and the squared distances,
-    int32 [B, h, w].
+    region consists of the pixels of one class in one image of one layer. Returns for each layer bool [B, h, w], true
+    for the share `keep` of each region (`ties` as in Contextrast; without `by_distance`: random pixels), and the
+    squared distances, int32 [B, h, w].
     """
-    images = sum(len(marks) for marks in maps)  # those of all layers, which are sorted at once
+    images = sum(len(marks) for marks in maps)  # all layers are sorted at once
     image = torch.arange(images, device=maps[0].device).split([len(marks) for marks in maps])
     regions = [
         (marks + num_classes * first[:, None, None]).masked_fill(marks == NONE, NONE)
@@ -30,10 +30,10 @@ def boundary_aware(
     squares = [squared_distance_to_other_mark(marks) for marks in maps]
     region, squared = (torch.cat([each.flatten() for each in parts]) for parts in (regions, squares))
 
-    farthest = max(marks.shape[1] ** 2 + marks.shape[2] ** 2 for marks in maps)  # or no edge at all
+    farthest = max(marks.shape[1] ** 2 + marks.shape[2] ** 2 for marks in maps)  # also used for maps without an edge
     distance = squared.clamp(max=farthest) if by_distance else torch.zeros_like(squared)
     rank, size = places_in_group(region, distance, num_groups=images * num_classes, num_keys=farthest + 1)
-    quota = (keep * size.double() - 1e-9).ceil()  # the slack undoes rounding: 0.07 * 100 is above 7
+    quota = (keep * size.double() - 1e-9).ceil()  # the slack absorbs rounding: 0.07 * 100 is above 7
     chosen = (region != NONE) & (rank < quota)
     if ties == "percentile" and by_distance:
         limit = squared.new_zeros(images * num_classes + 1)

@@ -20,7 +20,7 @@ from methods.options import LayerOptions
 
 
 class CAR(ProjectingMethod):
-    """Pulls features to the centre of their class, and keeps the centres and features away from other classes' centres.
+    """Pulls features to the centre of their class, and pushes centres and features away from other classes' centres.
 
     The paper applies the terms to the features x in front of the classifier, through a linear layer that inference can
     merge with the next one. Here x is a linear projection, used in training only, of the encoder maps, upsampled to the
@@ -36,11 +36,11 @@ class CAR(ProjectingMethod):
 
     In `variant: paper` the K classes are those with a centre, and the pixels are those with a label. In "official", as
     released:
-    - absent classes enter with a centre of zero, and K is the number of all classes
-    - ignored pixels enter centre-to-pixel, where every class counts as another one
-    - ignored pixels count in the intra term's mean, with a distance of 0
+    - absent classes are included with a centre of zero, and K is the number of all classes
+    - ignored pixels are included in centre-to-pixel, where every class is an other class for them
+    - ignored pixels are included in the intra term's mean, with a distance of 0
     The intra term grows with the square of the features' scale, and nothing here bounds that scale.
-    Not reproduced from the release: it cuts off terms below about 1e-5, and centre-to-pixel is off by default.
+    Not reproduced from the release: it drops terms below about 1e-5, and centre-to-pixel is off by default.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.78 GiB.
     """
@@ -50,8 +50,8 @@ class CAR(ProjectingMethod):
     venue = "ECCV"
     year = 2022
     url = "https://arxiv.org/abs/2203.07160"
-    idea = "Features move to the center of their class, and centers and features away from other classes' centers."
-    left_open = "The released code counts absent classes and ignored pixels, and leaves the center-to-pixel term off."
+    idea = "Features move to the centre of their class, and centres and features away from other classes' centres."
+    left_open = "The released code counts absent classes and ignored pixels, and leaves the centre-to-pixel term off."
 
     @dataclass(frozen=True, kw_only=True)
     class Options(LayerOptions):
@@ -65,12 +65,12 @@ class CAR(ProjectingMethod):
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 512  # channels of x, but never more than the concatenated maps have
-        intra_weight: Annotated[float, Ge(0)] = 1.0  # of that term
-        centre_to_centre_weight: Annotated[float, Ge(0)] = 1.0  # of that term
-        centre_to_pixel_weight: Annotated[float, Ge(0)] = 1.0  # of that term
-        # the probability that all other classes together may have at no cost, of centres and of pixels
+        intra_weight: Annotated[float, Ge(0)] = 1.0  # of the term intra
+        centre_to_centre_weight: Annotated[float, Ge(0)] = 1.0  # of the term centre_to_centre
+        centre_to_pixel_weight: Annotated[float, Ge(0)] = 1.0  # of the term centre_to_pixel
+        # the total probability of all other classes that costs nothing in centre_to_centre
         centre_margin: Annotated[float, Ge(0)] = 0.5
-        pixel_margin: Annotated[float, Ge(0)] = 0.25  # the same for a pixel and another class's center
+        pixel_margin: Annotated[float, Ge(0)] = 0.25  # the same in centre_to_pixel
         sync_means: bool = True  # centres are means over the pixels of all processes
 
     options: Options
@@ -80,7 +80,7 @@ class CAR(ProjectingMethod):
         self.official = self.options.variant == "official"
 
     def make_head(self, channels: int, dim: int) -> nn.Module:
-        """A linear projection, to no more channels than there are."""
+        """A linear projection to at most as many channels as its input has."""
         return nn.Conv2d(channels, min(dim, channels), 1)
 
     @full_precision
@@ -120,8 +120,8 @@ class CAR(ProjectingMethod):
     def chances(self, number: Tensor, classless: Tensor) -> dict[str, Tensor]:
         """The chance levels of the terms between classes: all K = `number` classes have a softmax of 1 / K.
 
-        classless: the share of pixels that enter centre-to-pixel without a class, to which all K are other ones.
-        Intra has no chance level: features that are all alike reach its best value, 0.
+        classless: the share of pixels in centre-to-pixel without a class, for which all K classes are other classes.
+        Intra has no chance level: identical features reach its best value, 0.
         """
         found = {}
         for kind, others in (("centre", number - 1), ("pixel", number - 1 + classless)):
@@ -133,7 +133,7 @@ class CAR(ProjectingMethod):
     def centre_diagnostics(
         self, x: Tensor, own: Tensor, valid: Tensor, centres: Tensor, counts: Tensor
     ) -> dict[str, Tensor]:
-        """The pixels of each class, the number of centres, and mean cosines: pixel and own centre, two centres."""
+        """Pixels per class, number of centres, and mean cosines of a pixel and its centre and of two centres."""
         present = counts > 0
         pairs = (present.sum() ** 2 - present.sum()).clamp(min=1)
         directions = F.normalize(centres)
@@ -146,12 +146,12 @@ class CAR(ProjectingMethod):
 
 
 def excess(similarity: Tensor, own: Tensor, taking_part: Tensor, margin: float) -> Tensor:
-    """How far the classes j other than a row's own are above margin / (K - 1), in all: [N].
+    """The total by which the softmax of classes other than a row's own exceeds margin / (K - 1): [N].
 
     similarity [N, C]; own int64 [N], C for none; taking_part bool [C], true for the K classes of the
     softmax.
     """
-    lowest = torch.finfo(similarity.dtype).min  # not -inf, whose softmax is NaN where no class takes part
+    lowest = torch.finfo(similarity.dtype).min  # not -inf, whose softmax is NaN if no class takes part
     share = similarity.masked_fill(~taking_part, lowest).softmax(1)
     allowed = margin / (taking_part.sum() - 1).clamp(min=1).to(similarity.dtype)
     other = taking_part & (own[:, None] != torch.arange(len(taking_part), device=own.device))

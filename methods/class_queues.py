@@ -1,4 +1,4 @@
-"""Memories of vectors of past mini-batches: a first-in, first-out queue for each class."""
+"""Memory banks of vectors from past mini-batches: a first-in, first-out queue per class."""
 
 import torch
 from torch import Tensor, nn
@@ -7,15 +7,15 @@ from methods.fixed_sizes import rows_for
 from methods.processes import all_rows
 from methods.ranking import places_in_group
 
-MAX_SCORES = 2**25  # similarities with a memory, or elements made for them, at a time: 128 MiB in float32
+MAX_SCORES = 2**25  # similarities with a memory (or intermediate elements) at a time: 128 MiB in float32
 
 
 class Queues(nn.Module):
     """The last `length` vectors [d] of each of K classes, as constants without a gradient.
 
-    The buffers are saved with a checkpoint: the vectors [K, length, d], of which class k holds the first filled[k], and
-    the slot pointer[k] that class k writes next, which is its oldest vector once the queue is full. Each
-    vector also has a purity and the number of the push it came with, [K, length].
+    The buffers are part of checkpoints: the vectors [K, length, d], of which the first filled[k] of class k are valid;
+    the slot pointer[k] that class k writes next (its oldest vector once the queue is full); and for each vector its
+    purity and the number of the push that stored it, [K, length].
     """
 
     vectors: Tensor
@@ -39,9 +39,9 @@ class Queues(nn.Module):
     def push(self, vectors: Tensor, classes: Tensor, gather: bool = False, purity: Tensor | None = None) -> None:
         """Append vectors [N, d] of classes int64 [N] in order; in a full queue each replaces the oldest.
 
-        Vectors of class K are left out. `gather` appends the vectors of all processes by rank, so that all hold the
-        same queues; every process must then take part in every call. purity: the share [N] of the pixels behind each
-        vector that the network classified right; None: 1.
+        Vectors of class K are skipped. `gather` appends the vectors of all ranks, in rank order, so that all have the
+        same queues; every rank must then take part in every call. purity: the share [N] of correctly classified pixels
+        behind each vector; None: 1.
         """
         purity = torch.ones_like(vectors[:, 0]) if purity is None else purity
         if gather:
@@ -52,11 +52,11 @@ class Queues(nn.Module):
         num_classes, length = len(self.vectors), self.length
         every = torch.arange(len(classes), device=classes.device)
         arrival, arriving = places_in_group(classes, every, num_groups=num_classes + 1)
-        last = (classes < num_classes) & (arrival >= arriving - length)  # no more than fit
+        last = (classes < num_classes) & (arrival >= arriving - length)  # at most `length` per class
         queue = classes.clamp(max=num_classes - 1)
         place = queue * length + (self.pointer[queue] + arrival) % length
-        # To keep the shapes fixed, a row that is left out repeats the write of the first row that is kept. If there is
-        # none, it writes what is already there.
+        # To keep shapes fixed, a skipped row repeats the write of the first row that is kept or, if there is none,
+        # rewrites the existing value.
         source = torch.where(last, every, last.long().argmax())
         place, last = place[source], last[source]
         for buffer, values in (
@@ -71,15 +71,15 @@ class Queues(nn.Module):
         self.filled.add_(numbers).clamp_(max=length)
 
     def slots(self) -> tuple[Tensor, Tensor]:
-        """The first slots of all classes [K, L, d], L <= length, a view; and which hold a vector, bool [K, L].
+        """A view of all classes' first L <= length slots [K, L, d], and which are filled, bool [K, L].
 
-        The others hold none (see rows_for).
+        L covers all filled slots (see rows_for).
         """
         number = rows_for(self.filled.max().clamp(min=1), self.length)
         return self.vectors[:, :number], torch.arange(number, device=self.filled.device) < self.filled[:, None]
 
     def ages(self) -> Tensor:
-        """How many pushes ago each vector came, int64 [K, length]: 1 for those of the last push."""
+        """The age of each vector in pushes, int64 [K, length]: 1 for those of the last push."""
         return self.pushes - self.pushed + 1
 
     def fill(self) -> Tensor:

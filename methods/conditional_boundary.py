@@ -1,7 +1,7 @@
-"""Conditional boundary loss: a goal of its own for every boundary pixel, made of the neighbors around it.
+"""Conditional boundary loss: every boundary pixel has its own target, computed from its neighbours.
 
 Wu et al., "Conditional Boundary Loss for Semantic Segmentation", IEEE Transactions on Image Processing, 2023. The
-paper's text was not at hand: the terms are those of its abstract and of the released code.
+paper's text was not available: the terms follow its abstract and the released code.
 """
 
 from collections.abc import Sequence
@@ -22,43 +22,43 @@ from methods.unit_vectors import unit
 
 
 class Neighborhoods(NamedTuple):
-    """N drawn pixels, each with the n neighbors of its window; what is not there has label K, the number of classes."""
+    """N sampled pixels, each with the n neighbours in its window; label K (the number of classes) marks padding."""
 
     own: Tensor  # [N, d], features of the pixels
-    near: Tensor  # [N, n, d], of their neighbors
+    near: Tensor  # [N, n, d], of their neighbours
     labels: Tensor  # [N], K for a pixel that is on no boundary
-    near_labels: Tensor  # [N, n], K outside the map and where a pixel is ignored
-    right: Tensor  # bool [N], whether the prediction is the label
+    near_labels: Tensor  # [N, n], K outside the map and for ignored pixels
+    right: Tensor  # bool [N], whether the prediction is correct
     near_right: Tensor  # bool [N, n]
-    whole: Tensor  # bool [N], whether the window lies in the map
+    whole: Tensor  # bool [N], whether the whole window is inside the map
 
 
 class ConditionalBoundary(ProjectingMethod):
-    """Boundary pixels move to the mean of their neighbors of the same class, and away from those of other classes.
+    """Boundary pixels move to the mean of their neighbours of the same class, and away from those of other classes.
 
-    For a pixel i with another class in its window, i's neighbors n, x features, W and b of a linear classifier:
+    For pixels i with another class in their window, their neighbours n, features x, and a linear classifier W, b:
 
         pairs    mean over i and n of (cos(x_i, x_n) - [y_i = y_n])^2
         centers  mean over the classes of the mean over their i of |x_i - sg(m_i)|^2 / dim
         classes  mean over the classes of the means over their i of
                  -log softmax(W m'_i + b)[y_i]  and of  -log softmax(W m_i + b)[y_i], added
 
-    with m_i the mean of the correctly predicted neighbors of i's class, m'_i that of all of them, and sg(.), W and b
-    constants for the gradient. The terms with m_i are about correctly predicted i. A class without any i for m or for
-    m' is left out of the mean over classes.
+    with m_i the mean of the correctly predicted neighbours of i's class, m'_i that of all of them, and sg(.), W and b
+    constants for the gradient. The terms with m_i are over correctly predicted i. A class without any i for m or m' is
+    left out of the mean over classes.
 
-    The paper takes the features in front of the decode head's classifier, and that classifier. Here, for all models, x
-    is a convolution, batch norm and ReLU, used in training only, of the encoder maps, upsampled to the finest of them
-    and concatenated. W and b are trained on these features with cross entropy, of which the features get no gradient.
-    At most `pixels_per_image` boundary pixels of an image, drawn at random, are used; the release uses all.
+    The paper uses the features in front of the decode head's classifier, and that classifier. Here, for all models, x
+    is a convolution, batch norm and ReLU (used in training only) of the encoder maps, upsampled to the finest of them
+    and concatenated. W and b are trained by cross entropy on these features, which get no gradient from it. At most
+    `pixels_per_image` random boundary pixels of an image are used; the release uses all.
 
-    In `variant: paper` only correctly predicted neighbors enter the pairs, as the abstract says. In "official", as
+    In `variant: paper` only correctly predicted neighbours form pairs, as the abstract says. In "official", as
     released:
-    - all neighbors enter the pairs, also ignored ones, as of another class
+    - all neighbours form pairs; ignored ones count as another class
     - pixels of class 0, and those whose window leaves the map, have no pairs
     - the pairs' mean is taken over each image, and then over the images with any
-    Not reproduced from the release: its boundaries are the pixels nearer to one than half a percent of the image's
-    diagonal, computed before the crop.
+    Not reproduced from the release: its boundary pixels are those within half a percent of the image's diagonal of a
+    boundary, computed before cropping.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 2.17 GiB.
     """
@@ -69,9 +69,11 @@ class ConditionalBoundary(ProjectingMethod):
     year = 2023
     url = "https://github.com/dywu98/CBL-Conditional-Boundary-Loss"
     idea = (
-        "Boundary pixels move to the mean of their neighbors of the same class, away from neighbors of other classes."
+        "Boundary pixels move to the mean of their neighbours of the same class, away from neighbours of other classes."
     )
-    left_open = "The paper was not at hand; the released code uses wrongly predicted neighbors too, and drops class 0."
+    left_open = (
+        "The paper was not available; the released code also uses wrongly predicted neighbours, and drops class 0."
+    )
 
     @dataclass(frozen=True, kw_only=True)
     class Options(LayerOptions):
@@ -79,14 +81,14 @@ class ConditionalBoundary(ProjectingMethod):
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of x; the released code: 512
-        reach: Annotated[int, Ge(1)] = 2  # of the window, in pixels of x to each side of its middle
-        pixels_per_image: Annotated[int, Ge(1)] = 1024  # boundary pixels that are used
-        pair_weight: Annotated[float, Ge(0)] = 1.0  # of the pairs
-        center_weight: Annotated[float, Ge(0)] = 2.0  # of the centers
-        class_weight: Annotated[float, Ge(0)] = 0.2  # of the classes
+        reach: Annotated[int, Ge(1)] = 2  # half-width of the window, in pixels of x
+        pixels_per_image: Annotated[int, Ge(1)] = 1024  # boundary pixels that are used, at most
+        pair_weight: Annotated[float, Ge(0)] = 1.0  # of the term pairs
+        center_weight: Annotated[float, Ge(0)] = 2.0  # of the term centers
+        class_weight: Annotated[float, Ge(0)] = 0.2  # of the term classes
 
     options: Options
-    steps: Tensor  # [2, n], to the neighbors' rows and columns
+    steps: Tensor  # [2, n], offsets to the neighbours' rows and columns
 
     def __init__(self, channels: Sequence[int], num_classes: int, ignore_index: int = 255, **options: Any) -> None:
         super().__init__(channels, num_classes, ignore_index, **options)
@@ -129,11 +131,11 @@ class ConditionalBoundary(ProjectingMethod):
         }
 
     def draw(self, x: Tensor, y: Tensor, prediction: Tensor) -> Neighborhoods:
-        """Boundary pixels of x [B, d, H, W], drawn at random; labels y, K where ignored, and prediction [B, H, W]."""
+        """Random boundary pixels of x [B, d, H, W]; labels y (K for ignored pixels) and prediction are [B, H, W]."""
         images, height, width = y.shape
         number = min(self.options.pixels_per_image, height * width)
         reach = self.options.reach
-        # A window has another class in it where its largest label, or the smallest, is not the pixel's own.
+        # A window contains another class if its largest or smallest label is not the pixel's own.
         known = y < self.num_classes
         largest = F.max_pool2d(torch.where(known, y, -1).to(x.dtype), 2 * reach + 1, 1, reach)
         smallest = -F.max_pool2d(-y.to(x.dtype), 2 * reach + 1, 1, reach)
@@ -153,7 +155,7 @@ class ConditionalBoundary(ProjectingMethod):
         return Neighborhoods(*vectors, labels, near_labels, right[own], right[near] & inside, inside.all(1))
 
     def pairs(self, drawn: Neighborhoods, images: int) -> tuple[Tensor, Tensor]:
-        """The mean over the pairs, and what it is for one similarity of all pairs, the best that knows no class."""
+        """The mean over the pairs, and its chance level: the least value if all pairs have the same similarity."""
         used = (drawn.labels < self.num_classes)[:, None]
         if self.official:
             counted = (used & (drawn.labels != 0)[:, None] & drawn.whole[:, None]).expand_as(drawn.near_labels)
@@ -172,7 +174,7 @@ class ConditionalBoundary(ProjectingMethod):
         return means.sum() / (by_image > 0).sum().clamp(min=1), share * (1 - share)
 
     def local_centers(self, drawn: Neighborhoods) -> tuple[Tensor, Tensor]:
-        """The terms `centers` and `classes`."""
+        """The terms "centers" and "classes"."""
         used = drawn.labels < self.num_classes
         alike = used[:, None] & (drawn.labels[:, None] == drawn.near_labels)
         kept = [alike, alike & drawn.near_right]

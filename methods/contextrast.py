@@ -32,8 +32,8 @@ class Layer(NamedTuple):
 
     vectors: PixelVectors  # z
     labels: Tensor  # [N], g(z); K at ignored pixels
-    of_class: Tensor  # [N, K], 1 at the label; 0 at ignored pixels, which thus take no part
-    marks: Tensor  # [N], the class whose error region a pixel lies in, or NONE
+    of_class: Tensor  # [N, K], one-hot labels; 0 at ignored pixels, which therefore do not count
+    marks: Tensor  # [N], the class of the error region that a pixel belongs to, or NONE
     edge: Tensor  # int32 [N], squared distance to the edge of that region, in pixels; meaningless outside regions
     hard: Tensor  # bool [N], whether BANE sampling chose the pixel
 
@@ -44,7 +44,7 @@ class Contextrast(Method):
     No code was released. NOT VERIFIED, and chosen here: `temperature`, `low_weight`, `normalize`, `detach_anchors`, the
     rule `negatives` and the form of the heads. config/ablations.yaml has an arm for each other reading but the heads'.
 
-    With `sync_anchors` each process returns the loss of the whole batch; otherwise that of its own images.
+    With `sync_anchors` each rank returns the loss of the whole batch, otherwise that of its own images.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.52 GiB.
     """
@@ -79,20 +79,20 @@ class Contextrast(Method):
         # lambda, fine to coarse; with fewer feature maps the last ones are used
         layer_weights: tuple[Annotated[float, Ge(0)], ...] = (0.1, 0.3, 0.7, 1.0)
         low_weight: Annotated[float, Interval(ge=0, le=1)] = 0.5  # w_l in equation (2); w_h is 1 - w_l
-        # The negatives of class n. "missed_of_other_classes": BANE's choice among the missed pixels of all other
-        # classes; "false_positives": its choice among pixels wrongly predicted as n; "as_printed": its choice among the
-        # missed pixels of n itself; "random", "semi_hard": as many as the first rule gives, from all valid pixels of
-        # other classes, at random or the most similar to the anchor.
+        # The negatives of class n. "missed_of_other_classes": pixels that BANE samples from the missed pixels of all
+        # other classes; "false_positives": from pixels wrongly predicted as n; "as_printed": from the missed pixels of
+        # n itself; "random", "semi_hard": as many as with the first rule, from all valid pixels of other classes, at
+        # random or the most similar to the anchor.
         negatives: Literal["missed_of_other_classes", "false_positives", "as_printed", "random", "semi_hard"] = (
             "missed_of_other_classes"
         )
-        keep: Annotated[float, Interval(gt=0, le=1)] = 0.5  # K_s, the share of an error region that is chosen
-        by_distance: bool = True  # choose the pixels nearest to the region's edge; false: at random, as a control
+        keep: Annotated[float, Interval(gt=0, le=1)] = 0.5  # K_s, the share of an error region that is sampled
+        by_distance: bool = True  # sample the pixels nearest to the region's edge; false: at random, as a control
         # "exact": exactly that share, ties in distance broken at random; "percentile": every pixel up to that distance
         ties: Literal["exact", "percentile"] = "exact"
         normalize: bool = True  # make embeddings and anchors unit vectors
         detach_anchors: bool = False  # no gradient through the anchors
-        sync_anchors: bool = False  # anchors, positives and negatives are those of the batch on all processes
+        sync_anchors: bool = False  # compute anchors, positives and negatives over all processes' images
         # use at most this many random positives per layer, class and process; None: all
         max_positives: Annotated[int, Ge(1)] | None = None
 
@@ -117,19 +117,19 @@ class Contextrast(Method):
         return self.terms([PixelVectors.of_map(z) for z in embeddings], logits, labels)
 
     def forward(self, features: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """The loss of the encoder maps' embeddings, which need not be made for it (`PixelVectors`)."""
+        """The loss from the encoder maps, without materialising the embeddings if possible (`PixelVectors`)."""
         vectors = [PixelVectors.of_head(head, feature) for head, feature in zip(self.heads, features, strict=True)]
         with torch.autocast(labels.device.type, enabled=False):
             self.embeddings = [z.as_map() for z in vectors] if self.observing else []
             return self.terms(vectors, logits, labels)
 
     def terms(self, vectors: Sequence[PixelVectors], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What `loss` returns, from the embeddings of the layers' pixels."""
+        """The terms of `loss`, from the embeddings of the layers' pixels."""
         layers = self.layers(vectors, logits.argmax(1), labels)
         return {"pixel_anchor": self.options.weight * self.pixel_anchor(layers, self.anchors(layers))}
 
     def layers(self, vectors: Sequence[PixelVectors], prediction: Tensor, labels: Tensor) -> list[Layer]:
-        """The layers of pixels with these embeddings, and which of them BANE sampling chooses."""
+        """The layers' pixels with these embeddings, including BANE sampling's choice."""
         truth, marks = [], []
         for size in (z.size for z in vectors):
             label, predicted = nearest(labels, size), nearest(prediction, size)
@@ -179,7 +179,7 @@ class Contextrast(Method):
             terms, positive = -F.logsigmoid(margin.gather(1, own)), self.positives_of(layer)  # [N, 1] and [N, K]
             per_class, number = mean_of(positive.T @ terms, positive.sum(0), self.options.sync_anchors)
             losses.append(per_class.sum() / (number > 0).sum().clamp(min=1))
-            if self.observing:  # with all similarities alike a pixel's term is log(1 + number of negatives)
+            if self.observing:  # if all similarities are equal, a pixel's term is log(1 + number of negatives)
                 alone = torch.log1p(self.of_batch(negatives.sum(0)).to(similarity.dtype))
                 chances.append((alone * (number > 0)).sum() / (number > 0).sum().clamp(min=1))
             if self.observing and i == 0:
@@ -195,7 +195,7 @@ class Contextrast(Method):
         return torch.stack([weight * loss for weight, loss in zip(self.layer_weights, losses, strict=True)]).sum()
 
     def positives_of(self, layer: Layer) -> Tensor:
-        """[N, K], 1 where a pixel is a positive of the class."""
+        """[N, K]: 1 if the pixel is a positive of the class."""
         most = self.options.max_positives
         if most is None:
             return layer.of_class
@@ -203,9 +203,9 @@ class Contextrast(Method):
         return layer.of_class * drawn[:, None]
 
     def negatives_of(self, similarity: Tensor, layer: Layer) -> Tensor:
-        """Bool [N, K], true where a pixel is a negative of the class; similarity [N, K].
+        """Bool [N, K]: whether the pixel is a negative of the class; similarity [N, K].
 
-        They are this process's own; with `sync_anchors` the batch's negatives are those of all processes together.
+        Only this rank's pixels; with `sync_anchors` the batch's negatives are those of all ranks together.
         """
         negatives = layer.hard[:, None] & self.opposed(layer.marks)
         if self.options.negatives not in ("random", "semi_hard"):
@@ -215,16 +215,16 @@ class Contextrast(Method):
         return self.place_in_batch(order.masked_fill(~others, -torch.inf)) < self.of_batch(negatives.sum(0))
 
     def opposed(self, marks: Tensor) -> Tensor:
-        """Bool [N, K]: the classes that pixels with these marks [N], other than NONE, are negatives of if chosen."""
+        """Bool [N, K]: the classes of which a sampled pixel with each of these marks [N] (not NONE) is a negative."""
         of_class = marks[:, None] == torch.arange(self.num_classes, device=marks.device)
         return of_class if self.options.negatives in ("as_printed", "false_positives") else ~of_class
 
     def of_batch(self, values: Tensor) -> Tensor:
-        """A sum over this process's pixels as the sum over the pixels that enter the loss."""
+        """The sum over all ranks with `sync_anchors`, otherwise the values unchanged."""
         return all_sum(values) if self.options.sync_anchors else values
 
     def place_in_batch(self, scores: Tensor) -> Tensor:
-        """The rank of each of the scores [N, K], descending in every column, among all scores that enter the loss."""
+        """The position of each score [N, K] in descending order of its column, among all scores in the loss."""
         parts = all_rows(scores) if self.options.sync_anchors else [scores]
         order = torch.cat(parts).argsort(dim=0, descending=True, stable=True)
         ranks = order.argsort(dim=0)
@@ -233,7 +233,7 @@ class Contextrast(Method):
         return ranks.split([len(part) for part in parts])[torch.distributed.get_rank()]
 
     def negative_diagnostics(self, layer: Layer, similarity: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """What the negatives of a layer are like; similarity and negatives [N, K]."""
+        """Diagnostics of a layer's negatives; similarity and negatives [N, K]."""
         pixels = layer.of_class, layer.marks, layer.edge, layer.hard
         opposed, t = self.opposed(layer.marks), self.options.temperature
         return negative_diagnostics(*pixels, similarity, negatives, opposed, t, self.of_batch)

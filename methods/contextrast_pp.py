@@ -1,4 +1,4 @@
-"""Contextrast++: Contextrast with learned fusion of its anchors and a memory of them to contrast with.
+"""Contextrast++: Contextrast with learned fusion of its anchors, which are also contrasted with a memory of anchors.
 
 Sung et al., arXiv 2608.22679; equation numbers are the paper's.
 """
@@ -23,12 +23,12 @@ HEADS = 8  # of multi_head_self_attention; the paper does not say how many
 
 
 class ContextrastPP(Contextrast):
-    """Contextrast, where a module M_i fuses a layer's anchors, and an anchor-anchor (AA) loss is added.
+    """Contextrast with a module M_i that fuses each layer's anchors, and an additional anchor-anchor (AA) loss.
 
-    Choices made where the paper is open: the memory starts empty and takes in the anchors after their own loss; it
-    holds no gradient, and each process has its own; "the same number drawn for each class" is the size of the class
-    with the fewest stored anchors, empty classes aside; the loss is the mean over the classes with stored anchors.
-    No code was released, so there is no `variant`.
+    Choices made here where the paper is open: the memory starts empty and stores the anchors after their loss is
+    computed; it has no gradient, and each process has its own; "the same number drawn for each class" is that of the
+    class with the fewest stored anchors, ignoring empty classes; the loss is the mean over the classes with stored
+    anchors. No code was released, so there is no `variant`.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.54 GiB.
     """
@@ -60,9 +60,9 @@ class ContextrastPP(Contextrast):
             "gated_channel",
         ] = "adaptive"
         memory_size: Annotated[int, Ge(1)] = 100  # K_M, anchors stored per class
-        # The anchors that are contrasted and stored, of the classes present at layer 1 (table XIV).
-        # "class_prioritized": from the deepest layer at which the class still exists; "earliest_layer",
-        # "deepest_layer" (of classes that exist there), "all_layers": from those layers.
+        # The layers whose anchors are contrasted and stored, for the classes present at layer 1 (table XIV).
+        # "class_prioritized": the deepest layer at which the class still exists; "earliest_layer"; "deepest_layer" (for
+        # classes that exist there); "all_layers".
         stored: Literal["class_prioritized", "earliest_layer", "deepest_layer", "all_layers"] = "class_prioritized"
 
         def __post_init__(self) -> None:
@@ -98,13 +98,13 @@ class ContextrastPP(Contextrast):
         }
 
     def fuse(self, layer: int, mean: Tensor, coarsest: Tensor) -> Tensor:
-        """Equation (3) for a layer i < I; the coarsest layer's anchors stay as they are."""
+        """Equation (3) for a layer i < I; the coarsest layer's anchors are unchanged."""
         if layer >= len(self.fusions):
             return super().fuse(layer, mean, coarsest)
         return self.fusions[layer](mean, coarsest)
 
     def anchor_anchor(self, anchors: Sequence[Tensor]) -> Tensor:
-        """L_AA, equations (7) to (11), against the memory, which then takes in the anchors."""
+        """L_AA, equations (7) to (11), against the memory, which then stores the anchors."""
         current, contrasted = torch.cat(list(anchors)), self.contrasted(torch.stack(list(anchors))).flatten()
         memory = self.memory.vectors.flatten(0, 1).to(current.dtype, copy=True)  # [K memory_size, d], as it is now
         classes = torch.arange(self.num_classes, device=current.device)
@@ -137,7 +137,7 @@ class ContextrastPP(Contextrast):
         return chosen
 
     def drawn(self) -> Tensor:
-        """Bool [K, memory_size]: as many stored anchors of each class, at random, as the class with the fewest has."""
+        """Bool [K, memory_size]: random stored anchors, of each class as many as the class with the fewest has."""
         filled, length = self.memory.filled, self.memory.length
         fewest = torch.where(filled > 0, filled, length).min()
         stored = torch.arange(length, device=filled.device) < filled[:, None]

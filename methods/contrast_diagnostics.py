@@ -1,4 +1,4 @@
-"""What anchors are contrasted with: how many positives and negatives, how similar, and what guessing would cost."""
+"""Diagnostics of a contrast: numbers and similarities of positives and negatives, and the loss's chance level."""
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ def label_diagnostics(
     num_classes: int,
     exclude_self: bool = False,
 ) -> dict[str, Tensor]:
-    """Of supervised_info_nce's arguments, K classes: as `drawn_diagnostics`, but without a matrix anchors x keys.
+    """The figures of `drawn_diagnostics` for the arguments of supervised_info_nce, without an anchors x keys matrix.
 
-    Labels of K or more take no part.
+    Labels of K or more are ignored.
     """
     takes_part = anchor_labels < num_classes
     anchor_sums, anchor_numbers = class_sums(anchors, anchor_labels, num_classes)
@@ -33,9 +33,9 @@ def label_diagnostics(
 
 @torch.no_grad()
 def drawn_diagnostics(contrast: Contrast, temperature: float, anchors: Tensor | None = None) -> dict[str, Tensor]:
-    """The number of anchors, their mean numbers of positives and negatives, the mean cosine with each kind; or 0.
+    """Number of anchors, their mean numbers of positives and negatives, and mean cosine with each kind; 0 if none.
 
-    anchors: how many take part; None: all rows of the contrast.
+    anchors: the number that takes part; None: all rows of the contrast.
     """
     positives, is_positive, negatives, is_negative = contrast
     similarity = temperature * (positives * is_positive).sum()
@@ -48,10 +48,10 @@ def drawn_diagnostics(contrast: Contrast, temperature: float, anchors: Tensor | 
 def label_chance(
     anchor_labels: Tensor, key_labels: Tensor, num_classes: int, exclude_self: bool = False, skip: bool = True
 ) -> Tensor:
-    """The chance level of supervised_info_nce, a float32 scalar: its value where all similarities are alike.
+    """The chance level of supervised_info_nce, a float32 scalar: its value if all similarities are equal.
 
-    A positive is then one of 1 + its anchor's negatives: log(1 + negatives), averaged as the loss is. Arguments as
-    there; `skip` leaves anchors without positives out of the mean, as `missing_positives` does.
+    Each term is then log(1 + number of negatives), averaged like the loss. Arguments as there; `skip` leaves anchors
+    without positives out of the mean, like `missing_positives`.
     """
     anchors, keys = (one_hot(labels, num_classes, torch.float).sum(0) for labels in (anchor_labels, key_labels))
     counted = anchors * (keys - int(exclude_self) > 0)

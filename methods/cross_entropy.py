@@ -8,7 +8,7 @@ from methods.method import Method
 
 
 class CrossEntropy(Method):
-    """Cross entropy alone: no embeddings, no parameters, no terms."""
+    """Cross entropy only: no embeddings, no parameters, no terms."""
 
     title = "Cross entropy"
     idea = "The network's own cross entropy and nothing else."

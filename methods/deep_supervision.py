@@ -1,4 +1,4 @@
-"""Deep supervision: cross entropy at several depths, the control of methods that add terms to several encoder maps.
+"""Deep supervision: cross entropy at several depths, the control for methods that add terms at several encoder maps.
 
 Lee et al., "Deeply-Supervised Nets", AISTATS 2015, with the maps, layer weights and labels of Contextrast's loss.
 """
@@ -22,11 +22,11 @@ class DeepSupervision(Method):
 
         L = weight * sum_i lambda_i mean over the valid pixels of map i of -log softmax(W_i F_i + b_i)[y]
 
-    with the labels y on the grid of each map. A contrastive loss over the same maps that gains no more than this one
-    gains from supervision at several depths, whatever its pairs are.
+    with the labels y on the grid of each map. If a contrastive loss over the same maps gains no more than this one, its
+    gain is due to supervision at several depths and not to its pairs.
 
-    The paper attaches support vector machines with a squared hinge loss to the hidden layers of a classifier, and lets
-    their weight decay; segmentation networks attach heads with cross entropy and a constant weight, as here.
+    The paper attaches support vector machines with a squared hinge loss to the hidden layers of a classifier, with a
+    decaying weight; segmentation networks attach heads with cross entropy and a constant weight, as here.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.11 GiB.
     """
@@ -41,7 +41,7 @@ class DeepSupervision(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
-        """Contextrast's weights, so that the arms differ in the loss alone."""
+        """Contextrast's weights, so that the arms differ only in the loss."""
 
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss
         # lambda, fine to coarse; with fewer feature maps the last ones are used

@@ -1,4 +1,4 @@
-"""Samples of pixels per (image, class) pair, as many from every pair, without a loop over the pairs."""
+"""Samples equally many pixels from every (image, class) pair, without a loop over the pairs."""
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,10 @@ def sample_pairs_equally(
 ) -> Tensor:
     """Random pixels of every (image, class) pair, V of each: bool [B, H, W], true where sampled.
 
-    labels int64 [B, H, W]. A pair counts if the image has `min_pixels` pixels of the class, or more. With T such pairs,
-    V = min(pixels of the smallest of them, max_views, budget // T), but 1 at least: with more pairs than `budget`,
-    some, drawn at random, go without. The rarest class thus decides how many pixels all others give (Pissas et al.,
-    ECCV 2022). V and the budget hold for each image, or with `per_image` false for the whole batch.
+    labels int64 [B, H, W]. A pair counts if the image has at least `min_pixels` pixels of the class. With T such pairs,
+    V = min(pixels of the smallest pair, max_views, budget // T), but at least 1; with more pairs than `budget`, random
+    ones get no sample. So the rarest class limits the number of pixels from all others (Pissas et al., ECCV 2022). V
+    and the budget are per image or, with `per_image` false, for the whole batch.
     """
     images, size = len(labels), labels.shape
     labels = torch.where(labels == ignore_index, num_classes, labels).flatten(1)
@@ -36,7 +36,7 @@ def sample_pairs_equally(
     group = torch.arange(len(pixels), device=labels.device)[:, None].expand_as(pixels)  # pairs that share a budget
     order = rank_within_group(group.flatten(), (~counts).flatten().int())  # the pairs that count come first
     drawn = counts & (order.view_as(pixels) < budget)
-    # Ignored pixels are of class K, of which nothing is taken.
+    # Ignored pixels are of class K, whose quota is 0.
     quota = F.pad(torch.where(drawn, views[:, None], 0).view(images, num_classes), (0, 1)).flatten()
     pair = (torch.arange(images, device=labels.device)[:, None] * (num_classes + 1) + labels).flatten()
     return (rank_within_group(pair) < quota[pair]).view(size)

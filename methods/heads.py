@@ -1,6 +1,6 @@
 """Projection heads: pixel-wise maps from encoder features [B, C, H, W] to raw embeddings [B, dim, H, W].
 
-They are used in training only, and do not normalize their output: losses do where they need it.
+They are used only in training. They do not normalise their output; losses do if necessary.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from methods.method import Method
 
 
 def relu_norm_head(channels: int, dim: int) -> nn.Sequential:
-    """1x1 convolution, ReLU, batch norm, 1x1 convolution: one per scale (Pissas et al., ECCV 2022; Contextrast).
+    """1x1 convolution, ReLU, batch norm, 1x1 convolution: one head per scale (Pissas et al., ECCV 2022; Contextrast).
 
-    With HRNet-W48's four branches and dim 256 they have 382,624 parameters, as table XV of Contextrast++ counts.
+    With HRNet-W48's four branches and dim 256 they have 382,624 parameters, as in table XV of Contextrast++.
     """
     return nn.Sequential(
         nn.Conv2d(channels, channels, 1, bias=False),

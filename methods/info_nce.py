@@ -11,7 +11,7 @@ from methods.class_means import one_hot
 
 
 def masked_logsumexp(scores: Tensor, mask: Tensor, dim: int) -> Tensor:
-    """Logsumexp over `dim` of the scores where the mask is true; -inf, with no gradient, where nothing is."""
+    """Logsumexp over `dim` of the scores in the mask; -inf, with no gradient, if there are none."""
     some = mask.any(dim)
     kept = scores.masked_fill(~mask & some.unsqueeze(dim), -torch.inf)  # an all -inf row would have NaN gradients
     return kept.logsumexp(dim).where(some, -torch.inf)
@@ -21,13 +21,13 @@ class Contrast(NamedTuple):
     """Scores s = anchor . key / temperature of the positives and the negatives of A anchors, each with its own keys."""
 
     positives: Tensor  # [A, P]
-    is_positive: Tensor  # bool [A, P]; elements where it is false do not count
+    is_positive: Tensor  # bool [A, P]; other elements are ignored
     negatives: Tensor  # [A, N]
     is_negative: Tensor  # bool [A, N]
 
 
 def masked_info_nce(contrast: Contrast) -> Tensor:
-    """The loss of supervised_info_nce for anchors with keys of their own; those without positives are left out."""
+    """The loss of supervised_info_nce if each anchor has its own keys; anchors without positives are left out."""
     positives, is_positive, negatives, is_negative = contrast
     margin = positives - masked_logsumexp(negatives, is_negative, dim=1)[:, None]
     number = is_positive.sum(1)
@@ -49,16 +49,16 @@ def supervised_info_nce(
     """Mean over the anchors of the mean over each one's positives of -log exp(s+) / (exp(s+) + sum exp(s-)).
 
     anchors [A, d] and keys [M, d] are unit vectors, labels int64 [A] and [M], s = anchor . key / temperature. The
-    positives of an anchor are the keys of its label, the negatives all other keys. The denominator holds one positive
-    beside the negatives, not the other positives (Wang et al., ICCV 2021, equation 3). Anchors and keys with the label
-    num_classes only pad their tensors to a fixed size: they take no part.
+    positives of an anchor are the keys of its label, the negatives all other keys. The denominator has one positive and
+    the negatives, but not the other positives (Wang et al., ICCV 2021, equation 3). Anchors and keys with the label
+    num_classes are padding and are ignored.
 
     exclude_self       the keys are the anchors themselves, and none is its own positive
     missing_positives  anchors without positives are left out of the mean ("skip") or count as 0 ("zero")
-    max_entries        compute at most this many of the A M similarities at a time, but at least one anchor's; None: all
-                       at once. The result is the same. No similarity is kept for the backward pass
+    max_entries        compute at most this many of the A M similarities at a time (but at least one anchor's), with the
+                       same result; None: all at once. No similarity is kept for the backward pass
 
-    An anchor without negatives has loss 0. With nothing to contrast the result is 0, with a graph.
+    An anchor without negatives has loss 0. With nothing to contrast the result is 0 and differentiable.
     Raises ValueError for another value of missing_positives.
     """
     if missing_positives not in ("skip", "zero"):
@@ -71,7 +71,7 @@ def supervised_info_nce(
 
 
 class _SupervisedInfoNCE(torch.autograd.Function):
-    """Loss and gradient in one pass over blocks of anchors: a block's similarities are gone before the next one's."""
+    """Loss and gradient in one pass over blocks of anchors, freeing each block's similarities before the next."""
 
     @staticmethod
     def forward(
@@ -103,7 +103,7 @@ class _SupervisedInfoNCE(torch.autograd.Function):
                 no_negative.diagonal(start).fill_(True)
                 no_positive.diagonal(start).fill_(True)
 
-            # The negatives' exponentials, in place, and b, their logsumexp: -inf where there are none.
+            # The negatives' exponentials, in place, and their logsumexp b, -inf if there are none.
             exponentials = scores.masked_fill(no_negative, -torch.inf)
             highest = exponentials.amax(1).clamp(min=torch.finfo(scores.dtype).min)
             sums = exponentials.sub_(highest[:, None]).exp_().sum(1)
@@ -113,7 +113,7 @@ class _SupervisedInfoNCE(torch.autograd.Function):
             margin = scores.sub_(b[:, None]).masked_fill_(no_positive, torch.inf)
             total -= (F.logsigmoid(margin).sum(1) / number).sum()
 
-            # Its derivative by s is -sigmoid(b - s), by b the opposite, and that of b by a negative's score its share.
+            # d/ds is -sigmoid(b - s) and d/db its opposite; db/d(negative's score) is that negative's softmax.
             slope = margin.neg_().sigmoid_().div_(number[:, None])
             gradient = exponentials.mul_((slope.sum(1) / sums.clamp(min=1))[:, None]).sub_(slope)
             anchor_gradient[here] = gradient @ keys

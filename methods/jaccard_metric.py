@@ -1,4 +1,4 @@
-"""Jaccard metric loss: a soft Jaccard or Dice loss that is a metric, so that labels may be soft too.
+"""Jaccard metric loss: a soft Jaccard or Dice loss that is a metric and therefore also works with soft labels.
 
 Wang et al., "Jaccard Metric Losses: Optimizing the Jaccard Index with Soft Labels", NeurIPS 2023, and "Dice Semimetric
 Losses", MICCAI 2023.
@@ -18,18 +18,19 @@ from methods.method import Method, full_precision
 
 
 class JaccardMetric(Method):
-    """The soft Jaccard (or Dice) loss of each class in the L1 form, beside a quarter of the cross entropy; no heads.
+    """The soft Jaccard (or Dice) loss of each class in the L1 form, plus a quarter of the cross entropy; no heads.
 
         TP = (|f| + |y| - |f - y|) / 2,  FP = |f| - TP,  FN = |y| - TP,  with |.| the sum over pixels of a class
         L = mean over the classes of 1 - (TP + s) / (TP + a FP + a FN + s),  a = 1 for Jaccard, 1/2 for Dice
 
-    with f the softmax, y the labels and s a constant that keeps the quotient finite. With hard labels it is the usual
-    soft Jaccard loss; only soft ones, as `label_smoothing` makes them, tell the two apart. The paper's gains come with
-    soft labels of several kinds, of which smoothing at boundaries and distillation are not here.
+    with f the softmax, y the labels and s a constant that keeps the quotient finite. With hard labels it equals the
+    usual soft Jaccard loss; it differs only with soft labels (`label_smoothing`). The paper's gains come with several
+    kinds of soft labels, of which boundary smoothing and distillation are not implemented here.
 
-    Sums and classes are those of the mini-batch (mIoU-D), or of each image, where half of the loss averages over the
-    classes of an image first and half over the images of a class first (mIoU-I and mIoU-C). The released configurations
-    give the main and an auxiliary head this loss, half each; here auxiliary heads keep their cross entropy.
+    Sums and classes are those of the mini-batch (mIoU-D) or of each image; in the latter case half of the loss averages
+    over the classes of an image first and half over the images of a class first (mIoU-I and mIoU-C). The released
+    configurations apply this loss to the main and an auxiliary head, half each; here auxiliary heads keep their cross
+    entropy.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 2.98 GiB.
     """
@@ -46,15 +47,15 @@ class JaccardMetric(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
-        """Those of the released configurations."""
+        """The values of the released configurations."""
 
         index: Literal["jaccard", "dice"] = "jaccard"  # intersection over union, or the Dice coefficient
         over: Literal["batch", "images"] = "batch"  # whose pixels are summed up
         weight: Annotated[float, Ge(0)] = 0.75  # of the loss
         cross_entropy_weight: Annotated[float, Ge(0)] = 0.25  # of the network's own loss
-        smooth: Annotated[float, Ge(0)] = 1.0  # s, in pixels; the released class has 0.001 by default
-        # the share of every label that is spread over all classes; with it the mean is over all classes, otherwise over
-        # those that are there
+        smooth: Annotated[float, Ge(0)] = 1.0  # s, in pixels; the released class's default is 0.001
+        # the share of every label that is spread over all classes; if above 0, the mean is over all classes, otherwise
+        # over those present
         label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
 
     options: Options
@@ -76,7 +77,7 @@ class JaccardMetric(Method):
         hit = (predicted + true - difference) / 2
         share = {"jaccard": 1.0, "dice": 0.5}[self.options.index]
         union = hit + share * (predicted + true - 2 * hit)
-        # Without smoothing a class that is nowhere is 0 / 0: it does not count, and must not spoil the gradient.
+        # Without smoothing, an absent class gives 0 / 0: it is left out, and its gradient must not become NaN.
         safe = torch.where(counted, union + self.options.smooth, 1)
         losses = torch.where(counted, 1 - (hit + self.options.smooth) / safe, 0)  # [1 or B, K]
         if self.options.over == "batch":
@@ -90,6 +91,6 @@ class JaccardMetric(Method):
 
 
 def _mean_of_means(losses: Tensor, counted: Tensor, dim: int) -> Tensor:
-    """The mean, over the rows with any, of the means of the counted losses along `dim`; the others are 0."""
+    """The mean of the counted losses along `dim`, then over the rows with any; losses not counted must be 0."""
     number = counted.sum(dim)
     return (losses.sum(dim) / number.clamp(min=1)).sum() / (number > 0).sum().clamp(min=1)

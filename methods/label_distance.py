@@ -5,19 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FAR = 2**15  # longer than any side of a map; the square fits into 32 bits
-NO_EDGE = FAR**2  # the squared distance where a map has a single mark
+NO_EDGE = FAR**2  # the squared distance in a map with a single mark
 SUMS_AT_A_TIME = 2**25  # 128 MiB
 
 
 def squared_distance_to_other_mark(marks: Tensor) -> Tensor:
     """Squared distance, in pixels, from each pixel to the nearest pixel of its map whose mark differs.
 
-    marks int [B, H, W], sides below 2**15 -> int32 [B, H, W]: 1 next to another mark, NO_EDGE where the map has one
-    mark only. The frame is no edge.
+    marks int [B, H, W], sides below 2**15 -> int32 [B, H, W]: 1 next to another mark, NO_EDGE in a map with only one
+    mark. The image's border is no edge.
 
     With g(y, x) the distance along the row and h(y, x) the distance along the column to another mark, the squared
-    distance is the least of h(y, x)^2 and of (y - r)^2 + g(r, x)^2 over all rows r. (Where the mark at (r, x) is not
-    the pixel's own, g belongs to that other mark, but h is |y - r| at most, so the sum is not the least.)
+    distance is the minimum of h(y, x)^2 and of (y - r)^2 + g(r, x)^2 over all rows r. (If the mark at (r, x) is not the
+    pixel's own, g is that other mark's, but then h <= |y - r|, so this sum is never below h^2.)
     """
     row_squared = _distance_in_run(marks).square()
     column_squared = _distance_in_run(marks.mT).mT.square()

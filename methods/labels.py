@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Label map int64 [B, H, W] on the grid `size` (h, w), as torch's `interpolate(mode="nearest")` takes it.
+    """The label map int64 [B, H, W] on the grid `size` (h, w), as with torch's `interpolate(mode="nearest")`.
 
-    Where h divides H and w divides W it is a view of every so many rows and columns.
+    If h divides H and w divides W, it is a strided view.
     """
     height, width = labels.shape[1:]
     if height % size[0] == 0 and width % size[1] == 0:
@@ -18,6 +18,6 @@ def nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _positions(length: int, number: int, device: torch.device) -> Tensor:
-    """Which of `length` elements `interpolate` takes for `number`; it rounds their quotient to float32."""
+    """The indices that `interpolate` uses to resize `length` elements to `number`, with its float32 rounding."""
     every = torch.arange(length, dtype=torch.float32, device=device)
     return F.interpolate(every[None, None], number, mode="nearest")[0, 0].long()

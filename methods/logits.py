@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def at_labels(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
-    """Logits [B, K, h, w] resized to the labels [B, H, W] as the network's cross entropy sees them: [B, K, H, W].
+    """The logits [B, K, h, w] resized to the labels' [B, H, W], as for the network's cross entropy: [B, K, H, W].
 
     bfloat16 and float16 become float32.
     """

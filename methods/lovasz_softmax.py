@@ -17,15 +17,15 @@ from methods.method import Method, full_precision
 
 
 class LovaszSoftmax(Method):
-    """The Lovasz extension of the Jaccard loss of each class, on the errors of the softmax; no heads, no pairs.
+    """The Lovasz extension of the Jaccard loss of each class, on the softmax's errors; no heads, no pairs.
 
         m_i(c) = 1 - f_i(c) if c is the label of pixel i, else f_i(c), with f the softmax
         L = mean over the classes c in the mini-batch of the Lovasz extension of 1 - IoU(c) at m(c)
 
-    The paper trains with cross entropy and fine-tunes with this loss, or trains with it alone. As in mmsegmentation
-    and in Active Boundary Loss it is added to cross entropy here; `cross_entropy_weight: 0` and an arm's `starts_at`
-    give the other two. Values and gradients are the released code's; but where no pixel has a label, this is 0, and the
-    release gives back an empty tensor.
+    The paper trains with cross entropy and fine-tunes with this loss, or trains only with this loss. Here it is added
+    to cross entropy, as in mmsegmentation and Active Boundary Loss; `cross_entropy_weight: 0` and an arm's `starts_at`
+    give the paper's two ways. Values and gradients equal the released code's, except that the loss is 0 without any
+    labelled pixel, for which the release returns an empty tensor.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 4.02 GiB.
     """
@@ -38,7 +38,7 @@ class LovaszSoftmax(Method):
     venue = "CVPR"
     year = 2018
     url = "https://arxiv.org/abs/1705.08790"
-    idea = "A convex surrogate of the mean IoU of the mini-batch, on the softmax of every pixel, beside cross entropy."
+    idea = "A convex surrogate of the mean IoU of the mini-batch, on every pixel's softmax, added to cross entropy."
     left_open = "How to combine it with cross entropy: the paper fine-tunes with it; here both count from the start."
 
     @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class LovaszSoftmax(Method):
 
         weight: Annotated[float, Ge(0)] = 1.0  # of the loss
         cross_entropy_weight: Annotated[float, Ge(0)] = 1.0  # of the network's own loss
-        per_image: bool = False  # the mean over the images of each one's loss; false: that of the mini-batch as one
+        per_image: bool = False  # the mean of each image's loss; false: one loss over the mini-batch
 
     options: Options
 
@@ -63,9 +63,9 @@ class LovaszSoftmax(Method):
 def lovasz_softmax(
     probabilities: Tensor, labels: Tensor, ignore_index: int, per_image: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """L over the classes present, and the loss of each class [K], 0 for an absent one, detached.
+    """L over the classes present, and the detached loss of each class [K], 0 for an absent one.
 
-    probabilities [B, K, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index. Without any valid pixel it is 0.
+    probabilities [B, K, H, W]; labels int64 [B, H, W], 0..K-1 or ignore_index. L is 0 without any valid pixel.
     """
     images, num_classes = (len(labels) if per_image else 1), probabilities.shape[1]
     of_class = torch.arange(num_classes, device=labels.device)[:, None, None] == labels[:, None]  # [B, K, H, W]
@@ -87,7 +87,7 @@ def lovasz_softmax(
 def _extension_weights(errors: Tensor, of_class: Tensor) -> Tensor:
     """The gradient of the Lovasz extension of the Jaccard loss at the errors [..., pixels], the paper's algorithm 1.
 
-    of_class bool [..., pixels]: the pixels of the class. Those to leave out have the lowest errors and are of no class.
+    of_class bool [..., pixels]: the pixels of the class. Pixels to leave out have the lowest errors and no class.
     """
     order = errors.argsort(dim=-1, descending=True, stable=True)
     in_order = of_class.gather(-1, order)

@@ -1,4 +1,4 @@
-"""The contract of a method: terms added to the cross entropy in training. Inference uses nothing of a method."""
+"""The interface of a method: terms that are added to the cross entropy in training. Inference does not use methods."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -21,27 +21,27 @@ class Method(nn.Module, ABC):
     channels      channels of the encoder maps, fine to coarse
     num_classes   K: labels are 0..K-1
     ignore_index  the label of pixels to ignore
-    options       values of the fields of the class's `Options`, which `self.options` then holds
+    options       values of the fields of the class's `Options`; available as `self.options`
 
-    `loss` leaves values to plot in `diagnostics`, detached: scalars; one value per class as a vector [K]; under a name
-    that starts with "distance_bins/", one value per bin of the distance from an edge (negative_diagnostics.DISTANCES
-    and one bin beyond them), NaN for an empty bin; under "by_layer/...", one value per map, fine to coarse.
-    They are tensors on the loss's device, and only there while `observing`: the trainer sets it at the iterations whose
-    diagnostics it logs.
+    `loss` puts detached values to plot into `diagnostics`: scalars; vectors [K] with one value per class; vectors named
+    "distance_bins/..." with one value per bin of the distance from an edge (negative_diagnostics.DISTANCES and one bin
+    beyond them), NaN for an empty bin; vectors named "by_layer/..." with one value per map, fine to coarse. They are
+    tensors on the loss's device, and need to be computed only while `observing`, which the trainer sets in the
+    iterations that it logs.
 
-    Nothing in a step may make the host wait for a GPU, or have a shape that depends on data: no `item`, `nonzero` or
-    boolean index, but masks, weights of 0 and fixed numbers. A step can then be captured in a CUDA graph.
-    Random choices use torch's generator of the tensors' device. State lives in buffers.
+    A step must not make the host wait for a GPU, and its shapes must not depend on data: no `item`, `nonzero` or
+    boolean indexing, but masks, zero weights and fixed sizes. It can then be captured in a CUDA graph. Random choices
+    use torch's generator of the tensors' device. State is kept in buffers.
 
-    A subclass says what it is in `title` (its name in tables) and `idea` (one sentence), and where there is a paper in
-    `paper` (its title), `venue`, `year`, `url` (of the paper or its code) and `left_open` (what they leave open): plain
-    literals, which `list methods` and docs/methods.md show.
+    A subclass describes itself in plain literals, which `list methods` and docs/methods.md show: `title` (its name in
+    tables), `idea` (one sentence) and, if there is a paper, `paper` (its title), `venue`, `year`, `url` (of the paper
+    or its code) and `left_open` (what they leave open).
 
-    A method that replaces the main head's cross entropy, or part of it, sets `cross_entropy_weight`, an attribute or an
-    option: the cross entropy's factor while the method's terms count. Auxiliary heads keep theirs. `align_corners` is
-    how the network resizes its logits to the labels; the trainer sets it.
+    A method that replaces the main head's cross entropy, or a part of it, sets the attribute or option
+    `cross_entropy_weight`, the factor of the cross entropy while the method's terms count. Auxiliary heads are not
+    affected. `align_corners` says how the network resizes its logits to the labels; the trainer sets it.
 
-    Raises ValueError, naming the option, for a value of the wrong type or range, or one that the maps do not allow.
+    Raises ValueError, naming the option, for a value of the wrong type or range, or one that does not fit the maps.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -74,28 +74,28 @@ class Method(nn.Module, ABC):
         self.embeddings: list[Tensor] = []
 
     def embed(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Encoder maps [B, C_i, H_i, W_i], fine to coarse -> raw embeddings [B, d, H_i, W_i]; by default none."""
+        """Raw embeddings [B, d, H_i, W_i] of the encoder maps [B, C_i, H_i, W_i], fine to coarse; by default none."""
         return []
 
     @abstractmethod
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Named scalar terms to add to the cross entropy, already weighted: always finite, always with a graph.
+        """{name: scalar}, the weighted terms to add to the cross entropy: always finite, always differentiable.
 
-        embeddings  what `embed` returned
+        embeddings  the result of `embed`
         logits      float [B, K, h, w], of the main head
         labels      int64 [B, H, W], 0..K-1 or ignore_index
         iteration   from 0
         """
 
     def forward(self, features: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
-        """The loss of the encoder maps' embeddings, which are kept while the method is `observing`."""
+        """The loss from the encoder maps; keeps their embeddings while `observing`."""
         embeddings = self.embed(features)
         self.embeddings = [each.detach() for each in embeddings] if self.observing else []
         return self.loss(embeddings, logits, labels, iteration)
 
 
 def full_precision(loss: "Loss[M]") -> "Loss[M]":
-    """Decorates a method's `loss` to run with autocast off and to receive half-precision embeddings as float32."""
+    """A decorator for a method's `loss`: autocast is off, and half-precision embeddings become float32."""
 
     @functools.wraps(loss)
     def wrapped(

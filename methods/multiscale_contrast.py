@@ -1,4 +1,4 @@
-"""Multi-scale and cross-scale contrast: supervised InfoNCE among the pixels of each scale, and from scale to scale.
+"""Multi-scale and cross-scale contrast: supervised InfoNCE among the pixels of each scale, and between scales.
 
 Pissas et al., "Multi-scale and Cross-scale Contrastive Learning for Semantic Segmentation", ECCV 2022.
 """
@@ -22,7 +22,7 @@ from methods.pair_sampling import gather_pixels
 from methods.unit_vectors import unit
 
 BUDGET = {"paper": 5_000, "official": 10_000}
-SIMILARITIES_AT_A_TIME = 2**24  # 64 MiB; ten thousand pixels a scale make a hundred million
+SIMILARITIES_AT_A_TIME = 2**24  # 64 MiB; ten thousand pixels per scale have a hundred million
 
 
 class Samples(NamedTuple):
@@ -33,19 +33,19 @@ class Samples(NamedTuple):
 
 
 class MultiscaleContrast(Method):
-    """Pixels drawn at every scale are contrasted with those of their scale, and the finest with the two coarsest.
+    """Pixels sampled at every scale are contrasted within their scale, and the finest scale with the two coarsest.
 
-    In `variant: paper` every image has its own budget and its own V, however many processes and images there are. In
-    "official", as released:
+    In `variant: paper` every image has its own budget and its own V, independent of the number of processes and images.
+    In "official", as released:
     - all images of a process share a budget of 10,000 pixels per scale
     - all images of a process share one V, the rarest pair's
-    Not reproduced from the release: it drops the last class where no class stands for ignored pixels, and it crashes
-    without any valid pixel.
+    Not reproduced from the release: it drops the last class of data sets without an extra class for ignored pixels, and
+    it crashes without any valid pixel.
 
-    Every map that a model gives is a scale; from DeepLabV3 the paper uses layers 1 and 4, or 1, 3 and 4.
+    Every map of a model is a scale; of DeepLabV3 the paper uses layers 1 and 4, or 1, 3 and 4.
 
-    A step makes the host wait for a GPU once, to read how many pixels were drawn: the rarest class decides that, and
-    the cost is quadratic in it. With room for the whole budget a step would compute 130 to 380 times as many
+    A step makes the host wait for a GPU once, to read the number of sampled pixels: the rarest class determines it, and
+    the cost is quadratic in it. With a fixed size for the whole budget, a step would compute 130 to 380 times as many
     similarities (medians on CamVid's labels at 180x240 and 360x480).
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
@@ -76,7 +76,7 @@ class MultiscaleContrast(Method):
         # budget of pixels per scale, shared equally by the (image, class) pairs; None: the variant's
         samples: Annotated[int, Ge(1)] | None = None
         max_views: Annotated[int, Ge(1)] = 2500  # sampled pixels per (image, class) and scale, at most
-        min_pixels: Annotated[int, Ge(1)] = 5  # a class takes part in an image at a scale with this many pixels there
+        min_pixels: Annotated[int, Ge(1)] = 5  # pixels that a class needs in an image at a scale to be sampled
 
         def check_maps(self, number: int) -> None:
             """Every map needs a weight."""
@@ -145,7 +145,7 @@ class MultiscaleContrast(Method):
             )
             for grid in grids
         ]
-        numbers = torch.stack([mask.sum() for mask in drawn]).tolist()  # the step's one wait: see the class
+        numbers = torch.stack([mask.sum() for mask in drawn]).tolist()  # the only wait of a step: see the class
         made = [gather_pixels(*each, self.num_classes) for each in zip(embeddings, grids, drawn, numbers, strict=True)]
         return [Samples(unit(vectors), classes) for vectors, classes in made]
 

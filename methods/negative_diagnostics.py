@@ -1,4 +1,4 @@
-"""What the negatives of a layer are like: how many are kept, how similar they are, and where they lie."""
+"""Diagnostics of a layer's negatives: how many are kept, how similar they are, and how far from an edge."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from methods.boundary_aware import NONE
 
-# A misclassified pixel falls into the first bin whose edge its distance does not exceed, or into a last one. Distances
-# are those to the edge of its error region: Euclidean, in pixels of the layer's grid, 1 next to the edge.
+# Upper limits of the bins for the distance of a misclassified pixel to the edge of its error region; larger distances
+# have one more bin. Euclidean, in pixels of the layer's grid, 1 next to the edge.
 DISTANCES = (1, 2, 4, 8, 16)
 
 
@@ -24,13 +24,13 @@ def negative_diagnostics(
     temperature: float,
     of_batch: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> dict[str, Tensor]:
-    """Of the N pixels of a layer.
+    """{name: value} for the N pixels of a layer.
 
     of_class [N, K], marks int64 [N], squared int [N], hard bool [N]: as in contextrast.Layer
     similarity [N, K]: similarities over temperature, of the pixels to the anchors
-    negatives bool [N, K]: the negatives of class n are those where column n is true
-    opposed bool [N, K]: the anchors that a misclassified pixel is, or if chosen would be, a negative of
-    of_batch: makes of a sum over these pixels that over the pixels of all processes, if the loss is about those
+    negatives bool [N, K]: column n marks the negatives of class n
+    opposed bool [N, K]: the anchors of which a misclassified pixel is a negative, or would be if it was sampled
+    of_batch: sums a value over all ranks if the loss is computed over all ranks' pixels
     """
     present = of_batch(of_class.sum(0)) > 0
     wrong, negatives = marks != NONE, negatives & present
@@ -54,10 +54,10 @@ def negative_diagnostics(
 def shares_by_layer(
     layers: Sequence[tuple[Tensor, Tensor, Tensor]], of_batch: Callable[[Tensor], Tensor] = lambda sums: sums
 ) -> dict[str, Tensor]:
-    """Of the misclassified pixels of each of I layers, given as (marks, squared, hard): two shares [I], 0 without any.
+    """Two shares [I] of the misclassified pixels of I layers, given as (marks, squared, hard); 0 without any.
 
-    `kept`: a share near 1 says that the sampling takes nearly all that is wrong, as where many regions are of one
-    pixel. `next_to_edge`, at a distance of 1: near 1, the distances tie, and chance decides what is kept.
+    `kept`: if near 1, the sampling takes nearly all misclassified pixels, as when many regions have only one pixel.
+    `next_to_edge` (at a distance of 1): if near 1, distances tie and the sampling is random.
     """
     counts = [
         torch.stack([(marks != NONE).sum(), hard.sum(), ((marks != NONE) & (squared == 1)).sum()])
@@ -75,15 +75,15 @@ def _by_distance(
     opposed: Tensor,
     of_batch: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """By the distance of misclassified pixels: vectors [len(DISTANCES) + 1].
+    """Vectors [len(DISTANCES) + 1] over the bins of the misclassified pixels' distances.
 
-    Their number and that of the chosen ones; and of the chosen and of the others the mean similarity to the opposed
-    anchor that a pixel is most similar to, NaN where there are none.
+    The number of misclassified and of sampled pixels; and for the sampled and the other ones the mean similarity to
+    their most similar opposed anchor, NaN if there are none.
     """
     place = torch.stack([squared > distance**2 for distance in DISTANCES]).sum(0)
     bins = wrong[:, None] & (place[:, None] == torch.arange(len(DISTANCES) + 1, device=squared.device))
     nearest = similarity.masked_fill(~opposed, -torch.inf).amax(1)
-    compared = nearest.isfinite()  # false where no class but the pixel's own is there
+    compared = nearest.isfinite()  # false if only the pixel's own class is present
 
     def number(chosen: Tensor) -> Tensor:
         return of_batch((bins & chosen[:, None]).sum(0))

@@ -1,4 +1,4 @@
-"""Online hard example mining: the cross entropy of the hardest pixels alone, in place of that of all pixels.
+"""Online hard example mining: cross entropy over the hardest pixels only, instead of all pixels.
 
 Shrivastava et al., "Training Region-based Object Detectors with Online Hard Example Mining", CVPR 2016, mine regions;
 Wu et al., "High-performance Semantic Segmentation Using Very Deep Fully Convolutional Networks", arXiv 1604.04339,
@@ -19,16 +19,16 @@ from methods.method import Method, full_precision
 
 
 class OHEM(Method):
-    """Mean cross entropy of the pixels whose true class has a low probability, and of a least share of them anyway.
+    """Mean cross entropy of the pixels whose true class has a low probability, but at least of a share `keep`.
 
         L = mean over the valid pixels with p_y <= max(threshold, q) of -log p_y,
         with q the largest p_y among the share `keep` of the mini-batch's pixels that has the smallest
 
-    It takes the place of the main head's cross entropy; auxiliary heads keep theirs. The rule is that of
-    mmsegmentation, HRNet's code and others, with one difference: they give the least number in pixels (mmsegmentation
-    100,000 an image, HRNet 131,072 a process), here it is a share, so that it means the same at every crop. Class
-    weights of the schedule do not enter. mmsegmentation divides by all pixels instead of the chosen ones, which makes
-    the loss smaller as fewer are chosen.
+    It replaces the main head's cross entropy; auxiliary heads keep theirs. The rule is that of mmsegmentation, HRNet's
+    code and others, with one difference: they give the minimum number in pixels (mmsegmentation 100,000 per image,
+    HRNet 131,072 per process), here it is a share, so that it does not depend on the crop. The schedule's class weights
+    are not used. mmsegmentation divides by all pixels instead of the selected ones, so its loss shrinks as fewer are
+    selected.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.89 GiB.
     """
@@ -38,18 +38,16 @@ class OHEM(Method):
     venue = "CVPR"
     year = 2016
     url = "https://arxiv.org/abs/1604.03540"
-    idea = "The cross entropy of the hardest pixels alone, in place of that of all pixels."
-    left_open = (
-        "The threshold and the least number of pixels differ from code to code, and so does what it is divided by."
-    )
+    idea = "The cross entropy of only the hardest pixels, instead of all pixels."
+    left_open = "The threshold, the minimum number of pixels and the divisor differ between implementations."
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
-        """The threshold that mmsegmentation's configurations have; the share is a choice made here."""
+        """The threshold of mmsegmentation's configurations; the share is a choice made here."""
 
-        # the pixels with a smaller probability of their class are chosen; None: only the share `keep`
+        # pixels with a smaller probability of their class are selected; None: only the share `keep`
         threshold: Annotated[float, Interval(gt=0, le=1)] | None = 0.7
-        keep: Annotated[float, Interval(gt=0, le=1)] = 0.0625  # the least share of the mini-batch's pixels
+        keep: Annotated[float, Interval(gt=0, le=1)] = 0.0625  # select at least this share of the mini-batch's pixels
 
     options: Options
     cross_entropy_weight = 0.0
@@ -60,7 +58,7 @@ class OHEM(Method):
         scores = at_labels(logits, labels, self.align_corners)
         terms = F.cross_entropy(scores, labels, ignore_index=self.ignore_index, reduction="none")
         valid = labels != self.ignore_index
-        # The order of p_y is that of -log p_y, which also tells apart probabilities that round to 1.
+        # -log p_y orders pixels like p_y, but also distinguishes probabilities that round to 1.
         ordered = terms.detach().masked_fill(~valid, -1)
         limit = ordered.flatten().topk(max(1, round(self.options.keep * labels.numel()))).values[-1]
         if self.options.threshold is not None:

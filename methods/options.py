@@ -1,8 +1,8 @@
-"""The base class of every method's options: a frozen, keyword-only dataclass that checks each value when it is made.
+"""The base class of every method's options: a frozen, keyword-only dataclass that validates its values.
 
-A field says its type, range and default: `temperature: Annotated[float, Gt(0)] = 0.1`, with the constraints of
-annotated-types. This module and the `Options` classes built on it need no torch, so an experiment's options are checked
-by commands that never import it.
+A field declares type, range and default: `temperature: Annotated[float, Gt(0)] = 0.1`, with the constraints of
+annotated-types. Neither this module nor the `Options` classes need torch, so commands can validate an experiment's
+options without importing it.
 """
 
 import math
@@ -18,10 +18,10 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 @dataclass(frozen=True, kw_only=True)
 class BaseOptions:
-    """No options; a method's subclass adds fields, of type bool, int, float, str, Literal, tuple[T, ...] or T | None.
+    """No options; a method's subclass adds fields of type bool, int, float, str, Literal, tuple[T, ...] or T | None.
 
-    A list becomes a tuple, and a whole number a float where the field is one. Raises ValueError, one sentence that
-    begins with the option's name, for a value of the wrong type or out of range.
+    A list becomes a tuple, and an integer a float if the field is a float. Raises ValueError, one sentence that begins
+    with the option's name, for a value of the wrong type or out of range.
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}  # {name in older experiments and records: name now}
@@ -37,9 +37,9 @@ class BaseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOptions(BaseOptions):
-    """The option of methods that use some of the encoder maps."""
+    """The options of methods that can use a part of the encoder maps."""
 
-    # indices of the encoder maps that are used, from the finest, -1 for the last; null: all
+    # indices of the encoder maps to use, from the finest, -1 for the last; null: all
     layers: Annotated[tuple[int, ...], MinLen(1)] | None = None
 
     def check_maps(self, number: int) -> None:
@@ -55,7 +55,7 @@ def check_weights_per_map(name: str, weights: Sequence[float], number: int) -> N
 
 
 def _checked(name: str, value: Any, hint: Any, or_null: str = "") -> Any:
-    """The value as the hint's type; raises ValueError if it is of another type or out of range."""
+    """The value converted to the hint's type. Raises ValueError if it has another type or is out of range."""
     kind, limits = _parts(hint)
     if get_origin(kind) in (Union, UnionType):
         inner = [each for each in get_args(kind) if each is not NoneType]
@@ -110,7 +110,7 @@ def _outside(value: Any, limit: Any) -> bool:
 
 
 def described(hint: Any) -> str:
-    """What a value must be, as "a number above 0"."""
+    """The allowed values in words, such as "a number above 0"."""
     kind, limits = _parts(hint)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"

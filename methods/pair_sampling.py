@@ -1,4 +1,4 @@
-"""Samples of pixels per (image, class) pair, half of them misclassified, without a loop over the pairs."""
+"""Samples pixels from every (image, class) pair, half of them misclassified, without a loop over the pairs."""
 
 import torch
 import torch.nn.functional as F
@@ -23,19 +23,19 @@ def sample_pairs(
     """Random pixels of every (image, class) pair, hard and easy ones: bool [B, H, W], true where sampled.
 
     labels and prediction: int64 [B, H, W]. A pair counts if the image has more than `min_pixels` pixels of the class.
-    With T_b such pairs in image b, each gets V_b = pixels_per_image // T_b pixels, 1 at least and `max_views` at most:
-    half of them hard (misclassified) and half easy, the odd one easy, topped up from the other kind where one is short.
-    A pair with fewer than V_b pixels gives all it has. An image never gives more than `pixels_per_image`: with more
-    pairs than that, some pairs, drawn at random, go without. (Segmentation-aware hard anchor sampling of Wang et al.,
+    With T_b such pairs in image b, V_b = pixels_per_image // T_b pixels are sampled from each, at least 1 and at most
+    `max_views`: half of them hard (misclassified) and half easy, an odd one easy, filled up from the other kind if one
+    is short. From a pair with fewer than V_b pixels all are taken. At most `pixels_per_image` pixels are sampled per
+    image; with more pairs than that, random pairs get none. (Segmentation-aware hard anchor sampling of Wang et al.,
     ICCV 2021.)
 
-    With `pixels_per_batch` the rule is the released code's instead: each of the batch's T pairs gets
-    V = pixels_per_batch // T pixels, `max_views` at most and maybe none; `pixels_per_image` does not count.
+    With `pixels_per_batch` the rule is the released code's instead: from each of the batch's T pairs
+    V = pixels_per_batch // T pixels, at most `max_views` and possibly none; `pixels_per_image` is not used.
     """
     images = len(labels)
     labels = torch.where(labels == ignore_index, num_classes, labels).flatten(1)
     hard = prediction.flatten(1) != labels
-    kinds = torch.stack([~hard, hard], dim=1).float()  # sums of so few ones are exact
+    kinds = torch.stack([~hard, hard], dim=1).float()  # float sums of so few ones are exact
     num_easy, num_hard = (kinds @ one_hot(labels, num_classes, torch.float)).long().unbind(1)  # [B, K] each
 
     counts = num_hard + num_easy > min_pixels
@@ -51,7 +51,7 @@ def sample_pairs(
 
     take_hard = torch.minimum(num_hard, torch.maximum(budget // 2, budget - num_easy))
     take_easy = torch.minimum(num_easy, budget - take_hard)
-    # Ignored pixels are of class K, of which nothing is taken.
+    # Ignored pixels are of class K, whose quota is 0.
     quota = F.pad(torch.stack([take_easy, take_hard], dim=2), (0, 0, 0, 1)).flatten()
     group = ((image * (num_classes + 1) + labels) * 2 + hard).flatten()
     return (rank_within_group(group) < quota[group]).view_as(prediction)
@@ -60,9 +60,10 @@ def sample_pairs(
 def gather_pixels(
     embedding: Tensor, labels: Tensor, sampled: Tensor, most: int, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """The vectors [N, d] of the sampled pixels and their classes int64 [N]: K in rows that only fill up.
+    """The vectors [N, d] of the sampled pixels and their classes int64 [N], K for padding.
 
-    embedding [B, d, H, W]; labels int64 and sampled bool [B, H, W], `most` pixels of them at most. On a GPU N is that.
+    embedding [B, d, H, W]; labels int64 and sampled bool [B, H, W], with at most `most` sampled pixels. On a GPU, N is
+    `most`.
     """
     at, exists = positions_of(sampled, rows_for(sampled.sum(), most))
     pixels = sampled[0].numel()
@@ -70,9 +71,9 @@ def gather_pixels(
 
 
 def positions_of(mask: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The positions int64 [most] in the flat mask bool [...] where it is true, at most `most` elements.
+    """The positions int64 [most] of the true elements (at most `most`) in the flattened mask bool [...].
 
-    Also bool [most], false at the end where fewer elements are true: these positions mean nothing.
+    Also bool [most], false for padding at the end, where positions are meaningless.
     """
     number = torch.arange(1, most + 1, device=mask.device)
     running = mask.flatten().cumsum(0)

@@ -1,4 +1,4 @@
-"""Pixel contrast: supervised InfoNCE among sampled pixels, of the mini-batch or of a memory.
+"""Pixel contrast: supervised InfoNCE between sampled pixels and those of the mini-batch or of a memory.
 
 Wang et al., "Exploring Cross-Image Pixel Contrast for Semantic Segmentation", ICCV 2021.
 """
@@ -30,21 +30,21 @@ OFFICIAL_BASE_TEMPERATURE = 0.07
 class PixelContrast(ProjectingMethod):
     """Pixels sampled per (image, class) pair are anchors, positives and negatives of each other over the mini-batch.
 
-    With a memory the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
-    mean of a class in an image) and of pixels. A mini-batch enters it after its own loss, from the first iteration on.
-    They come from the hardest tenth, `semi_hard`, as in the paper. In short trainings on CamVid from scratch all six
-    such runs collapsed, three of them with the warm-up of the released training (the loss counts after 5,000 of 40,000
-    iterations, `starts_at: 0.125`); the three that draw from all keys (`semi_hard: 1.0`) did not. The default stays the
-    paper's, and tables mark what collapses. config/diagnosis-cpu.yaml has the three as arms.
+    With a memory, the positives and negatives are drawn from it instead: two queues per class, of region vectors (the
+    mean of a class in an image) and of pixels. A mini-batch is stored after its own loss is computed, from the first
+    iteration on. As in the paper, keys are drawn from the hardest tenth (`semi_hard`). In short trainings on CamVid
+    from scratch all six such runs collapsed, three of them with the warm-up of the released training (the loss counts
+    after 5,000 of 40,000 iterations, `starts_at: 0.125`); the three that draw from all keys (`semi_hard: 1.0`) did not.
+    The default remains the paper's, and tables mark collapsed runs. config/diagnosis-cpu.yaml has the three as arms.
 
-    How the released code differs, and `variant: official` with it:
+    The released code, and `variant: official`, differ from the paper:
     - the loss is multiplied by temperature / 0.07;
     - a class is sampled in an image only if it has more than 100 pixels there, so small objects never are;
     - the budget is 1024 pixels per mini-batch of a process, 1024 // T for each of its T (image, class) pairs.
-    Not reproduced from the release: it crashes where no class is sampled and where T is above 1024 (here the loss is
-    0), is NaN where anchors lack positives (here they are left out), and trains plain cross entropy on a single
-    process. Its memory has no variant here: it draws nothing, stores most pixels under a wrong class, fills in zero
-    vectors for class 0, which it never stores, and loses nine of ten pixels to a pointer that moves by one.
+    Not reproduced from the release: it crashes if no class is sampled and if T is above 1024 (here the loss is 0), is
+    NaN if anchors have no positives (here they are left out), and trains plain cross entropy on a single process. Its
+    memory has no variant here: it draws nothing, stores most pixels under a wrong class, uses zero vectors for class 0,
+    which it never stores, and loses nine of ten pixels since its pointer moves by one.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB; with memory 3.52 GiB.
     """
@@ -65,9 +65,9 @@ class PixelContrast(ProjectingMethod):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(LayerOptions):
-        """The paper's constants, except the memories' sizes: a method does not know the number of training images.
+        """The paper's constants, except for the memory sizes, since a method does not know the number of images.
 
-        With HRNet the paper takes all four layers, with DeepLabV3 the last.
+        With HRNet the paper uses all four layers, with DeepLabV3 the last.
         """
 
         former_names: ClassVar[Mapping[str, str]] = {
@@ -80,22 +80,22 @@ class PixelContrast(ProjectingMethod):
         temperature: Annotated[float, Gt(0)] = 0.1  # tau
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss
         variant: Literal["paper", "official"] = "paper"  # "official": as released, with the differences listed above
-        # budget of sampled pixels, shared by the classes of an image, however many processes there are
+        # budget of sampled pixels per image, shared by its classes; independent of the number of processes
         anchors_per_image: Annotated[int, Ge(1)] = 512
-        # sampled pixels per (image, class), at most; None: 100, or 7 with memory, which makes the paper's 50 anchors
-        # per class in a mini-batch of eight images
+        # sampled pixels per (image, class), at most; None: 100, or 7 with memory, which gives about the paper's 50
+        # anchors per class in a mini-batch of eight images
         max_views: Annotated[int, Ge(1)] | None = None
-        # a class is sampled in an image with more pixels than this on the embeddings' grid; None: 0, or official 100
+        # a class is sampled only with more pixels than this in an image, on the embeddings' grid; None: 0, official 100
         min_pixels: Annotated[int, Ge(0)] | None = None
-        memory: bool = False  # contrast with the memory and, as in the released code, not with the mini-batch itself
+        memory: bool = False  # contrast with the memory instead of the mini-batch, as in the released code
         region_memory_size: Annotated[int, Ge(1)] = 2000  # region vectors per class; the paper: one per training image
         pixel_memory_size: Annotated[int, Ge(1)] = 2000  # pixels per class; the paper: ten per training image
         pixels_enqueued: Annotated[int, Ge(1)] = 10  # random pixels stored per (image, class)
         gather_memory: bool = True  # the memory holds the vectors of all processes
         drawn_positives: Annotated[int, Ge(1)] = 1024  # positives drawn at random per anchor, at most
         drawn_negatives: Annotated[int, Ge(1)] = 2048  # negatives drawn at random per anchor, at most
-        # the share they are drawn from: the positives least and the negatives most similar to the anchor. With the
-        # memory sizes above that is 400 positives, fewer than 1024: all of them are taken.
+        # the share to draw from: the positives least and the negatives most similar to the anchor. With the memory
+        # sizes above it has 400 positives, fewer than 1024, so all of them are used.
         semi_hard: Annotated[float, Interval(gt=0, le=1)] = 0.1
 
         def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class PixelContrast(ProjectingMethod):
         self.min_pixels = (100 if official else 0) if given.min_pixels is None else given.min_pixels
         self.weight = given.weight * given.temperature / OFFICIAL_BASE_TEMPERATURE if official else given.weight
         self.anchors_per_batch = OFFICIAL_PIXELS_PER_BATCH if official else None
-        self.drawn: list[tuple[Tensor, Tensor]] = []  # while observing: keys of the memory [A, n], and which count
+        self.drawn: list[tuple[Tensor, Tensor]] = []  # while observing: drawn keys [A, n], and which are valid
         self.regions = Queues(num_classes, given.region_memory_size if given.memory else 0, given.dim)
         self.pixels = Queues(num_classes, given.pixel_memory_size if given.memory else 0, given.dim)
 
@@ -138,7 +138,7 @@ class PixelContrast(ProjectingMethod):
         return {"pixel_contrast": self.weight * loss}
 
     def most_anchors(self, images: int, size: tuple[int, int]) -> int:
-        """How many anchors `sample` draws at most."""
+        """The largest number of anchors that `sample` can return."""
         pixels = size[0] * size[1]
         if self.anchors_per_batch is not None:
             return min(self.anchors_per_batch, images * pixels)
@@ -158,7 +158,7 @@ class PixelContrast(ProjectingMethod):
         )
 
     def batch_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
-        """The loss among the unit anchors [A, d], of classes [A]; those of class K take no part."""
+        """The loss among the unit anchors [A, d] of classes [A]; class K is padding."""
         contrasted = (anchors, classes, anchors, classes, self.num_classes)
         if self.observing:
             self.diagnostics = label_diagnostics(*contrasted, exclude_self=True)
@@ -167,8 +167,8 @@ class PixelContrast(ProjectingMethod):
         return supervised_info_nce(*contrasted, self.options.temperature, exclude_self=True)
 
     def memory_loss(self, anchors: Tensor, classes: Tensor) -> Tensor:
-        """The same against what is drawn from the memory."""
-        # A copy: the memory changes before the backward pass. The slots of a class lie side by side.
+        """The same loss against keys drawn from the memory."""
+        # torch.cat copies, since the memory changes before the backward pass. It joins the slots of each class.
         slots = zip(self.regions.slots(), self.pixels.slots(), strict=True)
         keys, stored = (torch.cat(parts, dim=1) for parts in slots)
         keys = keys.to(anchors.dtype)
@@ -187,13 +187,13 @@ class PixelContrast(ProjectingMethod):
         return masked_info_nce(contrast)
 
     def elements_per_anchor(self, number: int) -> int:
-        """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
+        """The largest number of elements per anchor of any tensor in `draw`, with `number` keys."""
         return number
 
     def draw(self, anchors: Tensor, classes: Tensor, keys: Tensor, stored: Tensor) -> Contrast:
         """Semi-hard positives and negatives of anchors [A, d] of classes [A], from the memory.
 
-        keys [K, L, d]; stored bool [K, L], false for a slot that holds nothing. An anchor of class K draws nothing.
+        keys [K, L, d]; stored bool [K, L], false for an empty slot. An anchor of class K gets none.
         """
         inside, own = (classes < self.num_classes)[:, None], classes.clamp(max=self.num_classes - 1)
         scores = (anchors @ keys.flatten(0, 1).T / self.options.temperature).unflatten(1, stored.shape)
@@ -210,7 +210,7 @@ class PixelContrast(ProjectingMethod):
     def negatives(
         self, anchors: Tensor, keys: Tensor, scores: Tensor, near: Tensor, number: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores of drawn negatives, [A, n], and bool [A, n], false where there are fewer.
+        """Scores [A, n] of drawn negatives, and bool [A, n], false for padding.
 
         anchors [A, d], keys [M, d], scores [A, M]; near and number as from `hardest`.
         """
@@ -220,7 +220,7 @@ class PixelContrast(ProjectingMethod):
         return scores.gather(1, near), is_near
 
     def drawn_keys(self) -> dict[str, Tensor]:
-        """Mean age in mini-batches and mean purity of the keys that were drawn, without mixtures; 0 for none."""
+        """Mean age in mini-batches and mean purity of the drawn keys, without mixtures; 0 if there are none."""
         queues = [(each, each.slots()[0].shape[1]) for each in (self.regions, self.pixels)]
         ages = torch.cat([each.ages()[:, :number] for each, number in queues], dim=1).flatten().float()
         purity = torch.cat([each.purity[:, :number] for each, number in queues], dim=1).flatten()
@@ -237,13 +237,13 @@ class PixelContrast(ProjectingMethod):
     def remember(self, embedding: Tensor, labels: Tensor, right: Tensor) -> None:
         """Store the region vector and random pixels of each (image, class) in the memory.
 
-        right: bool [B, H, W], whether the network classified a pixel right: the share in a region is its purity.
+        right: bool [B, H, W], whether a pixel was classified correctly; the share in a region is its purity.
         """
         vectors, pure = unit(embedding), right[:, None].to(embedding.dtype)
         means, classes = image_class_means(vectors, labels, self.num_classes, self.ignore_index)
         shares, _ = image_class_means(pure, labels, self.num_classes, self.ignore_index)
         self.regions.push(unit(means), classes, self.options.gather_memory, shares[:, 0])
-        # With the labels in the place of the prediction there are no hard pixels: each pair draws among all of its own.
+        # With the labels as prediction there are no hard pixels, so each pair draws from all of its pixels.
         number = self.options.pixels_enqueued
         budget = number * self.num_classes
         kept = sample_pairs(
@@ -261,9 +261,9 @@ class PixelContrast(ProjectingMethod):
 def hardest(hardness: Tensor, candidates: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The hardest `share` of each row's candidates: columns int64 [A, n], the hardest first, and their number [A, 1].
 
-    hardness [A, M]; candidates bool [A, M]. The share is rounded up; columns from the number on mean nothing.
+    hardness [A, M]; candidates bool [A, M]. The share is rounded up; columns from their number on are meaningless.
     """
-    # The slack undoes rounding: 0.07 * 100 is above 7.
+    # The slack absorbs rounding: 0.07 * 100 is above 7.
     number = (share * candidates.sum(1, keepdim=True).double() - 1e-9).ceil().long()
     width = math.ceil(share * hardness.shape[1])
     return hardness.masked_fill(~candidates, -torch.inf).topk(width, dim=1).indices, number
@@ -271,9 +271,9 @@ def hardest(hardness: Tensor, candidates: Tensor, share: float) -> tuple[Tensor,
 
 @torch.no_grad()
 def draw_some(columns: Tensor, number: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Up to `most` random ones of the first `number` [A, 1] of each row's columns [A, n]: columns int64 [A, m].
+    """Up to `most` random columns int64 [A, m] out of the first `number` [A, 1] of each row's columns [A, n].
 
-    Also bool [A, m], false where the row has fewer.
+    Also bool [A, m], false for padding.
     """
     inside = torch.arange(columns.shape[1], device=columns.device) < number
     order = torch.rand(inside.shape, device=inside.device).masked_fill(~inside, -1)

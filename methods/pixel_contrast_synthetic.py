@@ -14,14 +14,14 @@ from methods.pixel_contrast import PixelContrast
 
 
 class PixelContrastSynthetic(PixelContrast):
-    """PixelContrast with memory; mixtures of each anchor's hardest negatives join its negatives.
+    """PixelContrast with memory, in which mixtures of each anchor's hardest negatives are additional negatives.
 
     A mixture of two negatives n, m is the unit vector along w n + (1 - w) m, w uniform from 0 to 1; a mixture of the
-    anchor a and a negative is the one along w a + (1 - w) n, w uniform from 0 to `anchor_share`. Gradients treat both
-    as constants, like the memory. The paper's text was not at hand: that both kinds are made is known; all the rest is
-    chosen here and NOT VERIFIED, including the options' constants. On CamVid the hardest tenth collapses: all
-    embeddings end in one direction. With all keys (`semi_hard: 1.0`, synthetic_all_keys in config/diagnosis.yaml) they
-    do not.
+    anchor a and a negative is the one along w a + (1 - w) n, w uniform from 0 to `anchor_share`. Both are constants for
+    the gradient, like the memory. The paper's text was not available: only that both kinds exist is known; everything
+    else is chosen here and NOT VERIFIED, including the options' constants. On CamVid, drawing from the hardest tenth
+    collapses: all embeddings end up in one direction. Drawing from all keys does not (`semi_hard: 1.0`,
+    synthetic_all_keys in config/diagnosis.yaml).
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
@@ -33,7 +33,7 @@ class PixelContrastSynthetic(PixelContrast):
     url = ""  # not the one of pixel contrast
     idea = "Pixel contrast with a memory, where mixtures of an anchor's hardest negatives join its negatives."
     left_open = (
-        "The paper's text was not at hand: how mixtures are drawn and all their constants are choices made here."
+        "The paper's text was not available: how mixtures are drawn and all their constants are choices made here."
     )
 
     @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class PixelContrastSynthetic(PixelContrast):
         """PixelContrast's options and these, none of them verified. The memory cannot be left out."""
 
         memory: bool = True  # synthetic negatives need one
-        # how many of an anchor's most similar negatives are mixed, within the share `semi_hard`
+        # number of an anchor's most similar negatives to mix, within the share `semi_hard`
         hardest: Annotated[int, Ge(1)] = 256
         pair_mixes: Annotated[int, Ge(1)] = 128  # mixtures of two of them, per anchor
         anchor_mixes: Annotated[int, Ge(1)] = 64  # mixtures of one of them with the anchor, per anchor
@@ -57,15 +57,15 @@ class PixelContrastSynthetic(PixelContrast):
     options: Options
 
     def elements_per_anchor(self, number: int) -> int:
-        """The most elements that a tensor of `draw` has for each anchor, with `number` keys."""
+        """The largest number of elements per anchor of any tensor in `draw`, with `number` keys."""
         return max(number, self.options.pair_mixes * self.options.dim)
 
     def negatives(
         self, anchors: Tensor, keys: Tensor, scores: Tensor, near: Tensor, number: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What PixelContrast draws, and the mixtures. Arguments as there."""
+        """PixelContrast's negatives and the mixtures. Arguments as there."""
         drawn, is_drawn = super().negatives(anchors, keys, scores, near, number)
-        available = number.clamp(1, self.options.hardest)  # without negatives the mask drops what is mixed
+        available = number.clamp(1, self.options.hardest)  # without negatives, the mask below drops the mixtures
         mixed = [
             self.mix_pairs(keys, scores, near, available),
             self.mix_with_anchor(anchors, scores, near, available),
@@ -74,10 +74,10 @@ class PixelContrastSynthetic(PixelContrast):
         return torch.cat([drawn, *mixed], dim=1), torch.cat([is_drawn, exists], dim=1)
 
     def mix_pairs(self, keys: Tensor, scores: Tensor, ranked: Tensor, available: Tensor) -> Tensor:
-        """Scores [A, pair_mixes] of mixtures of two different ones of the first available [A, 1] columns ranked."""
+        """Scores [A, pair_mixes] of mixtures of two different keys from the first available [A, 1] columns ranked."""
         shape = (len(ranked), self.options.pair_mixes)
         first = random_below(available, shape)
-        second = (first + 1 + random_below(available - 1, shape)) % available  # the same one if it is alone
+        second = (first + 1 + random_below(available - 1, shape)) % available  # the same key if there is only one
         n, m = ranked.gather(1, first), ranked.gather(1, second)
         weight = torch.rand(shape, dtype=scores.dtype, device=scores.device)
         length = torch.lerp(keys[m], keys[n], weight[..., None]).norm(dim=-1)
@@ -95,10 +95,10 @@ class PixelContrastSynthetic(PixelContrast):
 
 
 def random_below(limit: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Random whole numbers from 0 to limit - 1, int64 of that shape; limit int64 [A, 1]; 0 where the limit is 0."""
+    """Random integers from 0 to limit - 1, int64 of this shape; limit int64 [A, 1]; 0 if the limit is 0."""
     return (torch.rand(shape, dtype=torch.double, device=limit.device) * limit).long()
 
 
 def not_tiny(length: Tensor) -> Tensor:
-    """The length of a mixture: opposite vectors may cancel out, and rounding must not be blown up to a unit vector."""
+    """The length of a mixture, clamped: if opposite vectors cancel out, rounding must not become a unit vector."""
     return length.clamp(min=1e-3)

@@ -1,4 +1,4 @@
-"""The embeddings of pixels by what a loss needs of them: lengths, sums and products. They need not be made for that."""
+"""Implicit pixel embeddings: lengths, sums and products for a loss, without materialising the embeddings."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from methods.unit_vectors import unit
 class PixelVectors(NamedTuple):
     """Vectors z = basis @ x of N pixels.
 
-    A head ends in a linear layer, z = W y + b, which is basis [W b] and x = (y, 1). Sums of z and products with z are
-    then those of x, and |z|^2 is a quadratic form of x. Where y has fewer channels than z, to hold x is less than to
-    hold z, which is never made.
+    A head ends in a linear layer z = W y + b, so that basis = [W b] and x = (y, 1). Sums of z and products with z are
+    linear in those of x, and |z|^2 is a quadratic form of x. If y has fewer channels than z, x takes less memory than
+    z, which is never materialised.
     """
 
     x: Tensor  # [N, c]
     basis: Tensor | None  # [d, c]; None: the identity, so that x is z
-    size: tuple[int, int]  # h and w of the map whose pixels they are, in all images: N is B h w
+    size: tuple[int, int]  # height h and width w of the map: N is B h w
 
     @classmethod
     def of_map(cls, map_: Tensor) -> "PixelVectors":
@@ -28,9 +28,9 @@ class PixelVectors(NamedTuple):
 
     @classmethod
     def of_head(cls, head: nn.Module, features: Tensor) -> "PixelVectors":
-        """Those that a head, a sequence that ends in a 1x1 convolution with a bias, makes of features [B, C, h, w].
+        """The output vectors of a head for features [B, C, h, w]; its last layer is a 1x1 convolution with a bias.
 
-        They are made where y is no narrower than they are. Half precision is raised to float32.
+        They are materialised if y has at least as many channels. Half precision is converted to float32.
         """
         *inner, last = head.children()
         assert isinstance(last, nn.Conv2d) and last.bias is not None
@@ -44,7 +44,7 @@ class PixelVectors(NamedTuple):
 
     @torch.no_grad()
     def as_map(self) -> Tensor:
-        """The vectors themselves, [B, d, h, w], without a graph."""
+        """The vectors as a map [B, d, h, w], detached."""
         vectors = self.x if self.basis is None else self.x @ self.basis.T
         return vectors.unflatten(0, (-1, *self.size)).movedim(-1, 1)
 
@@ -56,7 +56,7 @@ class PixelVectors(NamedTuple):
         return self._replace(x=self.x * squared.clamp_min(1e-24).rsqrt())
 
     def sums(self, weights: Tensor) -> Tensor:
-        """Weighted sums of the vectors, [K, d], with weights [N, K]."""
+        """Weighted sums [K, d] of the vectors, with weights [N, K]."""
         sums = weights.T @ self.x
         return sums if self.basis is None else sums @ self.basis.T
 

@@ -1,4 +1,4 @@
-"""PNE: misclassified pixels are contrasted with as many correct pixels of their true as of their predicted class.
+"""PNE: misclassified pixels are contrasted with equally many correct pixels of their true and predicted class.
 
 Wang et al., "Positive-Negative Equal Contrastive Loss for Semantic Segmentation", Neurocomputing 2023.
 """
@@ -23,17 +23,17 @@ from methods.options import LayerOptions
 from methods.pair_sampling import positions_of
 from methods.ranking import Groups
 
-ELEMENTS_AT_A_TIME = 2**24  # of the confusions' vectors: 64 MiB
-MOST_CONFUSIONS = 4096  # that a GPU makes room for; where more are possible, the host waits to read their number
+ELEMENTS_AT_A_TIME = 2**24  # elements of the confusions' vectors at a time: 64 MiB
+MOST_CONFUSIONS = 4096  # fixed size on a GPU; if more are possible, the host waits to read their number
 
 
 class Confusions(NamedTuple):
-    """C confusions: the pixels of one image with one true and one predicted class. Indices of pixels, n in each set."""
+    """C confusions, each the pixels of an image with one true and one predicted class; n pixel indices in each set."""
 
     anchors: Tensor  # [C, n], misclassified
     positives: Tensor  # [C, n], correctly classified, of the true class
-    negatives: Tensor  # [C, n], correctly classified, of the predicted class; the anchors where there are none
-    misclassified: Tensor  # [C], how many pixels the confusion has; 0 for a row that only fills up
+    negatives: Tensor  # [C, n], correctly classified, of the predicted class; the anchors if there are none
+    misclassified: Tensor  # [C], number of pixels of the confusion; 0 for padding
 
 
 class PNE(ProjectingMethod):
@@ -42,21 +42,21 @@ class PNE(ProjectingMethod):
         l_a = log( 1 + sum_n exp(cos(a, n) / tau) / sum_p w_p exp(cos(a, p) / tau) ),    L = mean l_a * M / (C size)
 
     with w_p the largest softmax probability at p, C confusions, and M misclassified pixels in them. The vectors p and n
-    and the length of a are constants for the gradient. A set with more pixels than `size` is cut, and one with fewer is
-    repeated. Confusions with more than `max_pixels` pixels or without positives are left out; a grid finer than the
-    paper's, which has stride 8, leaves out more of them.
+    and the length of a are constants for the gradient. A set with more pixels than `size` is truncated, and one with
+    fewer is repeated. Confusions with more than `max_pixels` pixels or without positives are left out; on a grid finer
+    than the paper's stride 8, these are more.
 
     The paper uses the decode head's ASPP output. Here, for all models, the embedding is a projection of the encoder
     maps, upsampled to the finest of them and concatenated.
 
-    In `variant: paper` sets are cut and repeated in random order. In "official", as released:
-    - the sets are in raster order, so a cut keeps the top of the image
+    In `variant: paper` sets are truncated and repeated in random order. In "official", as released:
+    - the sets are in raster order, so truncation keeps the top of the image
     - a confusion with a class that has no pixel in the image is left out
 
-    If no pixel of the predicted class is right, the anchors stand in for the negatives: the paper does not say what
-    happens then, and this is our reading. With many classes most confusions of an early network are of that kind, and
-    "official" leaves nearly all of them out (arm pne_official of config/ablations.yaml). The factor M / (C size) makes
-    the loss fall as the network improves, even if its embeddings learn nothing: compare it with its chance level. At a
+    If no pixel of the predicted class is correct, the anchors serve as negatives; the paper does not cover this case,
+    and this is our reading. With many classes most confusions of an early network are of this kind, and "official"
+    leaves nearly all of them out (arm pne_official of config/ablations.yaml). The factor M / (C size) makes the loss
+    fall as the network improves, even if its embeddings learn nothing: compare it with its chance level. At a
     temperature of 1 they learned nothing in config/smoke.yaml; the arm pne_sharper has 0.1.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
@@ -83,7 +83,7 @@ class PNE(ProjectingMethod):
         temperature: Annotated[float, Gt(0)] = 1.0  # tau
         weight: Annotated[float, Ge(0)] = 1.3  # of the loss
         size: Annotated[int, Ge(1)] = 100  # pixels in each set
-        max_pixels: Annotated[int, Ge(1)] = 199  # of a confusion that is used
+        max_pixels: Annotated[int, Ge(1)] = 199  # larger confusions are left out
 
     options: Options
 
@@ -120,7 +120,7 @@ class PNE(ProjectingMethod):
         loss = loss / slots * misclassified / slots
         self.diagnostics = {}
         if self.observing:
-            # With all cosines alike, l_a is log(1 + 1 / mean w_p).
+            # If all cosines are equal, l_a is log(1 + 1 / mean w_p).
             level = F.softplus(math.log(self.options.size) - log_weight[positives].logsumexp(1))
             chance = self.options.weight * torch.where(exists, level, 0).sum() * self.options.size
             self.diagnostics = {
@@ -133,7 +133,7 @@ class PNE(ProjectingMethod):
         return {"pne": self.options.weight * loss}
 
     def confusions(self, labels: Tensor, prediction: Tensor) -> Confusions:
-        """The confusions that are used, from labels and prediction, int64 [B, h, w]."""
+        """The confusions to use, from labels and prediction, int64 [B, h, w]."""
         images, number, count = len(labels), self.num_classes, self.options.size
         image = torch.arange(images, device=labels.device)[:, None, None]
         valid, right = labels != self.ignore_index, prediction == labels

@@ -1,4 +1,4 @@
-"""What the processes of a distributed training hold together; in one process, what it holds itself."""
+"""Reductions over the ranks of a distributed training; with one process, its own values."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from torch import Tensor, distributed
 
 
 def several() -> bool:
-    """Whether there are other processes to hear of."""
+    """Whether there is more than one rank."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def all_sum(values: Tensor) -> Tensor:
-    """The sum over the processes of tensors of one shape, the same on each; gradients flow back to all of them."""
+    """The sum over all ranks of tensors of the same shape; gradients flow back to all ranks."""
     return _AllSum.apply(values) if several() else values
 
 
 def all_most(values: Tensor) -> Tensor:
-    """The largest over the processes of each element; no gradient is kept."""
+    """The elementwise maximum over all ranks, without a gradient."""
     values = values.detach().clone()
     if several():
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
@@ -26,7 +26,7 @@ def all_most(values: Tensor) -> Tensor:
 
 
 def all_logsumexp(values: Tensor) -> Tensor:
-    """log(sum over the processes of exp(values)), of each element; -inf, with no gradient, where all are -inf."""
+    """The elementwise log(sum over ranks of exp(values)); -inf, with no gradient, if all are -inf."""
     if not several():
         return values
     highest = all_most(values).clamp(min=torch.finfo(values.dtype).min)
@@ -36,7 +36,7 @@ def all_logsumexp(values: Tensor) -> Tensor:
 
 
 def all_rows(rows: Tensor) -> list[Tensor]:
-    """The tensors [N_p, ...] of all processes p, in the order of their ranks; no gradient is kept."""
+    """The tensors [N_r, ...] of all ranks r, in order, without a gradient."""
     if not several():
         return [rows.detach()]
     numbers = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]

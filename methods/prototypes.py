@@ -1,4 +1,4 @@
-"""Prototypes: pixels are contrasted with several prototypes of every class, which follow them online.
+"""Prototypes: pixels are contrasted with several prototypes per class, which are updated online.
 
 Zhou et al., "Rethinking Semantic Segmentation: A Prototype View" (ProtoSeg), CVPR 2022.
 """
@@ -25,22 +25,22 @@ ITERATIONS, EPSILON = 3, 0.05  # of the Sinkhorn algorithm, as released
 
 
 class Prototypes(ProjectingMethod):
-    """ProtoSeg's two losses as an auxiliary term; its nonparametric classifier is not here, so this is not ProtoSeg.
+    """ProtoSeg's two losses as an auxiliary term, without its nonparametric classifier (so this is not ProtoSeg).
 
-    Every class c has M prototypes p_cm, unit vectors. A pixel i of class c, z its unit embedding, is assigned to one of
-    them, m(i), by the Sinkhorn algorithm: within the class, the pixels spread evenly over its prototypes.
+    Every class c has M prototypes p_cm, unit vectors. A pixel i of class c with the unit embedding z_i is assigned to
+    one of them, m(i), by the Sinkhorn algorithm, which spreads the pixels of a class evenly over its prototypes.
 
         contrast  mean over i of -log softmax over all classes' prototypes of (z_i . p / temperature) at p_c,m(i)
         distance  mean over i of (1 - z_i . p_c,m(i))^2
 
-    After the loss, a prototype moves by 1 - momentum to the direction of the sum of its pixels that are nearest to a
-    prototype of their own class. Prototypes are constants for the gradient; all processes have the same.
+    After the loss, a prototype moves by 1 - momentum towards the sum of those of its pixels that are nearest to a
+    prototype of their own class. Prototypes are constants for the gradient and the same on all ranks.
 
     In ProtoSeg the nearest prototype is the prediction, and cross entropy on it trains the embedding. Here the network
-    keeps its own classifier, and these two losses alone train the projection of the encoder maps, upsampled to the
+    keeps its own classifier, and only these two losses train the projection of the encoder maps, upsampled to the
     finest of them and concatenated. In `variant: official`, as released:
     - the contrast has no temperature
-    - a prototype's pixels are drawn with Gumbel noise, mostly others than those assigned to it
+    - a prototype's pixels are drawn with Gumbel noise, mostly other ones than those assigned to it
     - the distance has a tenth of the contrast's weight
     Not reproduced from the release: with several processes it averages their prototypes; here their pixels are summed.
 
@@ -52,16 +52,16 @@ class Prototypes(ProjectingMethod):
     venue = "CVPR"
     year = 2022
     url = "https://arxiv.org/abs/2203.15102"
-    idea = "ProtoSeg's contrast with, and distance to, several prototypes a class; its classifier is not here."
+    idea = "ProtoSeg's contrast with, and distance to, several prototypes per class, without its classifier."
     left_open = "The released code has no temperature, and moves prototypes to pixels that are drawn at random."
 
     @dataclass(frozen=True, kw_only=True)
     class Options(LayerOptions):
-        """The released constants, but for temperature and distance: the paper's, which was not at hand to check."""
+        """The released constants; temperature and distance_weight are the paper's, which could not be checked."""
 
         variant: Literal["paper", "official"] = "paper"  # "official": as the released code does it
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings; ProtoSeg: 720
-        prototypes: Annotated[int, Ge(1)] = 10  # M, of each class
+        prototypes: Annotated[int, Ge(1)] = 10  # M, prototypes per class
         momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.999  # of the prototypes
         temperature: Annotated[float, Gt(0)] | None = None  # of the contrast; None: 0.1, or official 1
         contrast_weight: Annotated[float, Ge(0)] = 0.01  # of the contrast
@@ -121,7 +121,7 @@ class Prototypes(ProjectingMethod):
 
     @torch.no_grad()
     def move(self, z: Tensor, of_class: Tensor, shares: Tensor, assigned: Tensor) -> None:
-        """Move the prototypes; of_class [N, K] is 0 for pixels that do not count."""
+        """Update the prototypes; of_class [N, K] is 0 for pixels to ignore."""
         if self.official:
             chosen = F.gumbel_softmax(shares, tau=0.5, hard=True)
         else:
@@ -135,10 +135,10 @@ class Prototypes(ProjectingMethod):
 
 
 def sinkhorn(similarity: Tensor, of_class: Tensor) -> Tensor:
-    """How much of each pixel goes to each prototype of its class, [N, M], evenly over the class's pixels.
+    """Soft assignment [N, M] of each pixel to the prototypes of its class, such that a class's prototypes share evenly.
 
-    similarity [N, M], with the prototypes of a pixel's own class; of_class [N, K], its one-hot class, 0 for a pixel
-    that does not count, whose shares mean nothing. A column's sum over a class is made equal, then each row's 1.
+    similarity [N, M] with the prototypes of a pixel's own class; of_class [N, K], its one-hot class, 0 for a pixel to
+    ignore, whose assignment is meaningless. Columns are normalised to equal sums within a class, then rows to 1.
     """
     shares = (similarity / EPSILON).exp()
     for _ in range(ITERATIONS):

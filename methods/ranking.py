@@ -1,4 +1,4 @@
-"""Ranks inside groups, without a loop over the groups."""
+"""Ranks within groups, without a loop over the groups."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from torch import Tensor
 def rank_within_group(
     groups: Tensor, keys: Tensor | None = None, *, num_groups: int = 2**20, num_keys: int = 2**20
 ) -> Tensor:
-    """The rank of each element inside its group by ascending key, from 0; ties, or all if no keys, in random order.
+    """The rank (from 0) of each element in its group by ascending key; ties, or all without keys, in random order.
 
-    groups int64 [N], -1..num_groups-1; keys int [N], 0..num_keys-1 -> int64 [N].
-    `rank_within_group(groups) < n` thus draws up to n elements of each group.
+    groups int64 [N], -1..num_groups-1; keys int [N], 0..num_keys-1 -> int64 [N]. So `rank_within_group(groups) < n`
+    draws up to n random elements of each group.
     """
     return places_in_group(groups, keys, num_groups=num_groups, num_keys=num_keys)[0]
 
@@ -20,9 +20,9 @@ def rank_within_group(
 def places_in_group(
     groups: Tensor, keys: Tensor | None = None, *, num_groups: int = 2**20, num_keys: int = 2**20
 ) -> tuple[Tensor, Tensor]:
-    """`rank_within_group`, and the size of the group that each element belongs to; both int64 [N]."""
-    # One number sorts by group, then by key, then at random. Equal random numbers, which the order in memory decides,
-    # are so rare that no test could tell: there are 2**22 of them at least with the default limits.
+    """The result of `rank_within_group`, and the size of each element's group; both int64 [N]."""
+    # One number sorts by group, then by key, then at random. Equal random numbers are ordered by position, but are too
+    # rare to matter: there are at least 2**22 different ones with the default limits.
     place = groups + 1 if keys is None else (groups + 1) * num_keys + keys
     chances = 2**62 // ((num_groups + 1) * (1 if keys is None else num_keys))
     number = place * chances + random_numbers(chances, groups)
@@ -39,15 +39,15 @@ def places_in_group(
 class Groups(NamedTuple):
     """The elements of G groups, sorted by group."""
 
-    order: Tensor  # positions of all elements, int64 [N + 1], those of a group side by side; the last one is padding
-    starts: Tensor  # of each group in `order`, int64 [G]
+    order: Tensor  # positions of all elements sorted by group, int64 [N + 1]; the last one is padding
+    starts: Tensor  # start of each group in `order`, int64 [G]
     sizes: Tensor  # int64 [G]
 
     @classmethod
     def of(cls, groups: Tensor, num_groups: int, shuffle: bool = True) -> "Groups":
-        """From groups int64 [N]; elements of num_groups or more belong to no group.
+        """The groups of elements with these group numbers, int64 [N]; num_groups or more means no group.
 
-        Inside a group the elements lie in random order, or if not `shuffle` in their own.
+        The elements of a group are in random order or, without `shuffle`, in their original order.
         """
         numbers = groups
         if shuffle:
@@ -58,18 +58,18 @@ class Groups(NamedTuple):
         return cls(torch.cat([order, order.new_zeros(1)]), starts[:-1], starts.diff())
 
     def draw(self, number: int) -> Tensor:
-        """The first `number` elements of every group, int64 [G, number]; where it has fewer, all over and over.
+        """The first `number` elements of every group, int64 [G, number], repeated if the group has fewer.
 
-        The positions of an empty group mean nothing.
+        The positions of an empty group are meaningless.
         """
         turn = torch.arange(number, device=self.order.device) % self.sizes.clamp(min=1)[:, None]
         return self.order[self.starts[:, None] + turn]
 
     def chosen(self, which: Tensor) -> "Groups":
-        """The groups at the positions int64 [H] alone."""
+        """Only the groups at the positions int64 [H]."""
         return self._replace(starts=self.starts[which], sizes=self.sizes[which])
 
 
 def random_numbers(chances: int, groups: Tensor) -> Tensor:
-    """A whole number from 0 to chances - 1 for each of the elements, int64 [N]."""
+    """A random integer from 0 to chances - 1 for each element, int64 [N]."""
     return torch.randint(chances, groups.shape, device=groups.device)

@@ -1,4 +1,4 @@
-"""Region contrast: the centres of the classes in an image against a memory of centres.
+"""Region contrast: the centres of the classes in an image are contrasted with a memory of centres.
 
 Hu et al., "Region-aware Contrastive Learning for Semantic Segmentation", ICCV 2021.
 """
@@ -25,18 +25,18 @@ from methods.unit_vectors import unit
 class RegionContrast(ProjectingMethod):
     """The centre of each class in each image is an anchor; the memory's centres are its positives and negatives.
 
-    A centre is the mean feature of the class in an image, made a unit vector. The loss is InfoNCE, one positive at a
-    time against all negatives, over all centres in the memory: the last `memory_size` of each class. A mini-batch
-    enters the memory after its own loss, from the first iteration on.
+    A centre is the normalised mean feature of the class in an image. The loss is InfoNCE, one positive at a time
+    against all negatives, over all centres in the memory: the last `memory_size` of each class. A mini-batch is stored
+    after its own loss is computed, from the first iteration on.
 
     The paper uses the features in front of the decode head's classifier, without a projection. Here, for all models,
-    they are the encoder maps, upsampled to the finest of them, concatenated and projected. Its auxiliary term is left
-    out. The released code differs from the paper and is not reproduced:
+    they are the encoder maps, upsampled to the finest of them, concatenated and projected. The paper's auxiliary term
+    is left out. The released code differs from the paper and is not reproduced:
     - its centres are means over the pixels predicted as a class, in the whole mini-batch of a process, one per class;
     - it multiplies centre and memory channel by channel instead of taking dot products, and the negatives are the sum
-      over the other classes: a softmax per channel in which the first stored entry alone is the positive;
+      over the other classes: a softmax per channel in which only the first stored entry is the positive;
     - its memory starts with random vectors, keeps their graphs, and its pointer skips slots;
-    - it works with 19 classes only.
+    - it works only with 19 classes.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
     """
@@ -48,7 +48,7 @@ class RegionContrast(ProjectingMethod):
     url = "https://github.com/hzhupku/RegionContrast"
     idea = "The mean feature of each class in an image is contrasted with a memory of such means."
     left_open = (
-        "The released loss is another one: a softmax per channel, with centers of predicted classes, for 19 classes "
+        "The released loss is another one: a softmax per channel, with centres of predicted classes, for 19 classes "
         "only."
     )
 
@@ -61,7 +61,7 @@ class RegionContrast(ProjectingMethod):
         dim: Annotated[int, Ge(1)] = 256  # channels of the embeddings
         temperature: Annotated[float, Gt(0)] = 0.2  # tau
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss
-        # the pixels whose mean is a class's centre: "labelled" as the class or "predicted" as it, without ignored ones
+        # a class's centre is the mean of the pixels "labelled" or "predicted" as the class, without ignored ones
         centres: Literal["labelled", "predicted"] = "labelled"
         memory_size: Annotated[int, Ge(1)] = 2000  # centres per class; the paper: one per training image
         gather_memory: bool = True  # the memory holds the centres of all processes

@@ -1,4 +1,4 @@
-"""Supervised pixel contrast within an image or across two, made for training with few labels.
+"""Supervised pixel contrast within an image or across two images, for training with few labels.
 
 Zhao et al., "Contrastive Learning for Label Efficient Semantic Segmentation", ICCV 2021.
 """
@@ -20,18 +20,18 @@ from methods.options import LayerOptions
 
 
 class SupervisedPixelContrast(ProjectingMethod):
-    """Every drawn pixel is contrasted with the other drawn pixels of its image, and of a second image.
+    """Every sampled pixel is contrasted with the other sampled pixels of its image and, optionally, of a second image.
 
-        L = mean over images, over pixels p, and over the pixels q of p's class, p among them, of
+        L = mean over images, over pixels p, and over the pixels q of p's class (including p) of
             -log exp(s_pq) / (exp(s_pq) + sum_n exp(s_pn)),   s the cosine over temperature
 
-    with n the pixels of other classes in p's own image, also where `across` takes q from two images: the image and the
+    with n the pixels of other classes in p's own image, even if `across` takes q from two images: the image and the
     next one of the mini-batch. An image without a valid pixel does not count.
 
-    The paper trains the network with this loss alone first, and then with cross entropy alone. An arm does so with
-    {weight: 1, cross_entropy_weight: 0, ends_at: 0.5}; by default the loss stands beside cross entropy instead, and a
-    schedule's `train_share` gives the few labels. The paper contrasts all pixels of features that are resized to 65x65,
-    of two differently colored versions of each image; here `pixels_per_image` pixels are drawn at random, of one.
+    The paper first trains the network only with this loss, and then only with cross entropy. An arm does so with
+    {weight: 1, cross_entropy_weight: 0, ends_at: 0.5}; by default the loss is added to cross entropy instead, and a
+    schedule's `train_share` limits the number of labels. The paper contrasts all pixels of features resized to 65x65,
+    of two differently coloured versions of each image; here `pixels_per_image` random pixels of one version are used.
 
     Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.77 GiB.
     """
@@ -52,8 +52,8 @@ class SupervisedPixelContrast(ProjectingMethod):
         temperature: Annotated[float, Gt(0)] = 0.07  # tau
         weight: Annotated[float, Ge(0)] = 0.1  # of the loss
         cross_entropy_weight: Annotated[float, Ge(0)] = 1.0  # of the network's own loss
-        across: Literal["within_image", "two_images"] = "within_image"  # where the pixels of the same class are from
-        pixels_per_image: Annotated[int, Ge(1)] = 1024  # that are drawn
+        across: Literal["within_image", "two_images"] = "within_image"  # images that positives are taken from
+        pixels_per_image: Annotated[int, Ge(1)] = 1024  # number of sampled pixels per image
 
     options: Options
 
@@ -84,7 +84,7 @@ class SupervisedPixelContrast(ProjectingMethod):
         loss = self.mean(per_pixel, valid)
         self.diagnostics = {}
         if self.observing:
-            # Where all pairs are equally similar, a positive is one of 1 + its pixel's negatives.
+            # If all pairs are equally similar, a positive's term is log(1 + number of its pixel's negatives).
             chance = self.mean((1 + negative.sum(2)).to(loss.dtype).log(), valid)
             fixed = scores.detach() * self.options.temperature
             self.diagnostics = {

@@ -1,7 +1,7 @@
 """Template: one line that says what it does.
 
-Authors, title, venue, year, and the equations that the functions below follow. As it stands this is a complete method:
-it pulls each pixel's embedding to the mean of its class and away from the other classes' means.
+Authors, title, venue, year, and the equations that the functions below follow. This is already a complete method: it
+pulls each pixel's embedding to the mean of its class and pushes it away from the other classes' means.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Template(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Options(Method.Options):
-        """What an arm of an experiment may set, with the values it may take."""
+        """The options that an arm of an experiment can set, with their allowed values."""
 
         dim: Annotated[int, Ge(1)] = 64  # channels of the embeddings
         temperature: Annotated[float, Gt(0)] = 0.1  # divides the cosines
@@ -48,14 +48,14 @@ class Template(Method):
         """{"template": weight * L}. Arguments as in Method.loss; `logits` holds the current prediction."""
         (embedding,) = embeddings
         labels = nearest(labels, (embedding.shape[2], embedding.shape[3]))
-        valid = (labels != self.ignore_index).flatten()  # nothing may have a shape that depends on data: a mask
+        valid = (labels != self.ignore_index).flatten()  # a mask, since shapes must not depend on data
         labels = torch.where(valid, labels.flatten(), self.num_classes)  # [N]; K is no class
         vectors = F.normalize(embedding.movedim(1, -1).flatten(0, 2))  # [N, dim]
 
         means, counts = class_means(vectors, labels, self.num_classes)
         similarity = vectors @ F.normalize(means).T / self.options.temperature  # [N, K]
-        similarity = similarity.masked_fill(counts == 0, -torch.inf)  # classes that are not there
+        similarity = similarity.masked_fill(counts == 0, -torch.inf)  # absent classes
         terms = F.cross_entropy(similarity, labels, ignore_index=self.num_classes, reduction="sum")
 
         self.diagnostics = {"classes": (counts > 0).sum()} if self.observing else {}  # plotted over the iterations
-        return {"template": self.options.weight * terms / valid.sum().clamp(min=1)}  # finite without any pixel
+        return {"template": self.options.weight * terms / valid.sum().clamp(min=1)}  # finite even without valid pixels
