@@ -1,1 +1,1 @@
-"""What measures the project itself, as ratios in one run on one machine."""
+"""Benchmarks of the project itself, as ratios measured in one run on one machine."""

@@ -1,4 +1,4 @@
-"""What `make bench` measured, as tables in results/reports/cost: `python -m benchmarks.cpu_table FILE`.
+"""Writes the results of `make bench` as tables in results/reports/cost: `python -m benchmarks.cpu_table FILE`.
 
 FILE is pytest-benchmark's (--benchmark-json). The tables' text comes from the benchmarks' own docstrings.
 """
@@ -21,9 +21,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def write_benchmark_tables(measured: Path, results: Path, repository: Path = REPOSITORY) -> Path:
-    """Write benchmarks.md into `results`/reports/cost, a table a file of benchmarks, and return its path.
+    """Write `results`/reports/cost/benchmarks.md, with one table per benchmark file, and return its path.
 
-    `measured` is pytest-benchmark's JSON; its host name is left out. Raises UserError if it is missing or damaged.
+    `measured`: pytest-benchmark's JSON; its host name is left out. Raises UserError if it is missing or damaged.
     """
     try:
         content = json.loads(measured.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def _table(file: Path, benchmarks: list[dict[str, Any]]) -> str:
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     return markdown_table(
         file.stem.removeprefix("test_").replace("_", " "),
-        ["", "fastest", "median", "rounds", "beside its reference"],
+        ["", "fastest", "median", "rounds", "compared with its reference"],
         [
             [
                 each["name"].removeprefix("test_").replace("_", " "),

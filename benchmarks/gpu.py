@@ -1,8 +1,8 @@
-"""`make bench-gpu`: how fast this project is on a GPU, in at most so many minutes, the most valuable pieces first.
+"""`make bench-gpu`: measures this project's speed on a GPU within a time limit, the most valuable pieces first.
 
-Every piece's result is written at once into results/cost/gpu/DEVICE.json, so that nothing is lost when the command is
-cut off; a second call goes on with what is missing. At the end it prints the table of all pieces beside their goals and
-writes it into docs/performance.md. `--device cpu` is a dry run at tiny sizes, kept in .benchmarks/dry.
+Every piece's result is written at once to results/cost/gpu/DEVICE.json, so that nothing is lost if the command is
+killed; the next call measures what is missing. At the end it prints a table of all pieces with their goals and writes
+it into docs/performance.md. `--device cpu` is a dry run at tiny sizes, in .benchmarks/dry.
 """
 
 import argparse
@@ -26,11 +26,11 @@ PARTING = 3.0  # seconds kept for the table
 
 
 class _TimeUp(BaseException):
-    """The minutes are over; no Exception, so that no piece takes it for a failure of its own."""
+    """The time is over. Not an Exception, so that it is not recorded as a piece's failure."""
 
 
 def work(pieces: list[Piece], record: Record, commit: str | None, until: float) -> None:
-    """Measure what is missing, as far as it fits in before `until` (time.monotonic); says what comes of each piece."""
+    """Measure the missing pieces that fit before `until` (time.monotonic), and print each result."""
     for piece in record.missing(pieces):
         left = until - time.monotonic()
         if left < piece.seconds:
@@ -46,13 +46,13 @@ def work(pieces: list[Piece], record: Record, commit: str | None, until: float) 
         spent = round(time.monotonic() - start, 1)
         found |= {"seconds": spent, "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit}
         record.note(piece.name, found)
-        said = gpu_table.one_line(piece.name, found)
-        print(f"{piece.name}: {said} ({spent} s)", file=sys.stderr, flush=True)
+        result = gpu_table.one_line(piece.name, found)
+        print(f"{piece.name}: {result} ({spent} s)", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def at_most(until: float) -> Iterator[None]:
-    """End the block at the time `until` (time.monotonic), wherever it is, and at SIGTERM."""
+    """Interrupt the block at the time `until` (time.monotonic) and at SIGTERM."""
 
     def end(*_: object) -> None:
         raise _TimeUp
@@ -72,12 +72,12 @@ def at_most(until: float) -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=6.0, help="of this call, its start included")
-    parser.add_argument("--results", type=Path, help="default: results, of a dry run .benchmarks/dry")
+    parser.add_argument("--minutes", type=float, default=6.0, help="time limit, including start-up")
+    parser.add_argument("--results", type=Path, help="default: results, or .benchmarks/dry for a dry run")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a dry run at tiny sizes")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only pieces whose names hold this")
-    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--table", action="store_true", help="only write the table of what was measured")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only pieces whose names contain this")
+    parser.add_argument("--fresh", action="store_true", help="repeat earlier measurements")
+    parser.add_argument("--table", action="store_true", help="only write the table of earlier measurements")
     parser.add_argument("--page", type=Path, default=PAGE, help="the document that gets the table")
     given = parser.parse_args(arguments)
     results = given.results or Path("results" if given.device == "cuda" else ".benchmarks/dry")

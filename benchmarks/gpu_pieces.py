@@ -1,4 +1,4 @@
-"""What `make bench-gpu` measures: arms in turns on one device, so that whatever else happens hits all of them alike."""
+"""The pieces of `make bench-gpu`: arms timed in turns on one device, so that disturbances affect all of them alike."""
 
 import gc
 import json
@@ -45,7 +45,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Setting:
-    """A network as it is trained: crops of `size` (height, width), for a data set of so many classes."""
+    """A training setting: crops of `size` (height, width), for a data set of `num_classes` classes."""
 
     model: str
     size: tuple[int, int]
@@ -55,17 +55,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of all measurements."""
 
     small: Setting
     large: Setting
-    matrix: int  # rows and columns of the floors' product
-    copied: int  # bytes of the floors' copy
-    images: int  # that are evaluated
-    scaled_images: int  # likewise, by several scales
-    slow_images: int  # likewise, one at a time
+    matrix: int  # rows and columns in the floors' matrix product
+    copied: int  # bytes in the floors' copy
+    images: int  # number of evaluated images
+    scaled_images: int  # with several scales
+    slow_images: int  # one at a time
     iterations: int  # of a whole training
-    log_every: int  # of these
+    log_every: int
     steps: Plan
     latency: Plan
     latency_size: tuple[int, int]
@@ -116,22 +116,22 @@ class Bench:
 
     @property
     def commit(self) -> str | None:
-        """Of the code."""
+        """The commit of the code."""
         found = self._provenance["commit"]
         return None if found is None else str(found)
 
     def head(self) -> dict[str, Any]:
-        """What the record says of the machine."""
+        """The record's entries about the machine."""
         return {"machine": machine_name(self.device), "provenance": self._provenance}
 
     def pieces(self) -> list[Piece]:
-        """All of them, the most valuable first."""
+        """All pieces, the most valuable first."""
         small, large = self.sizes.small, self.sizes.large
         others = [name for name in discovery.names() if name not in (BASELINE, *FIRST_METHODS)]
         again: Sequence[str] = FIRST_METHODS
         if self.device.type != "cuda":  # a dry run tries every kind of piece, not every method
             others, again = [], FIRST_METHODS[:1]
-        # The first piece of a network and precision takes longer: cuDNN searches.
+        # The first piece of a network and precision takes longer, since cuDNN benchmarks its algorithms.
         found = [Piece("floors", 3, self.floors)]
         found.append(self._step(small, "float32"))
         found.append(Piece(f"loop/{small.model}", 25, partial(self.loop, small)))
@@ -154,7 +154,7 @@ class Bench:
     # Each piece in turn.
 
     def floors(self) -> Measured:
-        """What the device could do at most: bytes a second of a copy, FLOPs a second of a matrix product."""
+        """The device's peak rates: bytes per second of a copy, FLOPs per second of a matrix product."""
         size = self.sizes.matrix
         source = torch.zeros(self.sizes.copied, dtype=torch.uint8, device=self.device)
         goal = torch.empty_like(source)
@@ -172,13 +172,13 @@ class Bench:
         return {name: rates[name] / seconds[name] for name in work} | {"bytes": self.sizes.copied, "matrix": size}
 
     def step(self, setting: Setting, precision: str) -> Measured:
-        """A training step of cross entropy, ours beside mmengine's train_step of the same network."""
+        """A training step with cross entropy, ours compared with mmengine's train_step of the same network."""
         ours, theirs = self._trainer(setting, BASELINE, precision), self._mmengine(setting, precision)
         arms: dict[str, Work] = {"mmengine": theirs, "harness": _Steps(ours, *self._batch(setting))}
         return self._in_turns(arms, "mmengine") | {"setting": _described(setting, precision)}
 
     def method(self, setting: Setting, name: str, precision: str) -> Measured:
-        """A training step with a method over one of cross entropy, labels as in pictures of streets."""
+        """A training step with a method over one with cross entropy, with labels as in street scenes."""
         batch = self._batch(setting)
         arms = {each: _Steps(self._trainer(setting, each, precision), *batch) for each in (BASELINE, name)}
         return self._in_turns(arms, BASELINE) | {"setting": _described(setting, precision)}
@@ -194,7 +194,7 @@ class Bench:
         return self._in_turns(arms, "plain") | {"setting": _described(setting, precision)}
 
     def loop(self, setting: Setting) -> Measured:
-        """A whole training as the workflow runs it, reading included, over the bare step; seconds an iteration."""
+        """Time per iteration of a whole training as in the workflow, including reading, over the bare step."""
         sizes, dataset = self.sizes, self._dataset()
         overrides = [f"datasets=[{dataset.name}]", f"models=[{setting.model}_scratch]", "arms={cross_entropy: {}}"]
         overrides += ["baseline=cross_entropy", f"schedule.crop=[{setting.size[0]}, {setting.size[1]}]"]
@@ -209,11 +209,11 @@ class Bench:
         if record.status != "done":
             raise RuntimeError(f"the training ended as {record.status}: {record.reason}")
         curve = np.genfromtxt(run.folder(folder) / "curve.csv", delimiter=",", names=True)
-        middle = len(curve) // 2  # before, readers start, libraries search and steps are captured
+        middle = len(curve) // 2  # before it, readers start, cuDNN benchmarks and steps are captured
         spent = float(curve["seconds"][-1] - curve["seconds"][middle])
         whole = spent / float(curve["iteration"][-1] - curve["iteration"][middle])
         schedule_of_run = experiment.schedule_of(run.dataset, run.model, run.arm).model_dump(mode="json")
-        schedule_of_run["log_every"] = schedule_of_run["checkpoint_every"]  # none of the few steps is one of a row
+        schedule_of_run["log_every"] = schedule_of_run["checkpoint_every"]  # so that no step computes diagnostics
         settings: dict[str, Any] = {
             "model": run.model,
             "method": BASELINE,
@@ -227,14 +227,14 @@ class Bench:
         return {"dataset": dataset.name, "loop_ms": 1e3 * whole, "bare_ms": 1e3 * bare, "ratio": whole / bare}
 
     def evaluate(self, setting: Setting, protocol: str) -> Measured:
-        """Milliseconds an image of the evaluation, beside the same one image at a time, counted in four threads."""
+        """Milliseconds per image of an evaluation, compared with one image at a time and counting in four threads."""
         dataset = self._dataset()
         network = ready(models.build(setting.model, len(dataset.classes), weights="none"), self.device)
         number = self.sizes.images if protocol == "whole" else self.sizes.scaled_images
         several, few = _Part(dataset, number), _Part(dataset, self.sizes.slow_images)
-        with counting(self.device) as counters:  # whose processes start while a run's network is built
+        with counting(self.device) as counters:
             work = partial(measure, network, several, [protocol], None, counters)  # type: ignore[arg-type]
-            work()  # the first time libraries choose their algorithms and files come from the disk
+            work()  # warm-up: libraries choose their algorithms, and files are read from disk
             ours = _seconds(work)
         _one_at_a_time(network, few, protocol)
         theirs = _seconds(partial(_one_at_a_time, network, few, protocol))
@@ -244,7 +244,7 @@ class Bench:
         }
 
     def latency(self, setting: Setting, precision: str, methods: list[str]) -> Measured:
-        """Latency of one image: the baseline against itself and methods, as a graph and as called."""
+        """Latency of one image: the baseline compared with itself and with methods, as a graph and called normally."""
         modes = ["graph", "single_stream"] if self.device.type == "cuda" else ["single_stream"]
         keys: dict[str, Any] = {"precision": precision, "modes": modes, "methods": methods}
         place = Path(self._work_folder.name) / "latency"
@@ -262,7 +262,7 @@ class Bench:
             }
         return found
 
-    # What they are made of.
+    # Their parts.
 
     def _step(self, setting: Setting, precision: str) -> Piece:
         seconds = 30 if setting is self.sizes.small else 40
@@ -286,7 +286,7 @@ class Bench:
         )
 
     def _in_turns(self, arms: Mapping[str, Work], baseline: str) -> Measured:
-        """{"ms": {arm: median}, "ratio": the others over the baseline} of arms that take turns."""
+        """{"ms": {arm: median}, "ratio": the other arm over the baseline} of arms timed in turns."""
         timings = take_turns(arms, self.device, self.sizes.steps, " and ".join(arms))
         base = timings.nanoseconds[baseline]
         found: Measured = {"ms": {name: float(np.median(each)) / 1e6 for name, each in timings.nanoseconds.items()}}
@@ -307,9 +307,9 @@ class Bench:
         return images.to(self.device), labels.to(self.device)
 
     def _mmengine(self, setting: Setting, precision: str) -> Work:
-        """The train_step of mmengine's models with its optimizer's wrapper, the images on the device already.
+        """The train_step of an mmengine model with its optimiser wrapper, with the images already on the device.
 
-        In NCHW, as configurations of mmsegmentation have it; its own accuracy of every batch is left out.
+        In NCHW, as in mmsegmentation's configurations; mmsegmentation's accuracy of every batch is left out.
         """
         from mmengine.model import BaseModel
         from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -339,14 +339,14 @@ class Bench:
         return partial(model.train_step, {"inputs": images.contiguous(), "data_samples": labels.long()}, wrapper)
 
     def _dataset(self) -> Dataset:
-        """CamVid where CAMVID_ROOT says where it is, else the rendered scenes, which are made first."""
+        """CamVid if CAMVID_ROOT is set, otherwise the rendered scenes."""
         name = "camvid" if "CAMVID_ROOT" in os.environ else "scenes"
         found = datasets.load(name, datasets.resolve_root(name, None, Path(self._work_folder.name)))
         datasets.prepare(found)
         return found
 
     def _wall_clock(self, work: Callable[[], object], count: int) -> float:
-        """Seconds of one of `count` calls, from the host's point of view."""
+        """Wall-clock seconds per call, over `count` calls."""
         for _ in range(min(5, count)):
             work()
         _wait(self.device)
@@ -358,7 +358,7 @@ class Bench:
 
 
 class _Steps:
-    """Steps of one trainer on one batch, numbered."""
+    """Consecutive steps of a trainer on one batch."""
 
     def __init__(self, made: Trainer, images: Tensor, labels: Tensor) -> None:
         self.made, self.images, self.labels, self.iteration = made, images, labels, 0
@@ -369,7 +369,7 @@ class _Steps:
 
 
 class _Part:
-    """A data set with the first `number` images of its evaluation split alone."""
+    """A data set with only the first `number` images of its evaluation split."""
 
     def __init__(self, dataset: Dataset, number: int) -> None:
         self._dataset = dataset
@@ -382,7 +382,7 @@ class _Part:
         return getattr(self._dataset, name)
 
     def samples(self, split: str) -> list[Any]:
-        """Of the one split that is asked for."""
+        """The samples, whatever the split."""
         return list(self._samples)
 
 
@@ -430,7 +430,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _with_room(measure: Callable[[], Measured]) -> Measured:
-    """Measure where what an earlier piece held is free again; a captured step holds all that it took."""
+    """Measure after freeing an earlier piece's memory; captured steps keep theirs until then."""
     _free()
     return measure()
 

@@ -1,4 +1,4 @@
-"""A piece of `make bench-gpu`, and the record of what was measured on a device. Never imports torch."""
+"""A piece of `make bench-gpu`, and the record of a device's measurements. Never imports torch."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Measured = dict[str, Any]
 
 @dataclass(frozen=True)
 class Piece:
-    """Something to measure; `seconds` that it takes on an H200, roughly."""
+    """Something to measure; `seconds`: rough duration on an H200."""
 
     name: str
     seconds: float
@@ -24,7 +24,7 @@ class Piece:
 
 
 class Record:
-    """What was measured on a device: {name of a piece: {"measured" or "failed", "seconds", "at", "commit"}}."""
+    """The measurements on a device: {name of a piece: {"measured" or "failed", "seconds", "at", "commit"}}."""
 
     def __init__(self, path: Path, head: dict[str, Any], fresh: bool) -> None:
         self.path, self.content = path, {"schema": SCHEMA, **head, "pieces": {}}
@@ -39,16 +39,16 @@ class Record:
 
     @property
     def pieces(self) -> dict[str, Any]:
-        """By name, in the order they were measured."""
+        """{name: result} in the order of measurement."""
         return dict(self.content["pieces"])
 
     def missing(self, pieces: list[Piece]) -> list[Piece]:
-        """Those that were not measured, what failed before last."""
+        """The pieces that were not measured yet, those that failed before last."""
         left = [piece for piece in pieces if "measured" not in self.pieces.get(piece.name, {})]
         return sorted(left, key=lambda piece: piece.name in self.pieces)
 
     def note(self, name: str, found: dict[str, Any]) -> None:
-        """Keep a piece's result, on the disk at once."""
+        """Add a piece's result and write it to disk."""
         self.content["pieces"].pop(name, None)
         self.content["pieces"][name] = found
         atomic.write_json(self.path, self.content)

@@ -1,4 +1,4 @@
-"""The table of `make bench-gpu`: what was measured beside its goal. Never imports torch."""
+"""The table of `make bench-gpu`: measurements and goals. Never imports torch."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.reporting.markup import markdown_table
 
 FASTER = {"float32": 1.7, "bfloat16": 2.0}  # than mmengine's train_step
-SMALL = "lite0_fpn"  # the network whose own step is so short that a method weighs more
+SMALL = "lite0_fpn"  # its step is so short that a method's share is larger
 # Percent over cross entropy, at most: of Contextrast, of any other method.
 OVER = {True: (25, 40), False: (5, 10)}
 EVALUATION = {("lite0_fpn", "whole"): 5, ("hrnet_w48", "ms_flip"): 4}  # times as fast as one image at a time
@@ -18,7 +18,7 @@ LOOP = 1.1  # times the bare step
 AGAIN = 0.002  # how far the baseline's second copy may be from the first
 MARGIN = 0.02  # of the claim that a method costs nothing at inference
 
-Row = tuple[str, str, str, str]  # what, measured, beside, goal
+Row = tuple[str, str, str, str]  # what, measured, reference, goal
 
 NOTES = [
     "All arms of a row took turns in one process: medians, and in brackets the ratios' 90 % interval by the sign test.",
@@ -68,7 +68,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def one_line(name: str, found: dict[str, Any]) -> str:
-    """What a piece came to, for a log."""
+    """A piece's result in one line, for a log."""
     if "failed" in found:
         return f"failed: {found['failed']}"
     return "; ".join(f"{measured}, {beside}" for _, measured, beside, _ in rows_of(name, found["measured"]))

@@ -1,4 +1,4 @@
-"""Benchmarks of this project's parts on a processor, each beside a reference; `make bench` runs them."""
+"""Benchmarks of this project's parts on a CPU, each compared with a reference; `make bench` runs them."""
 
 import os
 from pathlib import Path

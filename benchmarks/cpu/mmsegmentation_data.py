@@ -1,4 +1,4 @@
-"""mmsegmentation's own data set of a data set's training images, with its usual pipeline: what ours is timed beside."""
+"""mmsegmentation's data set and usual pipeline for the same training images, as the reference for timings."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from harness.experiment.schema import Schedule
 
 
 def training_set(dataset: Dataset, schedule: Schedule, cat_max_ratio: float = 0.75) -> Any:
-    """Random resize, crop, flip and photometric distortion, as `schedule` has them; packed for a data loader."""
+    """The training images with `schedule`'s random resize, crop, flip and photometric distortion, for a data loader."""
     from mmseg.datasets import BaseSegDataset
     from mmseg.utils import register_all_modules
 

@@ -1,7 +1,7 @@
-"""Seconds of a comparison as large as ADE20K's, and how much faster the bootstrap is than summing drawn images.
+"""Seconds for a comparison of ADE20K's size, and the bootstrap's speed-up over summing the drawn images.
 
-10,000 resamples for 2,000 images, 150 classes, 7 arms (the baseline among them) and 3 seeds, with the threads that
-numpy's BLAS takes (`OMP_NUM_THREADS`).
+10,000 resamples for 2,000 images, 150 classes, 7 arms (including the baseline) and 3 seeds, with numpy's BLAS threads
+(`OMP_NUM_THREADS`).
 """
 
 import resource
@@ -43,7 +43,7 @@ def test_bootstrap_speed(benchmark):
     assert few[0] == few[1]
     assert set(first.gains) == set(arms) - {"arm 0"}
 
-    # The plain way, for a few resamples of one run: draw the same images, sum their counts.
+    # The plain implementation, for a few resamples of one run: draw the same images and sum their counts.
     drawings = 50
     draws = np.random.default_rng(0).integers(IMAGES, size=(drawings, IMAGES))
     start = time.perf_counter()

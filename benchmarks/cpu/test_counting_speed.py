@@ -1,7 +1,7 @@
-"""Milliseconds per image of all counts on one core, and how much faster they are than bands made class by class.
+"""Milliseconds per image for all counts on one core, and the speed-up over boundary bands computed class by class.
 
-Ours are all tables: region, boundary and trimap in six widths, objects by size. The reference is region and boundary
-alone, so the ratio flatters it.
+Ours are all tables: region, boundary and trimap in six widths, objects by size. The reference computes only region and
+boundary, so the ratio understates the speed-up.
 """
 
 import time
@@ -25,7 +25,7 @@ def street(height, width, classes):
 
 
 def count_class_by_class(prediction, label, classes):
-    """The same region and boundary counts from one binary mask per class, map and width, as published code does it."""
+    """The same region and boundary counts from one binary mask per class, map and width, as in published code."""
     valid = label != 255
     prediction = np.where(valid, prediction, np.uint8(255))
     reaches = [radius(width, *label.shape) for width in DEFAULT_WIDTHS]
@@ -62,7 +62,7 @@ def test_counting_speed(benchmark, height, width, classes):
         cv2.setNumThreads(threads)
     names = ["region", *(f"boundary@{width}" for width in DEFAULT_WIDTHS)]
     assert np.array_equal([tables[name] for name in names], expected)
-    ours = benchmark.stats.stats.min  # of both the fastest: a busy machine makes medians meaningless
+    ours = benchmark.stats.stats.min  # the fastest of each: on a busy machine medians are meaningless
     benchmark.extra_info["milliseconds per image"] = round(1000 * ours, 2)
     benchmark.extra_info["class by class, milliseconds"] = round(1000 * seconds, 1)
     benchmark.extra_info["times faster"] = round(seconds / ours, 1)

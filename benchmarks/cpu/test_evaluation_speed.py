@@ -1,9 +1,9 @@
-"""Evaluation of a run on this processor beside one image at a time, counted in four threads.
+"""Evaluation of a run on a CPU, compared with one image at a time and counting in four threads.
 
-hrnet_tiny on 24 images of CamVid where CAMVID_ROOT is set, else on the rendered scenes, with two threads: reading,
-network and counting together, beside a loop that reads and predicts an image and only counts aside. The counts are the
-same. The ratio is of the wall clock, in turns, with the lowest and the highest of the turns. On a processor the network
-keeps the cores busy either way; what a GPU gains is in the table of `make bench-gpu`.
+hrnet_tiny on 24 images of CamVid if CAMVID_ROOT is set, otherwise of the rendered scenes, with two threads: reading,
+network and counting run concurrently; the reference reads and predicts one image after the other and only counts in
+threads. The counts are equal. The ratio is of wall-clock time, measured in turns, with the lowest and highest turn. On
+a CPU the network keeps the cores busy either way; the gain on a GPU is in the table of `make bench-gpu`.
 """
 
 import os

@@ -1,13 +1,14 @@
-"""The three hottest paths beside the least that this machine could need.
+"""The three hottest paths compared with a lower bound for this machine.
 
-The machine's rates are measured first: FLOPs by a float32 matrix product of 1024x1024, bytes by a copy of 64 MiB (read
-and written). A floor is a path's operations or bytes over that rate: what no implementation on this machine can go
-below, caches aside.
+The machine's rates are measured first: FLOP/s by a 1024x1024 float32 matrix product, bytes/s by a copy of 64 MiB (read
+and written). A floor is a path's operations or bytes divided by that rate, which no implementation on this machine can
+beat, apart from caches.
 
 Training step, lite0_fpn, batch 4 of 128x256: three times the forward pass's FLOPs (the backward pass needs two).
-Contextrast's loss, batch 2, 256 channels, four layers from 128x256: every embedding read once for the class means, read
-once and its gradient written once in the backward pass. Counts of a 1024x2048 image in six widths: two maps, the
-minimum and the maximum of a square, each by a pass along rows and one along columns that reads and writes a byte.
+Contextrast's loss, batch 2, 256 channels, four layers from 128x256: every embedding is read once for the class means,
+and read once and its gradient written once in the backward pass. Counts of a 1024x2048 image in six widths: for two
+maps, the minimum and maximum over squares, each by a pass along rows and one along columns that read and write a byte
+per pixel.
 """
 
 import time
@@ -25,7 +26,7 @@ CPU, CLASSES = torch.device("cpu"), 19
 
 
 def rate(function, amount):
-    """`amount` of operations or bytes a second, at best."""
+    """The best rate in operations or bytes per second, for a function that takes `amount` of them."""
     taken = []
     for _ in range(8):
         start = time.perf_counter()

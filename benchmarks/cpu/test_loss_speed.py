@@ -1,4 +1,4 @@
-"""The losses against plain loops over layers, images and classes.
+"""The losses compared with plain loops over layers, images and classes.
 
 Batch 2, 256 channels, 128x256 at the finest layer, 19 classes, forward and backward. The loops compute the same loss.
 """
@@ -18,7 +18,7 @@ CLASSES, CHANNELS, HEIGHT, WIDTH = 19, 256, 128, 256
 
 
 def inputs(layers):
-    """Blocks of 16 pixels at the finest layer, 85 % of them well classified, and smooth errors between."""
+    """Embeddings, logits and labels: blocks of 16 pixels at the finest layer, 85 % correctly classified."""
     generator = torch.Generator().manual_seed(0)
     shape = (2, HEIGHT, WIDTH)
     coarse = torch.randint(0, CLASSES, (2, HEIGHT // 16, WIDTH // 16), generator=generator)
@@ -34,7 +34,7 @@ def inputs(layers):
 
 
 def contextrast_by_loops(embeddings, logits, labels):
-    """Contextrast with its default options: a distance transform a region on the CPU, and a gather a class."""
+    """Contextrast with default options: one distance transform per region on the CPU, and one gather per class."""
     prediction = logits.argmax(1)
     units = [F.normalize(z) for z in embeddings]
     grids = [labels[:, :: labels.shape[1] // z.shape[2], :: labels.shape[2] // z.shape[3]] for z in units]
@@ -65,7 +65,7 @@ def contextrast_by_loops(embeddings, logits, labels):
 
 
 def pixel_contrast_by_loops(embedding, logits, labels):
-    """PixelContrast with its default options: a gather a (image, class) pair, and a loss an anchor."""
+    """PixelContrast with default options: one gather per (image, class) pair, and one loss per anchor."""
     z, y, p = F.normalize(embedding), labels[:, ::4, ::4], logits.argmax(1)
     vectors, classes = [], []
     for b in range(2):
@@ -99,7 +99,7 @@ def seconds(function, *arguments):
 
 
 def compare(benchmark, name, vectorised, loops, embeddings):
-    """Time both; print and record the ratio. Both draw at random, so the losses agree nearly, not exactly."""
+    """Time both; print and record the ratio. Both draw randomly, so the losses agree only approximately."""
     loops_loss, loops_seconds = min((seconds(loops) for _ in range(2)), key=lambda result: result[1])
     for z in embeddings:
         z.grad = None

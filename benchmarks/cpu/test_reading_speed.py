@@ -1,9 +1,9 @@
-"""Training samples a second on one core, beside mmsegmentation's own data set and pipeline on the same files.
+"""Training samples per second on one core, compared with mmsegmentation's data set and pipeline on the same files.
 
-Needs CAMVID_ROOT. The goal with the decoded cache is 1.5 times as many. Time is the processor's, which other programs
-disturb little. Both apply the same augmentation (random resize, a crop with cat_max_ratio 0.75, flip and photometric
-distortion) and make tensors; ours also pads. A GPU augments by itself: there the processor only draws the random
-numbers, and sends the decoded images if they are not on the GPU yet.
+Needs CAMVID_ROOT. The goal with the decoded cache is 1.5 times as many. Times are CPU time, which other programs hardly
+affect. Both apply the same augmentation (random resize, a crop with cat_max_ratio 0.75, flip and photometric
+distortion) and make tensors; ours also pads. With augmentation on a GPU, the CPU only draws the random numbers and
+sends the decoded images if they are not on the GPU yet.
 """
 
 import os
@@ -60,7 +60,7 @@ def test_what_the_processor_does_for_a_gpu(benchmark, repository, camvid, one_co
 
 
 def compare(benchmark, camvid, schedule, draw):
-    """Samples a second that `draw(index)` makes, beside mmsegmentation's."""
+    """Compare the samples per second of `draw(index)` with mmsegmentation's."""
     theirs = training_set(camvid, schedule)
     assert len(theirs) == len(camvid.samples("train"))
     np.random.seed(0)  # noqa: NPY002

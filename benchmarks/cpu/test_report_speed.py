@@ -1,9 +1,9 @@
-"""CPU seconds for the whole report of 300 records, in a process of its own.
+"""CPU seconds for the whole report of 300 records, in a separate process.
 
-The records are those of a part of config/paper.yaml at the data sets' real numbers of classes and 200 images each, two
-protocols, every table of counts, with curves of 100 rows and confusion matrices. Tables, figures and the page are made
-by one command, without torch; examples, which need the data sets, say that these are not there. The reference is
-reading the 300 files of counts once: the ratio says how much more than that the report takes.
+The records are a part of config/paper.yaml, with the data sets' real numbers of classes, 200 images each, two
+protocols, every table of counts, curves of 100 rows and confusion matrices. One command without torch writes tables,
+figures and the page; the data sets, which examples need, are missing. The reference is reading the 300 files of counts
+once; the ratio is the report's time over that.
 """
 
 import resource

@@ -1,8 +1,8 @@
-"""The pixel sampler and the distance pass against loops over images and classes.
+"""The pixel sampler and the distance transform compared with loops over images and classes.
 
 Eight label maps of 128x256, 19 classes in blocks of 16 pixels, a fifth of the pixels misclassified in smooth spots. The
-sampler's loop draws by the same rule, one (image, class) pair at a time; the distance's reference is scipy's exact
-transform of one region at a time, whose result must be equal.
+sampler's reference applies the same rule to one (image, class) pair at a time; the distance's reference is scipy's
+exact transform of one region at a time, whose result must be equal.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Seconds until the command line answers, beside Python alone and beside importing torch, each a fresh process.
+"""Seconds until the command line answers, compared with starting Python and with importing torch, in fresh processes.
 
 The goal is 0.5 s for `python -m harness --help`.
 """

@@ -1,9 +1,9 @@
-"""A training step of the harness beside the same step written plainly in torch.
+"""A training step of the harness compared with the same step in plain torch.
 
-lite0_fpn, batch 4 of 128x256, 19 classes, float32, channels last, cross entropy alone. The plain step normalises,
-predicts, resizes, takes torch's cross entropy, and steps SGD; ours adds what a run needs: seeding, the gradient's norm,
-the test for divergence, the diagnostics. In turns, so the ratio does not hang on the machine's mood. The share outside
-the network is that of the whole step not spent in forward, cross entropy, backward and optimiser.
+lite0_fpn, batch 4 of 128x256, 19 classes, float32, channels last, only cross entropy. The plain step normalises,
+predicts, resizes, computes torch's cross entropy, and steps SGD; ours adds seeding, the gradient norm, the check for
+divergence and the diagnostics. Both are timed in turns, so that the machine's state does not affect the ratio. The
+share outside the network is the part of the step that is not forward, cross entropy, backward or optimiser.
 """
 
 import torch
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def plain_step(made):
-    """The step of a tutorial, on a trainer's own network and optimiser."""
+    """The plain torch step, on a trainer's network and optimiser."""
 
     def step(images, labels):
         made.network.train()

@@ -1,19 +1,18 @@
-"""Iterations a second of a whole training, beside mmengine's Runner with the same network.
+"""Iterations per second of a whole training, compared with mmengine's Runner with the same network.
 
-hrnet_tiny as config/smoke.yaml trains it, where reading and overhead weigh most, and lite0_fpn as
-config/camvid-small.yaml does, but with batches of 4; CamVid where CAMVID_ROOT is set, else the rendered scenes. The
-Runner has the network that our models module builds, its cross entropy, the same optimiser and schedule, float32 in
-channels last, its own data loader and hooks, and mmsegmentation's data set and pipeline with our settings of
-augmentation. Ours is the verb `train` with cross entropy alone, images from files: it also computes the gradient's
-norm, tests for divergence and writes curves.
+hrnet_tiny as in config/smoke.yaml, where reading and overhead matter most, and lite0_fpn as in config/camvid-small.yaml
+but with batches of 4; on CamVid if CAMVID_ROOT is set, otherwise on the rendered scenes. The Runner has our network and
+cross entropy, the same optimiser and schedule, float32 in channels last, its own data loader and hooks, and
+mmsegmentation's data set and pipeline with our augmentation settings. Ours is the verb `train` with only cross entropy
+and images from files; it also computes the gradient norm, checks for divergence and writes curves.
 
-Both train in turns, one thread each, a fresh training a turn; the time is from the start of a step to that of a later
-one, so that start and end are left out. The ratio is theirs over ours, of the processor's time and of the wall clock,
-with the lowest and highest of the turns; with a worker that reads, of the wall clock alone.
+Both train in turns, with one thread and a new training per turn; times are from the start of one step to that of a
+later one, so that start and end are excluded. The ratio is theirs over ours, of CPU time and of wall-clock time, with
+the lowest and highest turn; with a worker that reads, only of wall-clock time.
 
-Where a step's time goes is measured in turns of their own, as shares of the processor's time: reading and augmenting;
-the network (forward, cross entropy, backward, optimiser); the method's forward pass, whose backward pass counts as the
-network's; logging; and the rest, which moves the batch and tests the gradient.
+A step's breakdown is measured in separate turns, as shares of CPU time: reading and augmenting; the network (forward,
+cross entropy, backward, optimiser); the method's forward pass (its backward pass counts as the network's); logging; and
+the rest, which moves the batch and checks the gradient.
 """
 
 import os
@@ -58,13 +57,13 @@ def case(request, repository, tmp_path):
 
 
 class Times(list):
-    """When steps began: (processor's, wall clock's) seconds."""
+    """Start times of steps in seconds: (CPU time, wall-clock time)."""
 
     def note(self):
         self.append((time.process_time(), time.perf_counter()))
 
     def an_iteration(self):
-        """Nanoseconds of an iteration, (processor's, wall clock's)."""
+        """Nanoseconds per iteration: (CPU time, wall-clock time)."""
         first, last = np.array(self[WARM_UP]), np.array(self[-1])
         return 1e9 * (last - first) / (len(self) - 1 - WARM_UP)
 
