@@ -23,7 +23,7 @@ Row = tuple[str, str, str, str]  # what, measured, reference, goal
 NOTES = [
     "All arms of a row took turns in one process: medians, and in brackets the ratios' 90 % interval by the sign test.",
     "step: a whole training step on a batch that is on the device; lite0_fpn 16 crops of 360x480 (11 classes), "
-    "hrnet_w48 8 of 512x1024 (19 classes). mmengine: its train_step and optimizer wrapper around the same network in "
+    "hrnet_w48 8 of 512x1024 (19 classes). mmengine: its train_step and optimiser wrapper around the same network in "
     "NCHW, without mmsegmentation's accuracy of every batch.",
     "compiled step: with schedule.compile, compared with the same without.",
     "over cross entropy: labels are Voronoi cells whose classes are as uneven as those of pictures of streets, and "
@@ -71,7 +71,7 @@ def one_line(name: str, found: dict[str, Any]) -> str:
     """A piece's result in one line, for a log."""
     if "failed" in found:
         return f"failed: {found['failed']}"
-    return "; ".join(f"{measured}, {beside}" for _, measured, beside, _ in rows_of(name, found["measured"]))
+    return "; ".join(f"{measured}, {reference}" for _, measured, reference, _ in rows_of(name, found["measured"]))
 
 
 def rows_of(name: str, measured: dict[str, Any]) -> list[Row]:
@@ -106,7 +106,7 @@ def _step(place: list[str], measured: dict[str, Any]) -> list[Row]:
             f"step {model}, {precision}",
             f"{ms['harness']:.1f} ms",
             f"mmengine {ms['mmengine']:.1f} ms: {value:.2f} times faster ({high:.2f} to {low:.2f})",
-            _said(f"at least {goal}", value >= goal),
+            _goal(f"at least {goal}", value >= goal),
         )
     ]
 
@@ -115,8 +115,8 @@ def _compiled(place: list[str], measured: dict[str, Any]) -> list[Row]:
     model, precision = place
     value, low, high = (1 / each for each in measured["ratio"])
     ms = measured["ms"]
-    beside = f"not compiled {ms['plain']:.1f} ms: {value:.2f} times faster ({high:.2f} to {low:.2f})"
-    return [(f"compiled step {model}, {precision}", f"{ms['compiled']:.1f} ms", beside, "")]
+    reference = f"not compiled {ms['plain']:.1f} ms: {value:.2f} times faster ({high:.2f} to {low:.2f})"
+    return [(f"compiled step {model}, {precision}", f"{ms['compiled']:.1f} ms", reference, "")]
 
 
 def _method(place: list[str], measured: dict[str, Any]) -> list[Row]:
@@ -129,7 +129,7 @@ def _method(place: list[str], measured: dict[str, Any]) -> list[Row]:
             f"over cross entropy: {method}, {model}, {precision}",
             f"{value:+.1f} % ({low:+.1f} to {high:+.1f})",
             f"{ms[method]:.1f} over {ms['cross_entropy']:.1f} ms",
-            _said(f"at most +{most} %", value <= most),
+            _goal(f"at most +{most} %", value <= most),
         )
     ]
 
@@ -141,7 +141,7 @@ def _loop(place: list[str], measured: dict[str, Any]) -> list[Row]:
             f"loop {model} on {measured['dataset']}",
             f"{measured['loop_ms']:.1f} ms an iteration",
             f"the bare step {measured['bare_ms']:.1f} ms: {measured['ratio']:.2f} times",
-            _said(f"at most {LOOP}", measured["ratio"] <= LOOP),
+            _goal(f"at most {LOOP}", measured["ratio"] <= LOOP),
         )
     ]
 
@@ -154,7 +154,7 @@ def _evaluate(place: list[str], measured: dict[str, Any]) -> list[Row]:
             f"evaluate {model}, {protocol}, {measured['images']} images of {measured['dataset']}",
             f"{measured['ms']:.2f} ms an image",
             f"one at a time {measured['plain_ms']:.1f} ms: {measured['ratio']:.1f} times faster",
-            "" if goal is None else _said(f"at least {goal}", measured["ratio"] >= goal),
+            "" if goal is None else _goal(f"at least {goal}", measured["ratio"] >= goal),
         )
     ]
 
@@ -172,7 +172,7 @@ def _latency(place: list[str], measured: dict[str, Any]) -> list[Row]:
                 f"latency {model}, {precision}, {mode.replace('_', ' ')}",
                 f"{found['ms']:.2f} ms; baseline again {_interval(again)}",
                 claim,
-                _said("0.998 to 1.002, decided", goal and all(_verdict(each) != "open" for each in arms.values()))
+                _goal("0.998 to 1.002, decided", goal and all(_verdict(each) != "open" for each in arms.values()))
                 if mode == "graph"
                 else "",
             )
@@ -191,5 +191,5 @@ def _verdict(three: list[float]) -> str:
     return "different" if low > 1 + MARGIN or high < 1 - MARGIN else "open"
 
 
-def _said(goal: str, met: bool) -> str:
+def _goal(goal: str, met: bool) -> str:
     return f"{goal}: {'met' if met else 'not met'}"

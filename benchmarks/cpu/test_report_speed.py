@@ -33,10 +33,10 @@ TABLES = [
 ]
 
 
-def write_curve(path, luck):
+def write_curve(path, rng):
     """A curve.csv of 100 rows with three losses and ten diagnostics."""
     names = ["loss", "cross_entropy", "contrast", "gradient_norm", *(f"diagnostic_{number}" for number in range(10))]
-    table = pd.DataFrame(luck.random((100, len(names))), columns=names)
+    table = pd.DataFrame(rng.random((100, len(names))), columns=names)
     table.insert(0, "iteration", 400 * np.arange(1, 101))
     table.insert(1, "learning_rate", 0.01)
     table.assign(seconds=table["iteration"] * 0.5).to_csv(path, index=False)
@@ -48,15 +48,15 @@ def write_records(experiment, results):
     for run in experiment.runs()[:RECORDS]:
         folder, classes = run.folder(results), datasets.load(run.dataset).classes
         folder.mkdir(parents=True)
-        luck = np.random.default_rng(len(written))
+        rng = np.random.default_rng(len(written))
         sizes = np.random.default_rng(7).integers(50, 2000, (IMAGES, len(classes)))
-        hits, false = luck.binomial(sizes, 0.7), luck.binomial(sizes, 0.1)
+        hits, false = rng.binomial(sizes, 0.7), rng.binomial(sizes, 0.1)
         table = np.stack([hits, false, sizes - hits], axis=-1)
         counts = {protocol: dict.fromkeys(TABLES, table) for protocol in experiment.protocols}
         Counts([f"a_{number}" for number in range(IMAGES)], classes, counts).save(folder / "counts.npz")
-        confusion = luck.integers(1, 10**6, (len(classes), len(classes)))
+        confusion = rng.integers(1, 10**6, (len(classes), len(classes)))
         np.savez_compressed(folder / "confusion.npz", **dict.fromkeys(experiment.protocols, confusion))
-        write_curve(folder / "curve.csv", luck)
+        write_curve(folder / "curve.csv", rng)
         record = Record(key=run, method="", status="done", settings=experiment.settings(run))
         record.save(folder / "record.json")
         written.append(folder / "counts.npz")

@@ -94,10 +94,10 @@ def _settings_problems(record: Record) -> list[str]:
     for name, value in claimed.items():
         if name in record.settings and record.settings[name] != value:
             problems.append(f"settings.{name} is {record.settings[name]!r}, but the record says {value!r}")
-    asked = record.settings.get("schedule", {}).get("iterations")
+    scheduled = record.settings.get("schedule", {}).get("iterations")
     if record.status == "done" and record.method != EXTERNAL:
-        if record.iterations != asked:
-            problems.append(f"iterations is {record.iterations}, but its schedule asks for {asked}")
+        if record.iterations != scheduled:
+            problems.append(f"iterations is {record.iterations}, but its schedule asks for {scheduled}")
         problems += [] if record.weights_hash else ["weights_hash is missing"]
     if made.commit is None or made.dirty is None:
         problems.append("provenance.commit is unknown: train it again from a checkout of this project's repository")

@@ -43,11 +43,11 @@ def method(name: str) -> Listing:
     """One method with its paper and options. Raises UserError for an unknown name."""
     about, options = discovery.about(name), documented(name)
     facts = {**about._asdict(), "options": {option: doc._asdict() for option, doc in options.items()}}
-    said = [about.title, f"{about.paper}, {about.published}" if about.paper else "", about.url, about.idea]
-    said += [f"Open in the paper or different in its code: {about.left_open}" if about.left_open else ""]
+    lines = [about.title, f"{about.paper}, {about.published}" if about.paper else "", about.url, about.idea]
+    lines += [f"Open in the paper or different in its code: {about.left_open}" if about.left_open else ""]
     rows = [(option, _value(doc.default), doc.allowed, doc.meaning) for option, doc in options.items()]
     after = f"Set them in an experiment: `arms: {{my_arm: {{method: {name}, OPTION: VALUE}}}}`"
-    before = "\n".join(line for line in said if line)
+    before = "\n".join(line for line in lines if line)
     return Listing(facts, ("option", "default", "allowed", "meaning"), rows, before, after if rows else "No options.")
 
 

@@ -110,7 +110,7 @@ def report(
     experiment = Experiment.load(config, overrides)
     if not results.is_dir():
         raise UserError(f"there is no results folder {results}: pass --results with the one that holds runs/")
-    asked, experiment = experiment, with_external_arms(experiment, results)
+    declared, experiment = experiment, with_external_arms(experiment, results)
     if not any(run.folder(results).is_dir() for run in experiment.runs()):
         where = f"{results / 'runs' / experiment.name} holds no run of {config}"
         todo = f"`{run_command(config)}` trains them; --results selects another folder"
@@ -143,14 +143,14 @@ def report(
 
         write_page(experiment, results, measured)
     if part == "all":
-        made_from.note(asked, results)
-    elif not made_from.is_current(asked, results):
-        made_from.forget(asked, results)
+        made_from.note(declared, results)
+    elif not made_from.is_current(declared, results):
+        made_from.forget(declared, results)
     typer.echo(f"written: {results / 'reports' / experiment.name}")
     if part == "all":
         from harness.reporting.summary import summary as of_experiment
 
-        typer.echo("\n" + of_experiment(asked, config, results, overrides))
+        typer.echo("\n" + of_experiment(declared, config, results, overrides))
 
 
 @verb(app, "site")

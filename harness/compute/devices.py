@@ -114,7 +114,7 @@ def lease(number: int | None = None, alone: bool = False) -> str | None:
 
 
 def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list[int]]:
-    said = False
+    announced = False
     while True:
         # Fill the first place on every device before the second on any, so that runs spread over all GPUs.
         for place in range(sharers):
@@ -124,8 +124,8 @@ def _first_free(devices: list[str], sharers: int, wait: bool) -> tuple[str, list
                     return name, descriptors
         if not wait:
             raise UserError(f"another run uses the device {devices[0]}: wait for it, or name others in {VISIBLE}")
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             print(f"waiting for a device: other runs use {', '.join(devices)}", file=sys.stderr, flush=True)
         time.sleep(SECONDS_BETWEEN_TRIES)
 

@@ -78,15 +78,15 @@ class Graphs:
         """Call eagerly, and refuse capture if the host waited for the GPU or a graph would need too much memory."""
         torch.cuda.reset_peak_memory_stats()
         before = list(self._state())
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 results = self._function(*tensors)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        waits = [each for each in said if WAITS in str(each.message)]
-        for each in said:
+        waits = [each for each in caught if WAITS in str(each.message)]
+        for each in caught:
             if WAITS not in str(each.message) and "debug mode" not in str(each.message):
                 warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
         if waits:

@@ -138,14 +138,14 @@ def _made_before(
     return borrowed
 
 
-def _why_not_continued(folder: Path, asked: dict[str, Any], restart: bool) -> str:
+def _why_not_continued(folder: Path, settings: dict[str, Any], restart: bool) -> str:
     """Why training cannot resume from the run's folder, in words; "" if it can, or if the folder is empty."""
-    made = _settings_of(folder, asked["method_source"])
+    made = _settings_of(folder, settings["method_source"])
     if made is None:
         return ""
     if restart:
         return "started over"
-    if changed := in_words(asked, made, asked["method"]):
+    if changed := in_words(settings, made, settings["method"]):
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         return f"trained with other settings, {', '.join(changed[:3])}{more}"
     if not (folder / TRAINING).exists() and not (folder / "checkpoints").exists() and not _begins(folder):
