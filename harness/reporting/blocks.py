@@ -1,6 +1,6 @@
 """Blocks of documents that a command fills, so that nothing is copied by hand.
 
-A block stands between `<!-- begin FILE -->` and `<!-- end -->`, each on its own line. FILE is relative to the
+A block is between `<!-- begin FILE -->` and `<!-- end -->`, each on its own line. FILE is relative to the
 document's folder, or the name of a generated block (`GENERATED`).
 """
 

@@ -29,7 +29,7 @@ MEASURED = ["runs", "mean", "sd", "gain", "low", "high", "one_pair"]
 
 
 def claims(experiment: Experiment, figures: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of a published table on the data sets of an experiment, each with where its counterpart is measured.
+    """The rows of a published table on the data sets of an experiment, each with the measured arm to compare it with.
 
     An ablation's rows have one with every pair of the experiment. `measured_metric` is the counterpart of the metric,
     `reading` which of two readings of it. `arm` and `baseline` are None without a counterpart (`gap` says why),
@@ -174,7 +174,7 @@ def _counterpart(
 def _arm(
     experiment: Experiment, defaults: Defaults, method: str, options: Mapping[str, Any], exactly: bool = False
 ) -> str | None:
-    """The arm that stands for a published method: one with the published options, else the one with its name.
+    """The arm that represents a published method: one with the published options, else the one with its name.
 
     Of several arms with these options it is the one with the method's name, or the experiment's baseline. `exactly`:
     none but one with these options.
@@ -188,7 +188,7 @@ def _arm(
 
 
 def _measured_method(experiment: Experiment, defaults: Defaults, rows: "pd.DataFrame") -> str:
-    """The method whose arms stand for an ablation: of its own and those that are `also` for it the most complete."""
+    """The method whose arms represent an ablation: of its own and those that are `also` for it the most complete."""
 
     def there(method: str) -> int:
         return sum(_arm(experiment, defaults, method, options, True) is not None for options in rows["options"])

@@ -1,4 +1,4 @@
-"""A table as LaTeX for booktabs: in parts that fit a page, and scaled to its width where nothing else helps."""
+"""A table as LaTeX for booktabs: in parts that fit a page, and scaled to its width if nothing else helps."""
 
 import re
 import textwrap
@@ -26,7 +26,7 @@ LETTERS = 69  # across one column
 SMALL = 0.7  # of a letter, what a small one takes
 BETWEEN = 2.4  # letters, between two columns
 WRAPPED = 18  # letters, at which words are wrapped in a wide table
-LINES = 38.0  # beside caption and headings
+LINES = 38.0  # besides caption and headings
 SPACE = 0.5  # lines, between rows
 NOTE_LETTERS, NOTE_LINES = 84, 0.8  # a line of notes, in letters, and what it takes
 FLOATS = 40  # that wait for a page without being asked
@@ -44,7 +44,7 @@ def latex(grids: Sequence[Grid]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is, in one line."""
+    """Text that LaTeX prints unchanged, in one line."""
     return "".join(ESCAPED.get(character, character) for character in " ".join(text.split()))
 
 
@@ -61,7 +61,7 @@ def _tables(grid: Grid) -> list[str]:
 
 
 def _parts(costs: Sequence[float], notes: float) -> list[list[int]]:
-    """Which rows, of so many lines each, stand together on a page; the last ones with the notes."""
+    """Which rows, of so many lines each, go together on a page; the last ones with the notes."""
     parts: list[list[int]] = [[]]
     for row, cost in enumerate(costs):
         if parts[-1] and sum(costs[each] for each in parts[-1]) + cost > LINES:
@@ -131,7 +131,7 @@ def _body(rows: Sequence[Lines]) -> Lines:
 
 
 def _row_lines(row: Sequence[Entry], wide: bool) -> Lines:
-    """A row's lines: of every cell its text, and below it in small print what stands beside it and its detail."""
+    """A row's lines: of every cell its text, and below it in small print its aside and its detail."""
     cells = []
     for column, entry in enumerate(row):
         # The first column stays in one line: it is what a row begins with.

@@ -1,4 +1,4 @@
-"""Which arms of an experiment are trained equally long: at each length a comparison of its own."""
+"""Which arms of an experiment are trained equally long: each length is a separate comparison."""
 
 import json
 from collections import defaultdict
@@ -31,7 +31,7 @@ class Length:
 def lengths(experiment: Experiment, dataset: str, model: str) -> list[Length]:
     """The numbers of iterations at which the baseline's method and another one are trained, ascending.
 
-    Empty where there are fewer than two: then there is no question. Imports nothing heavy.
+    Empty if there are fewer than two: then there is no question. Imports nothing heavy.
     """
     first: dict[str, str] = {}
     found: dict[int, dict[str, str]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""What a report was made from, so that nobody takes an old one for today's."""
+"""The inputs of a report, so that an old one is not taken for today's."""
 
 import json
 from pathlib import Path

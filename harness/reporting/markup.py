@@ -11,7 +11,7 @@ DETAILS = "docs/metrics.md"  # a link from the repository's root, in Markdown
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands in one place of a table: `text`, beside it in small print `aside`, and under both `detail`.
+    """A cell of a table: `text`, after it in small print `aside`, and under both `detail`.
 
     `strong` prints the detail (or, without one, the text) bold. A `hole` has no number: its text says why.
     """
@@ -28,7 +28,7 @@ class Grid:
     """A table to print: every row of `rows` has an `Entry` for every one of `columns`, (heading over several, own).
 
     The first `stubs` columns say what a row is (arm; model and method). `name` is unique among an experiment's tables:
-    letters, digits and "-_.+". `more` are facts that stand folded under the notes. With `fold`, which says why, the
+    letters, digits and "-_.+". `more` are facts, folded under the notes. With `fold`, which says why, the
     whole table is folded.
     """
 
@@ -43,12 +43,12 @@ class Grid:
 
     @property
     def full_title(self) -> str:
-        """The title, and what stands over all of the columns if that is one and the same thing."""
+        """The title, with the heading over the columns if all have the same."""
         return f"{self.title}: {self._overs[0]}" if len(self._overs) == 1 and self._overs[0] else self.title
 
     @property
     def split(self) -> bool:
-        """Whether different headings stand over the columns."""
+        """Whether the headings over the columns differ."""
         return len(self._overs) > 1
 
     @property
@@ -62,13 +62,13 @@ def points(value: float, sign: bool = False) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown, and the HTML that it becomes, show as it is, in one line."""
+    """Text that Markdown, and the HTML made from it, show unchanged, in one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~#$])", r"\\\1", text)
 
 
 def escape_html(text: str) -> str:
-    """Text that HTML shows as it is, in one line, inside an element or a quoted attribute."""
+    """Text that HTML shows unchanged, in one line, inside an element or a quoted attribute."""
     return entities.escape(" ".join(text.split()), quote=True)
 
 

@@ -31,11 +31,11 @@ class Measured:
     frequency    mIoU of the head, mid and tail classes, `thirds`, by every protocol
     edges        boundary and trimap mIoU by `edge_protocol`
     objects      mIoU by object size by `edge_protocol`
-    class_ious   {protocol: {arm: {seed: float64 [K] in percent, NaN where undefined}}}
+    class_ious   {protocol: {arm: {seed: float64 [K] in percent, NaN if undefined}}}
     class_iou    that of `protocol`
     confusion    {arm: {seed: float64 [K, K]}} by `protocol`: the share in percent of a true class (row) that is
                  predicted as each class (column), NaN for a class without pixels
-    schedules    where arms are trained for several numbers of iterations, the cells of each by `protocol`, with gains
+    schedules    if arms are trained for several numbers of iterations, the cells of each by `protocol`, with gains
                  over the baseline's method of the same length
     """
 

@@ -1,4 +1,4 @@
-"""What is said under a table: three short notes, and the facts about its runs that stand folded below them."""
+"""The notes under a table: three short ones, and folded below them the facts about its runs."""
 
 from collections.abc import Sequence
 
@@ -75,7 +75,7 @@ def _images(found: Sequence[Cell]) -> list[str]:
 
 
 def _remarks(found: Sequence[Cell], dataset: str) -> str:
-    """What the data of these runs are, in parentheses, where they are not the published set; empty elsewhere."""
+    """A remark in parentheses if the data of these runs are not the published set; else empty."""
     origins = [origin for cell in found if cell.dataset == dataset for origin in cell.origins.values()]
     remarks = dict.fromkeys(origin.data for origin in origins if origin.data)
     return f" (NOT the published data set: {'; '.join(remarks)})" if remarks else ""

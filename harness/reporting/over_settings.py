@@ -71,7 +71,7 @@ def settings_grid(experiment: Experiment, measured: Sequence[Measured]) -> list[
 
 
 def write_settings(experiment: Experiment, folder: Path, measured: Sequence[Measured]) -> None:
-    """Write `folder`/settings.* where there are several settings with intervals."""
+    """Write `folder`/settings.* if there are several settings with intervals."""
     if grids := settings_grid(experiment, measured):
         lines = [
             [

@@ -111,7 +111,7 @@ def read(path: Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> lis
         if None in row or None in row.values():
             raise UserError(f"{where}: it must have a field for each of {', '.join(names)}")
         if not row.get("source", "none is asked for").strip():
-            raise UserError(f"{where}: it has no source: say in which paper and table the figure stands")
+            raise UserError(f"{where}: it has no source: say which paper and table the figure is from")
         for name in numbers:
             text = row[name]
             try:

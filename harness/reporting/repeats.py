@@ -21,7 +21,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     """Write the mIoU of every run that both folders hold, by `protocol`, as Markdown; returns `out`.
 
     A run is the same if all that was set is, whatever experiment and arm are called: data, network and its initial
-    weights, method, options, seed and schedule; notes say where the method's source was another. The arms' names are
+    weights, method, options, seed and schedule; notes say if the method's source differed. The arms' names are
     the first's. Raises UserError if they share no run.
     """
     ours, theirs = _records(first, protocol), _records(second, protocol)
@@ -113,7 +113,7 @@ def _machines(records: Iterable[Record]) -> str:
 
 
 def _shown(place: Place, places: Iterable[Place]) -> list[str]:
-    """What tells a place from the others: its arm, and its data set and network where there are several."""
+    """The name of a row: its arm, and its data set and network if there are several."""
     *outer, _ = zip(*places, strict=True)
     kept = [own for own, names in zip(place, outer, strict=False) if len(set(names)) > 1]
     return [*kept, place[-1]]

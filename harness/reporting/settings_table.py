@@ -28,7 +28,7 @@ def write_settings_table(experiment: Experiment, folder: Path) -> None:
         columns=[("", "data set"), ("", "model"), *(("", name.replace("_", " ")) for name in COMPARED), ("", "")],
         rows=shown,
         notes=[
-            "What this experiment trains with; in brackets what is published, where it is something else. Bold: it "
+            "What this experiment trains with; in brackets what is published, if that differs. Bold: it "
             "differs, and the pair has no verdict. In brackets but not bold: not taken as printed. AdamW has no "
             "momentum of that meaning, and "
             + ", ".join(

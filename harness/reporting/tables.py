@@ -33,7 +33,7 @@ def write_tables(
 
     miou has the verdicts; metrics (the others of `METRICS`), boundary, frequency (head, mid, tail), objects (by size)
     and per_class are details. seeds: what more seeds would see. settings: means over several data sets and networks.
-    papers_*: the papers' figures with verdicts, where the experiment trains what they report. Pass `measured` to avoid
+    papers_*: the papers' figures with verdicts, if the experiment trains what they report. Pass `measured` to avoid
     reading the records again, and `folder` to write elsewhere.
     """
     folder = folder or Path(results) / "reports" / experiment.name / "tables"
@@ -133,7 +133,7 @@ def _grids(
 
 
 def _thirds(each: Measured) -> list[str]:
-    """Which classes of a data set are head, mid and tail, in one line; none where that is not known."""
+    """Which classes of a data set are head, mid and tail, in one line; none if that is not known."""
     named = [f"{name}: {', '.join(each.classes[place] for place in places)}" for name, places in each.thirds.items()]
     return [f"{each.dataset}: {'; '.join(named)}."] if named else []
 

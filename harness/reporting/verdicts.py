@@ -23,7 +23,7 @@ Row = dict[str, Any]
 class Verdict:
     """One of `KINDS` and why, in one line. `visible`: of an open one, the gain in points that so many seeds would see.
 
-    It is None for other kinds, and where there is no interval.
+    It is None for other kinds, and if there is no interval.
     """
 
     kind: str
@@ -34,8 +34,8 @@ class Verdict:
 def judge(gain: Gain | None, published: float) -> Verdict:
     """The verdict on a gain that was measured under the published conditions; both gains in percentage points.
 
-    Two questions: is there a gain (the interval lies on the published one's side of 0), and is the published one
-    compatible with it? A published gain comes as a rule from one pair of runs, so it is compatible if it lies within
+    Two questions: is there a gain (the interval is on the published one's side of 0), and is the published one
+    compatible with it? A published gain comes as a rule from one pair of runs, so it is compatible if it is within
     the 95 % prediction interval of one more pair (`Gain.one_pair`). Both: confirmed. A gain alone: smaller or larger
     than published. Neither: contradicted. Compatible alone: open.
     """

@@ -1,4 +1,4 @@
-"""What the runs of an experiment took: hours of a GPU or of processor threads, and energy where it was counted."""
+"""What the runs of an experiment took: hours of a GPU or of processor threads, and energy if it was counted."""
 
 from contextlib import suppress
 from itertools import groupby

@@ -22,7 +22,7 @@ from harness.statistics.scores import miou
 
 @dataclass(frozen=True)
 class Shown:
-    """An arm in the figure: the run that stands for it, and its region counts int64 [K, 3] by image id."""
+    """An arm in the figure: the run that represents it, and its region counts int64 [K, 3] by image id."""
 
     arm: str
     seed: int
@@ -144,7 +144,7 @@ def _example(
 
 
 def _gain(which: str, difference: float) -> str:
-    """What a chosen difference is called: the largest is a loss where no arm gains, and the other way round."""
+    """What a chosen difference is called: the largest is a loss if no arm gains, and the other way round."""
     if which == "largest":
         which = "largest gain" if difference > 0 else "smallest loss"
     elif which == "smallest":
@@ -181,7 +181,7 @@ def _arms(experiment: Experiment, results: Path, dataset: str, model: str) -> tu
                 break
         else:
             absent.setdefault(", ".join(dict.fromkeys(reasons)), []).append(arm_name(experiment, arm))
-    if not shown and len(absent) == 1:  # nobody needs the names of all arms
+    if not shown and len(absent) == 1:  # the names of all arms would say no more
         return shown, list(absent)
     return shown, [f"{', '.join(names)}: {reason}" for reason, names in absent.items()]
 

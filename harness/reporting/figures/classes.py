@@ -86,7 +86,7 @@ def classes_figure(experiment: Experiment, each: Measured) -> Figure:
     values = np.stack(list(drawn.values()), axis=1)
     rows = _largest(values)
     text = (
-        f"IoU less that of {baseline_name(experiment)} (its own IoU beside the class's name), in points, the "
+        f"IoU less that of {baseline_name(experiment)} (its own IoU next to the class's name), in points, the "
         f"mean over seeds; {protocol_name(each.protocol)}. Single classes are noisier than their mean: no intervals "
         "here. Grey: the class is absent."
         + (f" The {CLASSES_SHOWN} classes that differ most." if len(rows) < len(values) else "")

@@ -27,7 +27,7 @@ def confusion_figure(experiment: Experiment, each: Measured) -> Figure:
     changes = {arm: each.over_baseline(each.confusion, arm, experiment.baseline) for arm in arms}
     drawn = {arm: change for arm, change in changes.items() if change is not None}
     if not drawn:
-        return only_text(f"{each.title}: no arm has a confusion matrix beside one of the baseline yet.")
+        return only_text(f"{each.title}: no arm has a confusion matrix to compare with the baseline's yet.")
     baseline = np.mean(list(each.confusion[experiment.baseline].values()), axis=0)
     rows = _most_confused(baseline)
     text = (

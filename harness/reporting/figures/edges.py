@@ -27,7 +27,7 @@ TITLES = {"boundary": "Boundary mIoU", "trimap": "Trimap mIoU"}
 def boundary_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
     """Per model the gains in boundary and in trimap mIoU by width in pixels.
 
-    The width that is a share of the image's diagonal has no place on an axis of pixels: it stands in the tables.
+    The width that is a share of the image's diagonal has no place on an axis of pixels: it is in the tables.
     """
     measured = [each for each in measured if any(cell.values for cell in each.edges)]
     if not measured:

@@ -102,7 +102,7 @@ def _phase(content: dict[str, NDArray[Any]], phase: str, classes: int) -> Phase:
 def embeddings_figure(experiment: Experiment, dataset: str, model: str, found: Sequence[Embedded]) -> Figure:
     """Arms down; across the layers, fine to coarse, before and after training. A point is a pixel, coloured by class.
 
-    Above each panel stands the mean silhouette in all dimensions, in brackets that of the encoder's own map.
+    Above each panel is the mean silhouette in all dimensions, in brackets that of the encoder's own map.
     """
     title = setting_name(dataset, model)
     if not found:
@@ -151,12 +151,12 @@ def _explained(experiment: Experiment, title: str, found: Sequence[Embedded]) ->
     text = (
         f"{title}; seed {', '.join(map(str, seeds))}; before the first iteration and after the last. The same pixels "
         f"of {max(each.images for each in found)} evaluation images for all arms, drawn at random, equally many of "
-        "every class where there are so many; unit vectors. "
+        "every class if there are so many; unit vectors. "
         "Every panel has its own two principal axes and its own scale, and says what share of the variance they "
         "hold: compare how the classes part, not places. "
         "Number: the mean silhouette of the classes by cosine distance in all dimensions (1: apart, 0: mixed), in "
         "brackets that of the encoder's own map of that layer, which alone is like for like between arms. A method "
-        "that makes one map of all layers stands under layer 1."
+        "that makes one map of all layers is under layer 1."
     )
     if own:
         text += f" No embeddings of its own, so the encoder's maps are shown: {', '.join(own)}."

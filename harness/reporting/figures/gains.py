@@ -28,9 +28,9 @@ HOLLOW = "hollow: it holds 0, or there is none (a single run)"
 
 
 def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
-    """For every data set and model: mIoU by arm (mean and every run) beside the gain over the baseline.
+    """For every data set and model: mIoU by arm (mean and every run), and next to it the gain over the baseline.
 
-    The scores are those of the experiment's first protocol; the baseline stands first, then the arms by gain.
+    The scores are those of the experiment's first protocol; the baseline comes first, then the arms by gain.
     """
     styles = arm_styles(experiment)
     protocol = experiment.protocols[0]
@@ -67,7 +67,7 @@ def miou_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
 def gains_figure(experiment: Experiment, measured: Sequence[Measured]) -> Figure:
     """A forest plot: for every model and protocol the gains over the baseline (the line at 0) with intervals.
 
-    Beside each interval stand its figures and the number of runs. The arms are ordered by gain in the first protocol.
+    Next to each interval are its figures and the number of runs. The arms are ordered by gain in the first protocol.
     """
     styles = arm_styles(experiment)
     protocols = experiment.protocols

@@ -1,4 +1,4 @@
-"""Boundary-aware sampling of negatives: how much it keeps, how similar that is, and where it lies."""
+"""Boundary-aware sampling of negatives: how much it keeps, how similar that is, and how far from the edge."""
 
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +48,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
     Over the iterations: how much is misclassified, how much of that is kept, how many negatives a class has, how
     similar they are. By the distance from the edge of the error region, at three moments: how similar the kept and the
     other misclassified pixels are to an anchor, how the misclassified ones are spread, and what share of them is kept.
-    For every layer at the end: what share is kept, and what share lies next to the edge, where distances tie.
+    For every layer at the end: what share is kept, and what share is next to the edge, where distances tie.
     """
     curves = [with_negatives(each) for each in curves if "kept_share" in each.table]
     if not curves:
@@ -74,7 +74,7 @@ def negatives_figure(experiment: Experiment, title: str, curves: Sequence[Curve]
         text += " These runs were made before the distance from the edge was logged."
     if layered:
         text += (
-            " Of each layer, fine to coarse: where nearly all misclassified pixels lie next to the edge, their "
+            " Of each layer, fine to coarse: where nearly all misclassified pixels are next to the edge, their "
             "distances tie, and chance decides which are kept."
         )
     height = note_height(text, PAGE) + legend_height([arm_name(experiment, arm) for arm in shown], PAGE)
@@ -172,7 +172,7 @@ def _row(curve: Curve, when: float) -> int:
 
 
 def _mean(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """The mean of several vectors over those that are defined in a place; NaN where none is."""
+    """The mean of several vectors over those that are defined in a place; NaN if none is."""
     stacked = np.stack(rows)
     defined = np.isfinite(stacked)
     number = defined.sum(0)

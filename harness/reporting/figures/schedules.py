@@ -12,7 +12,7 @@ from harness.reporting.figures.style import BASELINE_COLOR, PAGE, arms_legend, n
 from harness.reporting.lengths import Length
 from harness.reporting.names import arm_styles, baseline_name, protocol_name
 
-WIDER = 1.25  # times a marker's place on the axis of iterations, so that intervals of several arms stand side by side
+WIDER = 1.25  # times a marker's place on the axis of iterations, so that intervals of several arms are side by side
 
 
 def schedules_figure(experiment: Experiment, title: str, schedules: Sequence[tuple[Length, Sequence[Cell]]]) -> Figure:

@@ -19,7 +19,7 @@ from harness.reporting.figures.style import (
 from harness.reporting.names import arm_name, arm_styles
 
 NOT_PLOTTED = ("iteration", "learning_rate", "seconds")  # the same for all arms, or of the machine
-LAST_LOSS = "gradient_norm"  # in curve.csv losses and their terms stand before it, diagnostics behind
+LAST_LOSS = "gradient_norm"  # in curve.csv losses and their terms come before it, diagnostics after it
 PANELS_ACROSS = 3
 NO_DIAGNOSTICS = "no run logged diagnostics yet, or none that another arm logs too"
 
@@ -43,7 +43,7 @@ def _panels(experiment: Experiment, found: Curves, losses: bool) -> Figure:
     shown = {
         curve.arm for title, curves in blocks.items() for curve in curves if set(curve.table) & {*quantities[title]}
     }
-    text = "Every point is the mean since the one before it. What a single arm logs stands in its curve.csv."
+    text = "Every point is the mean since the one before it. What a single arm logs is in its curve.csv."
     if len(experiment.seeds_of(experiment.baseline)) > 1:
         text += " Line: mean over seeds, band: their range."
     if any(curve.diverged for curves in blocks.values() for curve in curves):
@@ -73,7 +73,7 @@ def _panels(experiment: Experiment, found: Curves, losses: bool) -> Figure:
 def _quantities(curves: Sequence[Curve], losses: bool) -> list[str]:
     """What two arms or more hold of losses or of diagnostics, in the order in which it first appears.
 
-    With a single arm beside the baseline, or none, also what it alone holds.
+    With a single arm and the baseline, or none, also what it alone holds.
     """
     arms: dict[str, set[str]] = {}
     for curve in curves:

@@ -1,4 +1,4 @@
-"""One self-contained page: what was run, what came out, and where every number is from."""
+"""One self-contained page: the runs, the results, and the source of every number."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ from harness.runs.external_arms import EXTERNAL
 from harness.statistics.scores import METRICS
 
 HERE = Path(__file__).parent
-PICTURE = (".pdf", ".png")  # of a figure that stands beside its table only as a file
+PICTURE = (".pdf", ".png")  # of a figure that is offered with its table only as a file
 # The folded sections: the families of figures in each. Of mIoU and of the classes the page has tables.
 FAMILIES = {
     "gains": ("settings", "gains", "schedules"),
@@ -62,7 +62,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Section:
-    """A folded part of the page; `counts` are (number, what) that stand first."""
+    """A folded part of the page; `counts` are (number, what), shown first."""
 
     key: str
     title: str
@@ -312,7 +312,7 @@ def _reproduce(experiment: Experiment, results: Path) -> list[tuple[str, str]]:
 
 
 def embedded_json(value: Any) -> Markup:
-    """JSON that may stand in a script element: no text in it can end the element or begin a comment."""
+    """JSON for a script element: no text in it can end the element or begin a comment."""
     return Markup(json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
@@ -365,7 +365,7 @@ def _reading(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         f"A gain is an arm's mean less that of {baseline_name(experiment)}, in percentage points, with a 95 % "
         "interval that knows the noise of seeds and of test images and holds for all arms of a column at once.",
         "A filled mark: the interval leaves out 0. From a single run there is no interval: it says nothing about a "
-        "method. Verdicts stand in the ranking alone; everything else is one of many comparisons.",
+        "method. Verdicts are in the ranking alone; everything else is one of many comparisons.",
         *(f"{setting_name(cell.dataset, cell.model)}. {text}" for cell, text in halves if text),
         "A number that is a button says which runs it was made of: commit, seed, data fingerprint. Point at it or "
         "press it.",

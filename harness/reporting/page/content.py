@@ -56,7 +56,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and whether it stands for something that is missing."""
+    """A row, and whether its result is missing."""
 
     cells: list[PageCell]
     hole: bool = False
@@ -127,7 +127,7 @@ def run_key(dataset: str, model: str, arm: str, seed: int) -> str:
 
 
 def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]:
-    """What the page says of a run: where it is, what became of it, and what it was made with."""
+    """The page's entry for a run: its folder, how it ended, and its settings and machine."""
     record = read_record(experiment, run, results)
     facts = {"run": str(run.folder(Path("results")))}
     if isinstance(record, Missing):

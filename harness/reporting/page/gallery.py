@@ -48,7 +48,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The examples of a data set and a model; `arms` are (key, name) of those that can stand on the right."""
+    """The examples of a data set and a model; `arms` are (key, name) of those that can be on the right."""
 
     key: str
     title: str
@@ -60,7 +60,7 @@ class Gallery:
 
 
 def gallery(experiment: Experiment, examples: Examples, key: str) -> Gallery:
-    """The pictures of `examples`; `key` is the gallery's id in the document. On the right stands the best arm first."""
+    """The pictures of `examples`; `key` is the gallery's id in the document. On the right is the best arm first."""
     names = [arm.arm for arm in examples.arms]
     left = experiment.baseline if experiment.baseline in names else names[0]
     others = [name for name in names if name != left] or [left]

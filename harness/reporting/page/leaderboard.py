@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Rank:
-    """A row: an arm with its numbers as texts, what they sort by, and where its gain stands on the table's axis.
+    """A row: an arm with its numbers as texts, what they sort by, and its gain's place on the table's axis.
 
     `bar` is (low, gain, high) in percent of the axis, None for an end that is unknown; `told` whether the interval
     leaves out 0. `runs` are keys of the page's runs.
@@ -232,13 +232,13 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol:
     gains = [cell for cell in cells if cell.gain]
     said = f"Gain: over {baseline_name(experiment)}, in points of {metric_title(metric)}"
     if any(cell.gain.low is not None for cell in gains if cell.gain):
-        said += ", with its 95 % interval for all rows at once; filled where it leaves out 0, hollow where it does not"
+        said += ", with its 95 % interval for all rows at once; filled if it leaves out 0, hollow if it does not"
     notes = [f"{said}. Ranked by {metric_title(metric)}: ranks whose intervals overlap are not told apart."]
     reasons = dict.fromkeys(cell.no_interval for cell in gains if cell.gain and cell.gain.low is None)
     notes += [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
     notes.append(
         f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. Cost: time in the training loop of these "
-        "runs over the baseline's; rough where runs shared a machine. Health: what a run's curve says of its method; "
+        "runs over the baseline's; rough if runs shared a machine. Health: what a run's curve shows about its method; "
         "no mark, no fault found."
     )
     if (metric, protocol) != (MIOU, experiment.protocols[0]):
@@ -298,7 +298,7 @@ def _span(gain: Gain | None) -> Span | None:
 
 
 def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> str:
-    """Who beats the baseline, and what bounds the others; of other methods, or where these are fewer, of all arms."""
+    """Who beats the baseline, and what bounds the others; of other methods, or if these are fewer, of all arms."""
     others, variants = _kinds(experiment, gains)
     others = others if len(others) >= len(variants) else set()
     methods = {arm: gains[arm] for arm in others or gains}

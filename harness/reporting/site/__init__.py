@@ -53,7 +53,7 @@ class Result(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A method's page: what its file says of it, its options and code, and its results."""
+    """A method's page: its facts, its options and code, and its results."""
 
     name: str
     address: str
