@@ -96,7 +96,8 @@ rule report:
     message:
         "Writing the tables, the figures and the page of {NAME}."
     shell:
-        "harness report --results \"$RESULTS\" 2>&1 | log {log:q}"
+        # Without its summary, which is the workflow's last screen.
+        "harness report --results \"$RESULTS\" 2>&1 > /dev/null | log {log:q}"
 
 
 # A target of its own (snakemake latency): nothing may run beside it.

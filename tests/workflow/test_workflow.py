@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +63,7 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
     result = snakemake(repository, experiment, results)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "keep").read_text() == "mine"
+    assert (result.stdout + result.stderr).count("hrnet_tiny on scenes, whole, in percent") == 1
 
     runs = results / "runs/tiny/scenes/hrnet_tiny"
     status = {arm: json.loads((runs / arm / "seed0/record.json").read_text())["status"] for arm in arms}
@@ -83,10 +83,8 @@ def test_the_workflow_ends_with_tables_and_figures_although_a_run_diverges(repos
         assert all(path.with_suffix(".tsv").exists() for path in logs)
 
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
-    started = time.monotonic()
     again = snakemake(repository, experiment, results)
     assert "Nothing to be done" in again.stdout + again.stderr
-    assert time.monotonic() - started < 60  # seconds on an idle machine; the limit only catches training anew
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
 
     check_report(repository, experiment, results)
