@@ -248,27 +248,6 @@ class Counts:
             raise UserError(f"{path} is not a whole file of counts: delete it and evaluate the run again") from None
         raise UserError(f"{path} has schema {schema}, this version reads {SCHEMA}: evaluate the run again")
 
-    @classmethod
-    def merge(cls, shards: Sequence["Counts"]) -> "Counts":
-        """The counts of all images of `shards`, in their order.
-
-        Raises ValueError if there are none, if classes or tables differ between them, or if an image occurs twice.
-        """
-        if not shards:
-            raise ValueError("there are no shards to merge")
-        first = shards[0]
-        layout = {protocol: set(tables) for protocol, tables in first.tables.items()}
-        for shard in shards[1:]:
-            if shard.classes != first.classes:
-                raise ValueError("the shards have different classes")
-            if {protocol: set(tables) for protocol, tables in shard.tables.items()} != layout:
-                raise ValueError("the shards have different protocols or tables")
-        tables = {
-            protocol: {name: np.concatenate([shard.tables[protocol][name] for shard in shards]) for name in names}
-            for protocol, names in first.tables.items()
-        }
-        return cls([image_id for shard in shards for image_id in shard.image_ids], first.classes, tables)
-
     def select(self, image_ids: Sequence[str]) -> "Counts":
         """The counts of `image_ids` only, in that order. Raises KeyError for an unknown id."""
         place = {image_id: index for index, image_id in enumerate(self.image_ids)}

@@ -315,24 +315,12 @@ def test_a_missing_or_damaged_file_is_refused_by_name(tmp_path):
             Counts.load(path)
 
 
-def test_merged_shards_equal_the_whole():
-    whole = some_counts(7)
-    shards = [whole.select(whole.image_ids[rank::3]) for rank in range(3)]
-    assert_same(Counts.merge(shards).select(whole.image_ids), whole)
-    assert_same(Counts.merge([whole]), whole)
+def test_an_image_is_counted_once():
+    with pytest.raises(ValueError, match="a is counted 2 times"):
+        Counts(["a", "b", "a"], ("sky",), {})
 
 
-def test_shards_that_do_not_fit_are_refused():
-    whole = some_counts()
-    with pytest.raises(ValueError, match="image0 is counted 2 times"):
-        Counts.merge([whole, whole.select(["image0"])])
-    with pytest.raises(ValueError, match="different classes"):
-        Counts.merge([whole, Counts(["new"], ("a", "b"), {})])
-    fewer = Counts(["new"], whole.classes, {"whole": some_counts(1).tables["whole"]})
-    with pytest.raises(ValueError, match="different protocols or tables"):
-        Counts.merge([whole, fewer])
-    with pytest.raises(ValueError, match="no shards"):
-        Counts.merge([])
+def test_no_images_cannot_be_stacked():
     with pytest.raises(ValueError, match="no images"):
         stack([])
 
