@@ -12,6 +12,7 @@ from harness.reporting.names import arm_name
 from harness.runs.health import Mark, health_of, marks_of
 from harness.runs.state import Missing, read_record
 
+COUNTS = "counts.npz"
 REASON = 60  # characters of a reason that are shown
 
 
@@ -54,6 +55,8 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
             found = read_record(experiment, run, results)
             if isinstance(found, Missing):
                 missing.append(found)
+            elif not (run.folder(results) / COUNTS).is_file():
+                missing.append(Missing("unreadable", f"{COUNTS} is missing"))
             elif (score := found.score(protocol)) is not None:
                 scores.append(score)
                 health.append(health_of(run.folder(results), found))

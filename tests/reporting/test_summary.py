@@ -18,6 +18,7 @@ def leave(experiment, results, arm, seed, miou=None, **more):
     run = experiment.run("scenes", "hrnet_tiny", arm, seed)
     scores = {} if miou is None else {"whole": {"miou": miou}}
     make_record(experiment, run, scores=scores, **more).save(run.folder(results) / "record.json")
+    (run.folder(results) / "counts.npz").touch()
 
 
 def lines(experiment, results):
@@ -34,6 +35,13 @@ def test_it_shows_means_gains_and_what_is_missing(experiment, tmp_path):
     assert said[3].split() == ["Contextrast", "43.50", "+2.50", "1", "of", "2", "failed:", "out", "of", "luck"]
     assert "harness status " in said[-1]
     assert "none yet" in said[-2]
+
+
+def test_a_run_without_its_counts_has_no_score_here_as_in_the_tables(experiment, tmp_path):
+    for seed in (0, 1):
+        leave(experiment, tmp_path, "contextrast", seed, 43.5)
+    next(tmp_path.rglob("contextrast/seed1/counts.npz")).unlink()
+    assert lines(experiment, tmp_path)[3].endswith("1 of 2  unreadable: counts.npz is missing")
 
 
 def test_an_arm_that_is_ill_is_called_so(experiment, tmp_path):
