@@ -14,6 +14,7 @@ from harness import datasets
 from harness.compute import devices
 from harness.compute.progress import duration
 from harness.errors import UserError
+from harness.experiment.project import experiment_path
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.reporting.figures import figure_names
@@ -22,7 +23,7 @@ from harness.reporting.summary import summary
 from harness.runs import planning, sharing, state
 from harness.runs.external_arms import external_records
 
-EXPERIMENT_FILE = config.get("experiment", f"{workflow.basedir}/config/quick.yaml")
+EXPERIMENT_FILE = str(experiment_path(config.get("experiment", f"{workflow.basedir}/config/quick.yaml")))
 RESULTS = config.get("results", "results")
 # KEY=VALUE as for --set, several separated by spaces: --config set="schedule.iterations=50 seeds=[0,1]"
 _SET = shlex.split(str(config.get("set", "")))

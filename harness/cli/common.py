@@ -12,6 +12,7 @@ from harness import __version__
 from harness.cli.verbs import Ordered
 from harness.compute.torchrun import is_main
 from harness.errors import RunFailed, UserError
+from harness.experiment.project import experiment_path
 from harness.experiment.run import Run
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-def experiment_path(given: str | Path) -> Path:
-    """The file of an experiment, given as a path or as a name in config/."""
-    given = str(given)  # the default is a path
-    named = Path("config") / f"{given}.yaml"
-    return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
 
 
 def experiments(incomplete: str) -> list[str]:

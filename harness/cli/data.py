@@ -16,11 +16,11 @@ from harness.cli.common import (
     SetOption,
     app,
     experiment_argument,
-    experiment_path,
     experiments,
 )
 from harness.cli.verbs import verb
 from harness.errors import UserError, unknown
+from harness.experiment.project import experiment_path
 
 
 def _listed(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Starts a folder of the user's own: an experiment to run, and places for methods and results."""
+"""The user's folder: its experiments by name, and how such a folder is started."""
 
 from pathlib import Path
 
@@ -7,6 +7,13 @@ from harness.compute.shipped import EXPERIMENTS
 from harness.errors import UserError
 
 GITIGNORE = "# Label maps and checkpoints are large and can be made again.\nresults/\n"
+
+
+def experiment_path(given: str | Path) -> Path:
+    """The file of an experiment: a path unchanged, or the name of one in config/."""
+    given = str(given)  # the default is a path
+    named = Path("config") / f"{given}.yaml"
+    return named if "/" not in given and not Path(given).exists() and named.exists() else Path(given)
 
 
 def write_project(folder: Path) -> list[Path]:

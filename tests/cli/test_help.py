@@ -7,8 +7,8 @@ import pytest
 import typer
 
 from harness.cli import app
-from harness.cli.common import experiment_path
 from harness.cli.verbs import VERBS
+from harness.experiment.project import experiment_path
 
 GROUP = typer.main.get_command(app)
 EXAMPLES = [(name, example) for verbs in VERBS.values() for name, examples in verbs.items() for example in examples]

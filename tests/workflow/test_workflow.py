@@ -99,6 +99,12 @@ def test_a_workflow_whose_runs_were_all_skipped_fails_and_says_why(repository, e
     assert "error: every run was skipped" in result.stderr
 
 
+def test_the_workflow_takes_an_experiment_by_its_name_in_config(repository, tmp_path):
+    command = [sys.executable, "-m", "snakemake", "--list-rules", "--config", "experiment=smoke", f"results={tmp_path}"]
+    found = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert found.returncode == 0 and "report" in found.stdout, found.stderr
+
+
 def test_a_mistake_in_the_experiment_is_one_sentence(repository, experiment_file, tmp_path):
     result = snakemake(repository, experiment_file(models=["hrnet_w47"]), tmp_path / "out")
     assert result.returncode != 0
