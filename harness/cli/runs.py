@@ -83,6 +83,9 @@ def train(
     if evaluate_too and world_size() > 1:
         raise UserError("--evaluate takes one process: run evaluate under torchrun after training")
     folder = run.folder(results)
+    if is_main() and seed not in (seeds := experiment.seeds_of(arm)):
+        listed = ", ".join(map(str, seeds))
+        print(f"warning: no table shows seed {seed}, since {arm} has the seeds {listed} in {config}", file=sys.stderr)
 
     def killed(by: int, log_tail: list[str]) -> int:
         if is_main():
