@@ -101,7 +101,8 @@ class Dataset:
         if self._fault is not None:
             raise self._fault
         if not self.root.is_dir():
-            raise UserError(f"the root {self.root} of the data set {self.name} is no folder: pass --root DIR")
+            where = f"set {self.root_variable} or roots.{self.name} to the right one, or pass --root DIR"
+            raise UserError(f"the root {self.root} of the data set {self.name} is no folder: {where}")
         if not os.access(self.root, os.R_OK | os.X_OK):
             raise UserError(f"the root {self.root} cannot be read: make it readable, or pass another --root DIR")
         try:
@@ -268,7 +269,7 @@ def files_state(samples: Sequence[Sample]) -> str:
 def no_root(name: str, variable: str) -> UserError:
     """The error for a data set without a root."""
     return UserError(
-        f"the data set {name} has no root: pass --root DIR, set roots.{name} in the experiment, or set {variable}"
+        f"the data set {name} has no root: set {variable}, or roots.{name} in the experiment, or pass --root DIR"
     )
 
 

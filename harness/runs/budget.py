@@ -135,6 +135,11 @@ class Budget:
             text += f"\nleft: {plural(len(left) - len(known), 'run')} of settings that were not timed here yet"
         return text
 
+    def skipped(self) -> str:
+        """Why the first run was skipped, if all were; else ""."""
+        states = [self._state(piece) for piece in self.pieces]
+        return states[0].reason if all(state.status == "skipped" for state in states) else ""
+
     def seconds_of(self, piece: Piece) -> float | None:
         """Seconds to finish a run, with the start of its process and its evaluation; None if unknown."""
         evaluation = self._evaluations.get((piece.run.dataset, piece.run.model), 0.0)

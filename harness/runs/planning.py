@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil, prod
 from pathlib import Path
@@ -107,6 +107,8 @@ def plan(
         schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
         method = experiment.arms[run.arm].method
         state = state_of(experiment, run, results)
+        if state.status == "skipped" and state.work:  # its data are there now
+            state = replace(state, status="not run", reason="")
         seconds, source = _seconds(times, costs, run, schedule, method, on_gpu)
         hours = None if seconds is None else seconds * schedule.iterations / 3600
         peak = measured.gpu_bytes(run, schedule, method)

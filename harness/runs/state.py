@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import datasets
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment, discovery
@@ -123,9 +124,13 @@ class State:
 
 
 def state_of(experiment: Experiment, run: Run, results: Path) -> State:
-    """The state of a run that no process is working on."""
+    """The state of a run that no process is working on. Work is left for a skipped run if its data are there now."""
     found = read_record(experiment, run, results)
-    work = _work_left(experiment, run, run.folder(results), found)
+
+    def data_is_there(dataset: str) -> bool:
+        return not datasets.missing(dataset, experiment.roots.get(dataset), results)
+
+    work = _work_left(experiment, run, run.folder(results), found, data_is_there)
     if isinstance(found, Missing):
         return State(found.status, found.reason, work, None)
     lacking = describe_left_out(left_out(experiment, found))

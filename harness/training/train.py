@@ -200,6 +200,8 @@ def _run(experiment: Experiment, run: Run, job: Job, verified: dict[str, Any], k
 
     if is_main():
         (job.folder / RECORD).unlink(missing_ok=True)  # from an earlier attempt
+        if (job.folder / TRAINING).exists() and Record.load(job.folder / TRAINING).status == "skipped":
+            (job.folder / TRAINING).unlink()
         write_json(job.folder / SETTINGS, {"key": run.key(), "settings": settings})
     with distributed.ending_together(give_up, status=0 if keep_going else 1) as end:
         job.finish()

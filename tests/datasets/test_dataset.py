@@ -232,7 +232,7 @@ def test_without_a_root_the_sentence_says_the_three_ways(monkeypatch, value):
     if value is not None:
         monkeypatch.setenv("CAMVID_ROOT", value)
     for ask in (lambda: resolve_root("camvid"), lambda: load("camvid").samples("test")):
-        with pytest.raises(UserError, match=r"no root: pass --root DIR, set roots\.camvid .* or set CAMVID_ROOT"):
+        with pytest.raises(UserError, match=r"no root: set CAMVID_ROOT, or roots\.camvid .* or pass --root DIR"):
             ask()
 
 

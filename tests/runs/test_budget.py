@@ -13,6 +13,7 @@ import psutil
 import pytest
 from run_files import make_record
 
+from harness import cli
 from harness.compute import devices
 from harness.errors import UserError
 from harness.experiment.schema import Experiment
@@ -208,6 +209,17 @@ def test_a_process_that_breaks_is_named_and_the_others_go_on(config, fake, tmp_p
     assert capsys.readouterr().err.count("not run; error: torn") == 2
     assert names(work.left()) == ["contextrast 4", "contextrast 7"]
     assert "7 runs: 5 done, 2 not run" in work.describe().replace("2 not run, 5 done", "5 done, 2 not run")
+
+
+def test_a_call_that_skips_every_run_says_why_and_fails(experiment_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    path = experiment_file("absent", datasets=["camvid"], arms={"cross_entropy": {}}, seeds=[0])
+    experiment = Experiment.load(path)
+    run = experiment.runs()[0]
+    make_record(experiment, run, "skipped", reason="no root").save(run.folder(tmp_path) / "training.json")
+    monkeypatch.setattr(sys, "argv", ["harness", "run", str(path), "--results", str(tmp_path)])
+    assert cli.main() == 1
+    assert "every run was skipped: no root" in capsys.readouterr().err
 
 
 def test_what_another_process_works_on_is_left_to_it(config, fake, tmp_path):

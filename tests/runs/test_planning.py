@@ -111,6 +111,17 @@ def test_a_run_is_done_unfinished_or_made_with_other_settings(experiment, tmp_pa
     assert (whole["runs"], whole["to_train"], sum(whole["statuses"].values())) == (4, 2, 4)
 
 
+def test_a_skipped_run_is_left_to_train_when_its_data_are_there(experiment_file, tmp_path, monkeypatch):
+    monkeypatch.delenv("CAMVID_ROOT", raising=False)
+    absent = Experiment.load(experiment_file("absent", datasets=["camvid"], arms={"cross_entropy": {}}, seeds=[0]))
+    rendered = Experiment.load(experiment_file("rendered", arms={"cross_entropy": {}}, seeds=[0]))
+    for experiment in (absent, rendered):
+        run = experiment.runs()[0]
+        make_record(experiment, run, "skipped", reason="no root").save(run.folder(tmp_path) / "training.json")
+    assert [row.status for row in plan(absent, tmp_path)] == ["skipped"]
+    assert [(row.status, row.reason) for row in plan(rendered, tmp_path)] == [("not run", "")]
+
+
 def test_the_baselines_further_seeds_are_counted(experiment_file, tmp_path):
     rows = plan(Experiment.load(experiment_file(seeds=[0, 1])), tmp_path)
     assert [(row.arm, row.seed) for row in rows if row.seed > 1] == [("cross_entropy", 2), ("cross_entropy", 3)]
