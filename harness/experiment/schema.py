@@ -209,7 +209,10 @@ class Experiment(Strict):
             given = dict(options or {})
             read[name] = {key: given.pop(key) for key in ARM_KEYS if key in given}
             method = str(read[name].setdefault("method", name))
-            current, allowed = discovery.current_names(method, given), discovery.options(method)
+            try:
+                current, allowed = discovery.current_names(method, given), discovery.options(method)
+            except UserError as error:
+                raise UserError(f"arms.{name}: {error}") from None
             if len(current) < len(given):
                 both = [key for key in given if key not in current]
                 raise ValueError(f"{name} gives an option twice: {', '.join(both)} is the former name of another one")
@@ -471,6 +474,25 @@ def _override(content: dict[str, Any], override: str) -> None:
                 entry.pop(name, None)
 
 
+# What is wrong with a value, by pydantic's name of the problem.
+WHOLE, NUMBER, SWITCH, LIST = "must be a whole number", "must be a number", "must be true or false", "must be a list"
+PROBLEMS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), SWITCH),
+    **dict.fromkeys(("list_type", "tuple_type"), LIST),
+    **dict.fromkeys(("dict_type", "model_type"), "must hold keys"),
+    "finite_number": "must be a finite number",
+    "string_type": "must be text",
+    "missing": "is missing",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be {ge} or larger",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be {le} or smaller",
+    "literal_error": "must be {expected}",
+}
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
@@ -481,8 +503,10 @@ def _first_problem(error: ValidationError) -> str:
         section = sections.get(parent, Experiment)
         allowed = [name for name in section.model_fields if name != "name"]
         return str(unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
-    message = message[0].lower() + message[1:]
     given = problem.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
+    if where and problem["type"] in PROBLEMS:
+        return f"{where} {PROBLEMS[problem['type']].format(**problem.get('ctx', {}))}{shown}"
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
+    message = message[0].lower() + message[1:]
     return f"{where}: {message}{shown}" if where else message

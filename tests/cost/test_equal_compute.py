@@ -48,7 +48,7 @@ def test_the_ratio_multiplies_the_iterations_of_its_pair(experiment_file):
         ({"compute_of": "contextras"}, "did you mean contextrast"),
         ({"compute_of": "contextrast", "longer": 2}, "cannot be combined with longer"),
         ({"compute_of": "equal"}, "needs an arm without compute_of"),
-        ({"compute_of": "contextrast", "compute_ratio": {"scenes/hrnet_tiny": 0}}, "greater than 0"),
+        ({"compute_of": "contextrast", "compute_ratio": {"scenes/hrnet_tiny": 0}}, "must be above 0"),
     ],
 )
 def test_what_compute_of_may_not_be(experiment_file, equal, said):

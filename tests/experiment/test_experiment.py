@@ -88,10 +88,10 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "greater than 0"]),
+        ({"arms": {"contextrast": {"longer": 0}}}, ["arms.contextrast.longer", "must be above 0"]),
         ({"seeds": [0, 1, 2], "baseline_seeds": 2}, ["baseline_seeds", "3 or more", "2"]),
-        ({"baseline_seeds": 0}, ["baseline_seeds", "greater than 0"]),
-        ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "less than 1", "1"]),
+        ({"baseline_seeds": 0}, ["baseline_seeds", "must be above 0"]),
+        ({"arms": {"contextrast": {"starts_at": 1}}}, ["arms.contextrast.starts_at", "must be below 1", "1"]),
         ({"arms": {"contextrast": {"start_at": 0.5}}}, ["unknown option 'start_at'", "did you mean starts_at?"]),
         ({"arms": {"contextrasd": {}}}, ["unknown method 'contextrasd'", "did you mean contextrast?"]),
         ({"arms": {"contextrast": {"wieght": 1}}}, ["unknown option 'wieght'", "did you mean weight?"]),
@@ -126,7 +126,7 @@ def test_the_baseline_has_more_seeds_than_the_arms(experiment_file, seeds, basel
         ({"seeds": [True]}, ["seeds.0", "True"]),
         ({"seeds": [1.0]}, ["seeds.0", "1.0"]),
         ({"roots": {"camvid": 5}}, ["roots.camvid", "path", "5"]),
-        ({"roots": "data"}, ["roots", "dictionary"]),
+        ({"roots": "data"}, ["roots", "must hold keys"]),
         ({"only": {"hrnet_tiny": "scenes"}}, ["only.hrnet_tiny", "list"]),
         ({"schedules": [{"batch": "four"}]}, ["schedules", "batch", "'four'"]),
     ],
