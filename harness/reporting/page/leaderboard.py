@@ -238,10 +238,10 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol:
     notes = [f"{said}. Ranked by {metric_title(metric)}: ranks whose intervals overlap are not told apart."]
     reasons = dict.fromkeys(cell.no_interval for cell in gains if cell.gain and cell.gain.low is None)
     notes += [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
+    cost = "Cost: time in the training loop of these runs over the baseline's; rough if runs shared a machine. "
     notes.append(
-        f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. Cost: time in the training loop of these "
-        "runs over the baseline's; rough if runs shared a machine. Health: what a run's curve shows about its method; "
-        "no mark, no fault found."
+        f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. {'' if experiment.demonstration else cost}"
+        "Health: what a run's curve shows about its method; no mark, no fault found."
     )
     if (metric, protocol) != (MIOU, experiment.protocols[0]):
         notes.append(f"Verdicts are by mIoU with the protocol {experiment.protocols[0]}; this ranking is a detail.")
