@@ -41,8 +41,8 @@ class Layer(NamedTuple):
 class Contextrast(Method):
     """Pixel-anchor loss over several layers, with anchors fused with the coarsest layer's and BANE negatives.
 
-    No code was released. NOT VERIFIED, and chosen here: `temperature`, `low_weight`, `normalize`, `detach_anchors`, the
-    rule `negatives` and the form of the heads. config/ablations.yaml has an arm for each other reading but the heads'.
+    No code was released. NOT VERIFIED, and chosen here: the form of the heads, and the options that `Options` names;
+    config/ablations.yaml has an arm for each other reading of these.
 
     With `sync_anchors` each rank returns the loss of the whole batch, otherwise that of its own images.
 
@@ -68,14 +68,14 @@ class Contextrast(Method):
         """The papers give `dim`, `weight`, `layer_weights` and `keep`; the other defaults are choices made here.
 
         Not confirmed by the papers or by code: `temperature` (that of the methods it builds on), `low_weight` (the
-        neutral value), `negatives`, `ties`, `normalize`, and that gradients flow through the anchors.
+        neutral value), `negatives`, `ties`, `normalize` and `detach_anchors`.
         """
 
         former_names: ClassVar[Mapping[str, str]] = {"alpha": "weight"}
 
         dim: Annotated[int, Ge(1)] = 256  # d, channels of the embeddings
-        temperature: Annotated[float, Gt(0)] = 0.1  # t
-        weight: Annotated[float, Ge(0)] = 0.1  # of the loss, alpha
+        temperature: Annotated[float, Gt(0)] = 0.1  # t, by which similarities are divided
+        weight: Annotated[float, Ge(0)] = 0.1  # alpha, the factor of the loss
         # lambda, fine to coarse; with fewer feature maps the last ones are used
         layer_weights: tuple[Annotated[float, Ge(0)], ...] = (0.1, 0.3, 0.7, 1.0)
         low_weight: Annotated[float, Interval(ge=0, le=1)] = 0.5  # w_l in equation (2); w_h is 1 - w_l
@@ -93,7 +93,7 @@ class Contextrast(Method):
         normalize: bool = True  # make embeddings and anchors unit vectors
         detach_anchors: bool = False  # no gradient through the anchors
         sync_anchors: bool = False  # compute anchors, positives and negatives over all processes' images
-        # use at most this many random positives per layer, class and process; None: all
+        # use at most this many random positives per layer, class and process; null: all
         max_positives: Annotated[int, Ge(1)] | None = None
 
         def check_maps(self, number: int) -> None:
@@ -175,6 +175,7 @@ class Contextrast(Method):
             # -log( e^s / (e^s + e^b) ) = -logsigmoid(s - b), with b the negatives' logsumexp, -inf without any
             repulsion = masked_logsumexp(similarity, negatives, dim=0)
             margin = similarity - (all_logsumexp(repulsion) if self.options.sync_anchors else repulsion)
+            # Ignored pixels take some class here, and have no part in any mean: their row of `positive` is 0.
             own = layer.labels.clamp(max=self.num_classes - 1)[:, None]
             terms, positive = -F.logsigmoid(margin.gather(1, own)), self.positives_of(layer)  # [N, 1] and [N, K]
             per_class, number = mean_of(positive.T @ terms, positive.sum(0), self.options.sync_anchors)
