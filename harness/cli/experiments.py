@@ -85,6 +85,7 @@ def run(
     if work.crashed:
         raise RunFailed(f"broke off: {', '.join(work.crashed)}; their logs are in {results / 'logs'}")
     if work.asked:
+        print("the same command continues", file=sys.stderr)
         raise SystemExit(128 + work.asked)
 
 
