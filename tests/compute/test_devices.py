@@ -128,6 +128,7 @@ def test_a_numbered_device_is_taken_or_refused(machine, monkeypatch):
     assert devices.lease(1) == H100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [False, True])
 def test_no_device_has_two_processes_and_none_is_idle_while_one_waits(machine, holders, kill):
     """Six processes on two devices: as soon as one ends, or is killed, another has its device."""
@@ -209,6 +210,7 @@ def test_a_crowd_of_processes_never_meets_on_a_device(machine, tmp_path):
     assert len(list(tmp_path.glob("*.lock"))) <= 3
 
 
+@pytest.mark.slow
 def test_as_many_share_a_device_as_may_and_they_spread_before_they_crowd(machine, holders, monkeypatch):
     machine("fake0", "fake1")
     monkeypatch.setenv(devices.SHARE, "2")
@@ -223,6 +225,7 @@ def test_as_many_share_a_device_as_may_and_they_spread_before_they_crowd(machine
     assert len(leased(others, 3)) == 3
 
 
+@pytest.mark.slow
 def test_who_wants_a_device_alone_shares_it_with_nobody(machine, holders, monkeypatch):
     machine("fake0")
     monkeypatch.setenv(devices.SHARE, "3")

@@ -342,6 +342,7 @@ def fixed_sizes(monkeypatch):
     monkeypatch.setattr(methods.fixed_sizes, "FIXED", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observing", [True, False])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_no_step_makes_the_host_wait(name, options, observing, fixed_sizes):

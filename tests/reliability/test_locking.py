@@ -52,6 +52,7 @@ def test_the_lock_of_a_killed_process_is_nobodys(other, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_who_waits_goes_on_when_the_first_has_ended(other, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locking, "SECONDS_TO_DIE", 0.1)
     killer = subprocess.Popen(["sh", "-c", f"sleep 1; kill -9 {other.pid}"])

@@ -18,6 +18,8 @@ from harness.reporting.published import figures, methods, training_settings
 from harness.reporting.tables import write_tables
 from harness.statistics.interval import Gain, critical, gains
 
+pytestmark = pytest.mark.slow
+
 ABLATIONS = "ablations_contextrast_pp_cityscapes_hrnet.csv"
 PIXELS = 10_000  # a hundredth of a point each
 LEVEL = 60.0

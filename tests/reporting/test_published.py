@@ -17,6 +17,8 @@ from harness.experiment.schema import Experiment
 from harness.reporting.published import FOLDER, figures, methods, metrics, tables, training_settings
 from harness.reporting.tables import write_tables
 
+pytestmark = pytest.mark.slow
+
 FIGURES = {
     "ablations_contextrast_pp_cityscapes_hrnet.csv": 27,
     "boundary_miou_cityscapes.csv": 16,

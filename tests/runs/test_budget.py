@@ -109,6 +109,7 @@ def test_another_time_is_a_mistake(text):
         read_budget(text)
 
 
+@pytest.mark.slow
 def test_all_runs_are_made_so_many_at_a_time_and_the_next_call_makes_none(config, fake, tmp_path, capsys):
     fake()
     work = Budget(pieces([config]), tmp_path / "out", jobs=2)
@@ -122,6 +123,7 @@ def test_all_runs_are_made_so_many_at_a_time_and_the_next_call_makes_none(config
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_when_time_is_up_runs_are_asked_to_end_and_the_deaf_one_is_killed(config, fake, tmp_path, capsys):
     fake(steps=1000, pause=0.05, DEAF="cross_entropy")
     begun = time.monotonic()
@@ -199,6 +201,7 @@ def test_a_run_of_the_same_settings_in_another_experiment_waits_to_borrow(experi
     assert work._twin(work.pieces[2]) and not work._twin(work.pieces[1]) and not work._twin(work.pieces[3])
 
 
+@pytest.mark.slow
 def test_a_process_that_breaks_is_named_and_the_others_go_on(config, fake, tmp_path, capsys):
     fake(BROKEN="contextrast")
     work = Budget(pieces([config]), tmp_path, jobs=3)
@@ -222,6 +225,7 @@ def test_a_call_that_skips_every_run_says_why_and_fails(experiment_file, tmp_pat
     assert "every run was skipped: no root" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_another_process_works_on_is_left_to_it(config, fake, tmp_path):
     from harness.runs.locking import hold
 
