@@ -90,11 +90,11 @@ def naming(run: Run) -> Iterator[None]:
         raise UserError(f"{run}: {error}") from None
 
 
-def refuse_without_model(context: typer.Context, *used: str) -> None:
-    """Raise UserError for options that the user gave but that do nothing without --model: all but those `used`."""
+def refuse_without_model(context: typer.Context) -> None:
+    """Raise UserError for options that the user gave but that do nothing without --model: all but --results."""
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
-        if parameter.name not in used and source is not None and source.name == "COMMANDLINE":
+        if parameter.name != "results" and source is not None and source.name == "COMMANDLINE":
             raise UserError(f"{parameter.opts[0]} does nothing without --model: name a model, or leave it out")
 
 

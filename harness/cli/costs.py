@@ -34,7 +34,7 @@ def cost(
 ) -> None:
     """Count parameters and operations of models and methods; without --model, write the cost table."""
     if not model:
-        refuse_without_model(context, "results")
+        refuse_without_model(context)
         from harness.experiment.schema import Experiment
         from harness.reporting.costs.networks import write_cost_table
 
@@ -91,7 +91,7 @@ def latency(
     from harness.reporting.costs.measured import write_latency_table
 
     if not model:
-        refuse_without_model(context, "results")
+        refuse_without_model(context)
     options: dict[str, Any] = {"dataset": dataset, "modes": mode or None, "baseline": baseline, "batch": batch}
     options |= {"methods": method or None, "channels_last": channels_last, "compiled": compiled}
     machine = Machine(device, threads=threads, alone=True)
@@ -126,7 +126,7 @@ def overhead(
     from harness.reporting.costs.measured import write_training_table
 
     if not model:
-        refuse_without_model(context, "results")
+        refuse_without_model(context)
     options: dict[str, Any] = {"dataset": dataset, "batch": batch, "baseline": baseline, "methods": method or None}
     options |= {"precision": precision, "rounds": rounds}
     for name in model:

@@ -80,7 +80,7 @@ def run(
         for path in dict.fromkeys(experiments):
             experiment = Experiment.load(path, overrides)
             typer.echo("\n" + summary(experiment, path, results, overrides))
-    if reason := work.skipped():
+    if not dry and (reason := work.skipped()):
         raise RunFailed(f"every run was skipped: {reason}")
     if work.crashed:
         raise RunFailed(f"broke off: {', '.join(work.crashed)}; their logs are in {results / 'logs'}")

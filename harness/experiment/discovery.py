@@ -29,7 +29,7 @@ TEMPLATE = "template"  # a complete method that `new-method` copies; not one to 
 LIGHT = ("annotated_types", "collections.abc", "dataclasses", "math", "methods.options", "typing")
 
 Files = tuple[tuple[Path, int], ...]  # with the time of each one's last change in nanoseconds
-_found: dict[tuple[str, Path, Path], Files] = {}  # by method, folder of methods and current folder
+_last_files: dict[tuple[str, Path, Path], Files] = {}  # by method, folder of methods and current folder
 
 
 class About(NamedTuple):
@@ -266,7 +266,7 @@ def _files(name: str) -> Files:
     no such method.
     """
     key = name, FOLDER, Path.cwd()
-    if key not in _found or not all(_is_unchanged(*file) for file in _found[key]):
+    if key not in _last_files or not all(_is_unchanged(*file) for file in _last_files[key]):
         _known(name)
         parts, waiting = {name}, [name]
         while waiting:
@@ -274,8 +274,8 @@ def _files(name: str) -> Files:
                 if part not in parts and _file(part).is_file():
                     parts.add(part)
                     waiting.append(part)
-        _found[key] = tuple(_stamped(part) for part in sorted(parts))
-    return _found[key]
+        _last_files[key] = tuple(_stamped(part) for part in sorted(parts))
+    return _last_files[key]
 
 
 def _is_unchanged(path: Path, modified: int) -> bool:

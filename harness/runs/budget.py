@@ -138,7 +138,7 @@ class Budget:
     def skipped(self) -> str:
         """Why the first run was skipped, if all were; else ""."""
         states = [self._state(piece) for piece in self.pieces]
-        return states[0].reason if all(state.status == "skipped" for state in states) else ""
+        return states[0].reason if {state.status for state in states} == {"skipped"} else ""
 
     def seconds_of(self, piece: Piece) -> float | None:
         """Seconds to finish a run, with the start of its process and its evaluation; None if unknown."""

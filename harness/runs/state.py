@@ -155,7 +155,7 @@ def _work_left(
     run: Run,
     folder: Path,
     found: Record | Missing,
-    data_is_there: Callable[[str], bool] = lambda dataset: True,
+    data_is_there: Callable[[str], bool],
 ) -> Work:
     if isinstance(found, Missing):
         if found.status == "skipped":

@@ -220,7 +220,10 @@ def test_a_call_that_skips_every_run_says_why_and_fails(experiment_file, tmp_pat
     experiment = Experiment.load(path)
     run = experiment.runs()[0]
     make_record(experiment, run, "skipped", reason="no root").save(run.folder(tmp_path) / "training.json")
-    monkeypatch.setattr(sys, "argv", ["harness", "run", str(path), "--results", str(tmp_path)])
+    command = ["harness", "run", str(path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--dry"])  # which only tells what is left
+    assert cli.main() == 0
+    monkeypatch.setattr(sys, "argv", command)
     assert cli.main() == 1
     assert "every run was skipped: no root" in capsys.readouterr().err
 

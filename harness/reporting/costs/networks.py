@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from harness import datasets, models
 from harness.compute import atomic
+from harness.config import read_size
 from harness.cost.complexity import cost_rows
 from harness.experiment.schema import Experiment
 from harness.reporting import published
@@ -44,7 +45,7 @@ def write_cost_table(experiment: Experiment, results: Path) -> Path:
 def cases(experiment: Experiment) -> dict[tuple[str, tuple[int, int]], list[str]]:
     """{(data set, (height, width)): models}: every model at the published size, and an experiment's crops."""
     sizes = costs()[["dataset", "size"]].drop_duplicates().itertuples(index=False)
-    found = {(dataset, _pixels(size)): models.names() for dataset, size in sizes}
+    found = {(dataset, read_size(size)): models.names() for dataset, size in sizes}
     for dataset, model in experiment.pairs():
         chosen = found.setdefault((dataset, experiment.schedule_of(dataset, model).crop), [])
         if model not in chosen:
@@ -55,11 +56,6 @@ def cases(experiment: Experiment) -> dict[tuple[str, tuple[int, int]], list[str]
 def costs() -> "pd.DataFrame":
     """The published costs, in the units that the metrics name, each with its baseline's."""
     return published.figures("cost_cityscapes.csv")
-
-
-def _pixels(size: str) -> tuple[int, int]:
-    height, width = map(int, size.split("x"))
-    return height, width
 
 
 def _beside_published(counted: "pd.DataFrame") -> str:
