@@ -25,10 +25,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness.config import read_yaml
+from harness.config import problems, read_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.datasets.sizes import Sizes
-from harness.errors import YAML_FAULTS, UserError, unknown
+from harness.errors import YAML_FAULTS, UserError
 
 IGNORE_INDEX = 255
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks forbidden values
@@ -37,7 +37,7 @@ MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks forbidden values
 def _label_values(given: Any) -> tuple[int, ...]:
     """Label values as integers: 7 is 7, "1..3" is 1, 2, 3, and a colour [r, g, b] is 0xRRGGBB."""
     if not isinstance(given, list | tuple):
-        raise ValueError("Input should be a list of label values")
+        raise ValueError("must be a list of label values")
     values: list[int] = []
     for item in given:
         span = re.fullmatch(r"(\d+)\.\.(\d+)", item) if isinstance(item, str) else None
@@ -235,12 +235,5 @@ def _validated(path: Path, content: dict[str, Any], layout_key: str) -> Spec:
     try:
         return Spec.model_validate_json(text)  # JSON mode: strict, but a list may be a tuple
     except ValidationError as error:
-        first = error.errors()[0]
-        location = list(first["loc"])
-        if first["type"] == "extra_forbidden" and len(location) == 1:
-            keys = [*Spec.model_fields, "layouts", "base", "ignored_classes"]
-            raise unknown("key", str(location[0]), keys, f" in {path}") from None
-        if location[:1] == ["layout"]:
-            location[:2] = [layout_key]  # without the kind, by which pydantic tells the layouts apart
-        key = ".".join(map(str, location))
-        raise UserError(f"{path}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        keys = [*Spec.model_fields, "layouts", "base", "ignored_classes"]
+        raise UserError(f"{path}: {problems(error, Spec, keys, {'layout': layout_key})[0]}") from None

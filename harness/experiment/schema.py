@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -22,7 +21,7 @@ from pydantic import (
 )
 
 from harness import datasets, models
-from harness.config import Listed, Range, Size, Strict, read_yaml
+from harness.config import Listed, Range, Size, Strict, problems, read_yaml
 from harness.errors import YAML_FAULTS, UserError, unknown
 from harness.experiment import discovery
 from harness.experiment.run import Run
@@ -193,7 +192,8 @@ class Experiment(Strict):
         try:
             return cls.model_validate(content, context={"narrowed": narrowed})
         except ValidationError as error:
-            raise UserError(f"{source}: {_first_problem(error)}") from None
+            keys = [name for name in cls.model_fields if name != "name"]
+            raise UserError(f"{source}: {problems(error, cls, keys)[0]}") from None
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
@@ -299,7 +299,7 @@ class Experiment(Strict):
             try:
                 schedule = self.schedule_of(dataset, model)
             except ValidationError as error:
-                raise ValueError(f"schedules, for {model} on {dataset}: {_first_problem(error)}") from None
+                raise ValueError(f"schedules, for {model} on {dataset}: {problems(error, Schedule)[0]}") from None
             if fault := _misfit(schedule, dataset, model):
                 raise ValueError(f"schedule.{fault}")
         return self
@@ -472,41 +472,3 @@ def _override(content: dict[str, Any], override: str) -> None:
         for entry in content["schedules"]:
             for name in said if isinstance(entry, dict) else []:
                 entry.pop(name, None)
-
-
-# What is wrong with a value, by pydantic's name of the problem.
-WHOLE, NUMBER, SWITCH, LIST = "must be a whole number", "must be a number", "must be true or false", "must be a list"
-PROBLEMS = {
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), WHOLE),
-    **dict.fromkeys(("float_type", "float_parsing"), NUMBER),
-    **dict.fromkeys(("bool_type", "bool_parsing"), SWITCH),
-    **dict.fromkeys(("list_type", "tuple_type"), LIST),
-    **dict.fromkeys(("dict_type", "model_type"), "must hold keys"),
-    "finite_number": "must be a finite number",
-    "string_type": "must be text",
-    "missing": "is missing",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be {ge} or larger",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be {le} or smaller",
-    "literal_error": "must be {expected}",
-}
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, key = problem["loc"]
-        parent = str(parents[-1]) if parents else ""
-        sections: dict[str, type[BaseModel]] = {"schedule": Schedule, "photometric": Photometric}
-        section = sections.get(parent, Experiment)
-        allowed = [name for name in section.model_fields if name != "name"]
-        return str(unknown("key", str(key), allowed, f" in {parent}" if parent else ""))
-    given = problem.get("input")
-    shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
-    if where and problem["type"] in PROBLEMS:
-        return f"{where} {PROBLEMS[problem['type']].format(**problem.get('ctx', {}))}{shown}"
-    message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
-    message = message[0].lower() + message[1:]
-    return f"{where}: {message}{shown}" if where else message

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from harness.config import named_files, read_yaml
+from harness.config import named_files, problems, read_yaml
 from harness.errors import YAML_FAULTS, UserError, unknown
 from harness.models.code import code_of
 from harness.models.spec import FOLDER, ModelSpec, Published
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.models.segmenter import Segmenter
 
 FOLDERS_VARIABLE = "CONTEXTRAST_BENCH_MODELS"  # your own folders, separated by os.pathsep
+MODEL_KEYS = ("base", *sorted(set(ModelSpec.model_fields) - {"name", "folder", "code"}))
 
 
 def names() -> list[str]:
@@ -30,9 +31,7 @@ def load_spec(name: str) -> ModelSpec:
     try:
         spec = ModelSpec(name=name, folder=path.parent, **_content(name))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {f'{key}: ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(f"{path}: {problems(error, ModelSpec, MODEL_KEYS)[0]}") from None
     except YAML_FAULTS as error:
         raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
     code = code_of(spec)
@@ -47,7 +46,9 @@ def _content(name: str) -> dict[str, Any]:
     files = _files()
     if name not in files:
         raise unknown("model", name, files)
-    own = read_yaml(files[name].read_text(encoding="utf-8"))
+    own = dict(read_yaml(files[name].read_text(encoding="utf-8")))
+    if wrong := [key for key in own if key not in MODEL_KEYS]:
+        raise UserError(f"{files[name]}: {unknown('key', wrong[0], MODEL_KEYS)}")
     base = own.pop("base", None)
     return _content(base) | {"title": ""} | own if base else own
 

@@ -25,6 +25,7 @@ from pydantic import (
 
 from harness.compute import atomic
 from harness.compute.walking import files_below
+from harness.config import problems
 from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Schedule, discovery
@@ -171,7 +172,7 @@ class Record(Part):
         try:
             return cls.model_validate_json(json.dumps(read_json(path)))
         except ValidationError as error:
-            raise UserError(f"{path}: {problems(error)[0]}") from None
+            raise UserError(f"{path}: {problems(error, cls)[0]}") from None
 
     def save(self, path: Path) -> None:
         """Write the record, with the number of the schema and the hash of the content."""
@@ -217,11 +218,6 @@ class Record(Part):
         for name, known in self.files.items():
             if not (folder / name).is_file() or file_hash(folder / name) != known:
                 raise UserError(f"{folder / name} is not the file that its record was made with: evaluate it again")
-
-
-def problems(error: ValidationError) -> list[str]:
-    """What is wrong with a record's keys, as "key: what"."""
-    return [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
 
 
 def now() -> str:

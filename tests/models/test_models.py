@@ -70,8 +70,11 @@ def test_an_unknown_model_names_the_nearest():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("config: a.py\ntaps: {channels: [1], strides: [4]}\ncolour: red\n", "colour"),
-        ("config: a.py\n", "taps"),
+        ("config: a.py\ntaps: {channels: [1], strides: [4]}\ncolour: red\n", "mine.yaml: unknown key 'colour'"),
+        ("config: a.py\ntaps: {channels: [1], strides: [4]}\nname: mine\n", "mine.yaml: unknown key 'name': allowed"),
+        ("config: a.py\n", "mine.yaml: taps is missing"),
+        ("config: a.py\ntaps: {channels: [1.5], strides: [4]}\n", "taps.channels.0 must be a whole number, not 1.5"),
+        ("config: a.py\ntaps: {channels: [1], strides: [4], stride: 4}\n", "unknown key 'stride' in taps: did you"),
         ("config: a.py\ntaps: {channels: [1], strides: [4]}\nweights: {package: p}\n", "belong together"),
         ("config: a.py\ntaps: {channels: [1], strides: [4]}\nweights: {url: u, configuration: true}\n", "give one of"),
         ("config: a.py\ntaps: {at: neck, channels: [1], strides: [4]}\n", "taps.at"),
