@@ -62,11 +62,12 @@ def problems(
 ) -> list[str]:
     """Each problem in words, such as "schedule.batch must be a whole number, not 'x'".
 
+    Unknown keys come first: one may be a missing key, misspelt.
     keys: those that the file may hold at its top, if they are not the fields of `model`. renamed: what the file calls a
     field, if not by its name.
     """
     found = []
-    for problem in error.errors():
+    for problem in sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden"):
         parts, owner = _place(model, problem["loc"])
         parts[:1] = [renamed.get(part, part) for part in parts[:1]]
         where, parent = ".".join(parts), ".".join(parts[:-1])
@@ -76,7 +77,9 @@ def problems(
             allowed = keys if keys and not parent else owner.model_fields
             found.append(str(unknown("key", parts[-1], allowed, f" in {parent}" if parent else "")))
         elif where and problem["type"] in PROBLEMS:
-            found.append(f"{where} {PROBLEMS[problem['type']].format(**problem.get('ctx', {}))}{shown}")
+            what = PROBLEMS[problem["type"]].format(**problem.get("ctx", {}))
+            example = f", such as [{given}]" if what == LIST and isinstance(given, str) else ""
+            found.append(f"{where} {what}{example}{shown}")
         else:
             message = problem["msg"].removeprefix("Value error, ").removesuffix(" for <class 'pathlib.Path'>")
             message = message[0].lower() + message[1:]
@@ -146,9 +149,10 @@ class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node. Raises MarkedYAMLError for a duplicate key."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} appears twice", problem_mark=node.start_mark)
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = node.value[number][0].start_mark
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} appears twice", problem_mark=mark)
         return super().construct_mapping(node, deep)
 
 

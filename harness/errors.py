@@ -10,6 +10,11 @@ import yaml
 YAML_FAULTS = (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, TypeError, RecursionError)
 
 
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a YAML text and at which line, on one line."""
+    return " ".join(str(error).split()).replace('in "<unicode string>", ', "at ")
+
+
 class UserError(Exception):
     """A mistake by the user: one sentence that names the file or key and says what to do. Exit status 2."""
 

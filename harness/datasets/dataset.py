@@ -188,10 +188,16 @@ class Dataset:
     def cluster(self, sample_id: str) -> str:
         """The cluster (video, city) of a sample: the part of its id that the pattern `clusters` matches.
 
-        Images of a cluster are not independent. Without a pattern each image is its own cluster.
+        Images of a cluster are not independent. Without a pattern each image is its own cluster. Raises UserError for
+        an id without a match, whose intervals would be too narrow as those of independent images.
         """
-        found = re.match(self.clusters, sample_id) if self.clusters else None
-        return found.group() if found else sample_id
+        if not self.clusters:
+            return sample_id
+        found = re.match(self.clusters, sample_id)
+        if not found or not found.group():
+            pattern = f"clusters of the data set {self.name}, {self.clusters!r},"
+            raise UserError(f"{pattern} matches nothing at the start of the image's id {sample_id!r}: correct it")
+        return found.group()
 
     def fingerprint(self, splits: Sequence[str] | None = None) -> str:
         """sha256 over the data in `splits` (default: all): names, image file sizes, and the labels' bytes and meaning.

@@ -148,14 +148,18 @@ def _wrong_file(dataset: Dataset, sample: Sample) -> str:
     if size != image_size:
         same_shape = abs(size[0] * image_size[1] - size[1] * image_size[0]) <= max(image_size)
         return "the shape is the same, so one of the two was resized: take both originals" if same_shape else ""
-    if colors and (content[..., :1] == content[..., :3]).all():
+    if colors and (content[..., :1] == content[..., : 3 if content.shape[2] > 2 else 1]).all():  # not the transparency
         return "its channels are equal: save one of them as 8-bit greyscale"
     if colors and is_photo:
         return "it looks like a photograph: swap the folders of images and labels"
     if colors:
         return "it holds colours, not class indices: replace each colour by its class's index"
-    if content.dtype != np.uint8 and content.max() > 255:
-        return f"values up to {content.max()} are no classes (instances, perhaps): take the labels of classes"
+    if content.dtype != np.uint8 and content.ndim == 2:
+        return (
+            f"values up to {content.max()} are too many for classes (instances, perhaps): take the labels of classes"
+            if content.max() > 255
+            else "save the same values as 8-bit greyscale"
+        )
     return ""
 
 

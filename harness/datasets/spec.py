@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harness.config import problems, read_yaml
 from harness.datasets.readers import LARGEST_VALUE, FolderLayout, ListLayout
 from harness.datasets.sizes import Sizes
-from harness.errors import YAML_FAULTS, UserError
+from harness.errors import YAML_FAULTS, UserError, yaml_fault
 
 IGNORE_INDEX = 255
 MOST_CLASSES = 254  # 255 is the ignore index, and 254 marks forbidden values
@@ -182,7 +182,7 @@ def _content(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
     try:
         content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, *YAML_FAULTS) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} cannot be read as YAML: {yaml_fault(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys such as name, layout and classes")
     content = dict(content)
@@ -231,7 +231,7 @@ def _validated(path: Path, content: dict[str, Any], layout_key: str) -> Spec:
     try:
         text = json.dumps(content)
     except (TypeError, ValueError, RecursionError) as error:  # dates, and lists that contain themselves
-        raise UserError(f"{path} cannot be read as YAML: {error}") from None
+        raise UserError(f"{path} holds what is no text, number or list ({error}): put it in quotes") from None
     try:
         return Spec.model_validate_json(text)  # JSON mode: strict, but a list may be a tuple
     except ValidationError as error:

@@ -192,6 +192,11 @@ def check_split(
         images = count(found.listed, "image")
         found.problems.append(f"{images}, but there must be {expected}: complete the data set; {as_is}")
 
+    if split != dataset.train_split and listing.samples:
+        try:
+            list(map(dataset.cluster, (sample.id for sample in listing.samples)))
+        except UserError as error:
+            found.problems.append(str(error))
     failed: dict[Sample, str] = {}
     results = pool.map(lambda sample: _check(dataset, root, sample, looking), listing.samples)
     checked = track(results, f"verify {dataset.name} {split}", found.listed)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from harness import datasets, models
 from harness.config import Listed, Range, Size, Strict, problems, read_yaml
-from harness.errors import YAML_FAULTS, UserError, unknown
+from harness.errors import YAML_FAULTS, UserError, unknown, yaml_fault
 from harness.experiment import discovery
 from harness.experiment.run import Run
 
@@ -443,7 +443,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except YAML_FAULTS as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {yaml_fault(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold keys such as arms, datasets and models")
     return content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.config import named_files, problems, read_yaml
-from harness.errors import YAML_FAULTS, UserError, unknown
+from harness.errors import YAML_FAULTS, UserError, unknown, yaml_fault
 from harness.models.code import code_of
 from harness.models.spec import FOLDER, ModelSpec, Published
 
@@ -33,7 +33,7 @@ def load_spec(name: str) -> ModelSpec:
     except ValidationError as error:
         raise UserError(f"{path}: {problems(error, ModelSpec, MODEL_KEYS)[0]}") from None
     except YAML_FAULTS as error:
-        raise UserError(f"{path} is not a model's YAML file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a model's YAML file: {yaml_fault(error)}") from None
     code = code_of(spec)
     return spec.model_copy(update={"code": code}) if code else spec
 
@@ -46,7 +46,9 @@ def _content(name: str) -> dict[str, Any]:
     files = _files()
     if name not in files:
         raise unknown("model", name, files)
-    own = dict(read_yaml(files[name].read_text(encoding="utf-8")))
+    own = read_yaml(files[name].read_text(encoding="utf-8"))
+    if not isinstance(own, dict):
+        raise UserError(f"{files[name]} is not a model's YAML file: it must hold keys such as source and taps")
     if wrong := [key for key in own if key not in MODEL_KEYS]:
         raise UserError(f"{files[name]}: {unknown('key', wrong[0], MODEL_KEYS)}")
     base = own.pop("base", None)

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.models.code import import_module
+from harness.models.code import import_module, reason
 from harness.models.segmenter import Segmenter
 from harness.models.spec import Input, ModelSpec
-
-CHECKED = 64  # side in pixels of the image on which a new network is tested
 
 
 class TappedMaps(list[Tensor]):
@@ -53,9 +50,9 @@ class FunctionSegmenter(Segmenter):
 
 
 def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
-    """The network that `spec`'s function returns, tested on a small image.
+    """The network that `spec`'s function returns.
 
-    Raises UserError if the function does not exist, fails, or returns a network without the YAML's taps.
+    Raises UserError if the function does not exist, fails, or returns what is no network or has no such backbone.
     """
     module_name, _, name = spec.source.partition(":")
     where = f"model {spec.name}: {spec.source}"
@@ -64,35 +61,11 @@ def build(spec: ModelSpec, num_classes: int) -> FunctionSegmenter:
         raise UserError(f"{where}: the module has no function {name}")
     try:
         network = function(num_classes=num_classes, **spec.arguments)
-    except TypeError as error:
-        raise UserError(f"{where} refuses num_classes and the YAML's arguments: {error}") from None
+    except Exception as error:  # a user's function can raise anything
+        why = reason(error, spec.folder)
+        raise UserError(f"{where} refuses num_classes and the YAML's arguments: {why}") from None
     if not isinstance(network, nn.Module) or not all(hasattr(network, each) for each in ("features", "logits")):
         raise UserError(f"{where} must return a torch module with the methods features and logits")
-    if spec.weights.given and spec.backbone != "backbone" and not hasattr(network, spec.backbone):
+    if spec.backbone != "backbone" and not isinstance(getattr(network, spec.backbone, None), nn.Module):
         raise UserError(f"{where}: the network has no part {spec.backbone}: correct the YAML's backbone")
-    segmenter = FunctionSegmenter(network, spec, num_classes)
-    _try(segmenter, where)
-    return segmenter
-
-
-def _try(segmenter: FunctionSegmenter, where: str) -> None:
-    """Raise UserError if the network's maps or logits do not match the YAML."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
-            maps = segmenter.eval().features(torch.zeros(1, 3, CHECKED, CHECKED))
-            logits, _ = segmenter.decode(maps)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-            raise UserError(
-                f"{where} fails on an image of {CHECKED}x{CHECKED}: {' '.join(str(error).split())}"
-            ) from None
-        finally:
-            segmenter.train()
-    channels = [map_.shape[1] for map_ in maps]
-    strides = [round(CHECKED / map_.shape[-1]) for map_ in maps]
-    if (channels, strides) != (segmenter.channels, segmenter.strides):
-        raise UserError(
-            f"{where}: its maps have channels {channels} and strides {strides}, but the YAML's taps say "
-            f"{segmenter.channels} and {segmenter.strides}: correct taps"
-        )
-    if logits.dim() != 4 or logits.shape[1] != segmenter.num_classes:
-        raise UserError(f"{where}: logits are {list(logits.shape)}, but must be [1, {segmenter.num_classes}, h, w]")
+    return FunctionSegmenter(network, spec, num_classes)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.models.code import reason
 from harness.models.configuration import network_config, quiet
 from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
 from harness.models.segmenter import Segmenter
@@ -68,7 +69,11 @@ def build(spec: ModelSpec, num_classes: int) -> MMSegmenter:
         import harness.models.efficientnet_lite  # noqa: F401  adds ours
 
         with DefaultScope.overwrite_default_scope("mmseg"):
-            network = MODELS.build(config)
+            try:
+                network = MODELS.build(config)
+            except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+                why = reason(error, spec.folder)
+                raise UserError(f"model {spec.name}: mmsegmentation cannot build {spec.config}: {why}") from None
         with _silent_init():
             network.init_weights()
     if spec.taps.at == "fpn" and config.decode_head.get("type") != "UPerHead":

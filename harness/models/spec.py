@@ -102,6 +102,12 @@ class Input(_Strict):
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (58.395, 57.12, 57.375)
 
+    @model_validator(mode="after")
+    def _of_bytes(self) -> "Input":
+        if max(self.std) < 1:  # torchvision's are for images on 0 to 1
+            raise ValueError(f"std is {list(self.std)}: give mean and std for RGB on 0 to 255, 255 times as large")
+        return self
+
 
 class ModelSpec(_Strict):
     """A model's YAML.

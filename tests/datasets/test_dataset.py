@@ -54,6 +54,7 @@ def test_camvids_yaml_has_the_facts_of_the_segnet_version():
             {"licenze": "free"},
             r"unknown key 'licenze': did you mean licence\? allowed are base, categories, class",
         ),
+        ({"licence": None, "license": "free"}, "unknown key 'license': did you mean licence"),
         ({"name": "kitti"}, "name is 'kitti', but must be the file's name, 'camvid'"),
         ({"train_split": "training"}, "there is no split 'training'; splits are train, val, test"),
         ({"class_pixels": {"train": [1, 2, 3]}}, "class_pixels.train has 3 numbers"),

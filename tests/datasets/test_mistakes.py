@@ -70,7 +70,8 @@ def report(dataset):
         (lambda label: label - 1, "1 is added: they are shifted by one"),  # uint8: 0 becomes 255
         (lambda label: np.stack([label] * 3, axis=-1), "channels are equal"),
         (lambda label: np.stack([label, label * 20, label], axis=-1), "holds colours"),
-        (lambda label: label.astype(np.uint16) * 1000 + 7, "are no classes"),
+        (lambda label: label.astype(np.uint16) * 1000 + 7, "are too many for classes"),
+        (lambda label: label.astype(np.uint16), "save the same values as 8-bit greyscale"),
         (lambda label: label[::2, ::2], "one of the two was resized"),
     ],
 )

@@ -117,6 +117,10 @@ PROBLEMS = {
         lambda tree: cv2.imwrite(str(first(tree).image_path), np.zeros((10, 12, 3), np.uint16)),
         "has 16 bits a channel",
     ),
+    "no cluster": (
+        lambda tree: setattr(tree, "clusters", "Seq._val"),
+        "clusters of the data set camvid, 'Seq._val', matches nothing at the start of the image's id 'Seq0_test000'",
+    ),
     "leak": (train_on_a_test_image, "is also in train"),
     "nothing labelled": (
         lambda tree: [relabel(tree, "test", index, lambda label: label * 0 + 11) for index in range(4)],

@@ -211,7 +211,7 @@ def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("arms:\n  contextrast: {}\n  contextrast: {weight: 1}\n")
-    with pytest.raises(UserError, match="'contextrast' appears twice"):
+    with pytest.raises(UserError, match="'contextrast' appears twice at line"):
         Experiment.load(path)
 
 

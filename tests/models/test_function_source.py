@@ -217,8 +217,18 @@ def test_a_module_that_the_yaml_imports_may_register_a_backbone_of_mmsegmentatio
         (None, {"taps": "{channels: [5], strides: [2]}"}, r"channels \[4\].*\[5\].*correct taps"),
         (None, {"taps": "{channels: [4], strides: [4]}"}, r"strides \[2\].*\[4\].*correct taps"),
         (None, {"taps": "{maps: [1], channels: [4], strides: [2]}"}, "fails on an image"),
-        (None, {"backbone": "trunk", "weights": "{url: 'https://example.org/a.pth'}"}, "no part trunk"),
-        (PLAIN.replace("num_classes, 1)", "7, 1)"), {}, "must be .1, 5, h, w"),
+        (None, {"backbone": "trunk"}, "no part trunk"),
+        (None, {"input": "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"}, "input: std .* on 0 to 255"),
+        (PLAIN.replace("num_classes, 1)", "7, 1)"), {}, "must be a tensor .1, 5, h, w., not .1, 7, 32, 32"),
+        (PLAIN.replace("self.head(maps[0])", "{'out': maps[0]}"), {}, "must be a tensor .1, 5, h, w., not dict"),
+        (PLAIN.replace("[self.encoder(images)]", "{'out': images}"), {}, "features must return a list of maps"),
+        (PLAIN.replace("[self.encoder(images)]", "self.encoder(images)"), {}, "features must return a list of maps"),
+        (
+            PLAIN.replace("return [", "assert images.shape[3] > 64; ["),
+            {},
+            "fails .* AssertionError.* at broken.py, line 11",
+        ),
+        (PLAIN.replace("return Network", "return {}['a']"), {}, "refuses .*KeyError: 'a' at broken.py, line 17"),
         (PLAIN.replace("def logits", "def decode"), {}, "features and logits"),
         ("import package_that_is_not_there\n" + PLAIN, {}, "cannot be imported.*package_that_is_not_there"),
         ("def network(:\n", {}, "not valid Python"),
@@ -234,6 +244,21 @@ def test_what_is_wrong_is_one_sentence(folder, monkeypatch, python, keys, words)
     with pytest.raises(UserError, match=words) as caught:
         models.build("broken", 5)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, r"channels \[18, 36, 72, 144\].*correct taps"),
+        ({"overrides": "{decode_head: {chanels: 3}}"}, "mmsegmentation cannot build hrnet.*'chanels'"),
+    ],
+)
+def test_so_is_what_is_wrong_with_a_network_of_mmsegmentations(folder, keys, words):
+    taps = "{channels: [18, 36, 72, 99], strides: [4, 8, 16, 32]}"
+    given = {"config": "hrnet/fcn_hr18s_4xb2-40k_cityscapes-512x1024.py", "taps": taps} | keys
+    (folder / "broken.yaml").write_text("".join(f"{key}: {value}\n" for key, value in given.items()))
+    with pytest.raises(UserError, match=words):
+        models.build("broken", 5)
 
 
 def test_two_files_of_one_name_and_a_folder_that_is_not_there_are_refused(folder, monkeypatch):
