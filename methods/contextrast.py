@@ -46,7 +46,7 @@ class Contextrast(Method):
 
     With `sync_anchors` each rank returns the loss of the whole batch, otherwise that of its own images.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.52 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 0.84 GiB.
     """
 
     title = "Contextrast"

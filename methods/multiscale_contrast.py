@@ -48,7 +48,7 @@ class MultiscaleContrast(Method):
     the cost is quadratic in it. With a fixed size for the whole budget, a step would compute 130 to 380 times as many
     similarities (medians on CamVid's labels at 180x240 and 360x480).
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.05 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 1.29 GiB.
     """
 
     title = "Multi-scale contrast"

@@ -23,7 +23,7 @@ class PixelContrastSynthetic(PixelContrast):
     collapses: all embeddings end up in one direction. Drawing from all keys does not (`semi_hard: 1.0`,
     synthetic_all_keys in config/diagnosis.yaml).
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.77 GiB.
     """
 
     title = "Pixel contrast with synthetic negatives"

@@ -59,7 +59,7 @@ class PNE(ProjectingMethod):
     fall as the network improves, even if its embeddings learn nothing: compare it with its chance level. At a
     temperature of 1 they learned nothing in config/smoke.yaml; the arm pne_sharper has 0.1.
 
-    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.52 GiB.
+    Peak extra memory (HRNet-W48's maps at 512x1024, batch 8, float32, heads included): 3.77 GiB.
     """
 
     title = "PNE"

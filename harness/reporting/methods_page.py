@@ -12,9 +12,10 @@ INTRODUCTION = f"""# The methods
 
 Each method is one file in `methods/`. It is added to the same network with the same schedule and dropped after
 training, so inference costs nothing more. The columns of parameters and memory say what training adds with the default
-options, to HRNet-W48 on Cityscapes' {CLASSES} classes with crops of 512x1024, batch 8 and float32. The
-[tables of measured costs](../results/reports/cost/training.md) have the time. `python -m harness list methods NAME`
-shows a method's options; the docstring of its class has the equations and what the released code does differently.
+options, to HRNet-W48 on Cityscapes' {CLASSES} classes with crops of 512x1024, batch 8 and float32, the memory in an
+iteration that is logged. The [tables of measured costs](../results/reports/cost/training.md) have the time.
+`python -m harness list methods NAME` shows a method's options; the docstring of its class has the equations and what
+the released code does differently.
 
 Contrast is not the only thing that can explain a gain over cross entropy. `config/camvid-controls.yaml` has the rivals:
 
