@@ -1,3 +1,6 @@
+import re
+import subprocess
+
 import pytest
 
 from harness.errors import UserError
@@ -25,3 +28,27 @@ def test_the_readmes_blocks_hold_what_their_files_hold(repository):
     for name in (*documents, "docs/metrics.md", "docs/diagnosis.md", "docs/submit-results.md"):
         document = repository / name
         assert filled(document) == document.read_text(), f"run: python -m harness refresh {document.name}"
+
+
+def prose(document):
+    """A document without its code blocks, which have no headings and links."""
+    return re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+
+
+def anchors(document):
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_within_the_documents_leads_somewhere(repository):
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=repository, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(repository / name)):
+            if target.startswith(("http://", "https://")):
+                continue
+            path, _, anchor = target.partition("#")
+            folder = repository if path.startswith("/") else (repository / name).parent
+            document = folder / path.lstrip("/") if path else repository / name
+            assert document.exists(), f"{name}: {target}"
+            assert not anchor or anchor in anchors(document), f"{name}: {target}"
