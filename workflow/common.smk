@@ -106,7 +106,7 @@ def missing(name):
 @cache
 def work_left(run):
     """What is left to do for a run: "train", "evaluate" or "". Its folder says so, not when its files were written."""
-    return state.work_left(EXPERIMENT, run, Path(RESULTS), lambda dataset: not missing(dataset))
+    return state.work_left(EXPERIMENT, run, Path(RESULTS))
 
 
 @cache

@@ -107,7 +107,7 @@ def plan(
         schedule = experiment.schedule_of(run.dataset, run.model, run.arm)
         method = experiment.arms[run.arm].method
         state = state_of(experiment, run, results)
-        if state.status == "skipped" and state.work:  # its data are there now
+        if state.status == "skipped" and state.work == "train":  # its data are there now
             state = replace(state, status="not run", reason="")
         seconds, source = _seconds(times, costs, run, schedule, method, on_gpu)
         hours = None if seconds is None else seconds * schedule.iterations / 3600

@@ -3,7 +3,6 @@
 `status`, `plan`, `report`, `run` and the workflow all ask here, so they agree on which runs are done.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,11 +125,7 @@ class State:
 def state_of(experiment: Experiment, run: Run, results: Path) -> State:
     """The state of a run that no process is working on. Work is left for a skipped run if its data are there now."""
     found = read_record(experiment, run, results)
-
-    def data_is_there(dataset: str) -> bool:
-        return not datasets.missing(dataset, experiment.roots.get(dataset), results)
-
-    work = _work_left(experiment, run, run.folder(results), found, data_is_there)
+    work = _work_left(experiment, run, results, found)
     if isinstance(found, Missing):
         return State(found.status, found.reason, work, None)
     lacking = describe_left_out(left_out(experiment, found))
@@ -139,28 +134,21 @@ def state_of(experiment: Experiment, run: Run, results: Path) -> State:
     return State("not evaluated" if work == "evaluate" else "unfinished", lacking or "files are missing", work, found)
 
 
-def work_left(
-    experiment: Experiment, run: Run, results: Path, data_is_there: Callable[[str], bool] = lambda dataset: True
-) -> Work:
+def work_left(experiment: Experiment, run: Run, results: Path) -> Work:
     """What is left to do for a run; "" if nothing.
 
     A failure is a result: nothing is left. A skipped run is trained when its data are there. A run trained here needs
     every file except checkpoints and weights; one that was submitted needs only the record.
     """
-    return _work_left(experiment, run, run.folder(results), read_record(experiment, run, results), data_is_there)
+    return _work_left(experiment, run, results, read_record(experiment, run, results))
 
 
-def _work_left(
-    experiment: Experiment,
-    run: Run,
-    folder: Path,
-    found: Record | Missing,
-    data_is_there: Callable[[str], bool],
-) -> Work:
+def _work_left(experiment: Experiment, run: Run, results: Path, found: Record | Missing) -> Work:
+    folder = run.folder(results)
     if isinstance(found, Missing):
-        if found.status == "skipped":
-            return "train" if data_is_there(run.dataset) else ""
-        if found.status in FAILURES:
+        if found.status == "skipped" and not datasets.missing(run.dataset, experiment.roots.get(run.dataset), results):
+            return "train"
+        if found.status in (*FAILURES, "skipped"):
             return "" if (folder / RECORD).exists() else "evaluate"  # which writes the record of a failure
         return "evaluate" if found.status == "not evaluated" and _finished_files(folder) else "train"
     if not is_local(folder):

@@ -219,7 +219,7 @@ def test_a_call_that_skips_every_run_says_why_and_fails(experiment_file, tmp_pat
     path = experiment_file("absent", datasets=["camvid"], arms={"cross_entropy": {}}, seeds=[0])
     experiment = Experiment.load(path)
     run = experiment.runs()[0]
-    make_record(experiment, run, "skipped", reason="no root").save(run.folder(tmp_path) / "training.json")
+    make_record(experiment, run, "skipped", reason="no root").save(run.folder(tmp_path) / "record.json")
     command = ["harness", "run", str(path), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [*command, "--dry"])  # which only tells what is left
     assert cli.main() == 0
