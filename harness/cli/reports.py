@@ -255,13 +255,17 @@ def borrow(
 ) -> None:
     """Copy finished runs with the same settings from other experiments in the results folder."""
     from harness.experiment.schema import Experiment
-    from harness.runs.borrowing import borrow_records
+    from harness.runs.borrowing import borrow_records, refusals
 
-    found = borrow_records(Experiment.load(config, overrides), results)
+    experiment = Experiment.load(config, overrides)
+    found = borrow_records(experiment, results)
     for run, lender in found.items():
         typer.echo(f"{run}: {lender}")
     if not found:
         typer.echo(f"no other experiment in {results} holds a record that {config} lacks")
+        for reason, names in refusals(experiment, results).items():
+            others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            typer.echo(f"not copied: {names[0]}{others}, since {reason}")
 
 
 @verb(app, "repeats")

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
 from harness.runs.record import RECORD, TRAINING, Record, inference_weights, is_set_aside
+from harness.runs.state import describe_left_out, in_words, left_out
 
 LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"  # old runs alone have embeddings
 OF_RECORD = ("counts.npz", "confusion.npz", *LOGS, EMBEDDINGS)
@@ -81,11 +82,36 @@ def _lenders(experiment: Experiment, run: Run, results: Path, name: str) -> Iter
             yield path.parent, record
 
 
+def refusals(experiment: Experiment, results: Path) -> dict[str, list[str]]:
+    """Why records of other experiments do not count though trained with a run's settings: {why: their names}.
+
+    For example another version of the method's source, or a protocol that they lack. Training settings here are method,
+    options, schedule and seed.
+    """
+    found: dict[str, list[str]] = {}
+    for run in experiment.runs():
+        if (run.folder(results) / RECORD).exists():
+            continue
+        asked = experiment.settings(run)
+        for _, record in _lenders(experiment, run, results, RECORD):
+            settings = _without_training(record)
+            if any(settings.get(key) != asked[key] for key in ("method", "options", "schedule", "seed")):
+                continue
+            reasons = in_words(asked, settings, asked["method"])
+            if record.absent != experiment.absent:
+                reasons.append(f"absent is {record.absent} there")
+            if lacking := left_out(experiment, record):
+                reasons.append(describe_left_out(lacking))
+            for reason in reasons:
+                found.setdefault(reason, []).append(record.key.full_name)
+    return found
+
+
 def _is_same(experiment: Experiment, run: Run, record: Record) -> bool:
     """Whether the record is of this run, though under another experiment's name."""
-    settings = {key: value for key, value in record.settings.items() if key not in OF_TRAINING}
-    return (
-        settings == experiment.settings(run)
-        and record.absent == experiment.absent
-        and set(experiment.protocols) <= set(record.scores)
-    )
+    same = _without_training(record) == experiment.settings(run)
+    return same and record.absent == experiment.absent and not left_out(experiment, record)
+
+
+def _without_training(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.settings.items() if key not in OF_TRAINING}

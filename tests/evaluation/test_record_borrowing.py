@@ -63,6 +63,21 @@ def test_what_is_another_run_is_not(lender, experiment_file, tmp_path, changes):
     assert borrow_records(Experiment.load(experiment_file("other", **given)), tmp_path) == {}
 
 
+def test_what_keeps_the_same_training_from_counting_is_said(lender, experiment_file, tmp_path):
+    given = {"datasets": ["tiny"], "arms": {"cross_entropy": {}}, "protocols": ["slide"], "absent": "zero"}
+    path = lender.folder(tmp_path) / "record.json"
+    record = Record.load(path)
+    record.but(settings=record.settings | {"method_source": "0" * 64}).save(path)
+    arguments = ["borrow", str(experiment_file("other", **given)), "--results", str(tmp_path)]
+    _, *lines = CliRunner().invoke(app, arguments).output.splitlines()
+    name = "not copied: main/tiny/hrnet_tiny/cross_entropy/seed0, since "
+    assert lines == [
+        f"{name}methods/cross_entropy.py has changed",
+        f"{name}absent is skip there",
+        f"{name}slide was left out",
+    ]
+
+
 def test_an_arm_that_stands_twice_in_one_experiment_does_not_lend_to_itself(lender, experiment_file, tmp_path):
     arms = {"cross_entropy": {}, "again": {"method": "cross_entropy"}}
     experiment = Experiment.load(experiment_file("main", datasets=["tiny"], arms=arms))
