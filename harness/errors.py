@@ -1,13 +1,23 @@
-"""The two ways in which a command fails, and the errors that reading YAML may raise."""
+"""The two ways in which a command fails, and what went wrong on one line."""
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 import yaml
 
 # PyYAML lets through errors of int(), float() and datetime() for a scalar (the date 2020-13-45, "!!float ''"), and
 # Python's for brackets that are nested too deep. UnicodeDecodeError is a ValueError.
 YAML_FAULTS = (yaml.YAMLError, ValueError, KeyError, AttributeError, IndexError, TypeError, RecursionError)
+
+
+def reason(error: Exception, folder: Path) -> str:
+    """An error on one line, with the last line of the code in `folder` that it came through."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    places = [f"{path.name}, line {line}" for path, line in files if path.is_relative_to(folder.resolve())]
+    return f"{text} at {places[-1]}" if places else text
 
 
 def yaml_fault(error: Exception) -> str:

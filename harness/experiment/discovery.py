@@ -196,6 +196,11 @@ def _about_key(statement: ast.stmt) -> str | None:
 def _known(name: str) -> ast.ClassDef:
     """The class of method `name`. Raises UserError if there is none."""
     node = _class_node(name)
+    if node is None and name != "method" and _file(name).is_file():
+        if not name.isidentifier():
+            raise UserError(f"methods/{name}.py: name the file with letters, digits and '_' alone")
+        wanted = name.title().replace("_", "")
+        raise UserError(f"methods/{name}.py defines no class {wanted}(Method): name the class as the file")
     if node is None:
         raise unknown("method", name, names())
     return node
@@ -236,7 +241,13 @@ def _options_class(name: str, files: Files) -> type[BaseOptions]:
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
         return next((space[base].Options for base in bases if base in space), BaseOptions)
     _execute(name, own, space)
-    return space["Options"]
+    kind = space["Options"]
+    if not issubclass(kind, BaseOptions) or "__dataclass_fields__" not in vars(kind):
+        raise UserError(
+            f"methods/{name}.py: Options must be written as `@dataclass(frozen=True, kw_only=True)` above "
+            "`class Options(Method.Options)`"
+        )
+    return kind
 
 
 def _execute(name: str, statement: ast.stmt, space: dict[str, Any]) -> None:

@@ -216,6 +216,8 @@ class Experiment(Strict):
             if len(current) < len(given):
                 both = [key for key in given if key not in current]
                 raise ValueError(f"{name} gives an option twice: {', '.join(both)} is the former name of another one")
+            if taken := [key for key in ARM_KEYS if key in allowed]:
+                raise UserError(f"methods/{method}.py: an arm has a key {taken[0]} itself: rename the option")
             given = current
             for key in given:
                 if key not in allowed:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from harness.errors import UserError
+from harness.errors import UserError, reason
 from harness.models import weights as weights_files
-from harness.models.code import import_modules, reason
+from harness.models.code import import_modules
 from harness.models.segmenter import Segmenter
 from harness.models.spec import DETECTRON2, FOLDER, MMSEGMENTATION, ModelSpec
 

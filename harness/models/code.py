@@ -3,13 +3,12 @@
 import ast
 import importlib
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from harness.compute.source import code_hash
-from harness.errors import UserError
+from harness.errors import UserError, reason
 from harness.models.spec import FOLDER, ModelSpec
 
 
@@ -57,14 +56,6 @@ def import_module(spec: ModelSpec, name: str) -> ModuleType:
     if spec.folder != FOLDER and expected is not None and Path(module.__file__ or "").resolve() != expected:
         raise UserError(f"model {spec.name}: {expected} and {module.__file__} are both the module {name}: rename yours")
     return module
-
-
-def reason(error: Exception, folder: Path) -> str:
-    """An error on one line, with the last line of the code in `folder` that it came through."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    files = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    places = [f"{path.name}, line {line}" for path, line in files if path.is_relative_to(folder.resolve())]
-    return f"{text} at {places[-1]}" if places else text
 
 
 def _file(folder: Path, module: str) -> Path | None:

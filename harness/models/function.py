@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.models.code import import_module, reason
+from harness.errors import UserError, reason
+from harness.models.code import import_module
 from harness.models.segmenter import Segmenter
 from harness.models.spec import Input, ModelSpec
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.errors import UserError
-from harness.models.code import reason
+from harness.errors import UserError, reason
 from harness.models.configuration import network_config, quiet
 from harness.models.pyramid import PyramidMaps, pyramid_logits, pyramid_maps
 from harness.models.segmenter import Segmenter

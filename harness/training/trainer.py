@@ -1,15 +1,17 @@
 """One training step of a network and a method, and all state that a checkpoint needs."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import methods
 from harness import models
 from harness.compute.graph import Graphs
 from harness.datasets import IGNORE_INDEX
-from harness.errors import UserError
+from harness.errors import UserError, reason
 from harness.experiment.schema import Schedule, discovery
 from harness.models.compiled import compile_network
 from harness.models.segmenter import Segmenter, total_weight
@@ -18,6 +20,7 @@ from harness.training.health import EncoderGradients, embedding_health
 from harness.training.samples import iteration_seed
 from methods.method import Method
 
+TRAINERS_NAMES = ("loss", "cross_entropy", "auxiliary", "gradient_norm")  # what `step` returns besides a method's terms
 HOW = ("fused", "foreach", "capturable")  # optimiser flags that change the kernels, not the result
 
 
@@ -175,6 +178,7 @@ class Trainer:
         iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
         with torch.set_grad_enabled(self._counts):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
+        _check_terms(f"{type(self.method).__name__}.loss", terms, self._counts)
         if not self._counts:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
@@ -217,10 +221,26 @@ class Trainer:
             _begin_momentum(self.optimizer)
         except (KeyError, RuntimeError, ValueError) as error:
             why = " ".join(str(error).split())[:200]
-            raise UserError(f"a checkpoint is another network's: start over with --restart ({why})") from None
+            raise UserError(
+                f"a checkpoint is another network's, or a buffer's shape changed: start over with --restart ({why})"
+            ) from None
         self.was_active.copy_(state["counted"])
         if state.get("processes", 1) == distributed.world_size():
             self.micro_batch = state.get("micro_batch", self.micro_batch)
+
+
+def _check_terms(loss: str, terms: Any, count: bool) -> None:
+    """Raise ValueError if what a method's `loss` returned is not {name: scalar}, with a graph if the terms `count`."""
+    if not isinstance(terms, dict):
+        raise ValueError(f"{loss} must return a dict {{name: scalar}}, not {type(terms).__name__}")
+    for name, term in terms.items():
+        if not isinstance(name, str) or name in TRAINERS_NAMES:
+            raise ValueError(f"{loss} calls a term {name!r}: use another name, a text that is none of the trainer's")
+        if not isinstance(term, Tensor) or term.dim():
+            shown = f"a tensor {list(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+            raise ValueError(f"{loss} must return scalar tensors, but {name} is {shown}")
+        if count and not term.requires_grad:
+            raise ValueError(f"{loss} returns {name} without a gradient: compute it from the embeddings or logits")
 
 
 def _at_least_float32(term: Tensor) -> Tensor:
@@ -230,8 +250,11 @@ def _at_least_float32(term: Tensor) -> Tensor:
 def _build_method(name: str, options: dict[str, Any], network: Segmenter, num_classes: int) -> Method:
     try:
         method = discovery.load(name)(network.channels, num_classes, IGNORE_INDEX, **options)
-    except (TypeError, ValueError) as error:  # beyond the checks when the experiment was read
+    except ValueError as error:  # beyond the checks when the experiment was read
         raise UserError(f"the method {name} refuses its options: {error}") from None
+    except (TypeError, AttributeError) as error:
+        why = reason(error, Path(methods.__file__).parent)
+        raise UserError(f"the method {name} cannot be built: {why}") from None
     method.align_corners = network.align_corners
     return method
 

@@ -55,6 +55,29 @@ def test_an_unknown_method_names_the_nearest():
         discovery.options("contextrasst")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("my_loss.py", "class MyLos(Method): ...\n", r"methods/my_loss\.py defines no class MyLoss\(Method\)"),
+        (
+            "my-loss.py",
+            "class MyLoss(Method): ...\n",
+            r"methods/my-loss\.py: name the file with letters, digits and '_'",
+        ),
+        ("my_loss.py", "class MyLoss(Method):\n    class Options:\n        a = 1\n", r"above `class Options\(Method"),
+        (
+            "my_loss.py",
+            "class MyLoss(Method):\n    class Options(Method.Options):\n        a: int = 1\n",
+            "dataclass.frozen",
+        ),
+    ],
+)
+def test_a_methods_file_that_does_not_fit_its_name_or_options_is_named(folder, file, text, words):
+    (folder / file).write_text(text)
+    with pytest.raises(UserError, match=words):
+        discovery.options(file.removesuffix(".py"))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(discovery, "FOLDER", tmp_path)

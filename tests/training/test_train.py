@@ -136,6 +136,32 @@ def test_a_run_whose_term_never_counted_is_failed(experiment_file, tiny_data, tm
     assert (record.status, record.reason) == ("failed", "the terms of contextrast were 0 in all 10 iterations")
 
 
+SCALAR = torch.ones(())
+
+
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        (SCALAR, "must return a dict .*, not Tensor"),
+        (None, "must return a dict .*, not NoneType"),
+        ({"a": 0.1}, "a is float"),
+        ({"a": torch.ones(1)}, r"a is a tensor \[1\]"),
+        ({"a": SCALAR}, "a without a gradient"),
+        ({"cross_entropy": SCALAR}, "calls a term 'cross_entropy'"),  # which it would replace
+        ({1: SCALAR}, "calls a term 1"),
+    ],
+)
+def test_terms_that_break_the_contract_are_named(experiment_file, monkeypatch, terms, words):
+    monkeypatch.setattr("methods.deep_supervision.DeepSupervision.loss", lambda *_: terms)
+    experiment = Experiment.load(
+        experiment_file(datasets=["scenes"], arms={"deep_supervision": {}}, baseline="deep_supervision")
+    )
+    settings = experiment.settings(experiment.run("scenes", "hrnet_tiny", "deep_supervision", 0))
+    trainer = Trainer(settings, 11, torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"DeepSupervision.loss .*{words}"):
+        trainer.step(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64), 0, 0.1)
+
+
 def test_options_that_only_the_built_method_refuses_are_the_users_mistake(
     experiment_file, tiny_data, tmp_path, monkeypatch
 ):
