@@ -1,5 +1,6 @@
 """The command line, `python -m harness VERB`. Heavy imports stay inside the verbs."""
 
+import errno
 import signal
 import sys
 
@@ -31,8 +32,19 @@ def main() -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted: type the same command again to continue", INTERRUPTED)
     except OSError as error:  # a full disk, a folder without write permission
-        place = f" {error.filename}" if error.filename else ""
-        return _say(f"the operating system refused{place}: {error.strerror or error}", 2)
+        return _say(_refusal(error), 2)
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system refused, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" of {error.filename}" if error.filename else ""
+        return f"the disk{place} is full: make room, then type the same command again to continue"
+    if error.filename and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {error.filename}: change its permissions, or choose another folder"
+    if error.filename and error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{error.filename} is or leads through a file: choose another folder"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _say(message: object, status: int) -> int:

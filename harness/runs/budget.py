@@ -101,6 +101,7 @@ class Budget:
         The running runs then save a checkpoint and end. A run that takes longer than the grace period is killed and
         loses what it did since its last checkpoint. If this process is killed, its runs end the same way (on Linux).
         """
+        self.results.mkdir(parents=True, exist_ok=True)
         with self._noticing():
             self._verify()
             while True:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit status, one line on standard error, no traceback."""
 
+import errno
 import json
 import os
 import re
@@ -41,6 +42,32 @@ def test_a_seed_that_no_table_shows_is_a_warning(repository, tmp_path, monkeypat
     monkeypatch.delenv("CAMVID_ROOT", raising=False)
     assert run_main(monkeypatch, "train", *CAMVID_RUN, "--seed", "77", "--results", tmp_path) == 2
     assert "no table shows seed 77" in capsys.readouterr().err
+
+
+def test_results_in_a_file_are_refused_in_one_sentence(repository, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(repository)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "results"):
+        assert run_main(monkeypatch, "run", "quick", "--results", place) == 2
+        assert capsys.readouterr().err == f"error: {place} is or leads through a file: choose another folder\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk of x is full: make room"),
+        (errno.ENOSPC, "the disk of x is full: make room"),
+        (errno.EACCES, "no permission for x: change"),
+        (errno.EIO, "x: "),
+    ],
+)
+def test_what_the_operating_system_refuses_is_said_with_what_to_do(monkeypatch, capsys, number, words):
+    def refuse(**_):
+        raise OSError(number, os.strerror(number), "x")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    assert run_main(monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
 def test_a_wrong_option_is_the_same_sentence_from_every_verb(experiment_file, tmp_path, monkeypatch, capsys):
