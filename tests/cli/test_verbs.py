@@ -56,7 +56,6 @@ def test_results_in_a_file_are_refused_in_one_sentence(repository, tmp_path, mon
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk of x is full: make room"),
-        (errno.ENOSPC, "the disk of x is full: make room"),
         (errno.EACCES, "no permission for x: change"),
         (errno.EIO, "x: "),
     ],
