@@ -2,6 +2,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from readable import assert_readable
 
 from harness.comparison import Cell, by_gain, cells
@@ -179,6 +180,22 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
         save(figure, tmp_path / name)
     for suffix in (".png", ".pdf", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_a_png_of_few_colours_shows_what_was_drawn(tmp_path):
+    figure = Figure((3, 2))
+    axes, steps = figure.add_subplot(), np.arange(50)
+    for arm in range(10):
+        axes.plot(steps, np.sqrt(steps + arm), color=f"C{arm}", label=f"arm {arm}")
+        axes.fill_between(steps, np.sqrt(steps), np.sqrt(steps + 2 * arm), color=f"C{arm}", alpha=0.2)
+    axes.legend()
+    save(figure, tmp_path / "few")
+    figure.savefig(tmp_path / "drawn.png", dpi=300)
+    few, drawn = (Image.open(tmp_path / f"{name}.png") for name in ("few", "drawn"))
+    assert few.mode == "P" and few.size == drawn.size and few.info["dpi"] == drawn.info["dpi"]
+    difference = np.abs(np.asarray(few.convert("RGB"), float) - np.asarray(drawn.convert("RGB"), float))
+    assert difference.mean() < 0.5 and difference.max() <= 16  # of 255
+    assert (tmp_path / "few.png").stat().st_size < 0.6 * (tmp_path / "drawn.png").stat().st_size
 
 
 def cell(arm, metric, difference=None, half=0.5, seeds=3, level=60.0, **changes):
