@@ -76,6 +76,11 @@ class Cell:
     health: dict[int, list[Mark]] = field(default_factory=dict)
 
     @property
+    def column(self) -> tuple[str, str, str, str]:
+        """Data set, model, protocol and metric: what the arms of a table's column share."""
+        return self.dataset, self.model, self.protocol, self.metric
+
+    @property
     def spread(self) -> Spread | None:
         """Mean and standard deviation over the runs; None if there are none."""
         return spread(list(self.values.values())) if self.values else None

@@ -1,6 +1,8 @@
-"""The notes under a table: three short ones, and folded below them the facts about its runs."""
+"""The notes under a table: a few short ones, and folded below them the facts about its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from harness.comparison import Cell, halves
 from harness.experiment.schema import Experiment
@@ -38,7 +40,7 @@ MANY = "one of many comparisons: no verdicts here"  # why a table is folded and 
 
 
 def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, baselines: Sequence[str] = ()) -> list[str]:
-    """What a reader needs under a table of these cells, in three notes of a line each or fewer.
+    """What a reader needs under a table of these cells, in four notes of a line each or fewer.
 
     `baselines` are what the gains are over, by default the experiment's. `bold`: the table prints verdicts bold.
     """
@@ -47,23 +49,37 @@ def notes(experiment: Experiment, found: Sequence[Cell], bold: bool = True, base
     if any(cell.gain and cell.gain.low is not None for cell in found):
         said += ", 95 % interval for all arms at once"
         said += " (bold: it leaves out 0)" if bold else ""
-    second = [aa_text(cell) for cell in found if bold and cell.is_baseline][:1]
-    second += _images(found)
+    control = [aa_text(cell, found) for cell in found if bold and cell.is_baseline][:1]
     shown = [demonstration(experiment)] if experiment.demonstration else []
-    third = f"How the intervals are made, and what they do not know: {DETAILS}."
+    last = f"How the intervals are made, and what they do not know: {DETAILS}."
     if reasons := dict.fromkeys(cell.no_interval for cell in found if cell.gain and cell.gain.low is None):
-        third = f"{'; '.join(reasons).capitalize()}. More: {DETAILS}."
-    return [*shown, f"{said}.", *([" ".join(filter(None, second))] if any(second) else []), third]
+        last = f"{'; '.join(reasons).capitalize()}. More: {DETAILS}."
+    return [*shown, f"{said}.", *filter(None, control), *_images(found), last]
 
 
-def aa_text(baseline: Cell) -> str:
-    """What two halves of the baseline's runs differ by, in a sentence; empty for fewer than four runs."""
-    found = halves(baseline)
-    if found is None or len(baseline.values) < 4:
+def aa_text(baseline: Cell, found: Sequence[Cell]) -> str:
+    """What two halves of the baseline's runs differ by, in a sentence; empty for fewer than four runs.
+
+    A second sentence says what the gains of the arms in `found` would be over the baseline's runs with their own seeds,
+    if all have the same ones and the baseline has more.
+    """
+    two = halves(baseline)
+    if two is None or len(baseline.values) < 4:
         return ""
-    first, second, difference = found
-    seeds = " and ".join(", ".join(map(str, half)) for half in (first, second))
-    return f"A/A: the baseline's seeds {seeds} differ by {points(abs(difference))} points."
+    first, second, difference = two
+    seeds = " and ".join(_listed(half) for half in (first, second))
+    said = f"A/A: the baseline's seeds {seeds} differ by {points(abs(difference))} points."
+    rivals = [cell for cell in found if cell.gain and cell.column == baseline.column]
+    (shared, *others) = {frozenset(cell.values) for cell in rivals} or {frozenset()}
+    if others or not shared or not shared < set(baseline.values):
+        return said
+    of_all, of_shared = (np.mean([baseline.values[seed] for seed in each]) for each in (baseline.values, shared))
+    change = f"{points(abs(float(of_all - of_shared)))} points {'lower' if of_all < of_shared else 'higher'}"
+    return f"{said} Over seeds {_listed(shared)} alone, the other arms' own, all gains are {change}."
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
 
 
 def _images(found: Sequence[Cell]) -> list[str]:
@@ -94,9 +110,15 @@ def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
         boxes = sorted({"x".join(map(str, fit)) for fit in fits if fit})
         drawn += f"; scaled into {' or '.join(boxes)} first" if boxes else ""
         said.append(f"{dataset}: {images} images{drawn}." if images else f"{dataset}: no run was evaluated.")
+    lengths: dict[float, list[str]] = {}
     for name, arm in experiment.arms.items():
-        if arm.longer != 1:
-            said.append(f"{arm_name(experiment, name)} trains {arm.longer:g} times as many iterations as the others.")
+        lengths.setdefault(arm.longer, []).append(arm_name(experiment, name))
+    said += [
+        f"{factor:g} times the schedule's iterations: {', '.join(names)}."
+        for factor, names in lengths.items()
+        if factor != 1
+    ]
+    for name, arm in experiment.arms.items():
         if arm.compute_of is not None:
             ratios = [f"{ratio:g} on {pair}" for pair, ratio in arm.compute_ratio.items()]
             paced = in_sentence(experiment, arm.compute_of)

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from harness.comparison import Cell
+from harness.reporting.notes import aa_text
 from harness.reporting.tables import write_tables
 from harness.reporting.writing import csv_text
+from harness.statistics.interval import Gain
 
 RUN = ("scenes", "lite0_fpn")
 NUMBER = re.compile(r"[+-]?\d+\.\d\d")
@@ -235,19 +238,45 @@ def test_only_a_gain_that_is_told_from_zero_is_bold_and_never_one_of_single_runs
         assert ("seeds 0, 1, 2 and 3, 4, 5 differ by" in text) == several
 
 
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (
+            [[0, 1, 2], [0, 1, 2]],
+            " Over seeds 0, 1, 2 alone, the other arms' own, all gains are 1.50 points lower.",
+        ),
+        ([[4, 5], [4, 5]], " Over seeds 4, 5 alone, the other arms' own, all gains are 1.50 points higher."),
+        ([[0, 1, 2], [0, 1]], ""),
+        ([range(6), range(6)], ""),
+        ([], ""),
+    ],
+)
+def test_what_the_baselines_further_seeds_do_to_the_gains_is_said(seeds, words):
+    def cell(arm, values, gain=None):
+        return Cell("camvid", "lite0_fpn", "whole", "miou", arm, values, {}, gain, gain is None)
+
+    baseline = cell(
+        "plain", {0: 60.0, 1: 61.0, 2: 62.0, 3: 58.0, 4: 59.0, 5: 57.0}
+    )  # 59.5; of 0, 1, 2: 61; of 4, 5: 58
+    rivals = [cell(str(number), dict.fromkeys(each, 60.0), Gain(0.5)) for number, each in enumerate(seeds)]
+    said = "A/A: the baseline's seeds 0, 1, 2 and 3, 4, 5 differ by 3.00 points."
+    assert aa_text(baseline, [baseline, *rivals]) == said + words
+
+
 @pytest.mark.slow
-def test_three_short_notes_and_the_facts_folded(make_experiment, write_all, tmp_path):
+def test_short_notes_and_the_facts_folded(make_experiment, write_all, tmp_path):
     experiment = make_experiment(datasets=["camvid"], seeds=[0, 3], absent="require_ground_truth")
     write_all(experiment, tmp_path)
     write_tables(experiment, tmp_path)
     text = (folder(experiment, tmp_path) / "miou.md").read_text()
     notes, facts = text.split("<details>")[:2]
     lines = [line for line in notes.splitlines() if line.startswith("- ")]
-    assert len(lines) == 3
-    assert max(map(len, lines)) < 130
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 150
     assert "gain over plain in points" in lines[0]
-    assert "seeds 0, 3 and 4, 5" in lines[1] and "camvid 30 images" in lines[1]
-    assert "docs/metrics.md" in lines[2]
+    assert "seeds 0, 3 and 4, 5" in lines[1] and "Over seeds 0, 3 alone" in lines[1]
+    assert "camvid 30 images" in lines[2]
+    assert "docs/metrics.md" in lines[3]
     assert r"Absent classes (require\_ground\_truth): a class without ground truth is left out" in facts
     assert "camvid: 30 images; resampled by block of 10 frames." in facts
     assert r"Protocol ms\_flip: scales 0.75 to 2.0" in text

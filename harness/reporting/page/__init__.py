@@ -357,7 +357,7 @@ def _schedules(experiment: Experiment) -> list[tuple[str, list[tuple[str, str]]]
 
 
 def _reading(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
-    halves = [(cell, aa_text(cell)) for cell in found if cell.is_baseline]
+    halves = [(cell, aa_text(cell, found)) for cell in found if cell.is_baseline]
     return [
         MEANING["region"],
         MEANING["boundary"],
