@@ -7,6 +7,10 @@ __version__ = "0.1.0"
 __all__ = ["boundary_iou", "compare", "evaluate_label_maps", "load_records"]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     """The functions of `harness.api`, imported on first use, since they import numpy."""
     if name in __all__:

@@ -39,10 +39,11 @@ def compare(
 ) -> "pd.DataFrame":
     """The comparison table of an experiment: a row for each data set, network, protocol and arm, the baseline first.
 
-    experiment: its YAML file. metric: a name in `METRICS` ("miou", "mean_dice", ...) or another table's mIoU, such as
-    "boundary_miou@3px" or "trimap_miou@5px". baseline: the arm to compare with, by default the experiment's. Columns
-    are those of results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain and its 95 % interval
-    `low`, `high` in percentage points, p. Raises UserError for an experiment or metric that does not exist.
+    experiment: its YAML file, or a name in config/. metric: a name in `METRICS` ("miou", "mean_dice", ...) or another
+    table's mIoU, such as "boundary_miou@3px" or "trimap_miou@5px". baseline: the arm to compare with, by default the
+    experiment's. Columns are those of results/reports/EXPERIMENT/tables/miou.csv: runs, mean and sd in percent, gain
+    and its 95 % interval `low`, `high` in percentage points, p. Raises UserError for an experiment or metric that does
+    not exist.
     """
     import pandas as pd
 
@@ -50,6 +51,7 @@ def compare(
     from harness.evaluation.counts import DEFAULT_WIDTHS
     from harness.evaluation.groups import groups
     from harness.evaluation.objects import SIZES
+    from harness.experiment.project import experiment_path
     from harness.experiment.schema import Experiment
     from harness.statistics.scores import METRICS, miou_of
 
@@ -58,7 +60,7 @@ def compare(
     metrics = METRICS | {each.name: each for each in map(miou_of, tables)}
     if metric not in metrics:
         raise unknown("metric", metric, metrics)
-    loaded = Experiment.load(Path(experiment), list(overrides))
+    loaded = Experiment.load(experiment_path(experiment), list(overrides))
     if baseline is not None and baseline not in loaded.arms:
         raise unknown("arm", baseline, loaded.arms, " as baseline")
     rows = [

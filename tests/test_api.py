@@ -85,7 +85,7 @@ def test_records_and_comparisons_are_those_of_the_committed_tables(repository, m
     results = "results/reference/h100"
     runs = harness.load_records(results)
     miou = runs[(runs.experiment == "camvid-small") & (runs.metric == "miou") & (runs.protocol == "whole")]
-    table = harness.compare("config/camvid-small.yaml", results)
+    table = harness.compare("camvid-small", results)
     table = table[(table.model == "lite0_fpn") & (table.protocol == "whole")].set_index("arm")
     means = miou[miou.model == "lite0_fpn"].groupby("arm").score.mean()
     for arm in table.index:
@@ -94,6 +94,10 @@ def test_records_and_comparisons_are_those_of_the_committed_tables(repository, m
     written = written[(written.model == "lite0_fpn") & (written.protocol == "whole")].set_index("arm")
     for column in ("mean", "gain", "low", "high"):
         assert table[column].to_numpy() == pytest.approx(written[column].reindex(table.index).to_numpy(), nan_ok=True)
+
+
+def test_the_functions_are_completed_in_a_notebook():
+    assert set(harness.__all__) <= set(dir(harness))
 
 
 def test_every_method_is_a_loss_that_can_be_imported_by_its_class():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import datasets
+from harness.compute.walking import files_below
 from harness.datasets.dataset import Dataset
 from harness.errors import UserError
 from harness.evaluation.categories import category_scores
@@ -18,7 +19,7 @@ from harness.evaluation.counts import REGION, Counts
 from harness.evaluation.objects import SIZES
 from harness.runs.external_arms import EXTERNAL
 from harness.runs.health import MEANING
-from harness.runs.record import RECORD, Provenance, Record, fingerprint, records_below
+from harness.runs.record import RECORD, TRAINING, Provenance, Record, fingerprint, is_set_aside, records_below
 from harness.statistics.scores import groups, score
 
 # Files of a submitted run, and files that may also be in its folder but are not read.
@@ -28,11 +29,16 @@ TOLERANCE = 1e-9  # points; scores are float64 functions of integers
 
 
 def check_records(folder: Path) -> dict[Path, list[str]]:
-    """{run's folder: its problems} for every run in or below `folder`, sorted. Raises UserError if there is none."""
+    """{run's folder: its problems} for every run in or below `folder`, sorted. Raises UserError if there is none.
+
+    A run that was trained and not evaluated is one too: nobody should leave it out unawares.
+    """
     found = [path.parent for path in records_below(folder)]
     if not found:
         raise UserError(f"there is no record.json in or below {folder}: give a run's folder or one that holds several")
-    return {each: check_record(each) for each in found}
+    trained = [path.parent for path in files_below(folder) if path.name == TRAINING and not is_set_aside(path)]
+    missing = {each: [f"there is no {RECORD}: evaluate the run"] for each in trained if each not in found}
+    return dict(sorted(({each: check_record(each) for each in found} | missing).items()))
 
 
 def check_record(folder: Path) -> list[str]:

@@ -206,6 +206,14 @@ def test_what_other_verbs_leave_in_a_run_is_passed_over_and_stays_at_home(handed
     assert check_record(handed_in) == []
 
 
+def test_a_trained_run_without_a_record_is_found_but_none_that_was_set_aside(handed_in):
+    for name in ("seed1", "seed1.stale-0123abcd"):
+        (handed_in.parent / name).mkdir()
+        (handed_in.parent / name / "training.json").write_text("{}")
+    found = {folder.name: problems for folder, problems in check_records(handed_in.parent).items()}
+    assert found == {"seed0": [], "seed1": ["there is no record.json: evaluate the run"]}
+
+
 def test_a_folder_without_records_is_a_users_mistake(tmp_path):
     with pytest.raises(UserError, match=r"no record\.json"):
         check_records(tmp_path)
