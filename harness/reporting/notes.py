@@ -114,7 +114,7 @@ def facts(experiment: Experiment, found: Sequence[Cell]) -> list[str]:
     for name, arm in experiment.arms.items():
         lengths.setdefault(arm.longer, []).append(arm_name(experiment, name))
     said += [
-        f"{factor:g} times the schedule's iterations: {', '.join(names)}."
+        f"{factor:g} times the schedule's iterations: {'; '.join(names)}."
         for factor, names in lengths.items()
         if factor != 1
     ]

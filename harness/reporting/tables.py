@@ -9,6 +9,7 @@ from harness.comparison import COLUMNS, Cell, by_gain, csv_row, spread
 from harness.evaluation.groups import arm_order
 from harness.experiment.schema import Experiment
 from harness.reporting.entries import ABSENT_ENTRY, arm_entry, cell_entry, row_entries
+from harness.reporting.lengths_table import write_lengths
 from harness.reporting.markup import Entry, Grid, points
 from harness.reporting.measured import PARTS, Measured, edge_protocol, measure
 from harness.reporting.names import arm_name
@@ -32,7 +33,8 @@ def write_tables(
     """Write tables/* of `results`/reports/<experiment> from the records that exist, each as csv, md and tex.
 
     miou has the verdicts; metrics (the others of `METRICS`), boundary, frequency (head, mid, tail), objects (by size)
-    and per_class are details. seeds: what more seeds would see. settings: means over several data sets and networks.
+    and per_class are details. seeds: what more seeds would see. lengths: gains by number of iterations, if the
+    experiment has several. settings: means over several data sets and networks.
     papers_*: the papers' figures with verdicts, if the experiment trains what they report. Pass `measured` to avoid
     reading the records again, and `folder` to write elsewhere.
     """
@@ -43,6 +45,7 @@ def write_tables(
     write_table(folder / "miou", grids, COLUMNS, map(csv_row, region))
     write_settings(experiment, folder, measured)
     write_seeds(experiment, folder, measured)
+    write_lengths(experiment, folder, measured)
     _write_classes(
         experiment, folder / "per_class", [row for each in measured for row in _class_rows(experiment, each)]
     )

@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from readable import assert_readable
 
@@ -10,6 +11,7 @@ from harness.reporting.figures import figure_names
 from harness.reporting.figures.schedules import schedules_figure
 from harness.reporting.figures.style import STYLE
 from harness.reporting.lengths import Length, lengths
+from harness.reporting.lengths_table import write_lengths
 from harness.reporting.measured import measure
 
 ARMS = {
@@ -63,6 +65,19 @@ def test_scores_and_gains_are_drawn_at_their_lengths(make_experiment, write_all,
     for (iterations, (arm, _)), difference in zip(pairs.items(), expected, strict=True):
         gain = of_length[iterations][arm].gain
         assert gain.difference == pytest.approx(difference, abs=1e-9) and gain.low < difference < gain.high
+    write_lengths(experiment, tmp_path, [each])
+    table = pd.read_csv(tmp_path / "lengths.csv")
+    assert [*zip(table["iterations"], table["arm"], strict=True)] == [
+        *((50, arm) for arm in ("plain", "contextrast", "other")),
+        *((100, arm) for arm in ("plain_100", "contextrast_100")),
+    ]
+    rows = table.set_index("arm")
+    np.testing.assert_allclose(rows.loc[[arm for arm, _ in pairs.values()], "gain"], expected)
+    shown = [line.split(" | ") for line in (tmp_path / "lengths.md").read_text().splitlines() if line.startswith("| ")]
+    assert [(row[0].strip("| "), row[1]) for row in shown[2:]] == [
+        *(("50", "plain (baseline)"), ("", "Contextrast"), ("", "other")),
+        *(("100", "plain (baseline)"), ("", "Contextrast")),
+    ]
     with mpl.rc_context(STYLE):
         figure = schedules_figure(experiment, each.title, each.schedules)
         assert_readable(figure)
@@ -78,6 +93,8 @@ def test_scores_and_gains_are_drawn_at_their_lengths(make_experiment, write_all,
 def test_without_any_run_there_is_a_figure_all_the_same(make_experiment, tmp_path):
     experiment = make_experiment(arms=ARMS)
     (each,) = measure(experiment, tmp_path)
+    write_lengths(make_experiment(), tmp_path, measure(make_experiment(), tmp_path))  # of one length
+    assert not list(tmp_path.glob("lengths.*"))
     with mpl.rc_context(STYLE):
         assert_readable(schedules_figure(experiment, each.title, each.schedules))
 
