@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import methods
 from harness.compute.source import code_hash
-from harness.errors import UserError, unknown
+from harness.errors import UserError, reason, unknown
 from methods.options import BaseOptions
 
 if TYPE_CHECKING:
@@ -138,12 +138,18 @@ def check_maps(name: str, given: Mapping[str, Any], number: int) -> None:
 
 
 def load(name: str) -> "type[Method]":
-    """Import method `name` and return its class. Raises UserError if there is none."""
+    """Import method `name` and return its class. Raises UserError if there is none, or if its imports fail."""
     node = _known(name)
     for folder in folders():
         if str(folder) not in methods.__path__:
             methods.__path__.append(str(folder))
-    return getattr(importlib.import_module(f"methods.{name}"), node.name)
+    try:
+        module = importlib.import_module(f"methods.{name}")
+    except ImportError as error:
+        if error.name == "torch":  # what training needs is not installed
+            raise
+        raise UserError(f"methods/{name}.py cannot be imported: {reason(error, _file(name).parent)}") from None
+    return getattr(module, node.name)
 
 
 def source_fingerprint(name: str) -> str:

@@ -112,7 +112,10 @@ def _sampled(trainer: Trainer, crops: Sequence[Pair]) -> tuple[list[Any], list[A
     for place, (image, label) in enumerate(crops):
         batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(trainer.device)
         features = trainer.network.features(batch)
-        for draws, maps in zip(kinds, (features, trainer.method.embed(features)), strict=True):
+        embeddings = trainer.method.embed(features)
+        if not isinstance(embeddings, list | tuple) or any(each.dim() != 4 for each in embeddings):
+            raise ValueError(f"{type(trainer.method).__name__}.embed must return a list of maps [B, d, h, w]")
+        for draws, maps in zip(kinds, (features, embeddings), strict=True):
             draws += [_Draw() for _ in maps[len(draws) :]]
             for draw, values in zip(draws, maps, strict=True):
                 draw.add(place, values[0], label)

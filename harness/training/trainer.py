@@ -178,7 +178,7 @@ class Trainer:
         iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
         with torch.set_grad_enabled(self._counts):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
-        _check_terms(f"{type(self.method).__name__}.loss", terms, self._counts)
+        _check_terms(self.method, terms, self._counts)
         if not self._counts:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
@@ -229,8 +229,13 @@ class Trainer:
             self.micro_batch = state.get("micro_batch", self.micro_batch)
 
 
-def _check_terms(loss: str, terms: Any, count: bool) -> None:
+def _check_terms(method: Method, terms: Any, count: bool) -> None:
     """Raise ValueError if what a method's `loss` returned is not {name: scalar}, with a graph if the terms `count`."""
+    loss = f"{type(method).__name__}.loss"
+    if wrong := [name for name, value in method.diagnostics.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{loss} puts {wrong[0]} into diagnostics, which take tensors alone")
+    if terms == {} and next(method.parameters(), None) is not None:
+        raise ValueError(f"{loss} returns no term, so the method's heads learn nothing")
     if not isinstance(terms, dict):
         raise ValueError(f"{loss} must return a dict {{name: scalar}}, not {type(terms).__name__}")
     for name, term in terms.items():

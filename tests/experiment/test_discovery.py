@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import methods
 from harness.compute.source import _dump
 from harness.errors import UserError
 from harness.experiment import discovery
@@ -76,6 +77,16 @@ def test_a_methods_file_that_does_not_fit_its_name_or_options_is_named(folder, f
     (folder / file).write_text(text)
     with pytest.raises(UserError, match=words):
         discovery.options(file.removesuffix(".py"))
+
+
+def test_a_method_that_imports_what_is_not_there_is_named_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("methods.__path__", [*methods.__path__])
+    (tmp_path / "methods").mkdir()
+    for package in ("no_such_package", "methods.no_such_part"):
+        (tmp_path / "methods" / "my_loss.py").write_text(f"\nimport {package}\nclass MyLoss(Method): ...\n")
+        with pytest.raises(UserError, match=rf"methods/my_loss\.py cannot .*{package}' at my_loss.py, line 2"):
+            discovery.load("my_loss")
 
 
 @pytest.fixture

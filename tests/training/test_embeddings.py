@@ -78,6 +78,13 @@ def test_the_sample_is_the_same_for_every_arm_and_seed_and_a_method_without_embe
     np.testing.assert_array_equal(found[0]["before/encoder_silhouette"], found[2]["before/silhouette"])
 
 
+def test_embeddings_that_are_no_list_of_maps_are_named(experiment, tiny, tmp_path, monkeypatch):
+    trainer = make_trainer(experiment)
+    monkeypatch.setattr(trainer.method, "embed", lambda features: features[0])
+    with pytest.raises(ValueError, match="embed must return a list of maps"):
+        note_embeddings(tmp_path, "before", trainer, tiny)
+
+
 def test_nothing_of_the_training_changes(experiment, tiny, tmp_path):
     trainer = make_trainer(experiment)
     trainer.network.train()

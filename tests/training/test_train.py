@@ -144,6 +144,7 @@ SCALAR = torch.ones(())
     [
         (SCALAR, "must return a dict .*, not Tensor"),
         (None, "must return a dict .*, not NoneType"),
+        ({}, "returns no term"),
         ({"a": 0.1}, "a is float"),
         ({"a": torch.ones(1)}, r"a is a tensor \[1\]"),
         ({"a": SCALAR}, "a without a gradient"),
