@@ -140,10 +140,10 @@ def find_predictions(folder: Path, samples: Sequence[Sample]) -> list[Path]:
             raise UserError(f"{first} and {path} are both predictions of {ids[name]}: keep one of them")
     missing = [sample.id for sample in samples if sample.id not in found]
     if missing:
-        raise UserError(
-            f"{folder} holds no PNG named after {missing[0]} ({len(missing)} of {len(samples)} images have none): "
-            "complete it, or pass the right --split"
-        )
+        other = next((each for each in files_below(folder) if each.stem == missing[0]), None)
+        todo = f"save {other.name} as an 8-bit PNG" if other else "complete it, or pass the right --split"
+        how_many = f"({len(missing)} of {len(samples)} images have none)"
+        raise UserError(f"{folder} holds no PNG named after {missing[0]} {how_many}: {todo}")
     return [found[sample.id] for sample in samples]
 
 

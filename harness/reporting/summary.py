@@ -9,6 +9,7 @@ from harness import datasets
 from harness.compute.shipped import program
 from harness.experiment.schema import Experiment
 from harness.reporting.names import arm_name
+from harness.runs.external_arms import EXTERNAL, with_external_arms
 from harness.runs.health import Mark, health_of, marks_of
 from harness.runs.state import Missing, read_record
 
@@ -45,6 +46,7 @@ def demonstration(experiment: Experiment) -> str:
 
 def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> str:
     protocol = experiment.protocols[0]
+    experiment = with_external_arms(experiment, results)
     rows, of_baseline = [], None
     for arm in sorted(experiment.arms, key=lambda arm: arm != experiment.baseline):
         scores: list[float] = []
@@ -60,6 +62,8 @@ def _table(experiment: Experiment, results: Path, dataset: str, model: str) -> s
             elif (score := found.score(protocol)) is not None:
                 scores.append(score)
                 health.append(health_of(run.folder(results), found))
+        if not scores and experiment.arms[arm].method == EXTERNAL:  # it is of another data set or network
+            continue
         mean = fmean(scores) if scores else None
         of_baseline = mean if arm == experiment.baseline else of_baseline
         gain = "" if mean is None or of_baseline is None or arm == experiment.baseline else f"{mean - of_baseline:+.2f}"

@@ -3,6 +3,7 @@ import hashlib
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from harness.evaluation.external_predictions import score_predictions
 from harness.evaluation.groups import Missing, arm_order, groups, read_record
 from harness.experiment.run import Run
 from harness.experiment.schema import Experiment
+from harness.reporting.summary import summary
 from harness.reporting.tables import write_tables
 from harness.runs.external_arms import external_records, external_run, why_not_shown, with_external_arms
 from harness.runs.record import read_json, write_json
@@ -126,6 +128,7 @@ def test_the_arm_stands_in_tables_beside_the_experiments_own(experiment, filled)
     write_tables(extended, filled)
     table = (filled / "reports" / "mine" / "tables" / "miou.csv").read_text()
     assert "tiny,hrnet_tiny,whole,miou,theirs,3,3," in table
+    assert "theirs" in summary(experiment, Path("mine.yaml"), filled)
 
 
 def test_an_arm_scored_on_other_images_is_not_compared(experiment, filled, tiny, tmp_path):

@@ -236,7 +236,10 @@ def test_folders_without_predictions_are_refused(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         score_predictions(tmp_path / "nowhere", tiny)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty holds no PNG named after test_0 \(3 of 3"):
+    with pytest.raises(UserError, match=r"empty holds no PNG named after test_0 \(3 of 3.*complete it"):
+        score_predictions(tmp_path / "empty", tiny)
+    np.savez(tmp_path / "empty" / "test_0.npz", np.zeros((2, 2), np.uint8))
+    with pytest.raises(UserError, match=r"named after test_0 .*save test_0\.npz as an 8-bit PNG"):
         score_predictions(tmp_path / "empty", tiny)
 
 
