@@ -100,7 +100,7 @@ def train(
 def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path, keep_going: bool) -> dict[str, Any]:
     """The data set's verification report (verify.json); a generated data set is rendered first.
 
-    With `keep_going` and missing or wrong data: {"skipped": reason}.
+    A new report's warnings are printed. With `keep_going` and missing or wrong data: {"skipped": reason}.
     """
     schedule = experiment.schedule_of(run.dataset, run.model)
     if schedule.batch % distributed.world_size():
@@ -108,9 +108,14 @@ def _verified(experiment: Experiment, run: Run, dataset: Dataset, results: Path,
             f"schedule.batch is {schedule.batch} images, which {distributed.world_size()} processes cannot share "
             "evenly: start a number of processes that divides it"
         )
+    path = datasets.report_path(dataset.name, results)
+    before = path.read_bytes() if path.is_file() else b""
     try:
         datasets.prepare(dataset)
-        return verify(dataset, datasets.report_path(dataset.name, results))
+        report = verify(dataset, path)
+        for text in report["warnings"] if path.read_bytes() != before else []:
+            print(f"warning: {text}", file=sys.stderr)
+        return report
     except UserError as error:
         if not keep_going:
             raise

@@ -12,7 +12,7 @@ from harness.runs import state
 from harness.runs.failures import skip
 from harness.runs.record import Record, inference_weights
 from harness.training import checkpoint
-from harness.training.train import train
+from harness.training.train import _verified, train
 from harness.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
@@ -44,6 +44,14 @@ def test_an_interrupted_run_ends_in_the_same_bits_with_any_number_of_workers(exp
         assert {"before/points1", "after/points1"} <= set(files[0].files) == set(files[1].files)
         for name in files[0].files:
             np.testing.assert_array_equal(files[0][name], files[1][name])
+
+
+def test_a_warning_about_the_data_is_printed_when_they_are_first_read(experiment, tiny, tmp_path, capsys):
+    first, second = (tiny.samples(split)[0].image_path for split in ("train", "test"))
+    first.write_bytes(second.read_bytes())
+    for times in (1, 0):
+        _verified(experiment, run_of(experiment), tiny, tmp_path / "results", keep_going=False)
+        assert capsys.readouterr().err.count("warning: train: 1 image of other splits") == times
 
 
 def test_the_network_starts_alike_for_every_arm_and_differs_between_seeds(experiment):
