@@ -36,6 +36,10 @@ class RunFailed(Exception):
 def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> UserError:
     """An error for an unknown name, with the nearest match and the allowed names."""
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(str(name), names, n=1)
-    guess = f"did you mean {nearest[0]}? " if nearest else ""
-    return UserError(f"unknown {kind} {name!r}{where}: {guess}allowed are {', '.join(names) or 'none'}")
+    return UserError(f"unknown {kind} {name!r}{where}: {guess(name, names)}allowed are {', '.join(names) or 'none'}")
+
+
+def guess(name: str, allowed: Iterable[str]) -> str:
+    """ "did you mean ...? " with the nearest of the allowed names; "" if none is near."""
+    nearest = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f"did you mean {nearest[0]}? " if nearest else ""

@@ -22,7 +22,7 @@ from pydantic import (
 
 from harness import datasets, models
 from harness.config import Listed, Range, Size, Strict, problems, read_yaml
-from harness.errors import YAML_FAULTS, UserError, unknown, yaml_fault
+from harness.errors import YAML_FAULTS, UserError, guess, unknown, yaml_fault
 from harness.experiment import discovery
 from harness.experiment.run import Run
 
@@ -441,7 +441,8 @@ def _misfit(schedule: Schedule, dataset: str, model: str) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"there is no experiment file {path}: pass one of config/*.yaml")
+        near = guess(path.stem, (each.stem for each in Path("config").glob("*.yaml")))
+        raise UserError(f"there is no experiment file {path}: {near}pass one of config/*.yaml")
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except YAML_FAULTS as error:

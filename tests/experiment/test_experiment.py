@@ -208,6 +208,12 @@ def test_misspelt_schedule_keys_are_refused_with_the_nearest(experiment_file):
         Experiment.load(experiment_file(), ["schedule.iteration=3"])
 
 
+def test_an_experiment_that_is_not_there_has_a_nearest(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    with pytest.raises(UserError, match=r"no experiment file .*did you mean camvid-small\? pass one"):
+        Experiment.load(Path("camvid-smal"))
+
+
 def test_a_key_given_twice_is_refused(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("arms:\n  contextrast: {}\n  contextrast: {weight: 1}\n")
