@@ -40,6 +40,6 @@ def unknown(kind: str, name: str, allowed: Iterable[str], where: str = "") -> Us
 
 
 def guess(name: str, allowed: Iterable[str]) -> str:
-    """ "did you mean ...? " with the nearest of the allowed names; "" if none is near."""
+    """A question that names the nearest of the allowed names; "" if none is near."""
     nearest = difflib.get_close_matches(str(name), list(allowed), n=1)
     return f"did you mean {nearest[0]}? " if nearest else ""

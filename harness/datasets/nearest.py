@@ -25,8 +25,8 @@ def nearest_layout(specs: Sequence[Spec], root: Path) -> str:
         return f"{_content(root)}; needed are {needed}: pass --root DIR, the folder that holds these"
     found = [f"{pattern} is there" for pattern in present]
     found += [f"the folder {PurePosixPath(pattern).parent} is there" for pattern in folders]
-    called = f"layout {layout.name}" if layout.name else "layout"
-    return f"of its {called}, which fits best, {', '.join(found)}, but there is no {' and no '.join(absent)}"
+    closest = f"its layout {layout.name} fits best, since " if len(specs) > 1 else ""
+    return f"{closest}{', '.join(found)}, but there is no {' and no '.join(absent)}"
 
 
 def _fit(spec: Spec, split: str, root: Path) -> tuple[list[str], list[str], list[str]]:

@@ -192,7 +192,7 @@ class FolderLayout(_Layout):
         images = {key: path for key, path in images.items() if path not in label_paths}
         for kind, found, pattern in (("image", images, self.images), ("label", labels, self.labels)):
             if not found:
-                wanted = _stars(self._of(pattern, split))
+                wanted = f"{_stars(self._of(pattern, split))}{' with an id in layout.ids' if self.ids else ''}"
                 return Listing([], [f"there is no {kind} {wanted}: the split is empty, or this is not the root"])
         problems, absent = [], []
         for (folder, key), path in images.items():

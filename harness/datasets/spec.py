@@ -135,7 +135,8 @@ class Spec(_Strict):
         grouped = [name for members in self.categories.values() for name in members]
         if self.categories and sorted(grouped) != sorted(names):
             raise ValueError("categories must name every class once")
-        for split in (self.train_split, self.evaluation_split, *self.class_pixels, *self.other_counts):
+        layout = [*self.layout.split_names, *self.layout.ids] if isinstance(self.layout, FolderLayout) else []
+        for split in (self.train_split, self.evaluation_split, *self.class_pixels, *self.other_counts, *layout):
             if split not in self.splits:
                 raise ValueError(f"there is no split {split!r}; splits are {', '.join(self.splits)}")
         for split, counts in self.class_pixels.items():

@@ -56,6 +56,10 @@ def test_camvids_yaml_has_the_facts_of_the_segnet_version():
         ),
         ({"licence": None, "license": "free"}, "unknown key 'license': did you mean licence"),
         ({"name": "kitti"}, "name is 'kitti', but must be the file's name, 'camvid'"),
+        (
+            {"layout": {"kind": "folders", "images": "a/{id}.png", "labels": "b/{id}.png", "ids": {"tset": []}}},
+            "there is no split 'tset'",
+        ),
         ({"train_split": "training"}, "there is no split 'training'; splits are train, val, test"),
         ({"class_pixels": {"train": [1, 2, 3]}}, "class_pixels.train has 3 numbers"),
         ({"ignored_labels": [3, 11]}, r"the label values \[3\] are given twice"),

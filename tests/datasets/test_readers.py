@@ -169,6 +169,12 @@ def test_an_empty_split_is_one_problem(tmp_path, there, missing):
     assert listing.problems == [f"there is no {missing}: the split is empty, or this is not the root"]
 
 
+def test_ids_that_choose_no_image_are_named(tmp_path):
+    touch(tmp_path, "image/val/a.jpg", "label/val/a.png")
+    (problem,) = folders(ids={"val": (("b", "c"),)}).scan(tmp_path, "val").problems
+    assert problem.startswith("there is no image image/val/*.jpg with an id in layout.ids: ")
+
+
 def test_converted_images_of_another_suffix_are_found(tmp_path):
     touch(tmp_path, "image/val/a.png", "label/val/a.png", "image/test/a.jpg", "label/test/a.png")
     assert folders().scan(tmp_path, "val").samples[0].image_path.name == "a.png"
