@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from harness import models
 from harness.datasets.dataset import Dataset
-from harness.errors import UserError, unknown
+from harness.errors import UserError, guess, unknown
 from harness.experiment.run import Run
 from harness.experiment.schema import FOLDER_NAME, Absent, Arm, Experiment
 from harness.runs.record import RECORD, Provenance, Record, is_set_aside, now, refuse_other_settings
@@ -66,7 +66,8 @@ def why_not_shown(run: Run, protocol: str, config: Path) -> str:
     if not config.is_file():
         if run.experiment == EXTERNAL:
             return f"no experiment has runs on {run.dataset} yet: pass --experiment and --model, whose tables are meant"
-        return f"there is no experiment file {config}: pass --experiment with the name of one that is there"
+        near = guess(config.stem, (each.stem for each in config.parent.glob("*.yaml")))
+        return f"there is no experiment file {config}: {near}pass --experiment with the name of one that is there"
     try:
         experiment = Experiment.load(config)
     except UserError as error:

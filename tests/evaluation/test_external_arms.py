@@ -244,6 +244,9 @@ def test_an_arm_that_no_report_shows_is_known_with_the_reason(experiment, tmp_pa
 
 def test_an_experiment_file_with_a_mistake_shows_no_arm(tmp_path):
     (tmp_path / "mine.yaml").write_text("arms: 1\n")
+    assert "did you mean mine?" in why_not_shown(
+        Run("mime", "tiny", MODEL, "theirs", 0), "whole", tmp_path / "mime.yaml"
+    )
     assert "mine.yaml: arms" in why_not_shown(Run("mine", "tiny", MODEL, "theirs", 0), "whole", tmp_path / "mine.yaml")
 
 
