@@ -6,8 +6,8 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
-PROFILES = ("default", "slurm", "kubernetes")
-# Of snakemake-executor-plugin-slurm 2.8.0 and -kubernetes 0.5.1, which are not in the lock.
+PROFILES = ("default", "slurm")
+# Of snakemake-executor-plugin-slurm 2.8.0, which is not in the lock.
 OF_PLUGINS = {"slurm-requeue"}
 
 
@@ -36,10 +36,9 @@ def test_unfinished_files_are_made_again_and_a_failed_run_does_not_stop_the_othe
     assert profile["rerun-triggers"] == ["mtime", "params"]
 
 
-@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
-def test_a_cluster_gives_each_run_one_gpu_and_restarts_what_it_stopped(repository, name):
-    profile = read(repository, name)
-    assert profile["executor"] == name
+def test_a_cluster_gives_each_run_one_gpu_and_restarts_what_it_stopped(repository):
+    profile = read(repository, "slurm")
+    assert profile["executor"] == "slurm"
     assert profile["retries"] > 0
     assert profile["set-resources"]["run"]["gpu"] == 1
     assert profile["set-resources"]["run"]["mem_mb"] > profile["default-resources"]["mem_mb"]
@@ -47,10 +46,9 @@ def test_a_cluster_gives_each_run_one_gpu_and_restarts_what_it_stopped(repositor
     assert profile["resources"]["gpu"] >= profile["jobs"]
 
 
-@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
-def test_a_profile_sets_only_rules_that_the_workflow_has(repository, name):
+def test_a_profile_sets_only_rules_that_the_workflow_has(repository):
     rules = set(re.findall(r"^rule (\w+):", (repository / "Snakefile").read_text(), re.MULTILINE))
-    profile = read(repository, name)
+    profile = read(repository, "slurm")
     assert {*profile["set-resources"], *profile["set-threads"]} <= rules
 
 
@@ -64,5 +62,5 @@ def test_slurm_queues_a_preempted_job_again_and_warns_before_the_time_limit(repo
 
 def test_every_profile_is_described(repository):
     text = (repository / "docs" / "cluster.md").read_text()
-    for words in ("--workflow-profile profiles/slurm", "snakemake-executor-plugin-slurm==", "profiles/kubernetes"):
+    for words in ("--workflow-profile profiles/slurm", "snakemake-executor-plugin-slurm=="):
         assert words in text
