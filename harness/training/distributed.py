@@ -229,7 +229,11 @@ def ending_together(give_up: Callable[[Ending], None], missing_data: bool = Fals
         raise
     finally:
         over.set()
-    if failure := _published_failure(store):
+    try:
+        failure = _published_failure(store)
+    except RuntimeError:  # rank 0, which hosts the store, is done and gone
+        return
+    if failure:
         end.status, end.reason, end.log_tail = failure.status, failure.reason, failure.log_tail
 
 

@@ -208,7 +208,7 @@ def test_a_known_answer_belongs_to_a_checkpoint_by_its_hash():
         ({"protocol": "slide"}, "window and stride"),
         ({"window": [4, 4], "stride": [2, 2]}, "window and stride"),
         ({"protocol": "slide", "window": [4, 4]}, "window and stride"),
-        ({"miou": 101}, "less than or equal to 100"),
+        ({"miou": 101}, "must be 100.0 or smaller, not 101"),
     ],
 )
 def test_a_wrong_published_figure_is_refused(tmp_path, monkeypatch, change, message):

@@ -75,7 +75,7 @@ def test_what_earlier_versions_wrote_is_translated(tmp_path):
     ],
 )
 def test_a_value_of_another_type_is_refused_by_its_key(tmp_path, changes, key):
-    with pytest.raises(UserError, match=rf"record\.json: {key}: "):
+    with pytest.raises(UserError, match=rf"record\.json: {key}:? "):
         load(tmp_path, **changes)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import group
@@ -20,7 +21,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.experiment.schema import Experiment
 from harness.runs.locking import holder
 from harness.runs.record import Record
-from harness.training import checkpoint
+from harness.training import checkpoint, distributed
 from harness.training.health import MEASURED
 from harness.training.samples import slots_of
 from harness.training.trainer import Trainer
@@ -203,6 +204,20 @@ def test_a_batch_that_the_processes_cannot_share_is_a_mistake_and_leaves_nothing
     codes = run_group(2, group.train, given | {"set": ["schedule.batch=3"]})
     assert sorted(codes) == [1, 2]
     assert not folder_of(given).exists()
+
+
+def test_a_rank_that_ends_after_rank_0_has_left_is_done_as_well(monkeypatch):
+    class Gone:
+        def clone(self):
+            return self
+
+        def check(self, keys):
+            raise torch.distributed.DistNetworkError("Failed to recv, got 0 bytes")
+
+    monkeypatch.setattr(distributed, "_meeting", distributed._Meeting(Gone(), count()))
+    with distributed.ending_together(lambda end: None) as end:
+        pass
+    assert end.status == "done"
 
 
 def test_several_processes_evaluate_as_one_does_whatever_the_number_of_images(given, tiny_data):
