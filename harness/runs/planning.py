@@ -25,8 +25,8 @@ COST_TABLE = Path(__file__).parents[2] / "results" / "reports" / "cost" / "cost.
 # FLOPs a second in training, if nothing was measured. Of a GPU: what the published 8.967 h of HRNet-W48 on
 # Cityscapes (arXiv 2608.22679, table XVI; 40,000 iterations of batch 8) come to, all GPUs together; an A100's float32
 # peak is 19.5e12. Of one processor core: what the committed runs of cross entropy on EPYC come to
-# (results/reference/epyc; lite0_fpn, 1.31 s an iteration, augmentation included).
-GPU_FLOPS, CORE_FLOPS = 11.2e12, 39e9
+# (results/reference/epyc; lite0_fpn, 1.27 s an iteration, augmentation included).
+GPU_FLOPS, CORE_FLOPS = 11.2e12, 40e9
 PASSES = 3  # one forward, and twice as much backward
 MEASURED, ESTIMATED = "measured on", "estimated for"
 ON_A_GPU = f"{ESTIMATED} a GPU of {GPU_FLOPS / 1e12:.1f} TFLOPS, without the methods' own time"

@@ -341,7 +341,7 @@ def test_a_short_time_does_not_look_like_none(hours, said):
 
 def test_without_a_gpu_the_estimate_is_for_a_core_and_says_nothing_about_gpus(experiment, costs, tmp_path):
     found, on_gpu = (plan(experiment, tmp_path, costs, on_gpu=given) for given in (False, True))
-    assert found[0].hours == pytest.approx(on_gpu[0].hours * 11.2e12 / 39e9)
+    assert found[0].hours == pytest.approx(on_gpu[0].hours * 11.2e12 / 40e9)
     text = describe(found, 2, on_gpu=False)
     assert "estimated for a processor core" in text
     assert "GPU" not in text
