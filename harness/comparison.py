@@ -233,7 +233,7 @@ def csv_row(cell: Cell) -> list[object]:
     """A cell as a row of `COLUMNS`, unrounded."""
     mean, gain = cell.spread, cell.gain
     return [
-        *(cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm, len(cell.values)),
+        *(*cell.column, cell.arm, len(cell.values)),
         *(cell.baseline_runs, mean.mean if mean else None, mean.sd if mean else None),
         *((gain.difference, gain.low, gain.high, gain.p) if gain else [None] * 4),
         *((gain.standard_error, gain.dof or None) if gain else [None] * 2),

@@ -81,6 +81,8 @@ class Method(nn.Module, ABC):
     def loss(self, embeddings: Sequence[Tensor], logits: Tensor, labels: Tensor, iteration: int) -> dict[str, Tensor]:
         """{name: scalar}, the weighted terms to add to the cross entropy: always finite, always differentiable.
 
+        Every batch has all of them, also one without anything to contrast: 0 times a sum of the embeddings, say.
+
         embeddings  the result of `embed`
         logits      float [B, K, h, w], of the main head
         labels      int64 [B, H, W], 0..K-1 or ignore_index

@@ -114,7 +114,7 @@ def _measured(experiment: Experiment, results: Path, claimed: "pd.DataFrame", kn
 def _row(over: str, family: str, cell: Cell) -> list[Any]:
     spread, gain = cell.spread, cell.gain
     return [
-        *(over, family, cell.dataset, cell.model, cell.protocol, cell.metric, cell.arm, len(cell.values)),
+        *(over, family, *cell.column, cell.arm, len(cell.values)),
         *((spread.mean, spread.sd) if spread else (None, None)),
         *((gain.difference, gain.low, gain.high, gain.one_pair) if gain else [None] * 4),
         cell,

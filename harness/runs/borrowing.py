@@ -14,7 +14,7 @@ from harness.experiment.schema import Experiment
 from harness.runs.record import RECORD, TRAINING, Record, inference_weights, is_set_aside
 from harness.runs.state import describe_left_out, in_words, left_out
 
-LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"  # old runs alone have embeddings
+LOGS, EMBEDDINGS = ("curve.csv", "diagnostics.npz"), "embeddings.npz"  # a committed record may lack the embeddings
 OF_RECORD = ("counts.npz", "confusion.npz", *LOGS, EMBEDDINGS)
 OF_TRAINING = ("data", "initial_weights")  # settings that only training knows
 
