@@ -19,8 +19,8 @@ def runs_text(cell: Cell) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """An interval in brackets, in points; empty for none."""
-    return "" if low is None or high is None else f"[{points(low, True)}, {points(high, True)}]"
+    """An interval in brackets, in points; empty for none. An end that rounds to 0 keeps its sign: "-0.00" holds 0."""
+    return "" if low is None or high is None else f"[{low:+.2f}, {high:+.2f}]"
 
 
 def gain_text(cell: Cell) -> str:

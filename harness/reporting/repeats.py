@@ -14,7 +14,7 @@ from harness.runs.record import Record, records_below
 from harness.statistics.repeats import Repeats
 from harness.statistics.repeats import repeats as measure
 
-Place = tuple[str, str, str]  # data set, network, arm
+Place = tuple[str, str, str, int]  # data set, network, arm, iterations: runs that differ in their seed alone
 
 
 def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
@@ -22,7 +22,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
 
     A run is the same if all that was set is, whatever experiment and arm are called: data, network and its initial
     weights, method, options, seed and schedule; notes say if the method's source differed. The arms' names are
-    the first's. Raises UserError if they share no run.
+    the first's; runs of several lengths have a row for each. Raises UserError if they share no run.
     """
     ours, theirs = _records(first, protocol), _records(second, protocol)
     shared = [run for run in ours if run in theirs]
@@ -34,7 +34,7 @@ def write_repeats(first: Path, second: Path, protocol: str, out: Path) -> Path:
     found = measure({str(place): pairs for place, pairs in arms.items()})
     rows = [
         [
-            " ".join(_shown(place, arms)),
+            _shown(place, arms),
             str(len(pairs)),
             *(points(sum(column) / len(pairs)) for column in zip(*pairs, strict=True)),
             ", ".join(points(after - before, sign=True) for before, after in pairs),
@@ -103,7 +103,7 @@ def _identity(record: Record) -> str:
 
 def _place(record: Record) -> Place:
     key = record.key
-    return key.dataset, key.model, name_by_method(key.arm, record.method)
+    return key.dataset, key.model, name_by_method(key.arm, record.method), record.schedule.iterations
 
 
 def _machines(records: Iterable[Record]) -> str:
@@ -112,8 +112,9 @@ def _machines(records: Iterable[Record]) -> str:
     return ", ".join(dict.fromkeys(machine or "unknown" for machine in made))
 
 
-def _shown(place: Place, places: Iterable[Place]) -> list[str]:
-    """The name of a row: its arm, and its data set and network if there are several."""
-    *outer, _ = zip(*places, strict=True)
-    kept = [own for own, names in zip(place, outer, strict=False) if len(set(names)) > 1]
-    return [*kept, place[-1]]
+def _shown(place: Place, places: Iterable[Place]) -> str:
+    """The name of a row: its arm, and its data set, network and number of iterations where there are several."""
+    several = [len(set(each)) > 1 for each in zip(*places, strict=True)]
+    dataset, model, arm, iterations = place
+    outer = [each for each, shown in zip((dataset, model), several, strict=False) if shown]
+    return " ".join([*outer, arm]) + (f", {iterations:,} iterations" if several[-1] else "")

@@ -7,7 +7,15 @@ from markdown_it import MarkdownIt
 
 from harness.comparison import Cell
 from harness.evaluation.groups import Missing
-from harness.reporting.entries import arm_entry, cell_entry, gain_text, level_text, row_entries, runs_text
+from harness.reporting.entries import (
+    arm_entry,
+    cell_entry,
+    gain_text,
+    interval_text,
+    level_text,
+    row_entries,
+    runs_text,
+)
 from harness.reporting.latex import latex
 from harness.reporting.markup import (
     Grid,
@@ -75,8 +83,10 @@ def test_a_cell_gives_level_runs_gain_and_interval():
     assert level_text(replace(CELL, values={4: 61.5}).spread) == "61.50"
     assert runs_text(CELL) == "3"
     assert runs_text(replace(CELL, missing={7: Missing("not run")})) == "3 of 4"
-    assert gain_text(CELL) == "-0.50 [-1.00, +0.00]"
+    assert gain_text(CELL) == "-0.50 [-1.00, -0.00]"
     assert gain_text(replace(CELL, gain=Gain(-0.501))) == "-0.50"
+    assert interval_text(-0.0004, 2.09) == "[-0.00, +2.09]"
+    assert interval_text(0.0004, 2.09) == "[+0.00, +2.09]"
     assert gain_text(replace(CELL, gain=None)) == ""
 
 
@@ -102,7 +112,7 @@ def test_only_a_gain_that_is_told_from_zero_is_bold_and_only_in_the_main_table()
     for cell, bold, expected in ((CELL, True, 1), (unsure, True, 0), (CELL, False, 0)):
         grid = Grid("n", "t", headings, [row_entries("arm", cell, bold)], [])
         assert markdown([grid]).count("**") == 2 * expected
-        assert ("**-0.50 [-1.00, +0.00]**" in markdown([grid])) == bool(expected)
+        assert ("**-0.50 [-1.00, -0.00]**" in markdown([grid])) == bool(expected)
         assert latex([grid]).count(r"\textbf") == expected
     assert not cell_entry(CELL).strong
 

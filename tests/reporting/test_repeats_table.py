@@ -60,6 +60,20 @@ def test_runs_of_both_folders_stand_side_by_side_with_their_differences(record, 
     assert "Of 3 runs 3 had another version" in text
 
 
+def test_runs_of_another_length_have_a_row_of_their_own(record, tmp_path):
+    longer = {"schedule": SCHEDULE | {"iterations": 4000}}
+    for seed, (here, there) in enumerate([(50.0, 51.0), (52.0, 51.0)]):
+        record("cpu", "cross_entropy", seed, here)
+        record("gpu", "cross_entropy", seed, there)
+    record("cpu", "cross_entropy", 0, 70.0, experiment="longer", settings=longer)
+    record("gpu", "cross_entropy", 0, 69.0, experiment="longer", settings=longer)
+    text = write_repeats(tmp_path / "cpu", tmp_path / "gpu", "whole", tmp_path / "out.md").read_text()
+    assert "| Cross entropy, 10 iterations | 2 | 51.00 | 51.00 | +1.00, -1.00 |" in text
+    assert "| Cross entropy, 4,000 iterations | 1 | 70.00 | 69.00 | -1.00 |" in text
+    # Over seeds: deviations of 1 and -1 on one machine, none on the other: sqrt(2 / 2).
+    assert "Over seeds, within an arm and a machine: 1.00 points." in text
+
+
 def test_only_what_is_one_run_counts_as_one(record, tmp_path):
     record("cpu", "cross_entropy", 0, 50.0)
     record(
