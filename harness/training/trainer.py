@@ -63,6 +63,7 @@ class Trainer:
         # The method runs from the first iteration on, so that a memory bank is full when its terms begin to count.
         self.starts_at = math.ceil(settings.get("starts_at", 0) * self.schedule.iterations)
         self.ends_at = math.ceil(settings.get("ends_at", 1) * self.schedule.iterations)
+        self._had_terms = False  # whether any batch of this process had terms of the method
         self.was_active = torch.tensor(True, device=device)  # whether any of the method's terms was ever nonzero
         self.part = self.schedule.batch // distributed.world_size()  # this rank's images of a batch
         self.micro_batch = self.part  # images per forward pass
@@ -178,12 +179,13 @@ class Trainer:
         iteration = _ANY_ITERATION if self._graphs is not None and self._graphs.capturing else self._number
         with torch.set_grad_enabled(self._counts):
             terms: dict[str, Tensor] = self.method(features, logits, labels, iteration)
-        _check_terms(self.method, terms, self._counts)
+        _check_terms(self.method, terms, self._counts, self._had_terms)
+        self._had_terms |= bool(terms)
         if not self._counts:
             terms = {name: torch.zeros_like(term) for name, term in terms.items()}
         if terms:
             self.was_active.logical_or_(torch.stack([term.detach() != 0 for term in terms.values()]).any())
-        else:
+        elif not self._had_terms:  # there is nothing to activate
             self.was_active.fill_(True)
         return terms
 
@@ -229,12 +231,15 @@ class Trainer:
             self.micro_batch = state.get("micro_batch", self.micro_batch)
 
 
-def _check_terms(method: Method, terms: Any, count: bool) -> None:
-    """Raise ValueError if what a method's `loss` returned is not {name: scalar}, with a graph if the terms `count`."""
+def _check_terms(method: Method, terms: Any, count: bool, had_terms: bool) -> None:
+    """Raise ValueError if what a method's `loss` returned is not {name: scalar}, with a graph if the terms `count`.
+
+    A method with parameters may return no term only if an earlier batch `had_terms`.
+    """
     loss = f"{type(method).__name__}.loss"
     if wrong := [name for name, value in method.diagnostics.items() if not isinstance(value, Tensor)]:
         raise ValueError(f"{loss} puts {wrong[0]} into diagnostics, which take tensors alone")
-    if terms == {} and next(method.parameters(), None) is not None:
+    if terms == {} and not had_terms and next(method.parameters(), None) is not None:
         raise ValueError(f"{loss} returns no term, so the method's heads learn nothing")
     if not isinstance(terms, dict):
         raise ValueError(f"{loss} must return a dict {{name: scalar}}, not {type(terms).__name__}")

@@ -171,6 +171,20 @@ def test_terms_that_break_the_contract_are_named(experiment_file, monkeypatch, t
         trainer.step(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64), 0, 0.1)
 
 
+def test_a_batch_without_terms_stops_no_training_that_had_some(experiment_file, tiny_data, tmp_path, monkeypatch):
+    from methods.deep_supervision import DeepSupervision
+
+    whole = DeepSupervision.loss
+    monkeypatch.setattr(DeepSupervision, "loss", lambda self, *given: {} if given[-1] == 3 else whole(self, *given))
+    arms = {"cross_entropy": {}, "deep_supervision": {}}
+    experiment = Experiment.load(experiment_file(datasets=["tiny"], arms=arms))
+    run = run_of(experiment, "deep_supervision")
+    assert fit(experiment, run, tmp_path, Machine("cpu", threads=1)).status == "done"
+    # A row holds two of the ten iterations; the mean is over the one that had the term.
+    term = pd.read_csv(run.folder(tmp_path) / "curve.csv")["deep_supervision"]
+    assert (term > 0).all()
+
+
 def test_options_that_only_the_built_method_refuses_are_the_users_mistake(
     experiment_file, tiny_data, tmp_path, monkeypatch
 ):
