@@ -14,7 +14,7 @@ from harness.runs.external_arms import EXTERNAL
 from harness.statistics.scores import METRICS
 
 PROTOCOLS = {
-    "whole": "the image as it is, one scale",
+    "whole": "the whole image at one scale",
     "slide": "a window slid over the image, softmax averaged where windows overlap",
     "ms_flip": "scales 0.75 to 2.0 in steps of 0.25, each with its mirror image, softmax averaged",
 }
