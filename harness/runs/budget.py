@@ -324,14 +324,15 @@ def pieces(configs: Sequence[Path], overrides: Sequence[str] = (), arms: Sequenc
 
     Experiments come in the order given. Within each, for every data set and model, all arms of one seed come before
     the next seed, the baseline first, so that there are pairs to compare whenever time is up. With `arms`, only those,
-    in that order. Raises UserError for a wrong file, override or arm.
+    in that order, of the experiments that have them. Raises UserError for a wrong file or override, or an arm that no
+    experiment has.
     """
+    experiments = [Experiment.load(config, list(overrides)) for config in configs]
+    for arm in arms:
+        if not any(arm in experiment.arms for experiment in experiments):
+            experiments[0].run(*experiments[0].pairs()[0], arm, 0)  # raises UserError with the nearest name
     found = []
-    for config in configs:
-        experiment = Experiment.load(config, list(overrides))
-        for arm in arms:
-            if arm not in experiment.arms:
-                experiment.run(*experiment.pairs()[0], arm, 0)  # raises UserError with the nearest name
+    for config, experiment in zip(configs, experiments, strict=True):
         told = (str(config), *(word for each in overrides for word in ("--set", each)))
         runs = [run for run in experiment.runs() if not arms or run.arm in arms]
         if arms:

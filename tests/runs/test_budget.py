@@ -94,6 +94,8 @@ def test_every_arm_of_a_seed_comes_before_the_next_seed_and_experiments_in_their
     narrowed = pieces([config], ["seeds=[7]", "baseline_seeds=1"], ["pixel_contrast", "cross_entropy"])
     assert names(narrowed) == ["pixel_contrast 7", "cross_entropy 7"]
     assert narrowed[0].told[1:] == ("--set", "seeds=[7]", "--set", "baseline_seeds=1")
+    of_both = pieces([second, config], ["seeds=[7]"], ["pixel_contrast", "contextrast"])  # second has only the latter
+    assert names(of_both) == ["contextrast 7", "pixel_contrast 7", "contextrast 7"]
     with pytest.raises(UserError, match="unknown arm 'contrast' in experiment first: did you mean"):
         pieces([config], arms=["contrast"])
 
