@@ -141,7 +141,8 @@ def report(
     if part in ("page", "all"):
         from harness.reporting.page import write_page
 
-        write_page(experiment, results, measured)
+        told = [config.name, *(word for each in overrides for word in ("--set", each))]
+        write_page(experiment, results, measured, told=told)
     if part == "all":
         made_from.note(declared, results)
     elif not made_from.is_current(declared, results):

@@ -26,6 +26,7 @@ from harness.reporting.page import HERE, embedded_json, write_page
 from harness.reporting.page.content import Heading, PageCell, PageTable, Row, number
 from harness.reporting.page.gallery import gallery
 from harness.reporting.page.leaderboard import answer, title
+from harness.runs.record import Record
 from harness.statistics.interval import Gain
 from harness.statistics.scores import Metric, dice, miou, miou_of
 
@@ -141,6 +142,26 @@ def test_every_mean_and_gain_of_the_records_is_in_the_ranking(written):
         assert baseline[:2] == [f"{np.mean(theirs):.2f} ± {np.std(theirs, ddof=1):.2f}", ""]
         assert rows["rival one"][0].endswith("1 of 2 runs")
     assert "this ranking is a detail" in text
+
+
+@pytest.mark.parametrize(
+    ("sharers", "costs", "note"), [(1, ["2.0×", "1.0×"], "Cost: time"), (4, [], "No cost, since runs shared a GPU")]
+)
+def test_runs_that_shared_a_gpu_have_no_cost(make_experiment, write_run, tmp_path, sharers, costs, note):
+    experiment = make_experiment(arms={"plain": {"method": "cross_entropy"}, "cross_entropy": {}}, protocols=["whole"])
+    for arm, seconds in (("plain", 50.0), ("cross_entropy", 100.0)):
+        for seed in experiment.seeds_of(arm):
+            write_run(experiment, tmp_path, arm, seed, device="a GPU", skill=0.6 + seconds / 1000)
+            path = experiment.run("scenes", "lite0_fpn", arm, seed).folder(tmp_path) / "record.json"
+            record = Record.load(path)
+            device = record.device.model_copy(update={"sharers": sharers})
+            made = record.provenance.model_copy(update={"device": device})
+            record.model_copy(update={"seconds": seconds, "provenance": made}).save(path)
+    text = write_page(experiment, tmp_path, mious(experiment, tmp_path)).read_text(encoding="utf-8")
+    heading, *rows = Reader(text).tables["board-0"]
+    place = heading.index("Cost") if "Cost" in heading else None
+    assert [row[place] for row in rows if place is not None] == costs
+    assert note in text
 
 
 def test_the_ranking_is_by_miou_and_holes_stand_last(make_experiment, write_run, tmp_path):
@@ -459,10 +480,10 @@ def cells_of(arms, **gains):
 @pytest.mark.parametrize(
     ("car", "longer", "expected"),
     [
-        (Gain(0.5, -0.2, 1.2), Gain(3.0, 2.0, 4.0), "no method beats cross entropy by more than 1.20 points, and none "
-         "can be told from it; training 2 times as long does, by +3.00 [+2.00, +4.00] points."),
-        (Gain(0.5, 0.2, 0.8), None, "1 of 1 methods beats cross entropy, CAR by most: +0.50 [+0.20, +0.80] points."),
-        (Gain(-0.5, -0.8, -0.2), None, "every method is behind cross entropy."),
+        (Gain(0.5, -0.2, 1.2), Gain(3.0, 2.0, 4.0), "CAR does not beat cross entropy by more than 1.20 points, and "
+         "cannot be told from it; training 2 times as long does, by +3.00 [+2.00, +4.00] points."),
+        (Gain(0.5, 0.2, 0.8), None, "On Scenes CAR beats cross entropy: +0.50 [+0.20, +0.80] points."),
+        (Gain(-0.5, -0.8, -0.2), None, "On Scenes CAR is behind cross entropy."),
         (Gain(0.5), None, "there are not enough runs for an answer: single runs differ from cross entropy by +0.50 "
          "points, and nothing follows about the methods."),
         (None, None, "There is no result yet"),
@@ -475,6 +496,28 @@ def test_the_answer_is_one_sentence_that_the_intervals_bear_out(make_experiment,
     said = answer(experiment, [measured], {})
     assert expected in said
     assert title(experiment) == "1 method against cross entropy on Scenes"
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([(-0.2, 1.2), (-0.4, 2.0), (-1.0, 0.1)], "no method beats cross entropy by more than 2.00 points, and none "
+         "can be told from it."),
+        ([(-0.2, 1.2), (-0.4, 2.0)], "no method beats cross entropy by more than 2.00 points, and none can be told "
+         "from it; 1 other method has too few runs."),
+        ([(-0.2, 1.2)], "CAR does not beat cross entropy by more than 1.20 points, and cannot be told from it; 2 "
+         "other methods have too few runs."),
+        ([(-0.2, 1.2), (0.4, 2.0), (0.2, 0.8)], "2 of 3 methods beat cross entropy, PNE by most: +1.20 "
+         "[+0.40, +2.00] points."),
+        ([(-0.8, -0.2), (-0.8, -0.4), (-0.5, -0.1)], "every method is behind cross entropy."),
+    ],
+)  # fmt: skip
+def test_the_answer_claims_nothing_of_methods_that_were_not_run(make_experiment, gains, expected):
+    arms = {"cross_entropy": {}, "car": {}, "pne": {}, "contextrast": {}}
+    experiment = make_experiment(arms=arms, baseline="cross_entropy")
+    known = {arm: Gain((low + high) / 2, low, high) for arm, (low, high) in zip(list(arms)[1:], gains, strict=False)}
+    said = answer(experiment, [Measured("scenes", "m", "whole", region=cells_of(arms, **known))], {})
+    assert said == f"On Scenes {expected}"
 
 
 def test_the_answer_says_what_equal_compute_gains(make_experiment):

@@ -61,6 +61,14 @@ def test_there_is_a_page_for_every_experiment_and_method_and_every_link_leads_so
 
 
 @pytest.mark.slow
+def test_an_experiment_is_shown_with_the_networks_that_were_trained(site):
+    text = (site / "h100-camvid.html").read_text(encoding="utf-8")  # of config/camvid.yaml's two networks one has runs
+    assert "EfficientNet-Lite0" in text
+    assert "HRNet-W48" not in text
+    assert "harness report camvid --set &#39;models=[lite0_fpn]&#39; --results results/reference/h100" in text
+
+
+@pytest.mark.slow
 def test_a_methods_page_has_its_paper_its_options_its_code_and_the_committed_figures(site):
     text = (site / "method-contextrast.html").read_text(encoding="utf-8")
     about = discovery.about("contextrast")

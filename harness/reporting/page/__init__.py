@@ -1,6 +1,7 @@
 """One self-contained page: the runs, the results, and the source of every number."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,19 +109,21 @@ def write_page(
     results: Path,
     measured: Sequence[Measured] | None = None,
     pictures: bool = True,
+    told: Sequence[str] = (),
 ) -> Path:
     """Write `results`/reports/<experiment>/report.html from the records and figures that exist; returns its path.
 
     The page holds all it shows. What the papers say of it comes from the CSV files in tables/, and figures come from
     figures/: write those first. `measured` saves reading the records again. `pictures`: with examples, which hold
-    images of the data set (licences differ in whether those may be passed on).
+    images of the data set (licences differ in whether those may be passed on). `told`: the experiment's file and --set
+    as the verbs take them, for the commands that make the page again; default: its name.
     """
     measured = measure(experiment, results) if measured is None else measured
     folder = Path(results) / "reports" / experiment.name
     path = folder / "report.html"
     found, reasons = gather_examples(experiment, results) if pictures else ([], ["left out of this page."])
     galleries = [gallery(experiment, each, f"examples-{number}") for number, each in enumerate(found)]
-    atomic.write_text(path, page(experiment, results, measured, folder, galleries, reasons))
+    atomic.write_text(path, page(experiment, results, measured, folder, galleries, reasons, told=told))
     return path
 
 
@@ -132,6 +135,7 @@ def page(
     galleries: Sequence[Gallery],
     reasons: Sequence[str],
     home: str = "",
+    told: Sequence[str] = (),
 ) -> str:
     """The page's HTML; `folder` holds tables and figures, `reasons` say why some examples are not there.
 
@@ -167,7 +171,7 @@ def page(
             names={arm: arm_name(experiment, arm) for arm in arm_order(experiment)},
             baseline=experiment.baseline,
             methods=_methods(experiment, home),
-            reproduce=_reproduce(experiment, results),
+            reproduce=_reproduce(told or [experiment.name], results),
             description=_description(experiment),
             schedules=_schedules(experiment),
             reading=_reading(experiment, first),
@@ -297,9 +301,11 @@ def _methods(experiment: Experiment, home: str) -> list[Described]:
     return found
 
 
-def _reproduce(experiment: Experiment, results: Path) -> list[tuple[str, str]]:
+def _reproduce(told: Sequence[str], results: Path) -> list[tuple[str, str]]:
     """(What, command) to write this page again, and to train and measure again what it shows."""
-    name = experiment.name if (ROOT / "config" / f"{experiment.name}.yaml").is_file() else f"{experiment.name}.yaml"
+    stem, *settings = told[0].removesuffix(".yaml"), *told[1:]
+    of_project = (ROOT / "config" / f"{stem}.yaml").is_file()
+    name = shlex.join([stem if of_project else f"{stem}.yaml", *settings])
     folder = Path(results).resolve()
     of_folder = f" --results {folder.relative_to(ROOT)}" if folder.is_relative_to(ROOT) else ""
     made = code()

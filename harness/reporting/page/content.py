@@ -147,6 +147,7 @@ def run_facts(experiment: Experiment, run: Run, results: Path) -> dict[str, str]
         "weights": record.weights_hash or "unknown",
         "iterations": str(record.iterations or ""),
         "device": (device and (device.name or device.type)) or "unknown",
+        "sharers": str(device.sharers) if device and device.sharers > 1 else "",
         "packages": ", ".join(f"{name} {version}" for name, version in made.packages.items()),
         "started": record.started or "",
         "seconds": str(record.seconds or ""),

@@ -184,7 +184,10 @@ def _board(
                 status=_status(cell),
             )
         )
-    notes = _notes(experiment, cells, metric, protocol)
+    shared = any(
+        facts[run_key(each.dataset, each.model, run.arm, run.seed)].get("sharers") for run in experiment.runs()
+    )
+    notes = _notes(experiment, cells, metric, protocol, any(row.cost for row in rows), shared)
     shown = {mark for mark in MEANING for cell in cells if any(text.startswith(mark) for text in cell.marks)}
     notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]
     choices = {
@@ -210,11 +213,11 @@ def _status(cell: Cell) -> str:
 
 
 def _seconds(experiment: Experiment, each: Measured, arm: str, facts: Facts) -> dict[str, list[float]]:
-    """Seconds in the training loop of an arm's runs that are done, by device."""
+    """Seconds in the training loop of an arm's runs that are done and had their device to themselves, by device."""
     found: dict[str, list[float]] = {}
     for seed in experiment.seeds_of(arm):
         of_run = facts[run_key(each.dataset, each.model, arm, seed)]
-        if of_run["status"] == "done" and of_run.get("seconds"):
+        if of_run["status"] == "done" and of_run.get("seconds") and not of_run.get("sharers"):
             found.setdefault(of_run["device"], []).append(float(of_run["seconds"]))
     return found
 
@@ -229,8 +232,10 @@ def _cost(arm: Mapping[str, list[float]], baseline: Mapping[str, list[float]]) -
     return (ours / theirs if theirs else None), f"{ours / 60:.1f} min a run on {device}, the baseline {theirs / 60:.1f}"
 
 
-def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol: str) -> list[str]:
-    """What a reader must know of the table, each thing once."""
+def _notes(
+    experiment: Experiment, cells: Sequence[Cell], metric: str, protocol: str, costs: bool, shared: bool
+) -> list[str]:
+    """What a reader must know of the table, each thing once. costs: it has them; shared: runs shared a GPU."""
     gains = [cell for cell in cells if cell.gain]
     said = f"Gain: over {baseline_name(experiment)}, in points of {metric_title(metric)}"
     if any(cell.gain.low is not None for cell in gains if cell.gain):
@@ -238,9 +243,13 @@ def _notes(experiment: Experiment, cells: Sequence[Cell], metric: str, protocol:
     notes = [f"{said}. Ranked by {metric_title(metric)}: ranks whose intervals overlap are not told apart."]
     reasons = dict.fromkeys(cell.no_interval for cell in gains if cell.gain and cell.gain.low is None)
     notes += [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
-    cost = "Cost: time in the training loop of these runs over the baseline's; rough if runs shared a machine. "
+    cost = ""
+    if costs:
+        cost = "Cost: time in the training loop of these runs over the baseline's; rough if runs shared a machine. "
+    elif shared and not experiment.demonstration:
+        cost = "No cost, since runs shared a GPU: measure it with python -m harness overhead. "
     notes.append(
-        f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. {'' if experiment.demonstration else cost}"
+        f"Boundary mIoU: 3 pixels, protocol {edge_protocol(experiment)}. {cost}"
         "Health: what a run's curve shows about its method; no mark, no fault found."
     )
     if (metric, protocol) != (MIOU, experiment.protocols[0]):
@@ -286,7 +295,7 @@ def answer(experiment: Experiment, measured: Sequence[Measured], means: Mapping[
             f"On {on} there are not enough runs for an answer: single runs differ from {over} by {spread} points, and "
             "nothing follows about the methods."
         )
-    if len(measured) > 1:
+    if len({(cell.dataset, cell.model) for cell in gains}) > 1:
         better = sum(span.low > 0 for _, span in judged)
         worse = sum(span.high < 0 for _, span in judged)
         return f"Of {len(gains)} comparisons with {over} {better} are better, {worse} worse and the others undecided."
@@ -305,19 +314,24 @@ def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> s
     others = others if len(others) >= len(variants) else set()
     methods = {arm: gains[arm] for arm in others or gains}
     better = {arm: span for arm, span in methods.items() if span.low > 0}
+    kind = "method" if others else "variant"
+    limit = max(span.high for span in methods.values())
+    alone = in_sentence(experiment, next(iter(methods))) if len(methods) == 1 else ""
     if better:
         best = max(better, key=lambda arm: better[arm].difference)
-        of = f"of {len(methods)} {'methods' if others else 'variants'}"
-        said = f"{len(better)} {of} {'beat' if len(better) > 1 else 'beats'} {over}"
-        said += f", {in_sentence(experiment, best)} by most: {better[best]}"
+        of = alone or f"{len(better)} of {len(methods)} {kind}s"
+        said = f"{of} {'beat' if len(better) > 1 else 'beats'} {over}"
+        said += f": {better[best]}" if alone else f", {in_sentence(experiment, best)} by most: {better[best]}"
+    elif limit <= 0:
+        said = f"{alone or f'every {kind}'} is behind {over}"
     else:
-        limit = max(span.high for span in methods.values())
-        kind = "method" if others else "variant"
-        said = f"no {kind} beats {over} by more than {points(limit)} points"
-        if limit <= 0:
-            said = f"every {kind} is behind {over}"
-        elif not any(span.high < 0 for span in methods.values()):
-            said += ", and none can be told from it"
+        said = f"{alone or f'no {kind}'} beats {over} by more than {points(limit)} points"
+        if alone:
+            said = f"{alone} does not beat {over} by more than {points(limit)} points"
+        if not any(span.high < 0 for span in methods.values()):
+            said += f", and {'cannot' if alone else 'none can'} be told from it"
+    if lacking := len(_kinds(experiment, experiment.arms)[0 if others else 1] - methods.keys()):
+        said += f"; {lacking} other {kind}{'s have' if lacking > 1 else ' has'} too few runs"
     for arm in gains.keys() - methods.keys():
         if experiment.arms[arm].longer > 1 and gains[arm].low > 0:
             said += f"; training {experiment.arms[arm].longer:g} times as long does, by {gains[arm]}"

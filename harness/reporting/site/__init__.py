@@ -74,14 +74,14 @@ def write_site(results: Sequence[Path], out: Path, configs: Path, figures: bool 
         raise UserError(f"there is no {SUBMIT}: make the site in a checkout of the project")
     pages: dict[str, str] = {}
     shown = []
-    for folder, experiment in _experiments(results, configs):
+    for folder, experiment, told in _experiments(results, configs):
         measured = measure(experiment, folder)
         address = f"{folder.name}-{experiment.name}.html"
         report = out / "reports" / folder.name / experiment.name
         write_tables(experiment, folder, measured, report / "tables")
         if figures:
             write_figures(experiment, folder, measured, folder=report / "figures")
-        pages[address] = page(experiment, folder, measured, report, [], [], home=HOME)
+        pages[address] = page(experiment, folder, measured, report, [], [], home=HOME, told=told)
         shown.append(_shown(experiment, folder, measured, address))
     if not shown:
         raise UserError(f"no folder of {', '.join(map(str, results))} holds runs of an experiment in {configs}")
@@ -97,12 +97,29 @@ def write_site(results: Sequence[Path], out: Path, configs: Path, figures: bool 
     return [out / name for name in pages]
 
 
-def _experiments(results: Sequence[Path], configs: Path) -> Iterator[tuple[Path, Experiment]]:
+def _experiments(results: Sequence[Path], configs: Path) -> Iterator[tuple[Path, Experiment, list[str]]]:
+    """Results folder, experiment with the data sets and networks that have runs there, and its file and --set."""
     for folder in results:
         for runs in sorted((folder / "runs").glob("*")):
             config = configs / f"{runs.name}.yaml"
             if config.is_file():
-                yield folder, with_external_arms(Experiment.load(config), folder)
+                settings = _with_runs(Experiment.load(config), folder)
+                told = [config.name, *(word for each in settings for word in ("--set", each))]
+                yield folder, with_external_arms(Experiment.load(config, settings), folder), told
+
+
+def _with_runs(experiment: Experiment, results: Path) -> list[str]:
+    """What to set so that an experiment has only the data sets and networks of which there are runs."""
+    ran = [run for run in experiment.runs() if run.folder(results).is_dir()]
+    named = {
+        "datasets": (experiment.datasets, {run.dataset for run in ran}),
+        "models": (experiment.models, {run.model for run in ran}),
+    }
+    return [
+        f"{key}=[{', '.join(name for name in names if name in kept)}]"
+        for key, (names, kept) in named.items()
+        if kept and kept < set(names)
+    ]
 
 
 def _shown(experiment: Experiment, folder: Path, measured: Sequence[Measured], address: str) -> Shown:
