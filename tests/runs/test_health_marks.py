@@ -159,4 +159,7 @@ def test_the_committed_runs_that_learnt_nothing_are_marked_and_no_other(reposito
             ill[f"hrnet_tiny/{arm}/seed{seed}"] = [DROWNS]
     for seed in (0, 2):
         ill[f"hrnet_tiny/contextrast_coarse/seed{seed}"] = [DROWNS]
+    # At the paper's setting Contextrast's gradient is over four times cross entropy's; in the short one, below two.
+    for seed in range(2):
+        ill[f"lite0_fpn/contextrast/seed{seed}"] = [DROWNS]
     assert found == ill
