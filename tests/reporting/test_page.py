@@ -520,6 +520,17 @@ def test_the_answer_claims_nothing_of_methods_that_were_not_run(make_experiment,
     assert said == f"On Scenes {expected}"
 
 
+def test_arms_of_another_length_are_neither_counted_nor_judged(make_experiment):
+    lengths = {f"{method}_half": {"method": method, "longer": 0.5} for method in ("cross_entropy", "contextrast")}
+    experiment = make_experiment(arms={"cross_entropy": {}, "contextrast": {}} | lengths, baseline="cross_entropy")
+    gains = {"contextrast": Gain(0.5, -0.2, 1.2), "contextrast_half": Gain(-3.0, -4.0, -2.0)}
+    said = answer(experiment, [Measured("scenes", "m", "whole", region=cells_of(experiment.arms, **gains))], {})
+    assert title(experiment) == "1 method against cross entropy on Scenes"
+    assert "Contextrast does not beat cross entropy by more than 1.20 points, and cannot be told from it." in said
+    only_lengths = make_experiment(arms={"cross_entropy": {}} | lengths, baseline="cross_entropy")
+    assert title(only_lengths) == "1 method against cross entropy on Scenes"
+
+
 def test_the_answer_says_what_equal_compute_gains(make_experiment):
     arms = {"cross_entropy": {}, "car": {}, "as_long": {"method": "cross_entropy", "compute_of": "car"}}
     experiment = make_experiment(arms=arms, baseline="cross_entropy")

@@ -260,18 +260,21 @@ def _notes(
 def title(experiment: Experiment) -> str:
     """The experiment in words: "7 methods against cross entropy on CamVid"; the lesser kind of arms goes unsaid."""
     on = _and([dataset_name(name) for name in experiment.datasets])
-    methods, variants = _kinds(experiment, experiment.arms)
-    if not methods and not variants:
+    arms, kind = _compared(experiment, experiment.arms)
+    if not arms:
         return f"{arm_name(experiment, experiment.baseline)} on {on}"
-    number, kind = (len(methods), "method") if len(methods) >= len(variants) else (len(variants), "variant")
-    return f"{number} {kind}{'s' if number > 1 else ''} against {baseline_name(experiment)} on {on}"
+    return f"{len(arms)} {kind}{'s' if len(arms) > 1 else ''} against {baseline_name(experiment)} on {on}"
 
 
-def _kinds(experiment: Experiment, arms: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Of `arms`, without the baseline, those of other methods than its own, and its own method's variants."""
-    own, others = experiment.arms[experiment.baseline].method, set(arms) - {experiment.baseline}
-    methods = {arm for arm in others if experiment.arms[arm].method != own}
-    return methods, others - methods
+def _compared(experiment: Experiment, arms: Iterable[str]) -> tuple[set[str], str]:
+    """Of `arms`, those of other methods than the baseline's, or if these are fewer, its variants; and what they are.
+
+    Arms of another length of training are left out, if there are others.
+    """
+    own, compared = experiment.arms[experiment.baseline].method, set(arms) - {experiment.baseline}
+    compared = {arm for arm in compared if experiment.arms[arm].longer == 1} or compared
+    methods = {arm for arm in compared if experiment.arms[arm].method != own}
+    return (methods, "method") if 2 * len(methods) >= len(compared) else (compared - methods, "variant")
 
 
 def answer(experiment: Experiment, measured: Sequence[Measured], means: Mapping[str, MeanGain]) -> str:
@@ -310,11 +313,9 @@ def _span(gain: Gain | None) -> Span | None:
 
 def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> str:
     """Who beats the baseline, and what bounds the others; of other methods, or if these are fewer, of all arms."""
-    others, variants = _kinds(experiment, gains)
-    others = others if len(others) >= len(variants) else set()
-    methods = {arm: gains[arm] for arm in others or gains}
+    others, kind = _compared(experiment, gains)
+    methods = {arm: gains[arm] for arm in (others if kind == "method" else gains)}
     better = {arm: span for arm, span in methods.items() if span.low > 0}
-    kind = "method" if others else "variant"
     limit = max(span.high for span in methods.values())
     alone = in_sentence(experiment, next(iter(methods))) if len(methods) == 1 else ""
     if better:
@@ -325,12 +326,12 @@ def _sentence(experiment: Experiment, gains: Mapping[str, Span], over: str) -> s
     elif limit <= 0:
         said = f"{alone or f'every {kind}'} is behind {over}"
     else:
-        said = f"{alone or f'no {kind}'} beats {over} by more than {points(limit)} points"
-        if alone:
-            said = f"{alone} does not beat {over} by more than {points(limit)} points"
+        said = f"{alone} does not beat" if alone else f"no {kind} beats"
+        said += f" {over} by more than {points(limit)} points"
         if not any(span.high < 0 for span in methods.values()):
             said += f", and {'cannot' if alone else 'none can'} be told from it"
-    if lacking := len(_kinds(experiment, experiment.arms)[0 if others else 1] - methods.keys()):
+    declared, kind = _compared(experiment, experiment.arms)
+    if lacking := len(declared - gains.keys()):
         said += f"; {lacking} other {kind}{'s have' if lacking > 1 else ' has'} too few runs"
     for arm in gains.keys() - methods.keys():
         if experiment.arms[arm].longer > 1 and gains[arm].low > 0:
