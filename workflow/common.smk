@@ -16,7 +16,7 @@ from harness.compute.progress import duration
 from harness.errors import UserError
 from harness.experiment.project import experiment_path
 from harness.experiment.run import Run
-from harness.experiment.schema import Experiment
+from harness.experiment.schema import Experiment, as_told
 from harness.reporting.figures import figure_names
 from harness.reporting.made_from import is_current
 from harness.reporting.summary import summary
@@ -37,7 +37,7 @@ SURVIVE = """trap : TERM; log() {{ trap '' TERM; exec tee "$1"; }}; """
 EXPORTS = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
 EXPORTS += "".join(f"export {name}={shlex.quote(str(value))}; " for name, value in ENVIRONMENT.items())
 # `harness VERB ...` in a rule knows the experiment and what is set over it.
-_TOLD = shlex.join([str(EXPERIMENT_FILE), *(word for item in _SET for word in ("--set", item))])
+_TOLD = shlex.join(as_told(EXPERIMENT_FILE, _SET))
 _FUNCTIONS = f'harness() {{ verb=$1; shift; python -m harness "$verb" {_TOLD} "$@"; }}; '
 _SPOKEN = (EXPORTS + _FUNCTIONS).replace("{", "{{").replace("}", "}}")  # the prefix is a format string
 shell.prefix(f"set -euo pipefail; {SURVIVE}{_SPOKEN}")

@@ -99,7 +99,7 @@ def report(
     part: Annotated[str, typer.Option("--part", help="tables, figures, examples, page or all.")] = "all",
 ) -> None:
     """Write the tables, figures and page from the existing records."""
-    from harness.experiment.schema import Experiment
+    from harness.experiment.schema import Experiment, as_told
     from harness.reporting import made_from
     from harness.runs.external_arms import with_external_arms
     from harness.runs.locking import remove_leftovers
@@ -141,8 +141,7 @@ def report(
     if part in ("page", "all"):
         from harness.reporting.page import write_page
 
-        told = [config.name, *(word for each in overrides for word in ("--set", each))]
-        write_page(experiment, results, measured, told=told)
+        write_page(experiment, results, measured, told=as_told(config.name, overrides))
     if part == "all":
         made_from.note(declared, results)
     elif not made_from.is_current(declared, results):

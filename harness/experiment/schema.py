@@ -5,6 +5,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -407,6 +408,11 @@ class Experiment(Strict):
         if arm.ends_at != 1:
             settings["ends_at"] = arm.ends_at
         return json.loads(json.dumps(settings))  # tuples become lists, as they will be when read back
+
+
+def as_told(file: Path | str, overrides: Sequence[str]) -> tuple[str, ...]:
+    """The words that name an experiment on a command line: its file, and a --set for each override."""
+    return str(file), *(word for each in overrides for word in ("--set", each))
 
 
 def trial_name(name: str, overrides: list[str]) -> str:

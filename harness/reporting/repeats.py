@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.compute import atomic
 from harness.errors import UserError
 from harness.experiment.schema import discovery
+from harness.reporting.entries import interval_text
 from harness.reporting.markup import markdown_table, points
 from harness.reporting.names import name_by_method
 from harness.runs.external_arms import EXTERNAL
@@ -61,10 +62,9 @@ def _notes(found: Repeats, first: str, second: str, sources: int) -> list[str]:
         "random on the device."
     ]
     if found.shift_interval is not None and found.same_seed is not None:
-        low, high = (points(bound, sign=True) for bound in found.shift_interval)
         notes += [
             f"{second} minus {first}: {points(found.shift, sign=True)} points on average over {found.n} runs, 95 % "
-            f"interval [{low}, {high}] by Student's t.",
+            f"interval {interval_text(*found.shift_interval)} by Student's t.",
             f"Standard deviation of a run with its seed fixed: {points(found.same_seed)} points (of the differences, "
             "over the square root of 2).",
         ]

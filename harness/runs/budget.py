@@ -27,7 +27,7 @@ from harness.compute import devices
 from harness.compute.progress import duration, plural
 from harness.errors import UserError
 from harness.experiment.run import Run
-from harness.experiment.schema import Experiment
+from harness.experiment.schema import Experiment, as_told
 from harness.runs import planning, sharing
 from harness.runs.locking import holder
 from harness.runs.record import fingerprint
@@ -333,7 +333,7 @@ def pieces(configs: Sequence[Path], overrides: Sequence[str] = (), arms: Sequenc
             experiments[0].run(*experiments[0].pairs()[0], arm, 0)  # raises UserError with the nearest name
     found = []
     for config, experiment in zip(configs, experiments, strict=True):
-        told = (str(config), *(word for each in overrides for word in ("--set", each)))
+        told = as_told(config, overrides)
         runs = [run for run in experiment.runs() if not arms or run.arm in arms]
         if arms:
             pairs = experiment.pairs()

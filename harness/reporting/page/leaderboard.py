@@ -184,9 +184,7 @@ def _board(
                 status=_status(cell),
             )
         )
-    shared = any(
-        facts[run_key(each.dataset, each.model, run.arm, run.seed)].get("sharers") for run in experiment.runs()
-    )
+    shared = any(of_run.get("sharers") for of_run in facts.values())
     notes = _notes(experiment, cells, metric, protocol, any(row.cost for row in rows), shared)
     shown = {mark for mark in MEANING for cell in cells if any(text.startswith(mark) for text in cell.marks)}
     notes += [f"{mark[0].upper()}{mark[1:]}: {MEANING[mark]}." for mark in MEANING if mark in shown]

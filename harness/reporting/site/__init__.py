@@ -14,7 +14,7 @@ from markupsafe import Markup
 from harness.compute import atomic
 from harness.errors import UserError
 from harness.experiment import discovery
-from harness.experiment.schema import Experiment
+from harness.experiment.schema import Experiment, as_told
 from harness.reporting.figures import write_figures
 from harness.reporting.measured import Measured, measure
 from harness.reporting.names import COLORS
@@ -97,15 +97,15 @@ def write_site(results: Sequence[Path], out: Path, configs: Path, figures: bool 
     return [out / name for name in pages]
 
 
-def _experiments(results: Sequence[Path], configs: Path) -> Iterator[tuple[Path, Experiment, list[str]]]:
+def _experiments(results: Sequence[Path], configs: Path) -> Iterator[tuple[Path, Experiment, tuple[str, ...]]]:
     """Results folder, experiment with the data sets and networks that have runs there, and its file and --set."""
     for folder in results:
         for runs in sorted((folder / "runs").glob("*")):
             config = configs / f"{runs.name}.yaml"
             if config.is_file():
                 settings = _with_runs(Experiment.load(config), folder)
-                told = [config.name, *(word for each in settings for word in ("--set", each))]
-                yield folder, with_external_arms(Experiment.load(config, settings), folder), told
+                experiment = with_external_arms(Experiment.load(config, settings), folder)
+                yield folder, experiment, as_told(config.name, settings)
 
 
 def _with_runs(experiment: Experiment, results: Path) -> list[str]:
